@@ -1,0 +1,56 @@
+# Every target sets up what it needs. VENV may be an environment outside the checkout that several clones share:
+# commands run on this checkout all the same, whichever clone was installed into it last.
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.colorize-setup
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup install test test-all lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'Variables: VENV=$(VENV), PYTHON=$(PYTHON), ARGS for pytest (make test ARGS="-k cli -x")'
+
+setup: ## make the environment, or bring it up to date where pyproject.toml or requirements.lock changed
+	@cat pyproject.toml requirements.lock | cmp -s - "$(STAMP)" || $(MAKE) --no-print-directory install
+
+install:
+	@python="$(PYTHON)"; test ! -x "$(PY)" || python="$(PY)"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		version=$$("$$python" --version 2>/dev/null) || version="not there"; \
+		echo "colorize needs Python 3.11 or newer ($$python: $$version); say which: make setup PYTHON=python3.11" >&2; \
+		exit 1; }
+	@rm -f "$(STAMP)"
+	@if command -v uv >/dev/null; then \
+		set -x; \
+		test -x "$(PY)" || uv venv --python "$(PYTHON)" "$(VENV)" || exit 1; \
+		uv pip install --python "$(PY)" -c requirements.lock -e ".[dev]"; \
+	else \
+		set -x; \
+		test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)" || exit 1; \
+		"$(PY)" -m pip install --disable-pip-version-check -c requirements.lock -e ".[dev]"; \
+	fi
+	@cat pyproject.toml requirements.lock > "$(STAMP)"
+
+test: setup ## run the tests but the slow ones
+	"$(PY)" -m pytest $(ARGS)
+
+test-all: setup ## run all the tests
+	"$(PY)" -m pytest -m "slow or not slow" $(ARGS)
+
+lint: setup ## check style and types
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
+
+format: setup ## mend the style
+	"$(PY)" -m ruff check --fix .
+	"$(PY)" -m ruff format .
+
+clean: ## remove caches and built files; leaves runs and the environment
+	rm -rf dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find colorize tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
