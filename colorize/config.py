@@ -1,0 +1,275 @@
+"""The schema of `conf/`: every key, its type, its default and its meaning.
+
+Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
+command at once; `--help` is generated from the same texts. YAML holds choices and numbers, this file the meanings.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING as REQUIRED
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from colorize.errors import UserError
+
+T = TypeVar("T")
+
+
+class BadOption(UserError):
+    """An option that does not fit the schema or the other options; commands exit with status 2."""
+
+
+def opt(default: Any, meaning: str, *, choices: tuple[str, ...] = (), path: bool = False, literal: bool = False) -> Any:
+    """A key of the schema: its default, its one-line meaning, the words it accepts.
+
+    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
+    thinks of its characters.
+    """
+    metadata = {"meaning": meaning, "choices": choices, "path": path, "literal": path or literal}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def node(kind: type[T], meaning: str) -> T:
+    """A nested section of the schema."""
+    made: T = field(default_factory=kind, metadata={"meaning": meaning})
+    return made
+
+
+@dataclass
+class DataConfig:
+    kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet"))
+    root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
+    file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
+    val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
+    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")
+    max_val: int | None = opt(1000, "at most this many validation photos (null: all)")
+    val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)")
+    val_batch_size: int = opt(16, "validation photos a batch")
+    crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
+    crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
+    flip: bool = opt(True, "mirror half of the training photos")
+    num_workers: int = opt(2, "processes that decode photos (0: in the main process)")
+    max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list")
+
+
+@dataclass
+class ModelConfig:
+    name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
+    encoder: str = opt("resnet34", "U-Net encoder", choices=("resnet18", "resnet34", "resnet101"))
+    encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
+    width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet")
+    norm: str = opt("weight", "normalisation in the decoder", choices=("weight", "batch"))
+    blur: bool = opt(True, "average 2x2 after each pixel shuffle, against checkerboards")
+    self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
+    last_cross: bool = opt(True, "show the input again to the last layers")
+    output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
+    critic: str = opt("resnet34", "the critic's network", choices=("resnet18", "resnet34", "resnet101"))
+    critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
+    vgg: str = opt("vgg16_bn", "network of the perceptual loss", choices=("vgg16", "vgg16_bn"))
+    vgg_weights: str = opt("imagenet", "its weights: imagenet, none, or a torchvision state dict", path=True)
+
+
+@dataclass
+class LossConfig:
+    pixel: str = opt("mse", "pixel loss, on ImageNet-normalised colours", choices=("mse", "l1"))
+    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss")
+    feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
+    feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
+    content: float = opt(1.0, "weight of the content loss (pixel + perceptual) for the generator")
+    adversarial: float = opt(1.0, "weight of the adversarial loss for the generator, in phase gan")
+
+
+@dataclass
+class NetworkOptimConfig:
+    lr: float = opt(1e-3, "highest learning rate, that of the last layer group")
+    lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
+    frozen_epochs: dict[str, list[int]] = opt(
+        {}, "epochs a group is frozen: {GROUP: [first, end]}, end -1 = to the last"
+    )
+    frozen_norms: str = opt(
+        "statistics",
+        "batch norms of a frozen group: kept, only their statistics, or their parameters too",
+        choices=("fixed", "statistics", "learn"),
+    )
+    schedule: str = opt("one_cycle", "rate over the fit", choices=("one_cycle", "constant"))
+    pct_start: float = opt(0.25, "one_cycle: share of the fit in which the rate rises")
+    betas: list[float] = opt([0.9, 0.99], "Adam's betas")
+    weight_decay: float = opt(1e-3, "decoupled weight decay (not on norms and biases)")
+    clip_norm: float | None = opt(1.0, "largest gradient norm (null: no clipping)")
+
+
+@dataclass
+class OptimConfig:
+    generator: NetworkOptimConfig = node(NetworkOptimConfig, "groups encoder_low, encoder_high, decoder")
+    critic: NetworkOptimConfig = node(NetworkOptimConfig, "groups body_low, body_high, head")
+
+
+@dataclass
+class SwitchConfig:
+    mode: str = opt("adaptive", "which network a batch trains in phase gan", choices=("adaptive", "fixed"))
+    threshold: float = opt(0.65, "adaptive: train the critic until its batch loss is below this (chance: 0.693)")
+    max_critic_steps: int = opt(5, "adaptive: at most this many critic steps in a row")
+    critic_steps: int = opt(1, "fixed: critic steps, then")
+    generator_steps: int = opt(1, "fixed: generator steps, and again")
+
+
+@dataclass
+class ResolutionConfig:
+    size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
+    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
+    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the fit")
+    batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory")
+
+
+@dataclass
+class InitFromConfig:
+    generator: str | None = opt(None, "checkpoint that gives a new phase its generator (weights only)", path=True)
+    critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
+
+
+@dataclass
+class DeviceConfig:
+    accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
+    precision: str = opt(
+        "auto",
+        "numbers: auto is bf16 where the device is fast at it, else 32-bit",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+
+
+@dataclass
+class TrainerConfig(DeviceConfig):
+    devices: int = opt(1, "how many devices")
+    num_nodes: int = opt(1, "how many machines")
+    strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
+    limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)")
+    limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)")
+    log_every_n_steps: int = opt(20, "batches between points in TensorBoard")
+    deterministic: bool = opt(False, "only deterministic kernels")
+    enable_progress_bar: bool = opt(True, "show the progress bar")
+
+
+@dataclass
+class CommonConfig:
+    run: str = opt("default", "name of the run: its folder is runs_dir/run", path=True)
+    runs_dir: str = opt("runs", "folder that holds the runs", path=True)
+    recipe: str = opt(REQUIRED, "overlay that sets model, data, sizes, rates; see conf/recipe/")
+    seed: int = opt(0, "seed of the split, the augmentation, the order and the first weights")
+    data: DataConfig = node(DataConfig, "the photos")
+
+
+@dataclass
+class TrainConfig(CommonConfig):
+    phase: str = opt(REQUIRED, "which step of the method", choices=("pretrain_gen", "pretrain_critic", "gan"))
+    resume: str = opt(
+        "false", "go on with a started phase: auto = where there is one", choices=("false", "true", "auto")
+    )
+    model: ModelConfig = node(ModelConfig, "the networks")
+    init_from: InitFromConfig = node(InitFromConfig, "weights of an earlier phase")
+    generated: str | None = opt(None, "phase pretrain_critic: folder of images saved by colorize.generate", path=True)
+    loss: LossConfig = node(LossConfig, "the losses and their weights")
+    optim: OptimConfig = node(OptimConfig, "optimizers, rates, freezing")
+    switch: SwitchConfig = node(SwitchConfig, "turns of critic and generator")
+    resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
+    trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
+    grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery")
+
+
+@dataclass
+class GenerateConfig(CommonConfig):
+    checkpoint: str = opt(REQUIRED, "checkpoint whose generator colours the photos", path=True)
+    output: str = opt(REQUIRED, "folder for the saved images", path=True)
+    split: str = opt("all", "which photos", choices=("train", "val", "all"))
+    size_px: int = opt(220, "side of the saved squares")
+    batch_size: int = opt(16, "photos a batch")
+    trainer: DeviceConfig = node(DeviceConfig, "device and precision")
+
+
+@dataclass
+class OnlyConfig:
+    pretrain_gen: str = opt("", "for step 1, as in 'only.pretrain_gen=seed=1 optim.generator.lr=1e-4'", literal=True)
+    generate: str = opt("", "for step 2", literal=True)
+    pretrain_critic: str = opt("", "for step 3", literal=True)
+    gan: str = opt("", "for step 4", literal=True)
+
+
+@dataclass
+class PipelineConfig(TrainConfig):
+    only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
+
+
+SCHEMAS: dict[str, type[CommonConfig]] = {
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+    "pipeline": PipelineConfig,
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `NAME_schema`, which each primary file lists first."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def conf_dir() -> Path:
+    """Folder of the YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+@dataclass(frozen=True)
+class Key:
+    """One leaf of a schema, as `--help` lists it."""
+
+    name: str
+    kind: str
+    default: Any
+    meaning: str
+    choices: tuple[str, ...]
+    path: bool
+    literal: bool
+
+
+def leaves(schema: type[Any], prefix: str = "") -> list[Key]:
+    """Every key of `schema`, nested sections included, in the order of the file."""
+    found: list[Key] = []
+    hints = get_type_hints(schema)
+    for entry in fields(schema):
+        kind, name = hints[entry.name], prefix + entry.name
+        if is_dataclass(kind) and isinstance(kind, type):
+            found += leaves(kind, f"{name}.")
+            continue
+        default = getattr(schema(), entry.name)
+        shown = getattr(kind, "__name__", str(kind)) if not hasattr(kind, "__args__") else str(kind)
+        meta = entry.metadata
+        found.append(Key(name, shown, default, meta["meaning"], meta["choices"], meta["path"], meta["literal"]))
+    return found
+
+
+def from_hydra(config: DictConfig, schema: type[T]) -> T:
+    """The composed configuration as an instance of its schema, with every value resolved.
+
+    Raises:
+        BadOption: a mandatory key is missing, or a value is not one of its choices.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        texts = {key.name: key.meaning for key in leaves(schema)}
+        raise BadOption("; ".join(f"{name} is not set: give {name}=… ({texts.get(name, '')})" for name in missing))
+    for key in leaves(schema):
+        value = OmegaConf.select(config, key.name)
+        if key.name == "resume":
+            value = config.resume = str(value).lower()
+        if key.choices and value not in key.choices:
+            raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
+    try:
+        made = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise BadOption(str(error).splitlines()[0]) from error
+    assert isinstance(made, schema)
+    return made

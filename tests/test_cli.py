@@ -1,0 +1,330 @@
+"""The entry wrapper: what is typed is what the task gets, and what is wrong is one line and an exit status."""
+
+import errno
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import cycle, product
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from hydra.core.utils import JobReturn
+
+from colorize import __version__, cli
+from colorize.config import SCHEMAS, TrainConfig, conf_dir, from_hydra, leaves, register
+from colorize.errors import UserError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PATH_KEYS = [key.name for key in leaves(TrainConfig) if key.path]
+
+# Hydra's own grammar rejects most of these, and would read others as numbers, lists, quotes or nothing.
+NASTY = (
+    *(
+        "it's.jpg",
+        "a=b",
+        "photo (1)",
+        "(1)",
+        "[1]",
+        "{a:b}",
+        "&",
+        "#1",
+        "!",
+        "~/x",
+        "Фото/日本 🎨",
+        "a:b",
+        "@x",
+        "--help",
+    ),
+    *("true", "123", "1e-3", "null.jpg", " lead", "trail ", "two\nlines", "tab\tx", "$HOME", "a$b", "100%", "*?|<>`;"),
+    *("back\\slash", "trail\\", "C:\\Users\\", "a\\'b", "'half", "'a'b'", '"a" and "b"', "x'y\\'z\\\\'", "\udcff.jpg"),
+)
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test runs in an empty folder and leaves it empty: run folders are the tasks' to make, not Hydra's."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert list(folder.iterdir()) == []
+
+
+def start(*words: str, name: str = "train", task: Callable[[Any], object] = lambda _: None) -> tuple[int, list[Any]]:
+    """The exit status of the command typed as `words`, and the configurations that its task was called with."""
+    seen: list[Any] = []
+
+    def collect(config: Any) -> object:
+        seen.append(config)
+        return task(config)
+
+    try:
+        cli.command(name, collect, words)
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code, seen
+    return 0, seen
+
+
+def get(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+@pytest.mark.parametrize("flags", [(), ("-m",)], ids=["single", "sweep"])
+def test_paths_reach_the_task_as_typed(flags: tuple[str, ...]) -> None:
+    for first in range(0, len(NASTY), len(PATH_KEYS)):
+        typed = dict(zip(PATH_KEYS, NASTY[first:], strict=False))
+        status, seen = start("data.root=x", *(f"{key}={name}" for key, name in typed.items()), *flags)
+        assert status == 0
+        assert [{key: get(config, key) for key in typed} for config in seen] == [typed]
+
+
+def test_quotes_interpolations_and_null_of_a_path_are_hydras() -> None:
+    words = [
+        "data.root=a,b",
+        "run='it\\'s'",
+        "generated=${runs_dir}/${run} (1)",
+        "data.file_list=null",
+        "runs_dir=null",
+    ]
+    _, [config] = start(*words, "init_from.critic=\\${run}")
+    assert (config.data.root, config.run, config.generated) == ("a,b", "it's", "null/it's (1)")
+    assert config.data.file_list is None  # may be null; a folder that may not is called null
+    assert (config.runs_dir, config.init_from.critic) == ("null", "${run}")
+    once = cli.quoted(["data.root=it's", "only.gan=a=1 b=[2]"], SCHEMAS["pipeline"])
+    assert cli.quoted(once, SCHEMAS["pipeline"]) == once  # Lightning starts its processes with words quoted before
+
+
+def test_commas_of_a_path_separate_jobs_only_in_a_sweep() -> None:
+    _, seen = start("-m", "data.root='a,b', it's (1)", "generated=choice(x,y)")
+    roots = ["a,b", "it's (1)"]
+    assert [(config.data.root, config.generated) for config in seen] == list(product(roots, ["x", "y"]))
+
+
+def test_flags_may_stand_between_keys_and_dictionaries_take_new_keys() -> None:
+    words = ("data.root=x", "--multirun", "seed=1,2", "only.gan=optim.critic.lr=1e-5 seed=3")
+    status, seen = start(*words, "optim.critic.frozen_epochs.head=[0,1]", name="pipeline")
+    assert status == 0
+    assert [config.seed for config in seen] == [1, 2]
+    assert seen[0].only.gan == "optim.critic.lr=1e-5 seed=3"
+    assert seen[0].optim.critic.frozen_epochs == {"head": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["optm.lr=1"], ["optm.lr=1", "optim.generator.lr"]),
+        (["seed=abc"], ["seed=abc", "takes int"]),
+        (["model=papr"], ["model=papr", "did you mean paper", "small"]),
+        (["modle=small"], ["modle=small", "did you mean model"]),
+        (["loss.content=a b("], ["loss.content=a b(", "quote"]),
+        (["photos"], ["photos", "key=value"]),
+        (["phase=gan,pretrain_gen"], ["phase=gan,pretrain_gen", "-m"]),
+        ([], ["data.root"]),
+        (["data.root=x", "loss.pixel=mae"], ["loss.pixel=mae", "mse"]),
+        (["data.root=${nope}"], ["data.root", "nope"]),
+        (["-m", "data.root=x", "phase=gan,gna"], ["phase=gna", "gan"]),
+        (["--frobnicate"], ["--frobnicate"]),
+        (["-m", "--cfg", "job"], ["--multirun", "--cfg"]),
+        (["-cd", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_a_bad_option_is_one_line_that_names_it(
+    words: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(*words) == (2, [])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("colorize.train: ")
+    assert err.endswith("; see --help\n")
+    assert err.count("\n") == 1
+    assert all(name in err for name in named), err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (UserError("photos.zip is not a folder"), 1, "photos.zip is not a folder"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "Permission denied: /runs/x"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_error_of_the_task_is_one_line(
+    raised: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Any) -> None:
+        raise raised
+
+    assert start("data.root=x", task=fail)[0] == status
+    assert capsys.readouterr().err == f"colorize.train: {line}\n"
+
+
+def test_ctrl_c_during_a_fit_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+    def fit(_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning's Trainer does
+
+    assert start("data.root=x", task=fit)[0] == 130
+    assert capsys.readouterr().err == "colorize.train: interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    argv = sys.argv
+    with pytest.raises(ZeroDivisionError) as caught:
+        start("data.root=x", task=lambda _: 1 // 0)
+    assert not any("hydra" in str(entry.path) for entry in caught.traceback[-3:])
+    assert "HYDRA_FULL_ERROR" not in cli.os.environ
+    assert sys.argv is argv
+
+
+def fail_where_seed_is_odd(config: TrainConfig) -> float:
+    if config.seed == 1:
+        raise UserError("odd")
+    if config.seed == 3:
+        raise ZeroDivisionError
+    return float(config.seed)
+
+
+def test_a_failed_job_leaves_the_others_running(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results: list[JobReturn] = []
+
+    class Recorded(JobReturn):
+        def __init__(self) -> None:
+            super().__init__()
+            results.append(self)
+
+    monkeypatch.setattr("hydra.core.utils.JobReturn", Recorded)
+    words = ("-m", "data.root=x", "seed=0,1,2,3,4", "hydra.sweeper.max_batch_size=2")
+    status, seen = start(*words, task=fail_where_seed_is_odd)
+    assert status == 1
+    assert [config.seed for config in seen] == [0, 1, 2, 3, 4]
+    assert [result.return_value for result in results] == [0.0, None, 2.0, None, 4.0]  # a sweeper gets the figures
+    err = capsys.readouterr().err
+    assert "colorize.train: job 1 (data.root='x' seed=1): odd\n" in err
+    assert "ZeroDivisionError" in err
+    assert err.endswith("colorize.train: 2 of the jobs failed, see above\n")
+
+
+def test_a_job_in_another_process_fails_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = iter(range(9))
+    monkeypatch.setattr(cli.os, "getpid", lambda: next(numbers))  # what a cluster's launcher amounts to
+    assert start("-m", "data.root=x", "seed=1", task=fail_where_seed_is_odd)[0] == 1
+    assert "colorize.train: odd\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [(), ("-m",)], ids=["single", "sweep"])
+def test_the_packages_log_goes_to_stderr_and_other_loggers_live(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, other = logging.getLogger("colorize.module"), logging.getLogger("other.library")
+    before = list(logging.getLogger().handlers)
+    start("data.root=x", *flags, task=lambda _: ours.info("epoch 1"))
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[-1]) == ("", "epoch 1")
+    assert not other.disabled
+    assert logging.getLogger().handlers == before
+    assert logging.getLogger("colorize").handlers == []
+
+
+def test_what_the_command_line_sets_is_known_to_the_task() -> None:
+    given: list[Any] = []
+
+    def ask(_: Any) -> None:
+        given.extend(cli.is_given(key) for key in ("init_from", "init_from.critic", "init_from.generator", "init"))
+
+    start("data.root=x", "init_from.critic=c", task=ask)
+    assert given == [True, True, False, False]
+    assert not cli.is_given("init_from")
+
+
+def test_help_explains_every_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert start("phase=gan", "nonsense", "-h")[0] == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: python -m colorize.train ")
+    assert __doc__ is not None
+    assert __doc__.strip() in out  # that of the task's module
+    unwrapped = " ".join(out.split())
+    for key in leaves(TrainConfig):
+        assert f" {key.name}=" in unwrapped
+        assert key.meaning in unwrapped
+        assert all(choice in unwrapped for choice in key.choices)
+    assert "model=small" in out
+    assert "model=paper (default)" in out
+    assert "data.root=(required)" in out
+    assert "optim.generator.lr=0.001" in out  # as conf/ composes it: what was typed does not compose
+    start("phase=gan", "--help")
+    assert "optim.generator.lr=2e-05" in capsys.readouterr().out
+
+
+def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert start("--version") == (0, [])
+    assert capsys.readouterr().out == f"colorize {__version__}\n"
+    assert start("--cfg", "job", "data=folder", "data.root=it's", "phase=gan") == (0, [])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["phase"], shown["data"]["root"], shown["model"]["name"]) == ("gan", "it's", "paper")
+
+
+def test_help_does_not_import_torch_and_a_closed_pipe_is_quiet() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "colorize.train", "--help"]
+    helped = subprocess.run(words, env={**cli.os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in helped.stderr.decode().splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "torchvision"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "colorize.train", "--help"],
+        env={**cli.os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as closed:
+        assert closed.stdout is not None and closed.stderr is not None
+        closed.stdout.close()
+        assert closed.stderr.read() == b""
+    assert closed.returncode == 1
+
+
+def test_a_folder_of_ones_own_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text("name: mine\nwidth_factor: 0.25\n")
+    (tmp_path / "model/typo.yaml").write_text("name: typo\nencodr: resnet18\n")
+    _, [config] = start("-cd", str(tmp_path), "model=mine", "data.root=x")
+    assert (config.model.name, config.model.width_factor) == ("mine", 0.25)
+    assert start("-cd", str(tmp_path), "model=typo", "data.root=x") == (2, [])
+    err = capsys.readouterr().err
+    assert "model/typo.yaml" in err
+    assert "did you mean model.encoder" in err
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_every_yaml_composes(name: str) -> None:
+    register()
+    phases, models = ([""], [""]) if name == "generate" else (options("phase"), options("model"))
+    steps, rest = list(product(phases, options("recipe"))), list(product(models, options("data")))
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        for (phase, recipe), (model, data), _ in zip(cycle(steps), cycle(rest), range(max(len(steps), len(rest)))):
+            words = [f"recipe={recipe}", f"data={data}", f"phase={phase}", f"model={model}"][: 2 if not phase else 4]
+            config = from_hydra(hydra.compose(name, [*words, "data.root=x"]), SCHEMAS[name])
+            assert (config.recipe, config.data.kind) == (recipe, data)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values())
+def test_every_key_has_a_meaning(schema: type) -> None:
+    assert [key.name for key in leaves(schema) if len(key.meaning) < 10] == []
