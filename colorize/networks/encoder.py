@@ -1,0 +1,147 @@
+"""The ResNet body that generator and critic share, and the named layer groups of a network built on one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import torchvision
+from torch import Tensor, nn
+from torch.func import functional_call
+
+CHANNELS = {
+    "resnet18": (64, 64, 128, 256, 512),
+    "resnet34": (64, 64, 128, 256, 512),
+    "resnet101": (64, 256, 512, 1024, 2048),
+}
+FROZEN_NORMS = ("fixed", "statistics", "learn")
+MIN_SIZE_PX = 32
+
+
+class ResNetBody(nn.Module):
+    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
+
+    A torchvision state dict less `fc.*` loads strictly. Two layer groups: `low` (conv1, bn1, layer1, layer2) and
+    `high` (layer3, layer4).
+
+    Args:
+        name: "resnet18", "resnet34" or "resnet101", randomly initialised.
+
+    Attributes:
+        channels: of the five features that `forward` returns.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in CHANNELS:
+            raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
+        resnet = torchvision.models.get_model(name, weights=None)
+        self.name = name
+        self.channels = CHANNELS[name]
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        self._low_frozen = self._high_frozen = False
+        self._frozen_norms = "statistics"
+
+    @property
+    def low(self) -> list[nn.Module]:
+        """The modules of the first layer group."""
+        return [self.conv1, self.bn1, self.layer1, self.layer2]
+
+    @property
+    def high(self) -> list[nn.Module]:
+        """The modules of the second layer group."""
+        return [self.layer3, self.layer4]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """`(B, 3, H, W)` ImageNet-normalised RGB -> features at 1/2 (before the max pool), 1/4, 1/8, 1/16 and 1/32.
+
+        Odd sizes are rounded up at each halving. Raises ValueError where H or W is below 32.
+        """
+        height, width = x.shape[-2:]
+        if min(height, width) < MIN_SIZE_PX:
+            raise ValueError(
+                f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px each are needed"
+            )
+        low, high = self._low_frozen, self._high_frozen
+        half = self.relu(self._run(self.bn1, self._run(self.conv1, x, low), low))
+        quarter = self._run(self.layer1, self.maxpool(half), low)
+        eighth = self._run(self.layer2, quarter, low)
+        sixteenth = self._run(self.layer3, eighth, high)
+        return [half, quarter, eighth, sixteenth, self._run(self.layer4, sixteenth, high)]
+
+    def _run(self, part: nn.Module, x: Tensor, frozen: bool) -> Tensor:
+        if not frozen:
+            return part(x)
+        # Detached parameters come to the same as no_grad where the input needs no gradient, and let one through where
+        # it does: a generator learns from a frozen critic. Weights of more than one dimension are the convolutions'.
+        learn_norms = self._frozen_norms == "learn"
+        constants = {n: p.detach() for n, p in part.named_parameters() if p.ndim > 1 or not learn_norms}
+        return functional_call(part, constants, (x,))
+
+    def freeze(self, low: bool, high: bool, norms: str) -> None:
+        """Say which layer groups stand still from now on; `freeze(False, False, norms)` frees both.
+
+        Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
+        no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
+
+        Args:
+            low: freeze the first group.
+            high: freeze the second group, only together with the first.
+            norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
+                running mean and variance go on following the data; "learn": their scale and shift learn too, so
+                that gradients flow through the part (but reach no convolution).
+
+        Raises:
+            ValueError: `high` without `low`, or unknown `norms`.
+        """
+        if high and not low:
+            raise ValueError("the high layer group can only be frozen together with the low one")
+        if norms not in FROZEN_NORMS:
+            raise ValueError(f"norms={norms!r}: one of {', '.join(FROZEN_NORMS)}")
+        self._low_frozen, self._high_frozen, self._frozen_norms = low, high, norms
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ResNetBody":
+        """As `nn.Module.train`, but batch norms frozen as "fixed" stay in evaluation mode."""
+        super().train(mode)
+        if self._frozen_norms == "fixed":
+            frozen = self.low * self._low_frozen + self.high * self._high_frozen
+            for module in (m for part in frozen for m in part.modules()):
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+class BodyNetwork(nn.Module, ABC):
+    """A network of a ResNetBody and a part of its own, in three named layer groups.
+
+    Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups. A subclass says under which
+    attribute its body stands and what the group of everything else is called.
+    """
+
+    body_name: ClassVar[str]
+    own_group: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """The constructor's arguments, as primitives: `type(net)(**net.architecture)` is the same network."""
+
+    def layer_groups(self) -> dict[str, list[nn.Module]]:
+        """Group name -> modules, from input to output; together they hold each parameter once."""
+        body = getattr(self, self.body_name)
+        own = [child for child in self.children() if child is not body]
+        return {f"{self.body_name}_low": body.low, f"{self.body_name}_high": body.high, self.own_group: own}
+
+    def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
+        """Freeze exactly these layer groups of the body, freeing the others; see `ResNetBody.freeze`.
+
+        Raises:
+            ValueError: a group that is unknown or not the body's, or the high group without the low one.
+        """
+        low, high = f"{self.body_name}_low", f"{self.body_name}_high"
+        for group in groups:
+            if group not in (low, high):
+                raise ValueError(f"{group!r} cannot be frozen: {low} and {high} can")
+        getattr(self, self.body_name).freeze(low in groups, high in groups, norms)

@@ -1,0 +1,112 @@
+"""Pretrained backbone weights: torchvision's, a local file's, or none, always as said."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from colorize.errors import UserError
+
+_CLASSIFIERS = ("fc.", "classifier.")
+
+
+def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
+    """Fill a `ResNetBody` or `VGGFeatures` with weights, in place.
+
+    Of the state dict, the classifier and layers that torchvision's `name` has and `module` was cut off before are
+    left out; all else must fit exactly. Half precision becomes the module's own.
+
+    Args:
+        module: the network to fill; its tensor names are torchvision's.
+        name: torchvision's name of the network, such as "resnet34" or "vgg16_bn".
+        source: "imagenet": torchvision's weights (IMAGENET1K_V1), downloaded where they are not yet in torch's
+            cache; "none": leave the module as it is; else the path of a torchvision state dict, `.safetensors` or
+            what `torch.save` wrote.
+        option: the key that set `source`, such as "model.encoder_weights", for the messages.
+
+    Raises:
+        UserError: the download failed, the file is missing or no state dict, or its tensors do not fit.
+    """
+    if source == "none":
+        return
+    if source == "imagenet":
+        state, origin = _download(name, option), f"torchvision's download for {name}"
+    else:
+        state, origin = _read(Path(source).expanduser(), option), source
+    module.load_state_dict(_fit(state, module, name, f"{option}: {origin}"))
+
+
+def _download(name: str, option: str) -> Mapping[str, Tensor]:
+    weights: Any = torchvision.models.get_model_weights(name)
+    weights = weights.IMAGENET1K_V1
+    cache = Path(torch.hub.get_dir(), "checkpoints")
+    file = cache / Path(urlparse(weights.url).path).name
+    if file.exists():
+        return _read(file, option)
+    try:
+        return weights.get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"
+        )
+    except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+        raise UserError(
+            f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "
+            f"or give {option}=PATH"
+        ) from error
+
+
+def _read(path: Path, option: str) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{option}: no file {path}; give imagenet, none or the path of a torchvision state dict")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling something else fails in many ways
+        raise UserError(
+            f"{option}: {path} cannot be read as a state dict of tensors ({type(error).__name__}); "
+            "give a torchvision state dict"
+        ) from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise UserError(f"{option}: {path} holds no plain dict of named tensors; give a torchvision state dict")
+    return state
+
+
+def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str) -> dict[str, Tensor]:
+    """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
+    wanted = module.state_dict()
+    with torch.device("meta"):  # names only: neither memory nor random numbers
+        torchvision_names = torchvision.models.get_model(name, weights=None).state_dict().keys()
+    fitted = {key: state[key].to(tensor.dtype) for key, tensor in wanted.items() if key in state}
+    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
+    counters = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
+    fitted = counters | fitted
+
+    missing = [key for key in wanted if key not in fitted]
+    surplus = [
+        key for key in state if key not in wanted and key not in torchvision_names and not key.startswith(_CLASSIFIERS)
+    ]
+    misshaped = [
+        f"{key} {tuple(fitted[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in fitted and fitted[key].shape != wanted[key].shape
+    ]
+    faults = [
+        f"{len(tensors)} {fault} (first: {tensors[0]})"
+        for fault, tensors in (("missing", missing), ("surplus", surplus), ("of another shape", misshaped))
+        if tensors
+    ]
+    if faults:
+        raise UserError(
+            f"{origin} does not fit {name}: of {len(wanted)} tensors, {', '.join(faults)}; "
+            f"give a torchvision state dict of {name}"
+        )
+    return fitted
