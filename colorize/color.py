@@ -1,0 +1,120 @@
+"""Colour spaces: pure tensor functions on RGB, grey and Lab pictures."""
+
+import torch
+from torch import Tensor
+
+# ITU-R BT.601 luma, the weights behind Pillow's "L".
+_LUMA = (0.299, 0.587, 0.114)
+
+# Linear sRGB to CIE XYZ, D65 (IEC 61966-2-1 primaries).
+_XYZ_FROM_RGB = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+_RGB_FROM_XYZ = tuple(tuple(row) for row in torch.tensor(_XYZ_FROM_RGB, dtype=torch.float64).inverse().tolist())
+# The white point is what the matrix gives for (1, 1, 1), so that every neutral grey has a = b = 0.
+_WHITE = tuple(sum(row) for row in _XYZ_FROM_RGB)
+
+# CIE 15: the two constants of the Lab companding, as exact fractions.
+_EPSILON = 216 / 24389
+_KAPPA = 24389 / 27
+
+
+def rgb_to_grey(rgb: Tensor) -> Tensor:
+    """Rec. 601 luma, what Pillow's ``L`` gives to within its rounding.
+
+    Args:
+        rgb: ``(..., 3, H, W)``, sRGB-encoded, in [0, 1] (values outside are weighted just the same).
+
+    Returns:
+        ``(..., 1, H, W)``, in [0, 1] for inputs in [0, 1].
+    """
+    red, green, blue = _channels(rgb)
+    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(-3)
+
+
+def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
+    """The luma of ``grey`` with the chroma of ``rgb``.
+
+    The chroma is the offset of each pixel from its own luma. It is added to ``grey`` in full where the sum is a colour,
+    and scaled down as little as possible where it is not: luma and hue stay, saturation gives way.
+
+    Args:
+        rgb: ``(..., 3, H, W)``, sRGB-encoded; may lie outside [0, 1]. Its own luma is ignored.
+        grey: ``(..., 1, H, W)``, Rec. 601 luma in [0, 1].
+
+    Returns:
+        ``(..., 3, H, W)`` in [0, 1], with ``rgb_to_grey`` of it equal to ``grey`` (to rounding).
+    """
+    chroma = rgb - rgb_to_grey(rgb)
+    room = torch.where(chroma > 0, 1 - grey, grey)
+    # A channel without chroma limits nothing: at worst 0 / tiny, and then the channels of both signs say 0 as well.
+    scale = (room / chroma.abs().clamp_min(1e-12)).amin(dim=-3, keepdim=True).clamp(0, 1)
+    return (grey + scale * chroma).clamp(0, 1)
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """CIE 1976 L*a*b* under D65.
+
+    Args:
+        rgb: ``(..., 3, H, W)``, sRGB-encoded, in [0, 1].
+
+    Returns:
+        ``(..., 3, H, W)``: L in [0, 100], a and b in about [-110, 100]. Float32 (float64 where that came in), also
+        under autocast.
+    """
+    linear = [_decode_srgb(channel) for channel in _channels(_at_least_float32(rgb))]
+    x, y, z = (_weigh(row, linear) / white for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True))
+    fx, fy, fz = (_compand(value) for value in (x, y, z))
+    return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=-3)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """The inverse of :func:`rgb_to_lab`.
+
+    Args:
+        lab: ``(..., 3, H, W)``, CIE L*a*b* under D65.
+
+    Returns:
+        ``(..., 3, H, W)``, sRGB-encoded. Lab colours that sRGB does not have come out outside [0, 1]. Float32 (float64
+        where that came in), also under autocast.
+    """
+    lightness, a, b = _channels(_at_least_float32(lab))
+    fy = (lightness + 16) / 116
+    xyz = [white * _expand(f) for white, f in zip(_WHITE, (fy + a / 500, fy, fy - b / 200), strict=True)]
+    return torch.stack([_encode_srgb(_weigh(row, xyz)) for row in _RGB_FROM_XYZ], dim=-3)
+
+
+def _channels(image: Tensor) -> tuple[Tensor, ...]:
+    if image.ndim < 3 or image.shape[-3] != 3:
+        raise ValueError(f"expected (..., 3, H, W), got {tuple(image.shape)}")
+    return image.unbind(dim=-3)
+
+
+def _at_least_float32(image: Tensor) -> Tensor:
+    return image if image.dtype == torch.float64 else image.float()
+
+
+def _weigh(row: tuple[float, ...], channels: list[Tensor]) -> Tensor:
+    # A sum, not a matmul: autocast and TF32 would compute a matmul with 8 or 10 bits.
+    return row[0] * channels[0] + row[1] * channels[1] + row[2] * channels[2]
+
+
+def _decode_srgb(value: Tensor) -> Tensor:
+    power = ((value.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(value > 0.04045, power, value / 12.92)
+
+
+def _encode_srgb(value: Tensor) -> Tensor:
+    power = 1.055 * value.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(value > 0.0031308, power, value * 12.92)
+
+
+def _compand(value: Tensor) -> Tensor:
+    return torch.where(value > _EPSILON, value.clamp_min(_EPSILON) ** (1 / 3), (_KAPPA * value + 16) / 116)
+
+
+def _expand(value: Tensor) -> Tensor:
+    cube = value**3
+    return torch.where(cube > _EPSILON, cube, (116 * value - 16) / _KAPPA)

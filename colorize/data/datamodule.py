@@ -1,0 +1,253 @@
+"""The LightningDataModule: loaders whose batches depend on seed, epoch and image alone."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from colorize.data.datasets import (
+    AugmentedDataset,
+    Batch,
+    Generated,
+    GlobalBatches,
+    RawBatch,
+    SquareDataset,
+    collate,
+    to_floats,
+    worker_context,
+)
+from colorize.data.sources import Photos
+from colorize.errors import UserError
+
+_log = logging.getLogger("colorize")
+
+_NAMED_AT_MOST = 20
+
+
+class Stage(Protocol):
+    """What the schedule says of an epoch."""
+
+    @property
+    def size_px(self) -> int:
+        """Width and height of the images."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch over all ranks."""
+
+
+class Schedule(Protocol):
+    """Progressive resizing: a pure function of the epoch."""
+
+    def at(self, epoch: int) -> Stage:
+        """The stage that ``epoch`` belongs to."""
+
+
+class ColorizationDataModule(L.LightningDataModule):
+    """Batches of photos, with their grey made on the device; in the critic's phase with their generated pictures too.
+
+    Crop and flip are a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
+    every global batch: the numbers of workers, ranks and restarts change nothing. The Trainer has to be given
+    ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
+
+    A file that cannot be read is named once in a warning and counted. In training the next image takes its place, in
+    validation it is left out.
+    """
+
+    # With more ranks than validation images some ranks have none.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    schedule: Schedule | None = None
+    """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
+
+    def __init__(
+        self,
+        photos: Photos,
+        *,
+        seed: int,
+        val_size_px: int,
+        val_batch_size: int,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        crop_ratio: tuple[float, float] = (0.75, 1.3333),
+        flip: bool = True,
+        num_workers: int = 0,
+        max_unreadable: int = 100,
+        generated: Path | None = None,
+        generated_size_px: int | None = None,
+    ) -> None:
+        """The arguments after ``photos`` are options of ``data`` and ``phase``.
+
+        Args:
+            photos: the split; with ``generated``, restricted to the photos that have a generated picture.
+            seed: of order and augmentation.
+            val_size_px: width and height of the validation images.
+            val_batch_size: validation images in a batch of one rank.
+            crop_scale: least and greatest share of the area that a training crop takes.
+            crop_ratio: least and greatest width over height of a training crop.
+            flip: whether every other training image is mirrored, at random.
+            num_workers: processes that read images for each loader; 0 reads in this one.
+            max_unreadable: how many distinct files may be unreadable before the run is stopped.
+            generated: folder with ``IDENTITY.png`` for each photo; batches then have ``fake``.
+            generated_size_px: width and height of these.
+        """
+        super().__init__()
+        if (generated is None) != (generated_size_px is None):
+            raise ValueError("generated and generated_size_px go together")
+        self.photos = photos
+        self.seed = seed
+        self.val_size_px = val_size_px
+        self.val_batch_size = val_batch_size
+        self.crop_scale = crop_scale
+        self.crop_ratio = crop_ratio
+        self.flip = flip
+        self.num_workers = num_workers
+        self.max_unreadable = max_unreadable
+        self.generated = None if generated_size_px is None else Generated(Path(generated or ""), generated_size_px)
+        self.unreadable: dict[str, str] = {}
+        """Names of the files met so far that could not be read, and why."""
+        self._val_loader: DataLoader[RawBatch] | None = None
+
+    def train_dataloader(self) -> DataLoader[RawBatch]:
+        """The loader of the trainer's current epoch, at that epoch's image and batch size.
+
+        Raises:
+            UserError: fewer images, or a smaller batch, than devices.
+        """
+        if self.schedule is None or self.trainer is None:
+            raise ValueError("training needs a trainer, and a schedule set by the resolution scheduler")
+        epoch = self.trainer.current_epoch
+        stage = self.schedule.at(epoch)
+        rank, world_size = self._rank_and_world_size()
+        count = len(self.photos.train)
+        if count < world_size:
+            raise UserError(f"{count} training images in {self.photos.root} are too few for {world_size} devices")
+        if stage.batch_size < world_size:
+            raise UserError(
+                f"a batch of {stage.batch_size} images ({stage.size_px} px) is too small for {world_size} devices"
+            )
+        dataset = AugmentedDataset(
+            self.photos,
+            self.photos.train,
+            stage.size_px,
+            self.generated,
+            seed=self.seed,
+            epoch=epoch,
+            crop_scale=self.crop_scale,
+            crop_ratio=self.crop_ratio,
+            flip=self.flip,
+            # When so many in a row are unreadable, the run is stopped anyway.
+            max_tries=self.max_unreadable + 1,
+        )
+        batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
+        return _LateDataLoader(dataset, batch_sampler=batches, **self._loader_options())
+
+    def val_dataloader(self) -> DataLoader[RawBatch]:
+        """Centre squares of the validation photos, every photo on exactly one rank."""
+        # One loader for all epochs, though Lightning asks in each: its workers persist.
+        if self._val_loader is None:
+            rank, world_size = self._rank_and_world_size()
+            dataset = self._val_dataset(self.photos.val[rank::world_size])
+            options = self._loader_options()
+            # Pinned and persistent together can crash: https://github.com/pytorch/pytorch/issues/91252
+            persistent = self.num_workers > 0 and not options["pin_memory"]
+            self._val_loader = DataLoader(
+                dataset, batch_size=self.val_batch_size, persistent_workers=persistent, **options
+            )
+        return self._val_loader
+
+    def teardown(self, stage: str) -> None:
+        """Forgets the validation loader: the next run may have other ranks."""
+        self._val_loader = None
+
+    def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
+        """Takes note of unreadable files, in the main process.
+
+        Raises:
+            UserError: more than ``max_unreadable`` so far, or no training image is readable.
+        """
+        self._note(batch.unreadable)
+        if not batch.names and self.trainer is not None and self.trainer.training:
+            raise UserError(f"none of the training images in {self.photos.root} can be read: {self._unreadable_list()}")
+        return batch
+
+    def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
+        """8-bit RGB to floats and grey, on the device."""
+        return to_floats(batch, batch.rgb.device)
+
+    def fixed_val(self, n: int) -> Batch:
+        """The first ``n`` readable validation photos at ``val_size_px``, on the CPU: the same in every run and epoch.
+
+        Raises:
+            UserError: more than ``max_unreadable`` files are unreadable, or all.
+        """
+        dataset = self._val_dataset(self.photos.val)
+        found: list[RawBatch] = []
+        for index in range(len(dataset)):
+            if len(found) == n:
+                break
+            sample = dataset[index]
+            self._note(sample.unreadable)
+            if sample.names:
+                found.append(sample)
+        if not found:
+            raise UserError(f"no validation image in {self.photos.root} can be read: {self._unreadable_list()}")
+        return to_floats(collate(found), "cpu")
+
+    def squares(self, identities: list[str]) -> Iterator[Batch]:
+        """Centre squares of these photos at ``val_size_px``, on the CPU, batch by batch; unreadable ones left out.
+
+        Raises:
+            UserError: more than ``max_unreadable`` files are unreadable.
+        """
+        for raw in DataLoader(self._val_dataset(identities), batch_size=self.val_batch_size, **self._loader_options()):
+            self._note(raw.unreadable)
+            if raw.names:
+                yield to_floats(raw, "cpu")
+
+    def _val_dataset(self, identities: list[str]) -> SquareDataset:
+        return SquareDataset(self.photos, identities, self.val_size_px, self.generated)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader_options(self) -> dict[str, Any]:
+        pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "num_workers": self.num_workers,
+            "collate_fn": collate,
+            "pin_memory": pin_memory,
+            "multiprocessing_context": worker_context(self.num_workers),
+            # A loader draws a number for each iterator; not from the global generator, which dropout uses.
+            "generator": torch.Generator(),
+        }
+
+    def _note(self, unreadable: list[tuple[str, str]]) -> None:
+        for name, reason in unreadable:
+            if name not in self.unreadable:
+                self.unreadable[name] = reason
+                _log.warning("skipped an unreadable image: %s (%s)", name, reason)
+        if len(self.unreadable) > self.max_unreadable:
+            raise UserError(
+                f"{len(self.unreadable)} images in {self.photos.root} cannot be read, more than "
+                f"data.max_unreadable={self.max_unreadable}: {self._unreadable_list()}"
+            )
+
+    def _unreadable_list(self) -> str:
+        names = list(self.unreadable)
+        more = len(names) - _NAMED_AT_MOST
+        return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+class _LateDataLoader(DataLoader[RawBatch]):
+    """Starts its workers when the first batch is asked for.
+
+    Lightning makes two iterators in every epoch after the first and uses one: the other's workers would be started, and
+    read their first batches, for nothing.
+    """
+
+    def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
+        yield from super().__iter__()

@@ -1,0 +1,79 @@
+"""The manifest of a folder of saved images: which photo each was made of, at what size, by which checkpoint."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from colorize.data.sources import Photos
+from colorize.errors import UserError
+from colorize.runs import write_text
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png".
+
+    `unreadable` lists photos that could not be decoded; `complete` says whether all images are there.
+    """
+
+    checkpoint: str
+    checkpoint_sha256: str
+    size_px: int
+    images: list[str]
+    unreadable: list[str]
+    complete: bool
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`, whole or not at all."""
+        write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+
+def image_path(folder: Path, identity: str) -> Path:
+    """Where the saved image of a photo lies. The photo's own extension stays in the name, so that none collide."""
+    return folder / f"{identity}.png"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`.
+
+    Raises:
+        UserError: there is none, it cannot be understood, or it points outside its folder.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        identities = [PurePosixPath(identity) for identity in manifest.images]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no saved images: run `python -m colorize.generate` first or give generated=DIR"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a manifest of saved images: {error}") from error
+    for identity in identities:
+        if identity.is_absolute() or ".." in identity.parts:
+            raise UserError(f"{path} names {identity}, which lies outside its folder")
+    return manifest
+
+
+def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Manifest]:
+    """Those of `photos` that have a saved image in `folder`, in the split of `photos`.
+
+    Raises:
+        UserError: the saved images are unfinished, or no training or no validation photo has one.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise UserError(f"{folder} is unfinished: run `python -m colorize.generate` again, it goes on where it stopped")
+    saved = set(manifest.images)
+    train = [identity for identity in photos.train if identity in saved]
+    val = [identity for identity in photos.val if identity in saved]
+    if not train or not val:
+        part = "training" if not train else "validation"
+        raise UserError(
+            f"{folder} holds no saved image of a {part} photo in {photos.root}: it was made from other photos or "
+            "another split; run `python -m colorize.generate` with the same data.* and seed"
+        )
+    return Photos(photos.root, train, val), manifest

@@ -1,0 +1,288 @@
+"""From a picture file to the one form all pictures take, upright 8-bit RGB, and back."""
+
+import math
+import os
+import random
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the upright full-size picture."""
+
+MAX_PIXELS = 200_000_000
+"""Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
+
+# Pillow refuses more than twice this, and warns (which is silenced below) above it.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnreadableImage(Exception):
+    """A file that cannot be turned into a picture. The message is a short reason, without the file's name."""
+
+
+class _Turn(NamedTuple):
+    """How a stored picture becomes upright: axes swapped or not, and which stored axes run backwards."""
+
+    method: Image.Transpose
+    swap: bool
+    mirror_x: bool
+    mirror_y: bool
+
+
+# By the value of the EXIF tag Orientation (CIPA DC-008, 4.6.5); 1 is upright.
+_TURNS = {
+    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
+    3: _Turn(Image.Transpose.ROTATE_180, False, True, True),
+    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
+    5: _Turn(Image.Transpose.TRANSPOSE, True, False, False),
+    6: _Turn(Image.Transpose.ROTATE_270, True, False, True),
+    7: _Turn(Image.Transpose.TRANSVERSE, True, True, True),
+    8: _Turn(Image.Transpose.ROTATE_90, True, True, False),
+}
+
+
+def load_rgb(path: str | Path) -> Image.Image:
+    """The whole picture, upright.
+
+    Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit pictures become the same 8-bit RGB; transparency is composited
+    over white; of an animation it is the first frame.
+
+    Returns:
+        An ``RGB`` image without metadata (its orientation is already applied).
+
+    Raises:
+        UnreadableImage: whatever is wrong with the file.
+    """
+    with _opened(path) as image, _pillow_errors():
+        turn = _find_turn(image)
+        rgb = _to_rgb(image)
+        if turn is not None:
+            rgb = rgb.transpose(turn.method)
+        elif rgb is image:
+            rgb = rgb.copy()
+        rgb.info.clear()
+        return rgb
+
+
+def load_square(path: str | Path, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+    """A part of a picture at a given size, upright, converted as by :func:`load_rgb`.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
+
+    Args:
+        path: the picture file.
+        size_px: width and height of the result.
+        choose_box: is told width and height of the upright picture and says which part to take.
+
+    Returns:
+        An ``RGB`` image of ``size_px`` × ``size_px`` pixels.
+
+    Raises:
+        UnreadableImage: whatever is wrong with the file.
+        ValueError: the chosen box is empty or leaves the picture.
+    """
+    with _opened(path) as image:
+        with _pillow_errors():
+            turn = _find_turn(image)
+            width, height = image.size
+        box = choose_box(height, width) if turn is not None and turn.swap else choose_box(width, height)
+        box = _stored_box(box, width, height, turn)
+        with _pillow_errors():
+            shrink = _draft(image, size_px, box)
+            rgb = _to_rgb(image)
+            # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
+            # scale is exactly the reduction, not the ratio of the sizes.
+            square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
+        return square if turn is None else square.transpose(turn.method)
+
+
+def resize_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
+    """The part ``box`` of an RGB image at ``size_px`` × ``size_px``, antialiased; a copy where nothing changes."""
+    # Pillow reduces by whole numbers first where the result is three times smaller still.
+    square = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    square.info.clear()
+    return square
+
+
+def center_box(width: int, height: int) -> Box:
+    """The largest centred square (at whole pixels, so that a square picture of the right size is not resampled)."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return (left, top, left + side, top + side)
+
+
+def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> Callable[[int, int], Box]:
+    """A random part of the picture, as in Szegedy et al., "Going deeper with convolutions", 2015.
+
+    Args:
+        rng: where the randomness comes from.
+        scale: least and greatest share of the picture's area.
+        ratio: least and greatest width over height; it is drawn evenly in its logarithm.
+
+    Returns:
+        A function from width and height to a box. After ten draws that do not fit in the picture (a panorama), it
+        gives the largest centred square.
+    """
+
+    def choose(width: int, height: int) -> Box:
+        for _ in range(10):
+            area = width * height * rng.uniform(*scale)
+            aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+            box_width, box_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
+            if box_width <= width and box_height <= height:
+                left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+                return (left, top, min(left + box_width, width), min(top + box_height, height))
+        return center_box(width, height)
+
+    return choose
+
+
+def image_rng(seed: int, epoch: int, identity: str) -> random.Random:
+    """The randomness of one image in one epoch: the same in any process, at any place in any batch."""
+    key = f"{seed}\n{epoch}\n{identity}".encode("utf-8", "surrogatepass")
+    return random.Random(int.from_bytes(blake2b(key, digest_size=16).digest(), "big"))
+
+
+def to_uint8(image: Image.Image) -> Tensor:
+    """An RGB image as a ``(3, H, W)`` uint8 tensor."""
+    if image.mode != "RGB":
+        raise ValueError(f"expected an RGB image, got mode {image.mode}")
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def to_pil(rgb: Tensor) -> Image.Image:
+    """A ``(3, H, W)`` float tensor, RGB in [0, 1] (clamped), as an image, rounded to 8 bits."""
+    if rgb.ndim != 3 or rgb.shape[0] != 3 or not rgb.is_floating_point():
+        raise ValueError(f"expected a float tensor (3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
+    pixels = (rgb.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
+    return Image.frombytes("RGB", (rgb.shape[2], rgb.shape[1]), pixels.numpy().tobytes())
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Saves losslessly, and never half a file: it is written beside ``path`` and then renamed.
+
+    Folders are created. An ``OSError`` (no permission, disk full) leaves what was there before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that no listing takes it for a picture; and short, since `path` may have a name of the greatest length.
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        # Generated training images are many and read soon: level 1 is several times faster for a few per cent of size.
+        image.save(unfinished, format="PNG", compress_level=1)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
+    with _pillow_errors():
+        file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
+    with file:
+        with _pillow_errors():
+            image = Image.open(file, formats=_FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(_too_large())
+        yield image
+
+
+@contextmanager
+def _pillow_errors() -> Iterator[None]:
+    """Makes one error of the many that Pillow raises on bad files, and silences its warnings about odd ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except Image.UnidentifiedImageError:
+            raise UnreadableImage("not a picture in a known format") from None
+        except Image.DecompressionBombError:
+            raise UnreadableImage(_too_large()) from None
+        except Exception as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UnreadableImage(" ".join(reason.split())[:200] or type(error).__name__) from error
+
+
+def _too_large() -> str:
+    return f"more than {MAX_PIXELS // 1_000_000} million pixels"
+
+
+def _find_turn(image: Image.Image) -> _Turn | None:
+    """How to turn the picture upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
+    if image.format not in ("JPEG", "MPO"):
+        # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
+        image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Garbled metadata does not make a picture unreadable; viewers show it as it is stored.
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _stored_box(box: Box, width: int, height: int, turn: _Turn | None) -> Box:
+    """A box of the upright picture as a box of the stored one, ``width`` × ``height``."""
+    upright = (height, width) if turn is not None and turn.swap else (width, height)
+    left, top, right, bottom = box
+    if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
+        raise ValueError(f"box {box} is empty or leaves the picture of {upright[0]} × {upright[1]} px")
+    if turn is None:
+        return box
+    if turn.swap:
+        left, top, right, bottom = top, left, bottom, right
+    if turn.mirror_x:
+        left, right = width - right, width - left
+    if turn.mirror_y:
+        top, bottom = height - bottom, height - top
+    return (left, top, right, bottom)
+
+
+def _draft(image: Image.Image, size_px: int, box: Box) -> int:
+    """Asks for reduced decoding as far as ``box`` keeps ``size_px`` each way; says by how much it will be reduced."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
+    if shrink == 1:
+        return 1
+    # The JPEG plug-in takes the greatest reduction that leaves the size asked for: with this size, just `shrink`.
+    width = image.width
+    drafted = image.draft(None, (image.width // shrink, image.height // shrink))
+    return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Decodes (if that is still to do) and converts; an RGB picture comes back as it is."""
+    image.load()
+    if image.mode == "F":
+        raise UnreadableImage("floating-point pixels, whose range is not known")
+    if image.mode in _SIXTEEN_BIT_MODES:
+        wide = image.convert("I")
+        low, high = cast("tuple[int, int]", wide.getextrema())
+        if low < 0 or high > 65535:
+            raise UnreadableImage("32-bit pixels, whose range is not known")
+        # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
+        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,264 @@
+"""Which pictures there are, and which of them are for training and for validation."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+from colorize.errors import UserError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+"""What a picture's name ends with, in upper or lower case."""
+
+_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The pictures of a run.
+
+    An identity is a picture's POSIX path relative to ``root``: it names the picture in the split, in the randomness of
+    its augmentation, in manifests and in messages.
+    """
+
+    root: Path
+    train: list[str]
+    """Sorted."""
+    val: list[str]
+    """In the order of their hashes: the first few are a fixed sample that mixes all folders."""
+
+    def path(self, identity: str) -> Path:
+        """The file of a picture."""
+        return self.root / identity
+
+
+def list_folder(
+    root: str | Path, val_fraction: float, seed: int, train_fraction: float = 1.0, max_val: int | None = None
+) -> Photos:
+    """All pictures of a folder and the folders in it.
+
+    With ``train/`` and ``val/`` in it, these are the two splits. Otherwise each picture is assigned by a hash of the
+    seed and its identity, so that adding or removing pictures moves no other from one split to the other.
+
+    Hidden files and folders (``.name``) are left out. Links to folders are followed, each folder once.
+
+    Args:
+        root: the folder.
+        val_fraction: share of the pictures for validation, in [0, 1]; at least one goes to each split.
+        seed: of the split and the subset.
+        train_fraction: share of the training pictures to keep, in (0, 1], at least one. A smaller share is a subset of
+            a greater one.
+        max_val: the most validation pictures to keep.
+
+    Raises:
+        UserError: no such folder, no pictures in it, only one, or a layout that can be read in two ways.
+    """
+    _check_shares(val_fraction, train_fraction, max_val)
+    root = _existing_folder(root)
+    has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
+    if has_val and not has_train:
+        raise UserError(
+            f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
+        )
+    if not has_train:
+        train, val = _split(_pictures_in(root), val_fraction, seed, root)
+    elif has_val:
+        train, val = _pictures_in(root, "train"), _pictures_in(root, "val")
+    else:
+        _refuse_pictures_beside_train(root)
+        train, val = _split(_pictures_in(root, "train"), val_fraction, seed, root / "train")
+    return _photos(root, train, val, seed, train_fraction, max_val)
+
+
+def list_imagenet(
+    root: str | Path,
+    val_fraction: float,
+    seed: int,
+    train_fraction: float = 1.0,
+    max_val: int | None = None,
+    file_list: str | Path | None = None,
+) -> Photos:
+    """The pictures of an extracted ImageNet tree, or those that a file lists.
+
+    Without ``file_list``, ``root`` (or ``ILSVRC/Data/CLS-LOC`` or ``Data/CLS-LOC`` in it) holds ``train/`` with a
+    folder a class, and ``val/``, flat or with a folder a class.
+
+    A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
+    index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
+    to these splits, others are assigned as in :func:`list_folder`; so are all of them where no path is in ``val/``. The
+    files are not looked up one by one.
+
+    Args:
+        root: the tree.
+        val_fraction: as in :func:`list_folder`, for pictures of a file list that are not in ``train/`` or ``val/``.
+        seed: as in :func:`list_folder`.
+        train_fraction: as in :func:`list_folder`.
+        max_val: as in :func:`list_folder`.
+        file_list: the text file.
+
+    Raises:
+        UserError: another layout, or a list that cannot be read, leaves ``root`` or names no pictures.
+    """
+    _check_shares(val_fraction, train_fraction, max_val)
+    root = _existing_folder(root)
+    if file_list is not None:
+        train, val = _split_list(_read_list(Path(file_list), root), val_fraction, seed, Path(file_list))
+        return _photos(root, train, val, seed, train_fraction, max_val)
+    for tree in _IMAGENET_TREES:
+        if (root / tree / "train").is_dir() and (root / tree / "val").is_dir():
+            root = root / tree
+            return _photos(root, _pictures_in(root, "train"), _pictures_in(root, "val"), seed, train_fraction, max_val)
+    raise UserError(
+        f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
+        "it (for any other layout use data=folder)"
+    )
+
+
+def _check_shares(val_fraction: float, train_fraction: float, max_val: int | None) -> None:
+    if not 0 <= val_fraction <= 1:
+        raise UserError(f"data.val_fraction must be from 0 to 1, not {val_fraction}")
+    if not 0 < train_fraction <= 1:
+        raise UserError(f"data.train_fraction must be above 0 and at most 1, not {train_fraction}")
+    if max_val is not None and max_val < 1:
+        raise UserError(f"data.max_val must be at least 1, not {max_val}")
+
+
+def _existing_folder(root: str | Path) -> Path:
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"no such folder: {root} (data.root)")
+    if not root.is_dir():
+        raise UserError(f"not a folder: {root} (data.root)")
+    return root
+
+
+def _pictures_in(root: Path, below: str = "") -> list[str]:
+    """The sorted identities of all pictures in ``root / below``, at least one."""
+    found = sorted(_walk(root, below))
+    if not found:
+        extensions = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
+        raise UserError(f"no images in {root / below} (looked for the extensions {extensions})")
+    return found
+
+
+def _walk(root: Path, below: str) -> Iterable[str]:
+    """Identities of the pictures in ``root / below``, in no order. No file is stat'ed: there may be millions."""
+    seen: set[tuple[int, int]] = set()
+    folders = [f"{below}/" if below else ""]
+    links: list[str] = []
+    # Links come last, so that a picture has the same identity whether or not a link leads to it as well.
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        subfolders = []
+        try:
+            status = os.stat(root / folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
+                    is_link = entry.is_symlink()
+                    if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                        subfolders.append((f"{folder}{entry.name}/", is_link))
+                    elif _has_image_extension(entry.name) and (
+                        os.path.isfile(entry.path) if is_link else entry.is_file()
+                    ):
+                        yield folder + entry.name
+        except OSError as error:
+            raise UserError(f"cannot read the folder {root / folder}: {error.strerror}") from error
+        folders += [name for name, is_link in subfolders if not is_link]
+        links = sorted(links + [name for name, is_link in subfolders if is_link], reverse=True)
+
+
+def _has_image_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def _refuse_pictures_beside_train(root: Path) -> None:
+    """Beside ``train/`` alone, other pictures are a test set or a part of an unsplit folder: only the user knows."""
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        if entry.name == "train" or entry.name.startswith("."):
+            continue
+        if _has_image_extension(entry.name) or entry.is_dir():
+            raise UserError(
+                f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
+                f"pictures in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
+            )
+
+
+def _read_list(file_list: Path, root: Path) -> list[str]:
+    try:
+        lines = file_list.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the file list {file_list}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the file list {file_list} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    identities: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        text = re.sub(r"\s+-?[0-9]+$", "", text)
+        where = f"line {number} of {file_list}"
+        if Path(text).anchor or ".." in PurePosixPath(text).parts:
+            raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
+        if not _has_image_extension(text):
+            raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
+        identities[PurePosixPath(text).as_posix()] = None
+    found = list(identities)
+    if not found:
+        raise UserError(f"no images in the file list {file_list}")
+    # A look at a few: a list made for another root would otherwise come to light in the middle of the first epoch.
+    if not any((root / identity).is_file() for identity in found[:10]):
+        raise UserError(f"{file_list} does not fit data.root: there is no {root / found[0]}")
+    return found
+
+
+def _split_list(identities: list[str], val_fraction: float, seed: int, file_list: Path) -> tuple[list[str], list[str]]:
+    train = [identity for identity in identities if identity.startswith("train/")]
+    val = [identity for identity in identities if identity.startswith("val/")]
+    if not val:
+        return _split(identities, val_fraction, seed, file_list)
+    rest = [identity for identity in identities if not identity.startswith(("train/", "val/"))]
+    rest_is_val = [_hash(seed, "split", identity) < val_fraction for identity in rest]
+    val += [identity for identity, is_val in zip(rest, rest_is_val, strict=True) if is_val]
+    train += [identity for identity, is_val in zip(rest, rest_is_val, strict=True) if not is_val]
+    if not train:
+        raise UserError(f"the file list {file_list} names images for validation only: add some for training")
+    return train, val
+
+
+def _split(identities: list[str], val_fraction: float, seed: int, where: Path) -> tuple[list[str], list[str]]:
+    """Each picture to training or validation by its own hash; where one stays empty, it gets the nearest picture."""
+    if len(identities) < 2:
+        raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
+    hashes = {identity: _hash(seed, "split", identity) for identity in identities}
+    val = [identity for identity in identities if hashes[identity] < val_fraction]
+    if not val:
+        val = [min(identities, key=lambda identity: hashes[identity])]
+    elif len(val) == len(identities):
+        val.remove(max(identities, key=lambda identity: hashes[identity]))
+    chosen = set(val)
+    return [identity for identity in identities if identity not in chosen], val
+
+
+def _photos(
+    root: Path, train: list[str], val: list[str], seed: int, train_fraction: float, max_val: int | None
+) -> Photos:
+    if train_fraction < 1:
+        # Not the hash of the split: that one is above val_fraction for every training picture.
+        kept = [identity for identity in train if _hash(seed, "subset", identity) < train_fraction]
+        train = kept or [min(train, key=lambda identity: _hash(seed, "subset", identity))]
+    val = sorted(val, key=lambda identity: (_hash(seed, "split", identity), identity))
+    return Photos(root, sorted(train), val[:max_val])
+
+
+def _hash(seed: int, purpose: str, identity: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    key = f"{seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
+    return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53

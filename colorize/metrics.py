@@ -1,0 +1,169 @@
+"""How far a colourization is from the truth, and the baseline that sees nothing but a pixel's grey."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
+
+_GREY_VALUES = 256
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image over its three channels.
+
+    Args:
+        prediction: ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap).
+        target: the same.
+
+    Returns:
+        ``(B,)`` in dB; infinite where the two are identical.
+    """
+    if not (prediction.is_floating_point() and target.is_floating_point()):
+        raise ValueError(f"psnr takes floats in [0, 1], got {prediction.dtype} and {target.dtype}")
+    prediction, target = prediction.float(), target.float()
+    return peak_signal_noise_ratio(prediction, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
+
+
+def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
+    """The mean over pixels of :func:`ciede2000` between two batches.
+
+    Args:
+        rgb1: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
+        rgb2: the same.
+
+    Returns:
+        ``(B,)``, 0 for identical images; 1 is about a just noticeable difference.
+    """
+    return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
+
+
+def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
+    """The CIEDE2000 colour difference, with all parametric factors 1.
+
+    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
+    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
+
+    Args:
+        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
+        lab2: the same.
+
+    Returns:
+        ``(..., H, W)``, the difference of each pixel.
+    """
+    lightness1, a1, b1 = lab1.unbind(dim=-3)
+    lightness2, a2, b2 = lab2.unbind(dim=-3)
+
+    # Chroma and hue, with a stretched near the neutral axis.
+    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
+    stretch = 1.5 - 0.5 * _seventh_power_share(mean_chroma)
+    a1, a2 = a1 * stretch, a2 * stretch
+    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
+    hue1, hue2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
+
+    # Differences; the hue of a neutral colour is undefined and contributes none.
+    neutral = chroma1 * chroma2 == 0
+    gap = hue2 - hue1
+    far = gap.abs() > math.pi
+    turn = torch.where(gap > math.pi, gap - 2 * math.pi, torch.where(gap < -math.pi, gap + 2 * math.pi, gap))
+    turn = torch.where(neutral, 0.0, turn)
+    delta_lightness = lightness2 - lightness1
+    delta_chroma = chroma2 - chroma1
+    delta_hue = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin()
+
+    # Means; the hue's is taken on the shorter arc.
+    lightness, chroma, hue_sum = (lightness1 + lightness2) / 2, (chroma1 + chroma2) / 2, hue1 + hue2
+    across = torch.where(hue_sum < 2 * math.pi, hue_sum + 2 * math.pi, hue_sum - 2 * math.pi) / 2
+    hue = torch.where(neutral, hue_sum, torch.where(far, across, hue_sum / 2))
+
+    # Weights.
+    tint = (
+        1
+        - 0.17 * (hue - math.radians(30)).cos()
+        + 0.24 * (2 * hue).cos()
+        + 0.32 * (3 * hue + math.radians(6)).cos()
+        - 0.20 * (4 * hue - math.radians(63)).cos()
+    )
+    off_middle = (lightness - 50).square()
+    weight_lightness = 1 + 0.015 * off_middle / (20 + off_middle).sqrt()
+    weight_chroma = 1 + 0.045 * chroma
+    weight_hue = 1 + 0.015 * chroma * tint
+    # The rotation that corrects the blues.
+    angle = math.radians(60) * (-(((hue * (180 / math.pi) - 275) / 25).square())).exp()
+    rotation = -2 * _seventh_power_share(chroma) * angle.sin()
+
+    term_lightness = delta_lightness / weight_lightness
+    term_chroma = delta_chroma / weight_chroma
+    term_hue = delta_hue / weight_hue
+    total = term_lightness.square() + term_chroma.square() + term_hue.square() + rotation * term_chroma * term_hue
+    return total.clamp_min(0).sqrt()
+
+
+def _seventh_power_share(chroma: Tensor) -> Tensor:
+    power = chroma**7
+    return (power / (power + 25.0**7)).sqrt()
+
+
+class LumaLookup:
+    """The mean colour of a set of photos for each of 256 grey values.
+
+    What can be had without seeing anything but one pixel's grey: a network that does not beat it has learned no more
+    than a tint. Memory is constant, whatever the number of photos.
+    """
+
+    def __init__(self) -> None:
+        self._offset_sum = torch.zeros(_GREY_VALUES, 3, dtype=torch.float64)
+        self._count = torch.zeros(_GREY_VALUES, dtype=torch.float64)
+
+    def update(self, rgb: Tensor) -> None:
+        """Adds a batch of photos.
+
+        Args:
+            rgb: ``(B, 3, H, W)``, RGB in [0, 1], on any device.
+        """
+        rgb = rgb.detach().cpu().double()
+        grey = rgb_to_grey(rgb)
+        offsets = (rgb - grey).movedim(1, -1).reshape(-1, 3)
+        value = _grey_value(grey).flatten()
+        self._offset_sum.index_add_(0, value, offsets)
+        self._count += torch.bincount(value, minlength=_GREY_VALUES)
+
+    def predict(self, grey: Tensor) -> Tensor:
+        """Colours each pixel by its grey alone.
+
+        Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours. The
+        luma of the result is ``grey``.
+
+        Args:
+            grey: ``(B, 1, H, W)``, Rec. 601 luma in [0, 1].
+
+        Returns:
+            ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
+
+        Raises:
+            ValueError: before the first :meth:`update`.
+        """
+        offsets = self._offsets().to(dtype=grey.dtype, device=grey.device)
+        offset = offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1)
+        return merge_luma(grey + offset, grey)
+
+    def _offsets(self) -> Tensor:
+        """The offset of each grey value, ``(256, 3)``."""
+        known = self._count.nonzero().flatten()
+        if len(known) == 0:
+            raise ValueError("the look-up has seen no photo: call update first")
+        mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
+        values = torch.arange(_GREY_VALUES)
+        above = torch.searchsorted(known, values).clamp(max=len(known) - 1)
+        below = (torch.searchsorted(known, values, right=True) - 1).clamp(min=0)
+        span = (known[above] - known[below]).clamp(min=1)
+        # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
+        share = ((values - known[below]) / span).clamp(0, 1).unsqueeze(1)
+        return mean[below] + share * (mean[above] - mean[below])
+
+
+def _grey_value(grey: Tensor) -> Tensor:
+    """The 8-bit value of each grey in [0, 1], as an index."""
+    return (grey.float() * (_GREY_VALUES - 1)).round().clamp(0, _GREY_VALUES - 1).long()

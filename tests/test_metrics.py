@@ -1,0 +1,96 @@
+"""Metrics against published figures and scikit-image, and the luma look-up on sets with a known answer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage import color as skimage_color
+
+from colorize.metrics import LumaLookup, ciede2000, mean_ciede2000, psnr
+
+# From Table 1 of Sharma, Wu & Dalal 2005: blues (1-6), a neutral colour (7-8), hues on either side of the discontinuity
+# (9-16), large differences (17-19), small ones (21, 24), and near-neutral and dark ones (31-34).
+SHARMA = [
+    ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+    ((50.0, 3.1571, -77.2803), (50.0, 0.0, -82.7485), 2.8615),
+    ((50.0, 2.8361, -74.0200), (50.0, 0.0, -82.7485), 3.4412),
+    ((50.0, -1.3802, -84.2814), (50.0, 0.0, -82.7485), 1.0000),
+    ((50.0, -0.9009, -85.5211), (50.0, 0.0, -82.7485), 1.0000),
+    ((50.0, 0.0, 0.0), (50.0, -1.0, 2.0), 2.3669),
+    ((50.0, -1.0, 2.0), (50.0, 0.0, 0.0), 2.3669),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0009), 7.1792),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0011), 7.2195),
+    ((50.0, -0.0010, 2.4900), (50.0, 0.0009, -2.4900), 4.8045),
+    ((50.0, -0.0010, 2.4900), (50.0, 0.0011, -2.4900), 4.7461),
+    ((50.0, 2.5000, 0.0), (50.0, 0.0, -2.5000), 4.3065),
+    ((50.0, 2.5000, 0.0), (73.0, 25.0, -18.0), 27.1492),
+    ((50.0, 2.5000, 0.0), (61.0, -5.0, 29.0), 22.8977),
+    ((50.0, 2.5000, 0.0), (56.0, -27.0, -3.0), 31.9030),
+    ((50.0, 2.5000, 0.0), (50.0, 3.1736, 0.5854), 1.0000),
+    ((50.0, 2.5000, 0.0), (50.0, 3.2592, 0.3350), 1.0000),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+    ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
+    ((6.7747, -0.2908, -2.4247), (5.8714, -0.0985, -2.2286), 0.6377),
+    ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_ciede2000_gives_the_published_differences(dtype: torch.dtype) -> None:
+    lab1, lab2 = (
+        torch.tensor([pair[side] for pair in SHARMA], dtype=dtype).T.reshape(3, 1, len(SHARMA)) for side in (0, 1)
+    )
+    expected = torch.tensor([pair[2] for pair in SHARMA], dtype=dtype).view(1, -1)
+    torch.testing.assert_close(ciede2000(lab1, lab2), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ciede2000(lab2, lab1), expected, atol=1e-4, rtol=0)
+
+
+def test_ciede2000_of_images_is_scikit_images() -> None:
+    rgb1, rgb2 = torch.rand(2, 2, 3, 24, 32, generator=torch.Generator().manual_seed(0)).unbind()
+    rgb2[0, :, :12] = rgb1[0, :, :12]
+    lab1, lab2 = (skimage_color.rgb2lab(rgb.double().numpy(), channel_axis=1) for rgb in (rgb1, rgb2))
+    expected = skimage_color.deltaE_ciede2000(lab1, lab2, channel_axis=1)
+    per_pixel = ciede2000(torch.from_numpy(lab1), torch.from_numpy(lab2))
+    assert per_pixel.shape == (2, 24, 32)
+    assert np.abs(per_pixel.numpy() - expected).max() < 1e-6
+    mean = mean_ciede2000(rgb1, rgb2)
+    assert mean.numpy() == pytest.approx(expected.mean(axis=(1, 2)), abs=0.01)
+    assert mean_ciede2000(rgb1, rgb1).tolist() == [0, 0]
+
+
+def test_psnr_is_per_image_and_infinite_for_identical_ones() -> None:
+    target = torch.full((3, 3, 8, 8), 0.5)
+    prediction = target.clone()
+    prediction[1] += 0.1
+    prediction[2, 0] += 0.1  # one channel of three: a third of the error
+    values = psnr(prediction, target)
+    assert values[0].item() == math.inf
+    assert values[1:].tolist() == pytest.approx([20, 20 + 10 * math.log10(3)], abs=1e-3)
+    with pytest.raises(ValueError, match="uint8"):
+        psnr(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8))
+
+
+def test_luma_lookup_gives_the_mean_colour_of_each_grey() -> None:
+    # Both have a luma of 0.5 (bin 128 after rounding): a reddish and a bluish one, three to one.
+    reddish = torch.tensor([0.5 + 0.701 * 0.2, 0.5 - 0.299 * 0.2, 0.5 - 0.299 * 0.2])
+    bluish = torch.tensor([0.5 - 0.114 * 0.2, 0.5 - 0.114 * 0.2, 0.5 + 0.886 * 0.2])
+    lookup = LumaLookup()
+    for colour in (reddish, reddish, reddish, bluish):
+        lookup.update(colour.view(1, 3, 1, 1).expand(2, 3, 4, 4))
+    coloured = lookup.predict(torch.full((1, 1, 2, 2), 0.5))
+    expected = (0.75 * reddish + 0.25 * bluish).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    torch.testing.assert_close(coloured, expected, atol=1e-5, rtol=0)
+
+
+def test_luma_lookup_interpolates_between_greys_it_has_seen() -> None:
+    with pytest.raises(ValueError, match="no photo"):
+        LumaLookup().predict(torch.zeros(1, 1, 1, 1))
+    offset = torch.tensor([0.701, -0.299, -0.299]).view(1, 3, 1, 1)
+    lookup = LumaLookup()
+    lookup.update(100 / 255 + 0.1 * offset)
+    lookup.update(200 / 255 + 0.2 * offset)
+    grey = torch.tensor([[[[90.0, 100.0, 150.0, 200.0, 210.0]]]]) / 255
+    expected = grey + torch.tensor([0.1, 0.1, 0.15, 0.2, 0.2]).view(1, 1, 1, 5) * offset
+    torch.testing.assert_close(lookup.predict(grey), expected, atol=1e-5, rtol=0)
