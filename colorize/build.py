@@ -1,0 +1,215 @@
+"""From a configuration to the objects of a fit: data, networks, losses, Trainer. The one place where they are made."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from colorize.callbacks.image_grid import ImageGrid
+from colorize.callbacks.monitor import Monitor
+from colorize.callbacks.resolution import ResolutionSchedule, ResolutionScheduler
+from colorize.checkpoints import load_network, read
+from colorize.config import BadOption, CommonConfig, DataConfig, TrainConfig
+from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.generated import with_saved_images
+from colorize.data.sources import Photos, list_folder, list_imagenet
+from colorize.devices import pick_device, pick_precision, place
+from colorize.errors import UserError
+from colorize.losses import ContentLoss, VGGFeatures
+from colorize.module import MONITORED, TRAINED
+from colorize.networks.critic import Critic
+from colorize.networks.pretrained import load_pretrained
+from colorize.networks.unet import UNet
+from colorize.runs import PhaseFolder
+from colorize.switching import Network
+
+log = logging.getLogger("colorize")
+
+NOISE = (
+    ".*does not have many workers.*",  # data.num_workers is the user's word
+    ".*smaller than the logging interval.*",  # the last batch of an epoch is always logged
+    "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
+    ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
+)
+"""Third-party warnings that a user can do nothing about."""
+
+PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
+
+
+def make_schedule(config: TrainConfig) -> ResolutionSchedule:
+    """Sizes and batches by epoch."""
+    resolution = config.resolution
+    batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
+    try:
+        return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+    except ValueError as error:
+        raise BadOption(str(error)) from error
+
+
+def make_photos(data: DataConfig, seed: int) -> Photos:
+    """The photos of `data.root` and their split."""
+    if data.kind == "imagenet":
+        return list_imagenet(
+            data.root,
+            val_fraction=data.val_fraction,
+            seed=seed,
+            train_fraction=data.train_fraction,
+            max_val=data.max_val,
+            file_list=data.file_list,
+        )
+    if data.file_list is not None:
+        raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
+    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val)
+
+
+def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
+    """The photos of this phase; real and saved ones for the critic's pretraining."""
+    photos, generated, generated_size_px = make_photos(config.data, config.seed), None, None
+    if config.phase == "pretrain_critic":
+        if config.generated is None:
+            raise BadOption("phase pretrain_critic needs saved images: give generated=DIR")
+        generated = Path(config.generated)
+        photos, manifest = with_saved_images(photos, generated)
+        generated_size_px = manifest.size_px
+    data = config.data
+    return ColorizationDataModule(
+        photos,
+        seed=config.seed,
+        val_size_px=data.val_size_px or config.resolution.size_px[-1],
+        val_batch_size=data.val_batch_size,
+        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
+        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
+        flip=data.flip,
+        num_workers=data.num_workers,
+        max_unreadable=data.max_unreadable,
+        generated=generated,
+        generated_size_px=generated_size_px,
+    )
+
+
+def make_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
+    """The photos as centre squares, outside training."""
+    return ColorizationDataModule(
+        make_photos(config.data, config.seed),
+        seed=config.seed,
+        val_size_px=size_px,
+        val_batch_size=batch_size,
+        num_workers=config.data.num_workers,
+        max_unreadable=config.data.max_unreadable,
+    )
+
+
+def make_networks(
+    config: TrainConfig, resume_from: Path | None
+) -> tuple[UNet | None, Critic | None, ContentLoss | None]:
+    """The networks of this phase with their first weights, and the content loss where the generator learns."""
+    model, trained = config.model, TRAINED[config.phase]
+    generator: UNet | None = None
+    critic: Critic | None = None
+    content_loss: ContentLoss | None = None
+    if "generator" in trained:
+        torch.manual_seed(config.seed)
+        generator = UNet(
+            encoder=model.encoder,
+            width_factor=model.width_factor,
+            norm=model.norm,
+            blur=model.blur,
+            self_attention=model.self_attention,
+            last_cross=model.last_cross,
+            output_range=(model.output_range[0], model.output_range[1]),
+        )
+        if resume_from is None and not init_from(config, "generator", generator):
+            load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
+        torch.manual_seed(config.seed)
+        vgg = None
+        if any(config.loss.feature_weights):
+            vgg = VGGFeatures(model.vgg, config.loss.feature_layers)
+            load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
+            if model.vgg_weights == "none":
+                log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
+        content_loss = ContentLoss(vgg, config.loss.feature_weights, config.loss.pixel, config.loss.pixel_weight)
+    if "critic" in trained:
+        torch.manual_seed(config.seed + 1)
+        critic = Critic(model.critic)
+        if resume_from is None and not init_from(config, "critic", critic):
+            load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
+    for network in (generator, critic, content_loss):
+        if network is not None:
+            place(network, torch.device("cpu"))
+    return generator, critic, content_loss
+
+
+def init_from(config: TrainConfig, name: Network, network: UNet | Critic) -> bool:
+    """Give `network` the weights of an earlier phase; False where the configuration names none.
+
+    Raises:
+        UserError: phase gan lacks one, or the checkpoint does not fit.
+    """
+    path = getattr(config.init_from, name)
+    if config.phase == "gan" and (path is None or not Path(path).is_file()):
+        raise UserError(
+            f"phase gan needs a {name} (there is no {path}): run phase={PREDECESSOR[name]} or give init_from.{name}=…"
+        )
+    if path is None:
+        return False
+    network.load_state_dict(load_network(path, name, expected=network.architecture).state_dict())
+    return True
+
+
+def keep(name: str, folder: PhaseFolder, monitor: str | None = None) -> ModelCheckpoint:
+    """Writes checkpoints/NAME.ckpt after each epoch, or after those that improve on `monitor`."""
+    return ModelCheckpoint(
+        dirpath=folder.checkpoints,
+        filename=name,
+        monitor=monitor,
+        save_on_train_epoch_end=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def make_trainer(
+    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, resume_from: Path | None
+) -> L.Trainer:
+    """Lightning's Trainer with our callbacks and loggers."""
+    settings = config.trainer
+    device = pick_device(settings.accelerator)
+    several = settings.devices * settings.num_nodes > 1
+    purge_step = read(resume_from)[0].images_seen + 1 if resume_from else None
+    callbacks: list[L.Callback] = [
+        ResolutionScheduler(schedule),
+        Monitor(schedule, folder.metrics, settings.log_every_n_steps),
+        keep("best", folder, MONITORED[config.phase]),
+        keep("last", folder),
+    ]
+    if config.phase != "pretrain_critic":
+        callbacks.append(ImageGrid(config.grid_photos))
+    if settings.enable_progress_bar:
+        callbacks.append(RichProgressBar(leave=True))
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", noise)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator=device.type,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp_find_unused_parameters_true" if several or settings.strategy == "ddp" else "auto",
+        sync_batchnorm=several and device.type == "cuda",
+        precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
+        deterministic=settings.deterministic,
+        max_epochs=schedule.epochs,
+        limit_train_batches=settings.limit_train_batches,
+        limit_val_batches=settings.limit_val_batches,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every_n_steps,
+        enable_progress_bar=settings.enable_progress_bar,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder.path, name="", version="", purge_step=purge_step),
+    )

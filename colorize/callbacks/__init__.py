@@ -1,0 +1,1 @@
+"""What watches and steers a fit from outside the training step."""

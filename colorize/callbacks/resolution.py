@@ -1,0 +1,79 @@
+"""Progressive resizing: small squares first, the size and the batch a pure function of the epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning as L
+
+
+class Stage(NamedTuple):
+    """Side of the training squares and how many make a batch, over all devices together."""
+
+    size_px: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class ResolutionSchedule:
+    """Which `Stage` an epoch belongs to. Beyond the last epoch the last stage goes on."""
+
+    size_px: Sequence[int]
+    batch_size: Sequence[int]
+    stage_epochs: Sequence[int]
+
+    def __post_init__(self) -> None:
+        """Check the table.
+
+        Raises:
+            ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+        """
+        if not len(self.size_px) == len(self.batch_size) == len(self.stage_epochs) > 0:
+            raise ValueError(
+                "resolution.size_px, .batch_size and .epochs must be of one length, not "
+                f"{len(self.size_px)}, {len(self.batch_size)} and {len(self.stage_epochs)}"
+            )
+        if min(self.size_px) < 32:
+            raise ValueError(f"resolution.size_px={list(self.size_px)}: the networks need at least 32 px")
+        if min(self.batch_size) < 1:
+            raise ValueError(f"resolution.batch_size={list(self.batch_size)}: a batch holds at least one photo")
+        if min(self.stage_epochs) < 0 or self.epochs < 1:
+            raise ValueError(f"resolution.epochs={list(self.stage_epochs)}: a fit needs at least one epoch")
+
+    @property
+    def epochs(self) -> int:
+        """Length of the fit."""
+        return sum(self.stage_epochs)
+
+    def at(self, epoch: int) -> Stage:
+        """The stage of `epoch` (from 0)."""
+        end = 0
+        for size_px, batch_size, epochs in zip(self.size_px, self.batch_size, self.stage_epochs, strict=True):
+            end += epochs
+            if epoch < end:
+                return Stage(size_px, batch_size)
+        return Stage(self.size_px[-1], self.batch_size[-1])
+
+
+class ResolutionScheduler(L.Callback):
+    """Owns the schedule of a fit: hands it to the DataModule, and checks the sizes that arrive.
+
+    The DataModule asks it in `train_dataloader()`, which the Trainer calls anew for each epoch
+    (`reload_dataloaders_every_n_epochs=1`), so that fresh and resumed fits see the same sizes.
+    """
+
+    def __init__(self, schedule: ResolutionSchedule) -> None:
+        self.schedule = schedule
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        trainer.datamodule.schedule = self.schedule  # type: ignore[attr-defined]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        expected = self.schedule.at(trainer.current_epoch).size_px
+        if tuple(batch.rgb.shape[-2:]) != (expected, expected):
+            raise RuntimeError(
+                f"epoch {trainer.current_epoch} is scheduled at {expected} px, a batch came at "
+                f"{batch.rgb.shape[-1]} x {batch.rgb.shape[-2]} px: is reload_dataloaders_every_n_epochs=1 set?"
+            )

@@ -1,0 +1,50 @@
+"""Which device, and which numbers are fast on it."""
+
+from typing import TypeVar
+
+import torch
+
+from colorize.errors import UserError
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The torch device for a `trainer.accelerator` word.
+
+    Raises:
+        UserError: the machine has none of that kind.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator in ("auto", "gpu"):
+        kinds = [kind for kind in ("cuda", "mps") if available[kind]] + (["cpu"] if accelerator == "auto" else [])
+    else:
+        kinds = [kind for kind in (accelerator,) if available[kind]]
+    if not kinds:
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has none; use trainer.accelerator=cpu")
+    return torch.device(kinds[0])
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        # Emulated bf16 (AVX2, plain AVX-512) is slower than float32, and torch has no public question for this one.
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = False
+    return "bf16-mixed" if native else "32-true"
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Move `network` to `device`, its weights in the memory layout that convolutions are fastest with."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network computes with `precision`, outside Lightning."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)

@@ -1,0 +1,94 @@
+"""Step 2: save the generator's images of a data split, as the critic's first training material.
+
+python -m colorize.generate run=NAME data=folder data.root=PHOTOS
+python -m colorize.generate run=NAME data=folder data.root=PHOTOS size_px=64 batch_size=4 trainer.accelerator=cpu
+
+The images are the network's raw output on centre squares, without loss. Started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from colorize import cli
+from colorize.config import GenerateConfig
+from colorize.errors import UserError
+from colorize.runs import locked
+
+log = logging.getLogger("colorize")
+
+
+def run(config: GenerateConfig) -> None:
+    """Colour and save every photo of the split that has no image yet."""
+    output = Path(config.output)
+    if not Path(config.checkpoint).is_file():
+        raise UserError(
+            f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
+        )
+    with locked(output):
+        save_images(config, output)
+
+
+def save_images(config: GenerateConfig, output: Path) -> None:
+    """The work, in a folder that this process holds."""
+    import torch
+    from rich.progress import track
+
+    from colorize import build
+    from colorize.checkpoints import load_network, sha256
+    from colorize.data.generated import Manifest, image_path
+    from colorize.data.images import save_png, to_pil
+    from colorize.devices import autocast, pick_device, pick_precision, place
+
+    squares = build.make_squares(config, config.size_px, config.batch_size)
+    photos = squares.photos
+    wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
+    digest = sha256(config.checkpoint)
+    unreadable = set(unreadable_so_far(config, output, digest))
+    missing = [i for i in wanted if i not in unreadable and not image_path(output, i).is_file()]
+    log.info(f"{output}: {len(wanted) - len(missing)} of {len(wanted)} images of {config.size_px} px are there")
+    if missing:
+        Manifest(config.checkpoint, digest, config.size_px, [], sorted(unreadable), complete=False).write(output)
+        device = pick_device(config.trainer.accelerator)
+        precision = pick_precision(config.trainer.precision, device)
+        network = place(load_network(config.checkpoint, "generator"), device)
+        batches = -(-len(missing) // config.batch_size)
+        for batch in track(squares.squares(missing), description="generate", total=batches):
+            with torch.inference_mode(), autocast(precision, device):
+                coloured = network(batch.grey.to(device)).cpu()
+            for name, picture in zip(batch.names, coloured, strict=True):
+                save_png(to_pil(picture), image_path(output, name))
+        unreadable |= set(squares.unreadable)
+    saved = [identity for identity in wanted if identity not in unreadable]
+    Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), complete=True).write(output)
+    log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
+
+
+def unreadable_so_far(config: GenerateConfig, output: Path, digest: str) -> list[str]:
+    """Photos that an earlier, matching run found unreadable.
+
+    Raises:
+        UserError: `output` holds images made by another checkpoint or at another size.
+    """
+    from colorize.data.generated import read_manifest
+
+    if not (output / "manifest.json").exists():
+        return []
+    earlier = read_manifest(output)
+    if (earlier.checkpoint_sha256, earlier.size_px) != (digest, config.size_px):
+        raise UserError(
+            f"{output} holds images of {earlier.size_px} px made by {earlier.checkpoint} "
+            f"({earlier.checkpoint_sha256[:8]}), not of {config.size_px} px by {config.checkpoint} ({digest[:8]}): "
+            "remove it or give another output=DIR"
+        )
+    return earlier.unreadable
+
+
+def main() -> None:
+    """Run from the command line."""
+    cli.command("generate", run)
+
+
+if __name__ == "__main__":
+    main()

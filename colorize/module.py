@@ -1,0 +1,316 @@
+"""ColorizationModule: the method's training, with manual optimization, in its three phases."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from colorize import checkpoints, losses, metrics
+from colorize.color import merge_luma
+from colorize.config import NetworkOptimConfig, TrainConfig
+from colorize.data.datamodule import Batch
+from colorize.errors import UserError
+from colorize.losses import ContentLoss
+from colorize.networks.critic import Critic
+from colorize.networks.unet import UNet
+from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.switching import AdaptiveTurns, FixedTurns, Network, Turns
+
+TRAINED: dict[str, tuple[Network, ...]] = {
+    "pretrain_gen": ("generator",),
+    "pretrain_critic": ("critic",),
+    "gan": ("generator", "critic"),
+}
+"""The networks that each phase trains."""
+
+MONITORED = {"pretrain_gen": "val/content", "pretrain_critic": "val/critic_loss", "gan": "val/ciede2000"}
+"""The validation figure that makes `best.ckpt`, lower being better."""
+
+
+class NonFiniteLoss(UserError):
+    """A loss or a gradient is NaN or infinite; the last checkpoint is from before it."""
+
+
+def make_turns(config: TrainConfig) -> Turns:
+    """Whose turn it is in each phase."""
+    if config.phase != "gan":
+        return FixedTurns(*((0, 1) if config.phase == "pretrain_gen" else (1, 0)))
+    if config.switch.mode == "fixed":
+        return FixedTurns(config.switch.critic_steps, config.switch.generator_steps)
+    return AdaptiveTurns(config.switch.threshold, config.switch.max_critic_steps)
+
+
+def make_plan(optim: NetworkOptimConfig, groups: list[str], batch_scale: float) -> RatePlan:
+    """The rates of one network, from its configuration."""
+    return RatePlan(
+        lr=optim.lr * batch_scale,
+        multipliers=dict(zip(groups, optim.lr_multipliers, strict=True)),
+        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
+        frozen_epochs=optim.frozen_epochs,
+        norms=optim.frozen_norms,
+    )
+
+
+class ColorizationModule(L.LightningModule):
+    """Generator, critic and losses of one phase.
+
+    Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
+    `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
+    The VGG of the content loss is not a submodule, so that no checkpoint holds it.
+
+    Args:
+        config: the whole configuration of the phase.
+        generator: needed where the phase trains it.
+        critic: needed where the phase trains it.
+        content_loss: needed where the phase trains the generator.
+    """
+
+    def __init__(
+        self, config: TrainConfig, generator: UNet | None, critic: Critic | None, content_loss: ContentLoss | None
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config, self.trained = config, TRAINED[config.phase]
+        self.generator, self.critic = generator, critic
+        self._unsaved = {"content_loss": content_loss}
+        self.turns = make_turns(config)
+        self.images_seen = 0
+        self.plans = {
+            name: make_plan(
+                getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution.batch_scale
+            )
+            for name in self.trained
+        }
+
+    # --- a step -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self.set_rates(batch_idx)
+        network = self.turns.next()
+        if network == "critic":
+            terms = self.critic_step(batch)
+            deciding = self.trainer.strategy.reduce(terms["critic/loss"], reduce_op="mean")
+        else:
+            terms = self.generator_step(batch)
+            deciding = terms["generator/total"]
+        self.turns.stepped(network, float(deciding))
+        self.images_seen += len(batch.rgb) * self.trainer.world_size
+        return terms
+
+    def generator_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the generator on the content loss and, in phase gan, on what the critic says.
+
+        The two gradients are taken at the picture and sent through the generator together: as cheap as one backward
+        pass of the sum, and it shows how much of the push is the critic's.
+        """
+        generator = self.network("generator").train()
+        optimizer = self.optimizer("generator")
+        with self.toggled_optimizer(optimizer):
+            fake = generator(batch.grey)
+            picture = fake.detach().requires_grad_()
+            content_terms = self.content_loss(picture, batch.rgb)
+            content = self.config.loss.content * torch.stack(list(content_terms.values())).sum()
+            terms = {f"generator/{name}": value.detach() for name, value in content_terms.items()}
+            terms |= {"generator/content": content.detach(), "generator/total": content.detach()}
+            gradient = gradient_at(picture, content)
+            if self.config.phase == "gan":
+                adversarial = self.config.loss.adversarial * losses.adversarial_loss(
+                    self.network("critic").eval()(picture)
+                )
+                push = gradient_at(picture, adversarial)
+                share = push.norm() / (push.norm() + gradient.norm()).clamp_min(1e-30)
+                gradient = gradient + push
+                terms |= {
+                    "generator/adversarial": adversarial.detach(),
+                    "generator/adversarial_gradient_share": share,
+                    "generator/total": (content + adversarial).detach(),
+                }
+            self.descend("generator", optimizer, terms["generator/total"], fake, gradient, batch)
+        return terms
+
+    def critic_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the critic on real photos against saved or fresh generated ones.
+
+        Both halves go through the critic as one batch, so that its batch norms cannot tell them apart by their own
+        statistics, and see in training the mixture that they keep for evaluation.
+        """
+        critic = self.network("critic").train()
+        optimizer = self.optimizer("critic")
+        fake = batch.fake if batch.fake is not None else self.colour(batch.grey)
+        with self.toggled_optimizer(optimizer):
+            real_logits, fake_logits = critic(torch.cat([batch.rgb, fake])).chunk(2)
+            loss = losses.critic_loss(real_logits, fake_logits)
+            self.descend("critic", optimizer, loss.detach(), loss, None, batch)
+        accuracy_real, accuracy_fake = losses.critic_accuracy(real_logits.detach(), fake_logits.detach())
+        return {
+            "critic/loss": loss.detach(),
+            "critic/accuracy_real": accuracy_real,
+            "critic/accuracy_fake": accuracy_fake,
+        }
+
+    @torch.no_grad()
+    def colour(self, grey: Tensor) -> Tensor:
+        """What the generator, standing in eval mode, makes of `grey`: (B, 1, H, W) to (B, 3, H, W), no gradient."""
+        coloured: Tensor = self.network("generator").eval()(grey)
+        return coloured
+
+    def descend(
+        self,
+        name: Network,
+        optimizer: LightningOptimizer,
+        loss: Tensor,
+        root: Tensor,
+        gradient: Tensor | None,
+        batch: Batch,
+    ) -> None:
+        """Backward from `root` (with `gradient` where it is no scalar) and one step of `optimizer`.
+
+        Raises:
+            NonFiniteLoss: before anything changes.
+        """
+        if not torch.isfinite(loss):
+            raise NonFiniteLoss(self.describe(f"the {name}'s loss is {loss.item()}", batch))
+        optimizer.zero_grad()
+        self.manual_backward(root, gradient=gradient)
+        self._stepping = (name, batch)
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Here, not in training_step: only here are fp16 gradients unscaled.
+        name, batch = self._stepping
+        drop_frozen_gradients(optimizer)
+        clip_norm = getattr(self.config.optim, name).clip_norm
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # fp16's scaler skips such steps itself
+            raise NonFiniteLoss(self.describe(f"the gradient of the {name} is {norm.item()}", batch))
+
+    def describe(self, fault: str, batch: Batch) -> str:
+        """`fault`, with where it happened and on which files."""
+        return (
+            f"{fault} in epoch {self.trainer.current_epoch}, batch {self.trainer.fit_loop.batch_idx}, on "
+            f"{', '.join(batch.names)}; checkpoints/last.ckpt is from before it: lower "
+            f"optim.*.lr or set trainer.precision=32-true, then go on with resume=true"
+        )
+
+    # --- rates and freezing -------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        for name, plan in self.plans.items():
+            self.network(name).freeze(plan.frozen_at(self.trainer.current_epoch), plan.norms)
+
+    def set_rates(self, batch_idx: int) -> None:
+        """Give each parameter group its rate for this step, by the fraction of the fit that is done."""
+        epoch = self.trainer.current_epoch
+        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
+        for name, plan in self.plans.items():
+            plan.apply(self.optimizer(name).optimizer, epoch, progress)
+
+    def rates(self) -> dict[str, float]:
+        """Current learning rate of each layer group: {"lr/encoder_low": …}."""
+        return {
+            f"lr/{group['name']}": group["lr"]
+            for name in self.trained
+            for group in self.optimizer(name).optimizer.param_groups
+            if not group["norms"]
+        }
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        made: list[Optimizer] = []
+        for name in self.trained:
+            optim = getattr(self.config.optim, name)
+            groups = self.network(name).layer_groups()
+            made.append(make_optimizer(groups, self.plans[name].lr, optim.betas, optim.weight_decay))
+        return made
+
+    # --- validation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch.rgb):
+            return
+        terms: dict[str, Tensor] = {}
+        fake = batch.fake
+        if self.generator is not None:
+            fake = self.colour(batch.grey)
+            content = self.content_loss(fake, batch.rgb)
+            seen = merge_luma(fake, batch.grey)  # as a user sees it: the photo's luma, the network's chroma
+            terms |= content | {"content": torch.stack(list(content.values())).sum()}
+            terms |= {
+                "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
+                "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
+            }
+        if self.critic is not None and fake is not None:
+            real_logits, fake_logits = self.critic(torch.cat([batch.rgb, fake])).chunk(2)
+            accuracy_real, accuracy_fake = losses.critic_accuracy(real_logits, fake_logits)
+            terms |= {
+                "critic_loss": losses.critic_loss(real_logits, fake_logits),
+                "accuracy_real": accuracy_real,
+                "accuracy_fake": accuracy_fake,
+                "accuracy": (accuracy_real + accuracy_fake) / 2,
+            }
+        self.log_dict(
+            {f"val/{name}": value for name, value in terms.items()},
+            batch_size=len(batch.rgb),
+            sync_dist=True,
+            logger=False,  # the Monitor callback writes them, against images seen
+        )
+
+    # --- parts and state ----------------------------------------------------------------------------------------------
+
+    def network(self, name: str) -> Any:
+        """The generator or the critic."""
+        found = self.generator if name == "generator" else self.critic
+        if found is None:
+            raise ValueError(f"phase {self.config.phase} was given no {name}")
+        return found
+
+    def optimizer(self, name: Network) -> LightningOptimizer:
+        """The optimizer of a network that this phase trains."""
+        optimizers = self.optimizers()
+        found = optimizers if isinstance(optimizers, LightningOptimizer) else optimizers[self.trained.index(name)]
+        assert isinstance(found, LightningOptimizer)
+        return found
+
+    @property
+    def content_loss(self) -> ContentLoss:
+        """Pixel and perceptual loss; moved to the networks' device on first use."""
+        content_loss = self._unsaved["content_loss"]
+        if content_loss is None:
+            raise ValueError(f"phase {self.config.phase} was given no content loss")
+        return content_loss.to(self.device)
+
+    def card(self, epochs_done: int) -> checkpoints.Card:
+        """What a checkpoint written now says of itself."""
+        return checkpoints.Card(
+            phase=self.config.phase,
+            epochs_done=epochs_done,
+            epochs=sum(self.config.resolution.epochs),
+            images_seen=self.images_seen,
+            size_px=self.config.resolution.size_px[-1],
+            generator=self.generator.architecture if self.generator is not None else None,
+            critic=self.critic.architecture if self.critic is not None else None,
+            turns=self.turns.state(),
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.write_card(checkpoint, self.card(epochs_done=checkpoint["epoch"] + 1))
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        card = checkpoints.Card(**checkpoint["colorize"])
+        self.images_seen = card.images_seen
+        self.turns.restore(card.turns)
+
+
+def gradient_at(picture: Tensor, loss: Tensor) -> Tensor:
+    """Gradient of a scalar `loss` at `picture`, (B, 3, H, W) float32.
+
+    The loss is scaled by the number of pixels on the way, so that a gradient per pixel is near one and half precision
+    in VGG or the critic cannot round it to zero.
+    """
+    scale = picture.numel()
+    (gradient,) = torch.autograd.grad(loss * scale, picture)
+    return gradient.float() / scale

@@ -1,0 +1,72 @@
+"""Whose turn it is: which network the next batch trains."""
+
+from typing import Literal, Protocol
+
+Network = Literal["generator", "critic"]
+
+
+class Turns(Protocol):
+    """Decides before each step, learns of each critic step's loss, and can be saved and restored."""
+
+    def next(self) -> Network:
+        """The network that the next batch trains."""
+
+    def stepped(self, network: Network, loss: float) -> None:
+        """Take note of a step and of its loss (a critic step's: mean over all ranks; chance is ln 2 = 0.693)."""
+
+    def state(self) -> int:
+        """What `restore` needs to go on."""
+
+    def restore(self, state: int) -> None:
+        """Go on where `state` was taken."""
+
+
+class FixedTurns:
+    """`critic_steps` batches for the critic, then `generator_steps` for the generator, and again (Goodfellow 2014).
+
+    Pretraining is the same with one of the two at zero.
+    """
+
+    def __init__(self, critic_steps: int, generator_steps: int) -> None:
+        if critic_steps < 0 or generator_steps < 0 or critic_steps + generator_steps == 0:
+            raise ValueError(f"turns of {critic_steps} critic and {generator_steps} generator steps train nothing")
+        self.critic_steps, self.round = critic_steps, critic_steps + generator_steps
+        self.position = 0
+
+    def next(self) -> Network:
+        return "critic" if self.position < self.critic_steps else "generator"
+
+    def stepped(self, network: Network, loss: float) -> None:
+        self.position = (self.position + 1) % self.round
+
+    def state(self) -> int:
+        return self.position
+
+    def restore(self, state: int) -> None:
+        self.position = state % self.round
+
+
+class AdaptiveTurns:
+    """The critic until its batch loss is below `threshold` or it had `most` steps in a row, then one generator step.
+
+    fastai's adaptive switcher, with the cap that it lacks: a critic that cannot win must not stop the generator.
+    """
+
+    def __init__(self, threshold: float, most: int) -> None:
+        if most < 1:
+            raise ValueError(f"the critic needs at least one step in a row, not {most}")
+        self.threshold, self.most = threshold, most
+        self.in_a_row, self.won = 0, False
+
+    def next(self) -> Network:
+        return "generator" if self.won or self.in_a_row >= self.most else "critic"
+
+    def stepped(self, network: Network, loss: float) -> None:
+        self.in_a_row = self.in_a_row + 1 if network == "critic" else 0
+        self.won = network == "critic" and loss < self.threshold
+
+    def state(self) -> int:
+        return -1 if self.won else self.in_a_row
+
+    def restore(self, state: int) -> None:
+        self.in_a_row, self.won = max(0, state), state == -1

@@ -1,0 +1,97 @@
+"""Train one phase of the method.
+
+python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS
+python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS recipe=paper model=small run=trial \
+    model.encoder_weights=none model.vgg_weights=none resolution.size_px=[64] resolution.batch_size=[16] \
+    resolution.epochs=[2]
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colorize import cli
+from colorize.config import BadOption, TrainConfig
+from colorize.errors import UserError
+from colorize.runs import PhaseFolder, locked, write_config
+
+if TYPE_CHECKING:
+    import lightning as L
+
+log = logging.getLogger("colorize")
+
+
+def run(config: TrainConfig) -> float | None:
+    """Fit `config.phase`; returns the validation figure that `best.ckpt` has (lower is better)."""
+    from colorize.module import MONITORED
+
+    folder = PhaseFolder(config.runs_dir, config.run, config.phase)
+    with locked(folder.path):
+        resume_from = where_to_resume(config, folder)
+        if resume_from is not None and is_complete(config, resume_from):
+            log.info(f"phase {config.phase} of run {config.run} is complete: {folder.best}")
+            return None
+        trainer = fit(config, folder, resume_from)
+        figure = float(trainer.callback_metrics.get(MONITORED[config.phase], math.nan))
+        log.info(f"phase {config.phase} is complete: {MONITORED[config.phase]} {figure:.4g}; {folder.best}")
+        return figure
+
+
+def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> Path | None:
+    """The checkpoint to go on from, or None for a fresh start.
+
+    Raises:
+        UserError: a fresh start would lose a started fit, or there is nothing to resume.
+    """
+    if config.resume == "true" and cli.is_given("init_from"):
+        raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
+    if not folder.last.exists():
+        if config.resume == "true":
+            raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
+        return None
+    if config.resume == "false" and not is_complete(config, folder.last):
+        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with run=NAME")
+    return folder.last
+
+
+def is_complete(config: TrainConfig, checkpoint: Path) -> bool:
+    """Whether `checkpoint` has seen all the epochs that the configuration asks for."""
+    from colorize.checkpoints import read
+
+    return read(checkpoint)[0].epochs_done >= sum(config.resolution.epochs)
+
+
+def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L.Trainer:
+    """Build everything, and train."""
+    import lightning as L
+
+    from colorize import build
+    from colorize.module import ColorizationModule
+
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    schedule = build.make_schedule(config)
+    datamodule = build.make_datamodule(config)
+    generator, critic, content_loss = build.make_networks(config, resume_from)
+    module = ColorizationModule(config, generator, critic, content_loss)
+    trainer = build.make_trainer(config, folder, schedule, resume_from)
+    if trainer.is_global_zero:
+        write_config(folder.config, config)
+    log.info(
+        f"phase {config.phase}, run {config.run}: {len(datamodule.photos.train)} training and "
+        f"{len(datamodule.photos.val)} validation photos, {schedule.epochs} epochs, {trainer.precision}"
+        + (f", going on from {resume_from}" if resume_from else "")
+    )
+    trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
+    return trainer
+
+
+def main() -> None:
+    """Run from the command line."""
+    cli.command("train", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The commands as a user types them: the four steps, what they leave, and what they say when something is wrong."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from colorize import checkpoints, generate, train
+from colorize import config as schema
+from colorize.cli import quoted
+from colorize.data.generated import image_path, read_manifest
+from colorize.data.images import center_box, load_square, save_png
+from colorize.runs import PhaseFolder, locked
+from tests.conftest import TINY, TWO_SIZES
+
+Configure = Callable[..., Any]
+ROOT = Path(__file__).parents[1]
+
+
+def typed(command: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m colorize.COMMAND WORDS`, in a folder of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", f"colorize.{command}", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(tmp_path: Path, photos: Path) -> None:
+    root = tmp_path / "it's a = [photo], Фото"
+    shutil.copytree(photos, root)
+    words = (
+        *(word for word in TINY if "model.vgg=" not in word),
+        "run=trial",
+        f"data.root={root}",
+        "data.val_fraction=0.25",
+        *TWO_SIZES,
+        "only.generate=data.train_fraction=1 size_px=48 batch_size=8",
+        "only.pretrain_critic=data.train_fraction=1",
+        "only.gan=data.train_fraction=1 optim.generator.lr=1e-4 switch.mode=fixed",
+    )
+    done = typed("pipeline", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "trial"
+    for row in ("grey", "luma look-up", "after step 1 (pretrained)", "after step 4 (GAN)"):
+        assert f"| {row} |" in done.stdout
+    with Image.open(folder / "gallery.png") as gallery:
+        assert gallery.width > 4 * 160 < gallery.height
+    for phase in ("pretrain_gen", "pretrain_critic", "gan"):
+        parts = {str(path.relative_to(folder / phase)).split(".1")[0] for path in (folder / phase).rglob("*")}
+        assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml", "metrics.csv"} <= parts
+        assert "events.out.tfevents" in parts
+        with (folder / phase / "metrics.csv").open() as file:
+            assert [row["size_px"] for row in csv.DictReader(file)] == ["32", "48"]
+
+    # Step 4 is a GAN: both networks moved, and the critic's push on the generator is on record.
+    for name, phase in (("generator", "pretrain_gen"), ("critic", "pretrain_critic")):
+        before = checkpoints.load_network(folder / phase / "checkpoints" / "best.ckpt", name).state_dict()
+        after = checkpoints.load_network(folder / "gan" / "checkpoints" / "last.ckpt", name).state_dict()
+        assert any(not torch.equal(before[key], after[key]) for key in before), name
+    with (folder / "gan" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 < float(row["generator/adversarial_gradient_share"]) < 1 for row in rows)
+    assert {"lr/encoder_low", "lr/decoder", "lr/body_low", "lr/head", "critic/accuracy_real", "images_per_s"} <= set(
+        rows[0]
+    )
+
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+    again = typed("pipeline", *words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is complete") == 4
+    assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+
+
+def paper_through_all_steps(configure: Configure, *model: str) -> None:
+    tiny = [word for word in TINY if "model" not in word] if not model else []
+    weights = [f"model.{name}_weights=none" for name in ("encoder", "critic", "vgg")]
+    limits = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "data.val_batch_size=2"]
+    scale = ["resolution.batch_scale=0.01", "grid_photos=1", "data.max_val=2"]
+    for phase in ("pretrain_gen", "pretrain_critic", "gan"):
+        config = configure("train", f"phase={phase}", *tiny, *model, *weights, *limits, *scale, "data.train_fraction=1")
+        if not model:
+            assert (config.model.name, config.model.encoder) == ("paper", "resnet34")
+        train.run(config)
+        with PhaseFolder(config.runs_dir, config.run, phase).metrics.open() as file:
+            sizes = [int(row["size_px"]) for row in csv.DictReader(file)]
+        assert sizes[0] in (64, 128)
+        assert sizes[-1] == 220
+        assert sizes == sorted(sizes)
+        if phase == "pretrain_gen":
+            generate.run(configure("generate", "data.train_fraction=1", "data.max_val=2", "batch_size=4"))
+
+
+def test_paper_recipe_goes_from_64_to_220_px_through_all_steps(configure: Configure) -> None:
+    paper_through_all_steps(configure, "model=small", "model.width_factor=0.25", "loss.feature_weights=[0,0,0]")
+
+
+@pytest.mark.slow
+def test_paper_recipe_with_its_own_networks(configure: Configure) -> None:
+    paper_through_all_steps(configure, "model=paper", "model.width_factor=1.0", "model.vgg=vgg16_bn")
+
+
+def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Configure, tmp_path: Path) -> None:
+    """Nothing but content may tell real from saved: no codec, no crop, no resize."""
+    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]"))
+    config = configure("generate", "data.train_fraction=1", "size_px=48")
+    generate.run(config)
+    folder = Path(config.output)
+    for identity in read_manifest(folder).images:
+        save_png(load_square(Path(config.data.root) / identity, 48, center_box), image_path(folder, identity))
+    config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", *TWO_SIZES, "resolution.epochs=[2,3]")
+    train.run(config)
+    with PhaseFolder(config.runs_dir, config.run, "pretrain_critic").metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row["val/accuracy"]) == pytest.approx(0.5)
+        accuracy = (float(row["critic/accuracy_real"]) + float(row["critic/accuracy_fake"])) / 2
+        assert accuracy == pytest.approx(0.5, abs=0.01)
+
+
+def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configure, tmp_path: Path) -> None:
+    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]"))
+    config = configure("generate", "data.train_fraction=1", "size_px=40", "batch_size=5")
+    generate.run(config)
+    folder = Path(config.output)
+    manifest = read_manifest(folder)
+    assert manifest.complete
+    assert len(manifest.images) == 24
+    paths = [image_path(folder, identity) for identity in manifest.images]
+    first = paths[0].read_bytes()
+    with Image.open(paths[0]) as picture:
+        assert (picture.size, picture.mode, picture.format) == ((40, 40), "RGB", "PNG")
+    times = [path.stat().st_mtime_ns for path in paths[1:]]
+    paths[0].unlink()
+    generate.run(config)
+    assert paths[0].read_bytes() == first
+    assert [path.stat().st_mtime_ns for path in paths[1:]] == times, "only what was missing is made"
+    config.size_px = 64
+    with pytest.raises(schema.UserError, match=r"holds images of 40 px .* not of 64 px"):
+        generate.run(config)
+
+
+# --- what is wrong is named -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "named"),
+    [
+        ("train", ["phase=gan"], "phase gan needs a generator .*: run phase=pretrain_gen or give init_from.generator="),
+        ("train", ["phase=pretrain_critic"], "generated holds no saved images: run `python -m colorize.generate`"),
+        ("generate", [], "generate needs a generator .*pretrain_gen/checkpoints/best.ckpt"),
+        ("train", ["phase=pretrain_gen", "resume=true"], "nothing to resume: there is no .*last.ckpt"),
+        ("train", ["phase=pretrain_gen", "data.root=/no/such/folder"], "/no/such/folder"),
+        ("train", ["phase=pretrain_gen", "model.encoder_weights=/no/such.pth"], "/no/such.pth"),
+        ("train", ["phase=pretrain_gen", "resolution.size_px=[16]"], "resolution.size_px"),
+        ("train", ["phase=pretrain_gen", "init_from.generator=/no/such.ckpt"], "/no/such.ckpt"),
+        ("train", ["phase=pretrain_gen", "data=imagenet"], "is not an ImageNet tree"),
+    ],
+)
+def test_bad_input_is_named(configure: Configure, command: str, overrides: list[str], named: str) -> None:
+    run = train.run if command == "train" else generate.run
+    with pytest.raises(schema.UserError, match=named) as caught:
+        run(configure(command, *overrides))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_started_fit_is_not_lost_and_another_architecture_is_refused(configure: Configure, tmp_path: Path) -> None:
+    short = configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]")
+    train.run(short)
+    folder = PhaseFolder(short.runs_dir, short.run, "pretrain_gen")
+    kept = folder.last.read_bytes()
+    longer = configure("train", "phase=pretrain_gen", *TWO_SIZES)
+    with pytest.raises(schema.UserError, match=r"holds a started fit: go on with resume=auto"):
+        train.run(longer)
+    with locked(folder.path), pytest.raises(schema.UserError, match="in use by another process"):
+        train.run(longer)
+    other = configure(
+        "train", "phase=pretrain_gen", "run=other", "model.blur=false", f"init_from.generator='{folder.last}'"
+    )
+    with pytest.raises(schema.UserError, match=r"another architecture: blur=True instead of False"):
+        train.run(other)
+    assert folder.last.read_bytes() == kept
+    garbage = tmp_path / "page.ckpt"
+    garbage.write_text("<html>not found</html>")
+    other.init_from.generator = str(garbage)
+    with pytest.raises(schema.UserError, match=r"page.ckpt"):
+        train.run(other)
+
+
+def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    root = f"data.root={photos}"
+    for status, named, words in (
+        (2, "optim.generator.lrr", ["phase=pretrain_gen", "optim.generator.lrr=1"]),
+        (1, "file", ["phase=pretrain_gen", "data=folder", root, "runs_dir=file", *TINY]),
+    ):
+        done = typed("train", *words, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        assert named in done.stderr
+        assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def readme_commands() -> list[list[str]]:
+    """The words of each `python -m colorize.…` line in the README's code blocks, continued lines joined."""
+    import shlex
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = text.split("```")[1::2]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("python -m colorize.")]
+
+
+@pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
+def test_readme_commands_compose(words: list[str]) -> None:
+    name = words[0].removeprefix("colorize.")
+    overrides = [word for word in words[1:] if not word.startswith("-")]
+    if len(overrides) < len(words) - 1:  # flags: test_cli.py
+        overrides = []
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        composed = compose(name, [*quoted(overrides, schema.SCHEMAS[name]), "data.root=x"])
+    schema.from_hydra(composed, schema.SCHEMAS[name])

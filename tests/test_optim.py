@@ -1,0 +1,72 @@
+"""Layer groups, discriminative rates, freezing, schedules."""
+
+import pytest
+import torch
+
+from colorize.networks import Critic, UNet
+from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+
+
+@pytest.mark.parametrize("make", [lambda: UNet("resnet18", width_factor=0.25), lambda: Critic("resnet18")])
+def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
+    network = make()
+    groups = network.layer_groups()
+    plan = RatePlan(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), constant())
+    optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
+    plan.apply(optimizer, epoch=0, progress=0.5)
+    rates: dict[int, list[float]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            rates.setdefault(id(parameter), []).append(group["lr"])
+            assert (group["weight_decay"] == 0) == (parameter.ndim == 1), "norms and biases do not decay, weights do"
+    assert all(len(of_one) == 1 for of_one in rates.values())
+    assert set(rates) == {id(p) for p in network.parameters() if p.requires_grad}
+    for (name, modules), multiplier in zip(groups.items(), (0.01, 0.1, 1.0), strict=True):
+        found = {rates[id(p)][0] for module in modules for p in module.parameters()}
+        assert found == {1e-2 * multiplier}, name
+
+
+def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
+    network = Critic("resnet18")
+    plan = RatePlan(
+        1.0,
+        {"body_low": 0.1, "body_high": 0.5, "head": 1.0},
+        constant(),
+        {"body_low": [0, -1], "body_high": [1, 3]},
+        norms="learn",
+    )
+    assert [sorted(plan.frozen_at(epoch)) for epoch in range(4)] == [
+        ["body_low"],
+        ["body_high", "body_low"],
+        ["body_high", "body_low"],
+        ["body_low"],
+    ]
+    optimizer = make_optimizer(network.layer_groups(), 1.0, (0.9, 0.99), 0.0)
+    plan.apply(optimizer, epoch=1, progress=0.0)
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {
+        "body_low": 0.0,
+        "body_low_norms": 0.1,
+        "body_high": 0.0,
+        "body_high_norms": 0.5,
+        "head": 1.0,
+        "head_norms": 1.0,
+    }
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    drop_frozen_gradients(optimizer)
+    assert network.body.conv1.weight.grad is None
+    assert network.body.bn1.weight.grad is not None
+
+
+def test_one_cycle_rises_falls_and_is_a_function_of_progress() -> None:
+    factor = one_cycle(0.25)
+    assert factor(0.0) == pytest.approx(1 / 25)
+    assert factor(0.25) == pytest.approx(1.0)
+    assert factor(1.0) == pytest.approx(1e-5)
+    rising = [factor(i / 100) for i in range(26)]
+    falling = [factor(i / 100) for i in range(25, 101)]
+    assert rising == sorted(rising)
+    assert falling == sorted(falling, reverse=True)
+    with pytest.raises(ValueError, match="pct_start"):
+        one_cycle(0.0)
