@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -20,7 +22,7 @@ from colorize.data.sources import Photos, list_folder, list_imagenet
 from colorize.devices import pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.losses import ContentLoss, VGGFeatures
-from colorize.module import MONITORED, TRAINED
+from colorize.module import MONITORED, TRAINED, ColorizationModule
 from colorize.networks.critic import Critic
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
@@ -40,14 +42,27 @@ NOISE = (
 PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 
+@contextmanager
+def options() -> Iterator[None]:
+    """What the objects of a fit refuse at their making is a bad option of the user's."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadOption(str(error)) from error
+
+
+@options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Sizes and batches by epoch."""
     resolution = config.resolution
     batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
-    try:
-        return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
-    except ValueError as error:
-        raise BadOption(str(error)) from error
+    return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+
+
+@options()
+def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
+    """The LightningModule of this phase, with the first weights of its networks."""
+    return ColorizationModule(config, *make_networks(config, resume_from))
 
 
 def make_photos(data: DataConfig, seed: int) -> Photos:
@@ -177,6 +192,8 @@ def make_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
+    if settings.limit_val_batches == 0:
+        raise BadOption("trainer.limit_val_batches=0: without validation there is no best checkpoint; give at least 1")
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
     purge_step = read(resume_from)[0].images_seen + 1 if resume_from else None

@@ -31,6 +31,10 @@ MONITORED = {"pretrain_gen": "val/content", "pretrain_critic": "val/critic_loss"
 """The validation figure that makes `best.ckpt`, lower being better."""
 
 
+NAMED_AT_MOST = 32
+"""Files of a batch that a message names."""
+
+
 class NonFiniteLoss(UserError):
     """A loss or a gradient is NaN or infinite; the last checkpoint is from before it."""
 
@@ -45,7 +49,18 @@ def make_turns(config: TrainConfig) -> Turns:
 
 
 def make_plan(optim: NetworkOptimConfig, groups: list[str], batch_scale: float) -> RatePlan:
-    """The rates of one network, from its configuration."""
+    """The rates of one network, from its configuration.
+
+    Raises:
+        ValueError: values that fit no network of these groups.
+    """
+    if len(optim.lr_multipliers) != len(groups):
+        raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(groups)} is needed")
+    for name, interval in optim.frozen_epochs.items():
+        if name not in groups[:-1] or len(interval) != 2:
+            raise ValueError(f"frozen_epochs={{{name}: {interval}}}: give [first, end] for {' or '.join(groups[:-1])}")
+    if len(optim.betas) != 2:
+        raise ValueError(f"betas={optim.betas}: Adam has two")
     return RatePlan(
         lr=optim.lr * batch_scale,
         multipliers=dict(zip(groups, optim.lr_multipliers, strict=True)),
@@ -191,9 +206,11 @@ class ColorizationModule(L.LightningModule):
 
     def describe(self, fault: str, batch: Batch) -> str:
         """`fault`, with where it happened and on which files."""
+        named = ", ".join(batch.names[:NAMED_AT_MOST])
+        more = f" and {len(batch.names) - NAMED_AT_MOST} more" if len(batch.names) > NAMED_AT_MOST else ""
         return (
             f"{fault} in epoch {self.trainer.current_epoch}, batch {self.trainer.fit_loop.batch_idx}, on "
-            f"{', '.join(batch.names)}; checkpoints/last.ckpt is from before it: lower "
+            f"{named}{more}; checkpoints/last.ckpt is from before it: lower "
             f"optim.*.lr or set trainer.precision=32-true, then go on with resume=true"
         )
 

@@ -1,9 +1,7 @@
 """Train one phase of the method.
 
 python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS
-python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS recipe=paper model=small run=trial \
-    model.encoder_weights=none model.vgg_weights=none resolution.size_px=[64] resolution.batch_size=[16] \
-    resolution.epochs=[2]
+python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS run=trial model=small trainer.limit_train_batches=10
 """
 
 from __future__ import annotations
@@ -69,13 +67,11 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     import lightning as L
 
     from colorize import build
-    from colorize.module import ColorizationModule
 
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config)
-    generator, critic, content_loss = build.make_networks(config, resume_from)
-    module = ColorizationModule(config, generator, critic, content_loss)
+    module = build.make_module(config, resume_from)
     trainer = build.make_trainer(config, folder, schedule, resume_from)
     if trainer.is_global_zero:
         write_config(folder.config, config)

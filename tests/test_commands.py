@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from colorize import checkpoints, generate, train
+from colorize import build, checkpoints, generate, train
 from colorize import config as schema
 from colorize.cli import quoted
 from colorize.data.generated import image_path, read_manifest
@@ -168,6 +169,13 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
         ("train", ["phase=pretrain_gen", "resolution.size_px=[16]"], "resolution.size_px"),
         ("train", ["phase=pretrain_gen", "init_from.generator=/no/such.ckpt"], "/no/such.ckpt"),
         ("train", ["phase=pretrain_gen", "data=imagenet"], "is not an ImageNet tree"),
+        (
+            "train",
+            ["phase=pretrain_gen", "optim.generator.lr_multipliers=[1]"],
+            "lr_multipliers=.1.0.: one for each of",
+        ),
+        ("train", ["phase=pretrain_gen", "optim.generator.frozen_epochs={decoder:[0,1]}"], "frozen_epochs={decoder"),
+        ("train", ["phase=pretrain_gen", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
     ],
 )
 def test_bad_input_is_named(configure: Configure, command: str, overrides: list[str], named: str) -> None:
@@ -214,23 +222,22 @@ def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def readme_commands() -> list[list[str]]:
-    """The words of each `python -m colorize.…` line in the README's code blocks, continued lines joined."""
-    import shlex
+def shown_commands() -> list[list[str]]:
+    """The words of each `python -m colorize.…` line that the README, the commands and conf/ show."""
+    files = [ROOT / "README.md", *(ROOT / "conf").rglob("*.yaml")]
+    files += [ROOT / "colorize" / f"{name}.py" for name in schema.SCHEMAS]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files).replace("\\\n", " ")
+    lines = [line.strip("# ") for line in text.splitlines()]
+    commands = {line for line in lines if line.startswith("python -m colorize.") and "`" not in line}
+    return [shlex.split(line, comments=True)[2:] for line in sorted(commands)]
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = text.split("```")[1::2]
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("python -m colorize.")]
 
-
-@pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
-def test_readme_commands_compose(words: list[str]) -> None:
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     name = words[0].removeprefix("colorize.")
-    overrides = [word for word in words[1:] if not word.startswith("-")]
-    if len(overrides) < len(words) - 1:  # flags: test_cli.py
-        overrides = []
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = compose(name, [*quoted(overrides, schema.SCHEMAS[name]), "data.root=x"])
-    schema.from_hydra(composed, schema.SCHEMAS[name])
+        composed = compose(name, quoted(words[1:], schema.SCHEMAS[name]))
+    config = schema.from_hydra(composed, schema.SCHEMAS[name])
+    if isinstance(config, schema.TrainConfig):
+        build.make_schedule(config)
