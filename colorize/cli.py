@@ -188,18 +188,15 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
       may be null;
     - `${key}`, an interpolation as in any value (`\${key}` is the literal);
     - a comma in a sweep, which separates the values of the jobs, and choice(…) and its like.
-
-    Keys of a dictionary (….frozen_epochs.GROUP=…) get the `++` without which Hydra refuses those not there yet.
     """
     paths = {key.name: key for key in leaves(schema) if key.literal}
-    dictionaries = tuple(f"{key.name}." for key in leaves(schema) if key.kind.startswith("dict"))
 
     def one(override: str) -> str:
         match = _OVERRIDE.fullmatch(override)
         if match and match[2] in paths:
             value = _path_value(match[3], nullable="None" in paths[match[2]].kind, sweep=sweep)
             return f"{match[1]}{match[2]}={value}"
-        return f"++{override}" if override.startswith(dictionaries) else override
+        return override
 
     return [one(override) for override in overrides]
 

@@ -4,6 +4,7 @@ Hydra checks each YAML file and each override against these dataclasses, so a mi
 command at once; `--help` is generated from the same texts. YAML holds choices and numbers, this file the meanings.
 """
 
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -88,9 +89,8 @@ class LossConfig:
 class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group")
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
-    frozen_epochs: dict[str, list[int]] = opt(
-        {}, "epochs a group is frozen: {GROUP: [first, end]}, end -1 = to the last"
-    )
+    freeze_low: list[int] | None = opt(None, "epochs [first, end) without learning for the low group (end -1: all on)")
+    freeze_high: list[int] | None = opt(None, "the same for the high group, only while the low one is frozen too")
     frozen_norms: str = opt(
         "statistics",
         "batch norms of a frozen group: kept, only their statistics, or their parameters too",
@@ -263,6 +263,8 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
         raise BadOption("; ".join(f"{name} is not set: give {name}=… ({texts.get(name, '')})" for name in missing))
     for key in leaves(schema):
         value = OmegaConf.select(config, key.name)
+        if key.path and str(value).startswith("~"):  # after a `=`, shells leave it to the program
+            OmegaConf.update(config, key.name, os.path.expanduser(value))
         if key.name == "resume":
             value = config.resume = str(value).lower()
         if key.choices and value not in key.choices:

@@ -1,7 +1,7 @@
 """Train one phase of the method.
 
 python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS
-python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS run=trial model=small trainer.limit_train_batches=10
+python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS model=small trainer.limit_train_batches=9
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ NASTY = (
         "&",
         "#1",
         "!",
-        "~/x",
+        "~x",
         "Фото/日本 🎨",
         "a:b",
         "@x",
@@ -101,19 +101,25 @@ def test_quotes_interpolations_and_null_of_a_path_are_hydras() -> None:
     assert cli.quoted(once, SCHEMAS["pipeline"]) == once  # Lightning starts its processes with words quoted before
 
 
+def test_a_tilde_is_the_home_folder_though_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    _, seen = start("data.root=~/photos", "data=folder")
+    assert seen[0].data.root == "/home/somebody/photos"
+
+
 def test_commas_of_a_path_separate_jobs_only_in_a_sweep() -> None:
     _, seen = start("-m", "data.root='a,b', it's (1)", "generated=choice(x,y)")
     roots = ["a,b", "it's (1)"]
     assert [(config.data.root, config.generated) for config in seen] == list(product(roots, ["x", "y"]))
 
 
-def test_flags_may_stand_between_keys_and_dictionaries_take_new_keys() -> None:
+def test_flags_may_stand_between_keys() -> None:
     words = ("data.root=x", "--multirun", "seed=1,2", "only.gan=optim.critic.lr=1e-5 seed=3")
-    status, seen = start(*words, "optim.critic.frozen_epochs.head=[0,1]", name="pipeline")
+    status, seen = start(*words, "optim.critic.freeze_low=[0,1]", name="pipeline")
     assert status == 0
     assert [config.seed for config in seen] == [1, 2]
     assert seen[0].only.gan == "optim.critic.lr=1e-5 seed=3"
-    assert seen[0].optim.critic.frozen_epochs == {"head": [0, 1]}
+    assert seen[0].optim.critic.freeze_low == [0, 1]
 
 
 @pytest.mark.parametrize(

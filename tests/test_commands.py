@@ -169,12 +169,12 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
         ("train", ["phase=pretrain_gen", "resolution.size_px=[16]"], "resolution.size_px"),
         ("train", ["phase=pretrain_gen", "init_from.generator=/no/such.ckpt"], "/no/such.ckpt"),
         ("train", ["phase=pretrain_gen", "data=imagenet"], "is not an ImageNet tree"),
+        ("train", ["phase=pretrain_gen", "optim.generator.lr_multipliers=[1]"], "lr_multipliers=.1.0.: one for each"),
         (
             "train",
-            ["phase=pretrain_gen", "optim.generator.lr_multipliers=[1]"],
-            "lr_multipliers=.1.0.: one for each of",
+            ["phase=pretrain_gen", "optim.generator.freeze_low=null"],
+            "freeze_high=.0, 1.: .* only be frozen",
         ),
-        ("train", ["phase=pretrain_gen", "optim.generator.frozen_epochs={decoder:[0,1]}"], "frozen_epochs={decoder"),
         ("train", ["phase=pretrain_gen", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
     ],
 )
