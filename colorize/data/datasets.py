@@ -89,6 +89,11 @@ def worker_context(num_workers: int) -> str | None:
     return "forkserver"
 
 
+def image_path(folder: Path, identity: str) -> Path:
+    """Where the saved image of a photo lies. The photo's own extension stays in the name, so that none collide."""
+    return folder / f"{identity}.png"
+
+
 @dataclass(frozen=True)
 class Generated:
     """A folder of saved generator output: for each photo, ``IDENTITY.png``, made from its centre square."""
@@ -119,8 +124,9 @@ class _Squares(Dataset[RawBatch]):
                 # there on both are 8-bit squares treated alike, so that only their content tells them apart.
                 side = self.generated.size_px
                 photo = load_square(self.photos.path(identity), side, center_box)
-                name = f"{self.generated.folder.name}/{identity}.png"
-                fake = load_rgb(self.generated.folder / f"{identity}.png")
+                saved = image_path(self.generated.folder, identity)
+                name = saved.relative_to(self.generated.folder.parent).as_posix()
+                fake = load_rgb(saved)
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
                 box = choose_box(side, side)

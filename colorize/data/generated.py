@@ -1,14 +1,17 @@
 """The manifest of a folder of saved images: which photo each was made of, at what size, by which checkpoint."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from colorize.data.datasets import image_path
 from colorize.data.sources import Photos
 from colorize.errors import UserError
 from colorize.runs import write_text
 
 FORMAT = 1
+
+__all__ = ["Manifest", "image_path", "read_manifest", "with_saved_images"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,6 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write it into `folder`, whole or not at all."""
         write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-
-
-def image_path(folder: Path, identity: str) -> Path:
-    """Where the saved image of a photo lies. The photo's own extension stays in the name, so that none collide."""
-    return folder / f"{identity}.png"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -76,4 +74,4 @@ def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Manifest]:
             f"{folder} holds no saved image of a {part} photo in {photos.root}: it was made from other photos or "
             "another split; run `python -m colorize.generate` with the same data.* and seed"
         )
-    return Photos(photos.root, train, val), manifest
+    return replace(photos, train=train, val=val), manifest

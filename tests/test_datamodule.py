@@ -1,0 +1,170 @@
+"""Batches as the Trainer gets them: order, augmentation, sizes, ranks, unreadable files, generated pairs."""
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from colorize.color import rgb_to_grey
+from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.datasets import Batch, RawBatch, SquareDataset, collate, to_floats
+from colorize.data.images import save_png, to_pil
+from colorize.data.sources import Photos
+from colorize.errors import UserError
+from tests.conftest import draw_photo
+
+
+class Schedule:
+    """32 px in batches of 8, then 48 px in batches of 4."""
+
+    def at(self, epoch: int) -> SimpleNamespace:
+        return SimpleNamespace(size_px=(32, 48)[epoch], batch_size=(8, 4)[epoch])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    """22 pictures, 18 of them for training."""
+    for index in range(22):
+        draw_photo(index, 80, 64).save(tmp_path / f"Фото {index:02}.jpg", quality=90)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    return Photos(tmp_path, names[:18], names[18:])
+
+
+def make_datamodule(
+    photos: Photos, epoch: int = 0, rank: int = 0, world_size: int = 1, **options: Any
+) -> ColorizationDataModule:
+    """A data module as a Trainer would have it."""
+    datamodule = ColorizationDataModule(photos, **{"seed": 1, "val_size_px": 32, "val_batch_size": 3} | options)
+    datamodule.schedule = Schedule()
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    place = {"current_epoch": epoch, "global_rank": rank, "world_size": world_size}
+    datamodule.trainer = SimpleNamespace(**place, training=True, strategy=strategy)  # type: ignore[assignment]
+    return datamodule
+
+
+def by_name(batch: RawBatch) -> dict[str, list[int]]:
+    return {name: rgb.flatten().tolist() for name, rgb in zip(batch.names, batch.rgb, strict=True)}
+
+
+def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos: Photos) -> None:
+    alone = list(make_datamodule(photos).train_dataloader())
+    assert [batch.rgb.shape for batch in alone] == [(8, 3, 32, 32)] * 2 and alone[0].rgb.dtype == torch.uint8
+    assert len({name for batch in alone for name in batch.names}) == 16
+    for other, expected in zip(make_datamodule(photos, num_workers=2).train_dataloader(), alone, strict=True):
+        assert other.names == expected.names and torch.equal(other.rgb, expected.rgb)
+    ranks = [list(make_datamodule(photos, rank=rank, world_size=3).train_dataloader()) for rank in range(3)]
+    for number, expected in enumerate(alone):
+        assert [len(rank[number].names) for rank in ranks] == [3, 3, 2]
+        assert by_name(collate([rank[number] for rank in ranks])) == by_name(expected)
+    shares = [list(make_datamodule(photos, rank=rank, world_size=3).val_dataloader()) for rank in range(3)]
+    assert sorted(name for share in shares for batch in share for name in batch.names) == photos.val
+
+    schedule = SimpleNamespace(at=lambda epoch: SimpleNamespace(size_px=32, batch_size=100))
+    epochs = []
+    for options in ({"epoch": 0}, {"epoch": 1}, {"seed": 2}):
+        datamodule = make_datamodule(photos, **options)
+        datamodule.schedule = schedule
+        (batch,) = datamodule.train_dataloader()  # more than there are: all of them
+        assert sorted(batch.names) == photos.train
+        epochs.append(batch)
+    for one, other in pairwise(epochs):
+        assert one.names != other.names
+        assert all(by_name(one)[name] != by_name(other)[name] for name in photos.train)
+    with pytest.raises(UserError, match=r"18 training images .* 19 devices"):
+        make_datamodule(photos, world_size=19).train_dataloader()
+
+
+in_a_fit = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*LeafSpec.*deprecated:FutureWarning",  # between Lightning and torch
+)
+
+
+class Recorder(L.LightningModule):
+    """Notes what arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, ...]] = []
+        self.val_names: list[str] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        assert isinstance(batch, Batch) and batch.fake is None and batch.rgb.dtype == torch.float32
+        torch.testing.assert_close(batch.grey, rgb_to_grey(batch.rgb))
+        self.seen.append((self.current_epoch, *batch.rgb.shape))
+        return self.weight * batch.rgb.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        assert batch.rgb.shape == (len(batch.names), 3, 32, 32)
+        self.val_names += batch.names
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(photos: Photos, **options: Any) -> tuple[Recorder, ColorizationDataModule]:
+    module, datamodule = Recorder(), make_datamodule(photos, **options)
+    L.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+    ).fit(module, datamodule=datamodule)  # fmt: skip
+    return module, datamodule
+
+
+@in_a_fit
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_fit_sees_the_sizes_of_the_schedule(photos: Photos, num_workers: int) -> None:
+    module, _ = fit(photos, num_workers=num_workers)
+    assert module.seen == [(0, 8, 3, 32, 32)] * 2 + [(1, 4, 3, 48, 48)] * 4
+    assert module.val_names == photos.val * 2
+
+
+@in_a_fit
+def test_unreadable_files_are_replaced_named_once_and_counted(photos: Photos, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (*photos.train[:2], *photos.val[:3]):
+        photos.path(name).write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="colorize"):
+        module, datamodule = fit(photos, max_unreadable=5)
+    assert [shape[1] for shape in module.seen] == [8, 8, 4, 4, 4, 4] and module.val_names == photos.val[3:] * 2
+    assert set(datamodule.unreadable) <= {*photos.train[:2], *photos.val[:3]}
+    warned = [record.getMessage() for record in caplog.records if record.name == "colorize"]
+    assert len(warned) == len(datamodule.unreadable)
+    assert all(any(name in line for line in warned) for name in datamodule.unreadable)
+    assert datamodule.fixed_val(4).names == photos.val[3:]
+    with pytest.raises(UserError, match=r"3 images .*max_unreadable=2: .*" + photos.val[0]):
+        fit(Photos(photos.root, photos.train[2:], photos.val), max_unreadable=2)
+    for name in photos.train:
+        photos.path(name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the training images .* can be read"):
+        fit(photos)
+    with pytest.raises(UserError, match=r"more than data\.max_unreadable=0"):
+        fit(photos, max_unreadable=0)
+
+
+@pytest.mark.parametrize("val_size_px", [40, 32])
+def test_a_photo_and_its_resaved_self_cannot_be_told_apart(photos: Photos, tmp_path: Path, val_size_px: int) -> None:
+    folder = tmp_path / "generated"
+    squares = SquareDataset(photos, photos.train + photos.val, 40)
+    for index in range(len(squares)):
+        batch = to_floats(squares[index], "cpu")
+        save_png(to_pil(batch.rgb[0]), folder / f"{batch.names[0]}.png")
+    datamodule = make_datamodule(photos, generated=folder, generated_size_px=40, val_size_px=val_size_px)
+    for loader, size_px in ((datamodule.train_dataloader(), 32), (datamodule.val_dataloader(), val_size_px)):
+        for raw in loader:
+            assert raw.rgb.shape == (len(raw.names), 3, size_px, size_px) and raw.names and not raw.unreadable
+            assert raw.fake is not None and torch.equal(raw.rgb, raw.fake)
+    fixed = datamodule.fixed_val(4)
+    assert fixed.fake is not None and torch.equal(fixed.rgb, fixed.fake)
+
+    draw_photo(0, 41, 40).save(folder / f"{photos.val[0]}.png")
+    (folder / f"{photos.val[1]}.png").unlink()
+    raw = collate(list(datamodule.val_dataloader()))
+    assert raw.names == photos.val[2:]
+    assert [name for name, _ in raw.unreadable] == [f"generated/{name}.png" for name in photos.val[:2]]
