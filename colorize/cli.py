@@ -80,9 +80,12 @@ def is_given(key: str) -> bool:
     return any(f"{_key(override)}.".startswith(f"{key}.") for override in given_overrides())
 
 
+_given: list[str] = []
+
+
 def given_overrides() -> list[str]:
-    """The overrides on the command line of the running command, paths quoted."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    """The overrides of the running command, as they were typed."""
+    return list(_given)
 
 
 def _key(override: str) -> str:
@@ -104,6 +107,8 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     flags = [word for word in words if word not in options.overrides]
     failures: list[Exception] = []
     with ExitStack() as stack:
+        _given[:] = options.overrides
+        stack.callback(_given.clear)
         if sweep and not any(word.startswith(("hydra.sweep.dir=", "hydra/launcher=")) for word in overrides):
             # Hydra's sweeper insists on writing a multirun.yaml somewhere; launchers on a cluster keep their folder.
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-sweep-"))
