@@ -18,7 +18,7 @@ from colorize.checkpoints import load_network, read
 from colorize.config import BadOption, CommonConfig, DataConfig, TrainConfig
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
-from colorize.data.sources import Photos, list_folder, list_imagenet
+from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes
 from colorize.devices import pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.losses import ContentLoss, VGGFeatures
@@ -67,6 +67,8 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
 
 def make_photos(data: DataConfig, seed: int) -> Photos:
     """The photos of `data.root` and their split."""
+    if data.kind == "scenes":
+        return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
     if data.kind == "imagenet":
         return list_imagenet(
             data.root,

@@ -43,8 +43,9 @@ def node(kind: type[T], meaning: str) -> T:
 
 @dataclass
 class DataConfig:
-    kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet"))
+    kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
+    scenes: int = opt(4000, "scenes: how many pictures to draw, training and validation together")
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
     val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
     train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")

@@ -22,7 +22,6 @@ from colorize.data.images import (
     center_box,
     image_rng,
     load_rgb,
-    load_square,
     random_box,
     resize_square,
     to_uint8,
@@ -118,12 +117,12 @@ class _Squares(Dataset[RawBatch]):
         name = identity
         try:
             if self.generated is None:
-                pictures = [load_square(self.photos.path(identity), self.size_px, choose_box)]
+                pictures = [self.photos.square(identity, self.size_px, choose_box)]
             else:
                 # The photo goes the way that its generated picture came: the same centre square at the same size. From
                 # there on both are 8-bit squares treated alike, so that only their content tells them apart.
                 side = self.generated.size_px
-                photo = load_square(self.photos.path(identity), side, center_box)
+                photo = self.photos.square(identity, side, center_box)
                 saved = image_path(self.generated.folder, identity)
                 name = saved.relative_to(self.generated.folder.parent).as_posix()
                 fake = load_rgb(saved)

@@ -1,16 +1,25 @@
 """Which pictures there are, and which of them are for training and for validation."""
 
+import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
+from colorize.data.images import Box, load_square, resize_square
+from colorize.data.scenes import draw_scene
 from colorize.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 """What a picture's name ends with, in upper or lower case."""
+
+_SCENE = "scene-"
+_SCENE_UNITS = 1024
+"""Width and height in which boxes of a scene are chosen."""
 
 _IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
@@ -32,6 +41,40 @@ class Photos:
     def path(self, identity: str) -> Path:
         """The file of a picture."""
         return self.root / identity
+
+    def square(self, identity: str, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+        """A part of a picture at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
+        return load_square(self.path(identity), size_px, choose_box)
+
+
+@dataclass(frozen=True)
+class Scenes(Photos):
+    """The built-in pictures: nothing is read, each is drawn from ``seed`` and its number, at any size."""
+
+    seed: int = 0
+
+    def square(self, identity: str, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+        """As of a photo. A scene is drawn just large enough for its part to have ``size_px`` pixels each way."""
+        left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
+        side_px = math.ceil(size_px * _SCENE_UNITS / min(right - left, bottom - top))
+        scale = side_px / _SCENE_UNITS
+        scene = Image.fromarray(draw_scene(self.seed, int(identity.removeprefix(_SCENE)), side_px).rgb)
+        return resize_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
+
+
+def list_scenes(
+    count: int, seed: int, val_fraction: float, train_fraction: float = 1.0, max_val: int | None = None
+) -> Scenes:
+    """``count`` built-in scenes; they depend on the seed, and are split and thinned out as photos are.
+
+    Raises:
+        UserError: fewer than two scenes, or a share out of its range.
+    """
+    _check_shares(val_fraction, train_fraction, max_val)
+    root = Path("scenes")
+    train, val = _split([f"{_SCENE}{index:06}" for index in range(count)], val_fraction, seed, root)
+    photos = _photos(root, train, val, seed, train_fraction, max_val)
+    return Scenes(root, photos.train, photos.val, seed)
 
 
 def list_folder(
