@@ -8,9 +8,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from colorize.callbacks.checkpoint import PhaseCheckpoint
 from colorize.callbacks.image_grid import ImageGrid
 from colorize.callbacks.monitor import Monitor
 from colorize.callbacks.resolution import ResolutionSchedule, ResolutionScheduler
@@ -177,18 +178,6 @@ def init_from(config: TrainConfig, name: Network, network: UNet | Critic) -> boo
     return True
 
 
-def keep(name: str, folder: PhaseFolder, monitor: str | None = None) -> ModelCheckpoint:
-    """Writes checkpoints/NAME.ckpt after each epoch, or after those that improve on `monitor`."""
-    return ModelCheckpoint(
-        dirpath=folder.checkpoints,
-        filename=name,
-        monitor=monitor,
-        save_on_train_epoch_end=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-
-
 def make_trainer(
     config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, resume_from: Path | None
 ) -> L.Trainer:
@@ -198,12 +187,13 @@ def make_trainer(
         raise BadOption("trainer.limit_val_batches=0: without validation there is no best checkpoint; give at least 1")
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
-    purge_step = read(resume_from)[0].images_seen + 1 if resume_from else None
+    # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
+    purge_step = read(resume_from)[0].images_seen + 1 if resume_from else 0
     callbacks: list[L.Callback] = [
         ResolutionScheduler(schedule),
         Monitor(schedule, folder.metrics, settings.log_every_n_steps),
-        keep("best", folder, MONITORED[config.phase]),
-        keep("last", folder),
+        PhaseCheckpoint(folder.checkpoints, "best", MONITORED[config.phase]),
+        PhaseCheckpoint(folder.checkpoints, "last"),
     ]
     if config.phase != "pretrain_critic":
         callbacks.append(ImageGrid(config.grid_photos))

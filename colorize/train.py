@@ -33,8 +33,8 @@ def run(config: TrainConfig) -> float | None:
             log.info(f"phase {config.phase} of run {config.run} is complete: {folder.best}")
             return None
         trainer = fit(config, folder, resume_from)
-        figure = float(trainer.callback_metrics.get(MONITORED[config.phase], math.nan))
-        log.info(f"phase {config.phase} is complete: {MONITORED[config.phase]} {figure:.4g}; {folder.best}")
+        figure = best_figure(trainer)
+        log.info(f"phase {config.phase} is complete: best {MONITORED[config.phase]} {figure:.4g}; {folder.best}")
         return figure
 
 
@@ -77,11 +77,17 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
         write_config(folder.config, config)
     log.info(
         f"phase {config.phase}, run {config.run}: {len(datamodule.photos.train)} training and "
-        f"{len(datamodule.photos.val)} validation photos, {schedule.epochs} epochs, {trainer.precision}"
+        f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"
         + (f", going on from {resume_from}" if resume_from else "")
     )
     trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     return trainer
+
+
+def best_figure(trainer: L.Trainer) -> float:
+    """The validation figure of best.ckpt."""
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    return next((float(score) for score in scores if score is not None), math.nan)
 
 
 def main() -> None:

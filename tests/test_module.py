@@ -254,3 +254,23 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
     network = checkpoints.load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
+
+
+def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_path: Path) -> None:
+    """val/content is made to rise, so that the first epoch stays the best."""
+    original = ColorizationModule.log_dict
+
+    def rising(self: ColorizationModule, terms: dict[str, Any], **options: Any) -> None:
+        made_up = torch.tensor(1.0 + self.trainer.current_epoch)
+        original(self, {name: made_up if name == "val/content" else v for name, v in terms.items()}, **options)
+
+    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.size_px=[32,32]", "loss.feature_weights=[0,0,0]"]
+    words += ["trainer.limit_train_batches=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ColorizationModule, "log_dict", rising)
+        assert train.run(configure("train", *words, "run=before", "resolution.epochs=[1,0]")) == 1.0
+        (tmp_path / "runs" / "before").rename(tmp_path / "runs" / "after")
+        config = configure("train", *words, "run=after", "resume=auto")
+        assert train.run(config) == 1.0, "the best, not the last"
+    card, _ = checkpoints.read(PhaseFolder(config.runs_dir, config.run, config.phase).best)
+    assert card.epochs_done == 1

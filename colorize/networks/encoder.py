@@ -108,7 +108,7 @@ class ResNetBody(nn.Module):
         if self._frozen_norms == "fixed":
             frozen = self.low * self._low_frozen + self.high * self._high_frozen
             for module in (m for part in frozen for m in part.modules()):
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
         return self
 
