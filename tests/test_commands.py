@@ -15,9 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from colorize import build, checkpoints, generate, train
+from colorize import build, checkpoints, generate, pipeline, train
 from colorize import config as schema
-from colorize.cli import quoted
+from colorize.cli import command, quoted
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.runs import PhaseFolder, locked
@@ -40,7 +40,17 @@ def typed(command: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[s
     )
 
 
-def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(tmp_path: Path, photos: Path) -> None:
+def in_this_process(arguments: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    """Do what `python -m colorize.COMMAND WORDS` does."""
+    _, _, module, *words = arguments
+    name = module.removeprefix("colorize.")
+    command(name, {"train": train, "generate": generate}[name].run, words)
+    return subprocess.CompletedProcess(arguments, 0)
+
+
+def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "it's a = [photo], Фото"
     shutil.copytree(photos, root)
     words = (
@@ -80,9 +90,15 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(tmp_path: 
     )
 
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    again = typed("pipeline", *words, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("is complete") == 4
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        composed = compose("pipeline", quoted(words, schema.PipelineConfig))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", in_this_process)  # ten more processes would add nothing but time
+    monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
+    caplog.set_level("INFO", "colorize")
+    pipeline.run(schema.from_hydra(composed, schema.PipelineConfig))
+    assert caplog.text.count("is complete") == 4
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
 
 
