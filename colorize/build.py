@@ -15,7 +15,7 @@ from colorize.callbacks.checkpoint import PhaseCheckpoint
 from colorize.callbacks.image_grid import ImageGrid
 from colorize.callbacks.monitor import Monitor
 from colorize.callbacks.resolution import ResolutionSchedule, ResolutionScheduler
-from colorize.checkpoints import load_network, read
+from colorize.checkpoints import check_architecture, load_network, read
 from colorize.config import BadOption, CommonConfig, DataConfig, TrainConfig
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
@@ -60,10 +60,11 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
 
 
-@options()
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
     """The LightningModule of this phase, with the first weights of its networks."""
-    return ColorizationModule(config, *make_networks(config, resume_from))
+    networks = make_networks(config, resume_from)
+    with options():
+        return ColorizationModule(config, *networks)
 
 
 def make_photos(data: DataConfig, seed: int) -> Photos:
@@ -94,6 +95,8 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         photos, manifest = with_saved_images(photos, generated)
         generated_size_px = manifest.size_px
     data = config.data
+    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
+        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
     return ColorizationDataModule(
         photos,
         seed=config.seed,
@@ -131,19 +134,22 @@ def make_networks(
     content_loss: ContentLoss | None = None
     if "generator" in trained:
         torch.manual_seed(config.seed)
-        generator = UNet(
-            encoder=model.encoder,
-            width_factor=model.width_factor,
-            norm=model.norm,
-            blur=model.blur,
-            self_attention=model.self_attention,
-            last_cross=model.last_cross,
-            output_range=(model.output_range[0], model.output_range[1]),
-        )
+        with options():
+            generator = UNet(
+                encoder=model.encoder,
+                width_factor=model.width_factor,
+                norm=model.norm,
+                blur=model.blur,
+                self_attention=model.self_attention,
+                last_cross=model.last_cross,
+                output_range=(model.output_range[0], model.output_range[1]),
+            )
         if resume_from is None and not init_from(config, "generator", generator):
             load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
         torch.manual_seed(config.seed)
         vgg = None
+        if not any(config.loss.feature_weights) and config.loss.pixel_weight == 0:
+            raise BadOption("loss.pixel_weight=0 with loss.feature_weights all 0 leaves no content loss")
         if any(config.loss.feature_weights):
             vgg = VGGFeatures(model.vgg, config.loss.feature_layers)
             load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
@@ -155,6 +161,11 @@ def make_networks(
         critic = Critic(model.critic)
         if resume_from is None and not init_from(config, "critic", critic):
             load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
+    if resume_from is not None and resume_from.is_file():
+        card, _ = read(resume_from)
+        for name, resumed in (("generator", generator), ("critic", critic)):
+            if resumed is not None:
+                check_architecture(resume_from, name, getattr(card, name), resumed.architecture)
     for network in (generator, critic, content_loss):
         if network is not None:
             place(network, torch.device("cpu"))
@@ -183,8 +194,6 @@ def make_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
-    if settings.limit_val_batches == 0:
-        raise BadOption("trainer.limit_val_batches=0: without validation there is no best checkpoint; give at least 1")
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.

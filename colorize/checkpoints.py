@@ -87,10 +87,8 @@ def load_network(
     architecture = card.generator if name == "generator" else card.critic
     if architecture is None:
         raise UserError(f"{path} holds no {name}: it was written by phase {card.phase}")
-    if expected is not None and architecture != expected:
-        differing = sorted(key for key in expected if architecture.get(key) != expected[key])
-        said = ", ".join(f"{key}={architecture.get(key)} instead of {expected[key]}" for key in differing)
-        raise UserError(f"{path} holds a {name} of another architecture: {said}; set model=… to match")
+    if expected is not None:
+        check_architecture(path, name, architecture, expected)
     network: nn.Module = UNet(**architecture) if name == "generator" else Critic(**architecture)
     prefix = f"{name}."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -99,6 +97,21 @@ def load_network(
     except RuntimeError as error:
         raise UserError(f"{path}: its {name} does not fit the architecture it states: {error}") from error
     return network.eval()
+
+
+def check_architecture(
+    path: str | Path, name: str, architecture: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    """Compare what a checkpoint states with what a configuration asks for.
+
+    Raises:
+        UserError: they differ; it names the differing options.
+    """
+    stated = architecture or {}
+    differing = sorted(key for key in expected if stated.get(key) != expected[key])
+    if differing:
+        said = ", ".join(f"{key}={stated.get(key)} instead of {expected[key]}" for key in differing)
+        raise UserError(f"{path} holds a {name} of another architecture: {said}; set model.* to match")
 
 
 def sha256(path: str | Path) -> str:

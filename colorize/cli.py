@@ -36,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from colorize import __version__
 from colorize.config import SCHEMAS, BadOption, Key, conf_dir, from_hydra, leaves, register
 from colorize.errors import UserError
+from colorize.runs import is_first_process
 
 log = logging.getLogger("colorize")
 
@@ -393,7 +394,7 @@ def _log_to_stderr() -> Iterator[None]:
     """What the package logs from INFO up goes to stderr, plain; other loggers and warnings are left alone."""
     handler, level = logging.StreamHandler(sys.stderr), log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:
         yield
     finally:

@@ -23,13 +23,21 @@ class BadOption(UserError):
     """An option that does not fit the schema or the other options; commands exit with status 2."""
 
 
-def opt(default: Any, meaning: str, *, choices: tuple[str, ...] = (), path: bool = False, literal: bool = False) -> Any:
-    """A key of the schema: its default, its one-line meaning, the words it accepts.
+def opt(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    path: bool = False,
+    literal: bool = False,
+) -> Any:
+    """A key of the schema: its default, its one-line meaning, the words it accepts or the least number.
 
     The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
     thinks of its characters.
     """
-    metadata = {"meaning": meaning, "choices": choices, "path": path, "literal": path or literal}
+    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -45,18 +53,18 @@ def node(kind: type[T], meaning: str) -> T:
 class DataConfig:
     kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
-    scenes: int = opt(4000, "scenes: how many pictures to draw, training and validation together")
+    scenes: int = opt(4000, "scenes: how many pictures to draw, training and validation together", least=2)
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
     val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
     train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")
-    max_val: int | None = opt(1000, "at most this many validation photos (null: all)")
-    val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)")
-    val_batch_size: int = opt(16, "validation photos a batch")
+    max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
+    val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)", least=32)
+    val_batch_size: int = opt(16, "validation photos a batch", least=1)
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
-    num_workers: int = opt(2, "processes that decode photos (0: in the main process)")
-    max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list")
+    num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
+    max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list", least=0)
 
 
 @dataclass
@@ -64,7 +72,7 @@ class ModelConfig:
     name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
     encoder: str = opt("resnet34", "U-Net encoder", choices=("resnet18", "resnet34", "resnet101"))
     encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
-    width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet")
+    width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)
     norm: str = opt("weight", "normalisation in the decoder", choices=("weight", "batch"))
     blur: bool = opt(True, "average 2x2 after each pixel shuffle, against checkerboards")
     self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
@@ -88,7 +96,7 @@ class LossConfig:
 
 @dataclass
 class NetworkOptimConfig:
-    lr: float = opt(1e-3, "highest learning rate, that of the last layer group")
+    lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
     freeze_low: list[int] | None = opt(None, "epochs [first, end) without learning for the low group (end -1: all on)")
     freeze_high: list[int] | None = opt(None, "the same for the high group, only while the low one is frozen too")
@@ -100,7 +108,7 @@ class NetworkOptimConfig:
     schedule: str = opt("one_cycle", "rate over the fit", choices=("one_cycle", "constant"))
     pct_start: float = opt(0.25, "one_cycle: share of the fit in which the rate rises")
     betas: list[float] = opt([0.9, 0.99], "Adam's betas")
-    weight_decay: float = opt(1e-3, "decoupled weight decay (not on norms and biases)")
+    weight_decay: float = opt(1e-3, "decoupled weight decay (not on norms and biases)", least=0)
     clip_norm: float | None = opt(1.0, "largest gradient norm (null: no clipping)")
 
 
@@ -114,7 +122,7 @@ class OptimConfig:
 class SwitchConfig:
     mode: str = opt("adaptive", "which network a batch trains in phase gan", choices=("adaptive", "fixed"))
     threshold: float = opt(0.65, "adaptive: train the critic until its batch loss is below this (chance: 0.693)")
-    max_critic_steps: int = opt(5, "adaptive: at most this many critic steps in a row")
+    max_critic_steps: int = opt(5, "adaptive: at most this many critic steps in a row", least=1)
     critic_steps: int = opt(1, "fixed: critic steps, then")
     generator_steps: int = opt(1, "fixed: generator steps, and again")
 
@@ -124,7 +132,7 @@ class ResolutionConfig:
     size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the fit")
-    batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory")
+    batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
 
 
 @dataclass
@@ -145,12 +153,12 @@ class DeviceConfig:
 
 @dataclass
 class TrainerConfig(DeviceConfig):
-    devices: int = opt(1, "how many devices")
-    num_nodes: int = opt(1, "how many machines")
+    devices: int = opt(1, "how many devices", least=1)
+    num_nodes: int = opt(1, "how many machines", least=1)
     strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
-    limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)")
-    limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)")
-    log_every_n_steps: int = opt(20, "batches between points in TensorBoard")
+    limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
+    limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
+    log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
     deterministic: bool = opt(False, "only deterministic kernels")
     enable_progress_bar: bool = opt(True, "show the progress bar")
 
@@ -178,7 +186,7 @@ class TrainConfig(CommonConfig):
     switch: SwitchConfig = node(SwitchConfig, "turns of critic and generator")
     resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
     trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
-    grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery")
+    grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery", least=1)
 
 
 @dataclass
@@ -186,14 +194,14 @@ class GenerateConfig(CommonConfig):
     checkpoint: str = opt(REQUIRED, "checkpoint whose generator colours the photos", path=True)
     output: str = opt(REQUIRED, "folder for the saved images", path=True)
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
-    size_px: int = opt(220, "side of the saved squares")
-    batch_size: int = opt(16, "photos a batch")
+    size_px: int = opt(220, "side of the saved squares", least=32)
+    batch_size: int = opt(16, "photos a batch", least=1)
     trainer: DeviceConfig = node(DeviceConfig, "device and precision")
 
 
 @dataclass
 class OnlyConfig:
-    pretrain_gen: str = opt("", "for step 1, as in 'only.pretrain_gen=seed=1 optim.generator.lr=1e-4'", literal=True)
+    pretrain_gen: str = opt("", "for step 1, as in 'only.pretrain_gen=optim.generator.lr=1e-4'", literal=True)
     generate: str = opt("", "for step 2", literal=True)
     pretrain_critic: str = opt("", "for step 3", literal=True)
     gan: str = opt("", "for step 4", literal=True)
@@ -232,6 +240,7 @@ class Key:
     default: Any
     meaning: str
     choices: tuple[str, ...]
+    least: float | None
     path: bool
     literal: bool
 
@@ -247,8 +256,8 @@ def leaves(schema: type[Any], prefix: str = "") -> list[Key]:
             continue
         default = getattr(schema(), entry.name)
         shown = getattr(kind, "__name__", str(kind)) if not hasattr(kind, "__args__") else str(kind)
-        meta = entry.metadata
-        found.append(Key(name, shown, default, meta["meaning"], meta["choices"], meta["path"], meta["literal"]))
+        meta = dict(entry.metadata)
+        found.append(Key(name, shown, default, **meta))
     return found
 
 
@@ -268,6 +277,8 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
             OmegaConf.update(config, key.name, os.path.expanduser(value))
         if key.name == "resume":
             value = config.resume = str(value).lower()
+        if key.least is not None and value is not None and value < key.least:
+            raise BadOption(f"{key.name}={value} is too small: give at least {key.least:g}")
         if key.choices and value not in key.choices:
             raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
     try:

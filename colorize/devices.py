@@ -26,7 +26,13 @@ def pick_device(accelerator: str) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are."""
+    """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are.
+
+    Raises:
+        UserError: the device cannot do it.
+    """
+    if precision == "16-mixed" and device.type == "cpu":
+        raise UserError("trainer.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -45,11 +45,11 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     photos = squares.photos
     wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
     digest = sha256(config.checkpoint)
-    unreadable = set(unreadable_so_far(config, output, digest))
-    missing = [i for i in wanted if i not in unreadable and not image_path(output, i).is_file()]
+    refuse_to_mix(config, output, digest)
+    missing = [identity for identity in wanted if not image_path(output, identity).is_file()]
     log.info(f"{output}: {len(wanted) - len(missing)} of {len(wanted)} images of {config.size_px} px are there")
     if missing:
-        Manifest(config.checkpoint, digest, config.size_px, [], sorted(unreadable), complete=False).write(output)
+        Manifest(config.checkpoint, digest, config.size_px, [], [], complete=False).write(output)
         device = pick_device(config.trainer.accelerator)
         precision = pick_precision(config.trainer.precision, device)
         network = place(load_network(config.checkpoint, "generator"), device)
@@ -59,22 +59,22 @@ def save_images(config: GenerateConfig, output: Path) -> None:
                 coloured = network(batch.grey.to(device)).cpu()
             for name, picture in zip(batch.names, coloured, strict=True):
                 save_png(to_pil(picture), image_path(output, name))
-        unreadable |= set(squares.unreadable)
+    unreadable = set(squares.unreadable)
     saved = [identity for identity in wanted if identity not in unreadable]
     Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), complete=True).write(output)
     log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
 
 
-def unreadable_so_far(config: GenerateConfig, output: Path, digest: str) -> list[str]:
-    """Photos that an earlier, matching run found unreadable.
+def refuse_to_mix(config: GenerateConfig, output: Path, digest: str) -> None:
+    """Make sure that what is in `output` was made by the same checkpoint at the same size.
 
     Raises:
-        UserError: `output` holds images made by another checkpoint or at another size.
+        UserError: it was not.
     """
     from colorize.data.generated import read_manifest
 
     if not (output / "manifest.json").exists():
-        return []
+        return
     earlier = read_manifest(output)
     if (earlier.checkpoint_sha256, earlier.size_px) != (digest, config.size_px):
         raise UserError(
@@ -82,7 +82,6 @@ def unreadable_so_far(config: GenerateConfig, output: Path, digest: str) -> list
             f"({earlier.checkpoint_sha256[:8]}), not of {config.size_px} px by {config.checkpoint} ({digest[:8]}): "
             "remove it or give another output=DIR"
         )
-    return earlier.unreadable
 
 
 def main() -> None:

@@ -199,6 +199,8 @@ class ColorizationModule(L.LightningModule):
         """
         if not torch.isfinite(loss):
             raise NonFiniteLoss(self.describe(f"the {name}'s loss is {loss.item()}", batch))
+        if gradient is not None and not gradient.isfinite().all():  # no loss scale can mend this one
+            raise NonFiniteLoss(self.describe(f"the {name}'s gradient at its pictures is not finite", batch))
         optimizer.zero_grad()
         self.manual_backward(root, gradient=gradient)
         self._stepping = (name, batch)
@@ -220,11 +222,19 @@ class ColorizationModule(L.LightningModule):
         more = f" and {len(batch.names) - NAMED_AT_MOST} more" if len(batch.names) > NAMED_AT_MOST else ""
         return (
             f"{fault} in epoch {self.trainer.current_epoch}, batch {self.trainer.fit_loop.batch_idx}, on "
-            f"{named}{more}; checkpoints/last.ckpt is from before it: lower "
-            f"optim.*.lr or set trainer.precision=32-true, then go on with resume=true"
+            f"{named}{more}; the checkpoints, if there are any yet, are "
+            f"from before it: lower optim.*.lr or set trainer.precision=32-true, then go on with resume=auto"
         )
 
     # --- rates and freezing -------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        # A resumed optimizer brings its old settings along; the configuration of this start is what counts.
+        for name in self.trained:
+            optim = getattr(self.config.optim, name)
+            for group in self.optimizer(name).optimizer.param_groups:
+                group["betas"] = tuple(optim.betas)
+                group["weight_decay"] = 0.0 if group["norms"] else optim.weight_decay
 
     def on_train_epoch_start(self) -> None:
         for name, plan in self.plans.items():
@@ -310,6 +320,12 @@ class ColorizationModule(L.LightningModule):
             raise ValueError(f"phase {self.config.phase} was given no content loss")
         return content_loss.to(self.device)
 
+    @property
+    def last_size_px(self) -> int:
+        """Training size of the last stage that has an epoch."""
+        stages = zip(self.config.resolution.size_px, self.config.resolution.epochs, strict=True)
+        return [size_px for size_px, epochs in stages if epochs][-1]
+
     def card(self, epochs_done: int) -> checkpoints.Card:
         """What a checkpoint written now says of itself."""
         return checkpoints.Card(
@@ -317,7 +333,7 @@ class ColorizationModule(L.LightningModule):
             epochs_done=epochs_done,
             epochs=sum(self.config.resolution.epochs),
             images_seen=self.images_seen,
-            size_px=self.config.resolution.size_px[-1],
+            size_px=self.last_size_px,
             generator=self.generator.architecture if self.generator is not None else None,
             critic=self.critic.architecture if self.critic is not None else None,
             turns=self.turns.state(),

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from colorize import cli
-from colorize.config import GenerateConfig, PipelineConfig, leaves
+from colorize.config import BadOption, GenerateConfig, PipelineConfig, leaves
 from colorize.errors import UserError
 from colorize.runs import PhaseFolder, write_text
 
@@ -31,6 +31,7 @@ class StepFailed(UserError):
 
 def run(config: PipelineConfig) -> None:
     """Run the steps, each in a process of its own, then write the gallery and the table."""
+    check(config, cli.given_overrides())
     for number, step in enumerate(STEPS, 1):
         command = step_command(step, cli.given_overrides(), shlex.split(getattr(config.only, step)))
         log.info(f"step {number} of {len(STEPS)}: {shlex.join(['python', *command])}")
@@ -43,16 +44,48 @@ def run(config: PipelineConfig) -> None:
 def step_command(step: str, overrides: list[str], only: list[str]) -> list[str]:
     """The arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
     if step != "generate":
-        return ["-m", "colorize.train", f"phase={step}", "resume=auto", *mine(overrides), *only]
+        return ["-m", "colorize.train", f"phase={step}", "resume=auto", *mine(overrides, step), *only]
     known = {key.name for key in leaves(GenerateConfig)} | {"data", "recipe"}
-    shared = [override for override in mine(overrides) if override.split("=", 1)[0].lstrip("+~") in known]
+    shared = [override for override in mine(overrides, step) if key_of(override) in known]
     return ["-m", "colorize.generate", *shared, *only]
 
 
-def mine(overrides: list[str]) -> list[str]:
-    """The overrides that concern the steps, not the pipeline itself."""
-    ours = ("only", "phase", "resume", "hydra")
-    return [o for o in overrides if o.lstrip("+~").split("=", 1)[0].split(".", 1)[0] not in ours]
+OURS = ("only", "hydra")
+"""Sections that concern the pipeline itself."""
+
+STARTS = {"init_from.generator": "pretrain_gen", "init_from.critic": "pretrain_critic"}
+"""Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
+
+ONE_FOR_ALL = ("seed", "data", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
+"""What decides the split, so that no step validates on what another trained on."""
+
+
+def key_of(override: str) -> str:
+    """`a.b` of `+a.b=c`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def mine(overrides: list[str], step: str) -> list[str]:
+    """The pipeline's overrides that are for `step`."""
+    keys = [(key_of(override), override) for override in overrides]
+    return [o for key, o in keys if key.partition(".")[0] not in OURS and STARTS.get(key, step) == step]
+
+
+def check(config: PipelineConfig, overrides: list[str]) -> None:
+    """Refuse what would make the steps contradict each other.
+
+    Raises:
+        BadOption: it says which option, and what to do instead.
+    """
+    for key in map(key_of, overrides):
+        if key in ("phase", "resume", "generated"):
+            raise BadOption(f"{key} is the pipeline's own business: it runs every phase and goes on where it stopped")
+    for step in STEPS:
+        for key in map(key_of, shlex.split(getattr(config.only, step))):
+            if key in ONE_FOR_ALL:
+                raise BadOption(
+                    f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
+                )
 
 
 LOOKUP_PHOTOS = 2000

@@ -26,13 +26,21 @@ class PhaseFolder:
         self.metrics = self.path / "metrics.csv"
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that was typed, or rank 0 of those that a launcher started together."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it for this process; a crash frees it.
+    """Make `folder` and hold it for this process and the other ranks of its fit; a crash frees it.
 
     Raises:
         UserError: it cannot be made or written, or another process holds it.
     """
+    if not is_first_process():  # the first one holds it for all
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")

@@ -46,6 +46,8 @@ def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> Path | None:
     """
     if config.resume == "true" and cli.is_given("init_from"):
         raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
+    if folder.last.exists() and cli.is_given("init_from"):
+        log.warning(f"init_from.* is left aside: {folder.last} goes on with its own weights")
     if not folder.last.exists():
         if config.resume == "true":
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")

@@ -191,7 +191,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
             ["phase=pretrain_gen", "optim.generator.freeze_low=null"],
             "freeze_high=.0, 1.: .* only be frozen",
         ),
-        ("train", ["phase=pretrain_gen", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
+        ("train", ["phase=pretrain_gen", "data.val_size_px=16"], "data.val_size_px=16 is too small"),
     ],
 )
 def test_bad_input_is_named(configure: Configure, command: str, overrides: list[str], named: str) -> None:

@@ -41,7 +41,7 @@ class Monitor(L.Callback):
     """Writes every loss term, the rate of each group, sizes, speed and validation figures.
 
     The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
-    changes) means the same thing throughout a fit. Figures in TensorBoard are means since the last point.
+    changes) means the same thing throughout a fit. Figures in TensorBoard are means since the last point, on rank 0.
     metrics.csv has one row an epoch; a resumed fit keeps the rows of the epochs that its checkpoint knows.
     """
 

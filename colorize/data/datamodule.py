@@ -58,9 +58,6 @@ class ColorizationDataModule(L.LightningDataModule):
     validation it is left out.
     """
 
-    # With more ranks than validation images some ranks have none.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     schedule: Schedule | None = None
     """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
 
@@ -150,6 +147,10 @@ class ColorizationDataModule(L.LightningDataModule):
         # One loader for all epochs, though Lightning asks in each: its workers persist.
         if self._val_loader is None:
             rank, world_size = self._rank_and_world_size()
+            if len(self.photos.val) < world_size:
+                raise UserError(
+                    f"{len(self.photos.val)} validation images in {self.photos.root}: too few for {world_size} devices"
+                )
             dataset = self._val_dataset(self.photos.val[rank::world_size])
             options = self._loader_options()
             # Pinned and persistent together can crash: https://github.com/pytorch/pytorch/issues/91252
