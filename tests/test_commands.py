@@ -170,6 +170,40 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
         generate.run(config)
 
 
+def test_two_processes_train_as_one_command(tmp_path: Path, photos: Path) -> None:
+    words = [*TINY, f"data.root={photos}", "data.val_fraction=0.25", *TWO_SIZES, "loss.feature_weights=[0,0,0]"]
+    words += ["trainer.devices=2", "trainer.strategy=ddp", "trainer.limit_train_batches=2", "phase=pretrain_gen"]
+    done = typed("train", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is complete") == 1, "said once, not by each process"
+    card, state = checkpoints.read(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")
+    assert (card.epochs_done, card.images_seen) == (2, 2 * 8 + 2 * 4)
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
+    typed_words = ["data.root=x", "model=small", "init_from.generator=a.ckpt", "init_from.critic=b.ckpt", "seed=3"]
+    steps = {step: pipeline.step_command(step, typed_words, []) for step in pipeline.STEPS}
+    assert steps["generate"] == ["-m", "colorize.generate", "data.root=x", "seed=3"]
+    for step in ("pretrain_gen", "pretrain_critic", "gan"):
+        assert {"data.root=x", "model=small", "seed=3", f"phase={step}", "resume=auto"} <= set(steps[step])
+        assert ("init_from.generator=a.ckpt" in steps[step]) == (step == "pretrain_gen")
+        assert ("init_from.critic=b.ckpt" in steps[step]) == (step == "pretrain_critic")
+
+
+@pytest.mark.parametrize(
+    ("given", "only", "named"),
+    [
+        (["phase=gan"], "", "phase is the pipeline's own business"),
+        ([], "a=1 seed=1", "only.gan: seed must be the same"),
+    ],
+)
+def test_the_pipeline_refuses_steps_that_contradict_each_other(given: list[str], only: str, named: str) -> None:
+    config = schema.PipelineConfig(run="r", recipe="paper", phase="gan", only=schema.OnlyConfig(gan=only))
+    with pytest.raises(schema.BadOption, match=named):
+        pipeline.check(config, given)
+
+
 # --- what is wrong is named -------------------------------------------------------------------------------------------
 
 
@@ -208,6 +242,9 @@ def test_a_started_fit_is_not_lost_and_another_architecture_is_refused(configure
     kept = folder.last.read_bytes()
     longer = configure("train", "phase=pretrain_gen", *TWO_SIZES)
     with pytest.raises(schema.UserError, match=r"holds a started fit: go on with resume=auto"):
+        train.run(longer)
+    longer.resume, longer.model.blur = "auto", False
+    with pytest.raises(schema.UserError, match=r"last.ckpt holds a generator of another architecture: blur=True"):
         train.run(longer)
     with locked(folder.path), pytest.raises(schema.UserError, match="in use by another process"):
         train.run(longer)
