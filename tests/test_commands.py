@@ -105,7 +105,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
 def paper_through_all_steps(configure: Configure, *model: str) -> None:
     weights = [f"model.{name}_weights=none" for name in ("encoder", "critic", "vgg")]
     limits = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "data.val_batch_size=2"]
-    scale = ["resolution.batch_scale=0.01", "grid_photos=1", "data.max_val=2"]
+    scale = ["resolution.batch_scale=0.01", "grid_photos=1", "data.max_val=2", "data.val_size_px=64"]
     for phase in ("pretrain_gen", "pretrain_critic", "gan"):
         config = configure("train", f"phase={phase}", *model, *weights, *limits, *scale, "data.train_fraction=1")
         train.run(config)
@@ -167,6 +167,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
         generate.run(config)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_command(tmp_path: Path, photos: Path) -> None:
     words = [*TINY, f"data.root={photos}", "data.val_fraction=0.25", *TWO_SIZES, "loss.feature_weights=[0,0,0]"]
     words += ["trainer.devices=2", "trainer.strategy=ddp", "trainer.limit_train_batches=2", "phase=pretrain_gen"]
