@@ -25,6 +25,7 @@ from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
 ROOT = Path(__file__).parents[1]
+NO_VGG = ("loss.feature_weights=[0,0,0]",)
 
 
 def typed(command: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -61,7 +62,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
         *TWO_SIZES,
         "only.generate=data.train_fraction=1 size_px=48 batch_size=8",
         "only.pretrain_critic=data.train_fraction=1",
-        "only.gan=data.train_fraction=1 optim.generator.lr=1e-4 switch.mode=fixed",
+        "only.gan=data.train_fraction=1 optim.generator.lr=1e-4 switch.mode=fixed loss.feature_weights=[0,0,0]",
     )
     done = typed("pipeline", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -129,7 +130,7 @@ def test_paper_recipe_with_its_own_networks(configure: Configure) -> None:
 
 def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Configure, tmp_path: Path) -> None:
     """Nothing but content may tell real from saved: no codec, no crop, no resize."""
-    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]"))
+    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *NO_VGG))
     config = configure("generate", "data.train_fraction=1", "size_px=48")
     generate.run(config)
     folder = Path(config.output)
@@ -146,7 +147,7 @@ def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Config
 
 
 def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configure, tmp_path: Path) -> None:
-    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]"))
+    train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *NO_VGG))
     config = configure("generate", "data.train_fraction=1", "size_px=40", "batch_size=5")
     generate.run(config)
     folder = Path(config.output)
