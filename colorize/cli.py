@@ -78,7 +78,7 @@ def command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None
 
 def is_given(key: str) -> bool:
     """Whether the command line of the running command sets `key`, or a key below it."""
-    return any(f"{_key(override)}.".startswith(f"{key}.") for override in given_overrides())
+    return any(f"{key_of(override)}.".startswith(f"{key}.") for override in given_overrides())
 
 
 _given: list[str] = []
@@ -89,7 +89,8 @@ def given_overrides() -> list[str]:
     return list(_given)
 
 
-def _key(override: str) -> str:
+def key_of(override: str) -> str:
+    """`a.b` of `+a.b=c`."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -231,7 +232,7 @@ def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
     """A group option, or a YAML file that another names, that is not there."""
     missing = error.missing_cfg_file or ""
     group, _, option = missing.rpartition("/")
-    if error.options and group in map(_key, overrides):
+    if error.options and group in map(key_of, overrides):
         near = _did_you_mean(option, error.options)
         return f"{group}={option}: no such option{near}; there are {', '.join(error.options)}"
     if missing:
@@ -256,10 +257,10 @@ def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str |
         return None
     text = str(error) or str(error.__cause__)
     if match := re.match(r"Could not override '(.*)'\.", text):
-        given = next((override for override in overrides if _key(override) == match[1]), match[1])
+        given = next((override for override in overrides if key_of(override) == match[1]), match[1])
         return f"{given}: no such key{_did_you_mean(match[1], _names(schema))}"
     if match := re.match(r"Error merging override (.*)", text, re.DOTALL):
-        kind = {key.name: key.kind.replace("None", "null") for key in leaves(schema)}.get(_key(match[1]))
+        kind = {key.name: key.kind.replace("None", "null") for key in leaves(schema)}.get(key_of(match[1]))
         typed = kind is not None and isinstance(error.__cause__, ValidationError)
         return f"{match[1]}: {f'takes {kind}' if typed else str(error.__cause__).splitlines()[0]}"
     if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", text):

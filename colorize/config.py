@@ -248,16 +248,14 @@ class Key:
 def leaves(schema: type[Any], prefix: str = "") -> list[Key]:
     """Every key of `schema`, nested sections included, in the order of the file."""
     found: list[Key] = []
-    hints = get_type_hints(schema)
+    hints, defaults = get_type_hints(schema), schema()
     for entry in fields(schema):
         kind, name = hints[entry.name], prefix + entry.name
         if is_dataclass(kind) and isinstance(kind, type):
             found += leaves(kind, f"{name}.")
             continue
-        default = getattr(schema(), entry.name)
         shown = getattr(kind, "__name__", str(kind)) if not hasattr(kind, "__args__") else str(kind)
-        meta = dict(entry.metadata)
-        found.append(Key(name, shown, default, **meta))
+        found.append(Key(name, shown, getattr(defaults, entry.name), **entry.metadata))
     return found
 
 

@@ -46,7 +46,7 @@ def step_command(step: str, overrides: list[str], only: list[str]) -> list[str]:
     if step != "generate":
         return ["-m", "colorize.train", f"phase={step}", "resume=auto", *mine(overrides, step), *only]
     known = {key.name for key in leaves(GenerateConfig)} | {"data", "recipe"}
-    shared = [override for override in mine(overrides, step) if key_of(override) in known]
+    shared = [override for override in mine(overrides, step) if cli.key_of(override) in known]
     return ["-m", "colorize.generate", *shared, *only]
 
 
@@ -60,14 +60,9 @@ ONE_FOR_ALL = ("seed", "data", "data.kind", "data.root", "data.file_list", "data
 """What decides the split, so that no step validates on what another trained on."""
 
 
-def key_of(override: str) -> str:
-    """`a.b` of `+a.b=c`."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def mine(overrides: list[str], step: str) -> list[str]:
     """The pipeline's overrides that are for `step`."""
-    keys = [(key_of(override), override) for override in overrides]
+    keys = [(cli.key_of(override), override) for override in overrides]
     return [o for key, o in keys if key.partition(".")[0] not in OURS and STARTS.get(key, step) == step]
 
 
@@ -77,11 +72,11 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     Raises:
         BadOption: it says which option, and what to do instead.
     """
-    for key in map(key_of, overrides):
+    for key in map(cli.key_of, overrides):
         if key in ("phase", "resume", "generated"):
             raise BadOption(f"{key} is the pipeline's own business: it runs every phase and goes on where it stopped")
     for step in STEPS:
-        for key in map(key_of, shlex.split(getattr(config.only, step))):
+        for key in map(cli.key_of, shlex.split(getattr(config.only, step))):
             if key in ONE_FOR_ALL:
                 raise BadOption(
                     f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
