@@ -1,20 +1,17 @@
-"""The networks: parity with fastai's U-Net, any size, layer groups, freezing, pretrained weights."""
+"""The networks: any size, every option, layer groups, freezing, pretrained weights. Parity is in test_interop.py."""
 
 import json
-import re
-from pathlib import Path
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
-from state_fill import fill, reference_input
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.errors import UserError
-from colorize.interop.fastai import rename
 from colorize.losses import VGGFeatures
 from colorize.networks.critic import Critic
 from colorize.networks.encoder import BodyNetwork, ResNetBody
@@ -22,13 +19,12 @@ from colorize.networks.layers import (
     ConvLayer,
     PixelShuffleUp,
     SelfAttention,
+    SpectralNorm,
     denormalize_imagenet,
     normalize_imagenet,
 )
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
-
-PEER = Path(__file__).parent / "data" / "peer" / "fastai_unet_resnet34"
 
 
 def small_unet(**options) -> UNet:
@@ -53,31 +49,6 @@ def body() -> ResNetBody:
     return ResNetBody("resnet18")
 
 
-def test_unet_answers_as_fastais():
-    """In float64, so that only the reference's own rounding is left.
-
-    The filled attention has logits up to 5,700 and is all but one-hot: where two positions are near a tie, float32
-    rounding alone moves the output by up to 4e-4, with the number of threads for instance. The reference at 96x96 is
-    itself 1.5e-4 from the exact answer in two of 27,648 values.
-    """
-    unet = UNet().eval()
-    unet.load_state_dict(rename(fill(json.loads(PEER.with_suffix(".json").read_text()))))
-    unet.double()
-    with np.load(PEER.with_suffix(".npz")) as references:
-        assert len(references) == 2
-        for size, reference in references.items():
-            with torch.no_grad():
-                answer = unet.forward_normalized(reference_input(*map(int, size.split("x"))).double())
-            difference = (answer - torch.from_numpy(reference)).abs()
-            assert difference.max() < (2e-4 if size == "96x96" else 1e-4)
-            assert (difference > 1e-4).sum() <= 2
-
-
-def test_rename_refuses_what_fastai_does_not_have():
-    with pytest.raises(UserError, match=re.escape("layers.13.weight")):
-        rename({"layers.13.weight": torch.zeros(1)})
-
-
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (220, 36)])
 def test_unet_takes_any_size(unet, size):
     with torch.no_grad():
@@ -89,7 +60,10 @@ def test_unet_takes_any_size(unet, size):
 
 def test_unet_with_every_option_the_other_way():
     options = {"norm": "batch", "blur": False, "self_attention": False, "last_cross": False, "output_range": (0, 1)}
+    options |= {"block_width": 32, "block_convs": 1, "last_blur": True, "relu_before_sum": True}
     unet = small_unet(**options)
+    assert [block.up.layer.conv.out_channels // 4 for block in unet.up_blocks] == [8, 8, 8, 4]
+    assert [block.conv1.conv.out_channels for block in unet.up_blocks] == [8, 8, 8, 4]
     normalized = unet.forward_normalized(torch.rand(2, 3, 33, 47))
     assert normalized.shape == (2, 3, 33, 47)
     assert normalized.min() > 0
@@ -121,7 +95,7 @@ def test_normalization_matches_its_definition():
     torch.testing.assert_close(normalize_imagenet(grey), normalize_imagenet(grey.expand(-1, 3, -1, -1)))
 
 
-@pytest.mark.parametrize("norm", ["weight", "batch"])
+@pytest.mark.parametrize("norm", ["weight", "batch", "spectral_batch"])
 def test_pixel_shuffle_starts_without_checkerboard(norm):
     up = PixelShuffleUp(8, 4, norm, blur=False)(torch.randn(2, 8, 5, 6), torch.Size((10, 12)))
     torch.testing.assert_close(up, up[..., ::2, ::2].repeat_interleave(2, -2).repeat_interleave(2, -1))
@@ -153,7 +127,10 @@ def test_batch_norm_stands_between_convolution_and_relu():
     assert layer.conv.bias is None
 
 
-@pytest.mark.parametrize("network", [lambda: UNet("resnet18", 0.5, "batch", False, False, False, [0, 1]), small_critic])
+@pytest.mark.parametrize(
+    "network",
+    [lambda: UNet("resnet18", 0.5, "spectral", False, False, False, [0, 1], 32, 1, True, True), small_critic],
+)
 def test_architecture_rebuilds_the_network(network):
     with torch.device("meta"):
         first = network()
@@ -174,7 +151,7 @@ def test_every_parameter_is_in_one_group(network, names):
     assert sorted(grouped) == sorted(id(p) for p in net.parameters())
 
 
-@pytest.mark.parametrize("network", [small_unet, small_critic])
+@pytest.mark.parametrize("network", [small_unet, lambda: small_unet(norm="spectral"), small_critic])
 def test_bfloat16_channels_last_step(network):
     torch.manual_seed(0)
     net = network().to(memory_format=torch.channels_last)
@@ -189,6 +166,25 @@ def test_bfloat16_channels_last_step(network):
         loss = net(image).square().mean()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_spectral_norm_is_torchs():
+    convs = []
+    for norm in (lambda conv: register_parametrization(conv, "weight", SpectralNorm(conv.weight)), spectral_norm):
+        torch.manual_seed(0)
+        conv = nn.Conv2d(6, 8, 3)
+        norm(conv)
+        for image in torch.randn(2, 1, 6, 5, 5):
+            conv(image).square().sum().backward()
+        convs.append(conv)
+    ours, torchs = convs
+    assert list(ours.state_dict()) == list(torchs.state_dict())
+    torch.testing.assert_close(ours.state_dict(), torchs.state_dict())
+    torch.testing.assert_close(ours.parametrizations.weight.original.grad, torchs.parametrizations.weight.original.grad)
+    ours.eval(), torchs.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(ours.weight, torchs.weight)
+    torch.testing.assert_close(ours.state_dict(), torchs.state_dict())
 
 
 def test_critic_gives_one_logit_an_image():

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import torchvision
 from torch import Tensor, nn
 from torch.func import functional_call
+from torchvision.models.resnet import BasicBlock
 
 CHANNELS = {
+    "resnet10_half": (32, 32, 64, 128, 256),
     "resnet18": (64, 64, 128, 256, 512),
     "resnet34": (64, 64, 128, 256, 512),
     "resnet101": (64, 256, 512, 1024, 2048),
@@ -24,7 +26,8 @@ class ResNetBody(nn.Module):
     `high` (layer3, layer4).
 
     Args:
-        name: "resnet18", "resnet34" or "resnet101", randomly initialised.
+        name: "resnet18", "resnet34" or "resnet101", or "resnet10_half", for which no weights are published: one block
+            a layer and half the channels, for a CPU. Randomly initialised.
 
     Attributes:
         channels: of the five features that `forward` returns.
@@ -34,7 +37,7 @@ class ResNetBody(nn.Module):
         super().__init__()
         if name not in CHANNELS:
             raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
-        resnet = torchvision.models.get_model(name, weights=None)
+        resnet = _half_resnet10() if name == "resnet10_half" else torchvision.models.get_model(name, weights=None)
         self.name = name
         self.channels = CHANNELS[name]
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
@@ -111,6 +114,19 @@ class ResNetBody(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
         return self
+
+
+def _half_resnet10() -> torchvision.models.ResNet:
+    """A ResNet of single basic blocks and half the channels: 1.2 M parameters."""
+    resnet = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1])
+    _, *channels = CHANNELS["resnet10_half"]
+    resnet.conv1 = nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False)
+    resnet.bn1 = nn.BatchNorm2d(channels[0])
+    resnet.inplanes = channels[0]
+    for number, width in enumerate(channels, 1):
+        setattr(resnet, f"layer{number}", resnet._make_layer(BasicBlock, width, 1, stride=1 if number == 1 else 2))
+    nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return resnet
 
 
 class BodyNetwork(nn.Module, ABC):

@@ -8,15 +8,17 @@ from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
     linear,
+    normalize,
     pad,
     pixel_shuffle,
     scaled_dot_product_attention,
 )
-from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMS = ("weight", "batch")
+NORMS = ("weight", "batch", "spectral", "spectral_batch", "none")
 
 
 def _per_channel(values: Iterable[float], like: Tensor) -> Tensor:
@@ -53,37 +55,85 @@ def init_conv(
         nn.init.zeros_(conv.bias)
 
 
+class SpectralNorm(nn.Module):
+    """Divides a weight by its largest singular value (Miyato et al. 2018): a parametrization.
+
+    In training mode each pass takes a step of power iteration. Names and numbers are those of torch's own spectral
+    norm, which however rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
+    """
+
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        matrix = weight.detach().flatten(1)
+        self.register_buffer("_u", normalize(torch.randn_like(matrix[:, 0]), dim=0))
+        self.register_buffer("_v", normalize(torch.randn_like(matrix[0]), dim=0))
+        if not matrix.is_meta:
+            self._iterate(matrix, steps=15)
+
+    @torch.no_grad()
+    def _iterate(self, matrix: Tensor, steps: int) -> None:
+        for _ in range(steps):
+            self._u.copy_(normalize(matrix @ self._v, dim=0))
+            self._v.copy_(normalize(matrix.T @ self._u, dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """A weight of any shape -> the same shape; rows of the matrix are its first dimension."""
+        if weight.is_meta:
+            return weight  # autocast knows no such device
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                self._iterate(matrix, steps=1)
+            # Copies, because the backward pass of this call may come after the next step.
+            return weight / torch.dot(self._u.clone(), matrix @ self._v.clone())
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The weight to start from, as it is."""
+        return weight
+
+
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
     Args:
         norm: "weight": the convolution's weight is split into length and direction (Salimans & Kingma 2016), with a
-            bias; "batch": a convolution without bias, then batch norm (Ioffe & Szegedy 2015); "none": with a bias.
-        relu: whether a ReLU follows.
-        icnr: initialise for a pixel shuffle by two: the four channels that become one pixel block start equal, so
-            that there is no checkerboard pattern (ICNR, Aitken et al. 2017).
+            bias; "batch": a convolution without bias, then batch norm (Ioffe & Szegedy 2015); "spectral": the weight
+            is divided by its largest singular value (Miyato et al. 2018), with a bias; "spectral_batch": the same
+            without bias, and batch norm, which as in DeOldify comes after the ReLU, but before it where a pixel
+            shuffle follows; "none": with a bias.
+        relu: whether there is a ReLU.
+        icnr: for a pixel shuffle by two: the four channels that become one pixel block start equal, so that there is
+            no checkerboard pattern (ICNR, Aitken et al. 2017).
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, norm: str, relu: bool = True, icnr: bool = False
     ) -> None:
         super().__init__()
-        if norm not in (*NORMS, "none"):
-            raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}, none")
-        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm != "batch")
+        if norm not in NORMS:
+            raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}")
+        batch_norm = norm in ("batch", "spectral_batch")
+        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
         init_conv(conv, "relu" if relu else "linear")
         if icnr:
             with torch.no_grad():
                 conv.weight.copy_(conv.weight[::4].repeat_interleave(4, dim=0))
         if norm == "weight":
             weight_norm(conv)
+        elif norm in ("spectral", "spectral_batch"):
+            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+        self.relu_first = norm == "spectral_batch" and not icnr
         self.conv = conv
-        self.norm = nn.BatchNorm2d(out_channels) if norm == "batch" else nn.Identity()
+        self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
         self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in, H, W)` -> `(B, out, H, W)`."""
-        return self.activation(self.norm(self.conv(x)))
+        x = self.conv(x)
+        return self.norm(self.activation(x)) if self.relu_first else self.activation(self.norm(x))
 
 
 class PixelShuffleUp(nn.Module):
@@ -108,7 +158,9 @@ class PixelShuffleUp(nn.Module):
         # Nearest interpolation from n + 1 to n pixels picks the first n. Negative padding, because the backward pass
         # of a slice falls out of channels_last.
         surplus = x.shape[-2] - size[0], x.shape[-1] - size[1]
-        return pad(x, (0, -surplus[1], 0, -surplus[0])) if any(surplus) else x
+        # An exported graph serves every size: there the cut stays in, also where the example has nothing to cut.
+        cuts = torch.compiler.is_exporting() or any(surplus)
+        return pad(x, (0, -surplus[1], 0, -surplus[0])) if cuts else x
 
 
 class SelfAttention(nn.Module):
@@ -130,14 +182,13 @@ class SelfAttention(nn.Module):
     def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
         conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
         init_conv(conv, "linear")
-        spectral_norm(conv)
+        register_parametrization(conv, "weight", SpectralNorm(conv.weight))
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, H, W)`."""
         height, width = x.shape[-2:]
-        with torch.autocast(x.device.type, enabled=False):  # the power iteration wants float32
-            to_query, to_key, to_value = (conv.weight.squeeze(-1) for conv in (self.query, self.key, self.value))
+        to_query, to_key, to_value = (conv.weight.squeeze(-1) for conv in (self.query, self.key, self.value))
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C); a view in channels_last
         query, key, value = linear(tokens, to_query), linear(tokens, to_key), linear(tokens, to_value)
         # Zero channels leave the products as they are; equal widths let the fused kernel run, whose memory grows with
