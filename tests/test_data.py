@@ -17,6 +17,7 @@ from PIL import Image
 from colorize.data import images
 from colorize.data.images import UnreadableImage, center_box, load_rgb, load_square, random_box, save_png, to_pil
 from colorize.data.sources import Photos, list_folder, list_imagenet
+from colorize.data.tilt import sides, tilt
 from colorize.errors import UserError
 
 
@@ -78,14 +79,16 @@ def half_pink() -> Image.Image:
     return expected
 
 
-def write_turned(path: Path, orientation: int) -> None:
+def write_turned(path: Path, orientation: int, image: Image.Image | None = None) -> None:
     """Stores the pixels turned so that the EXIF tag turns them back (each of these undoes itself or its partner)."""
     undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270, 5: Image.Transpose.TRANSPOSE}
     undo |= {7: Image.Transpose.TRANSVERSE, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180}
     undo |= {4: Image.Transpose.FLIP_TOP_BOTTOM}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture().transpose(undo[orientation]).save(path, exif=exif, quality=98)
+    image = image or picture()
+    stored = image if orientation == 1 else image.transpose(undo[orientation])
+    stored.save(path, exif=exif, quality=98)
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], None], Callable[[], Image.Image], float]] = {
@@ -197,6 +200,42 @@ def test_jpegs_are_decoded_reduced_as_far_as_the_size_allows(
     square = load_square(path, 80, lambda width, height: corner)
     assert decoded[-1] == (502, 351)
     assert difference(square, resize(full, 80, corner)) <= 4
+
+
+def test_a_turned_part_is_the_pictures_own_and_shows_it_turned(tmp_path: Path) -> None:
+    whole = picture(1003, 701)
+    for orientation in (1, 3, 5, 6):
+        write_turned(tmp_path / "a.jpg", orientation, whole)
+        # In the middle: against Pillow's rotation of the whole picture, counter-clockwise as well.
+        for size_px, angle_deg in ((300, 25.0), (64, -75.0)):
+            left, top, right, bottom = (300, 250, 620, 500)
+            turned = whole.rotate(angle_deg, Image.Resampling.BICUBIC, center=(460, 375))
+            expected = images.resize_square(turned, size_px, (left, top, right, bottom))
+            for square in (
+                load_square(tmp_path / "a.jpg", size_px, lambda width, height: (300, 250, 620, 500), angle_deg),
+                images.cut_square(whole, size_px, (left, top, right, bottom), angle_deg),
+            ):
+                assert difference(square, expected) <= 5
+                assert difference(square, images.resize_square(whole, size_px, (left, top, right, bottom))) > 10
+    # At the border, where other programs fill in black, and where the turned part has no room.
+    for size, mode in (((300, 200), "a.png"), ((90, 700), "a.jpg"), ((64, 64), "a.png")):
+        Image.new("RGB", size, (200, 180, 160)).save(tmp_path / mode, quality=98)
+        for box in (center_box(*size), (0, 0, *size), (size[0] - 20, size[1] - 30, *size)):
+            for angle_deg in (-45.0, 3.0, 90.0, 137.0):
+                for size_px in (8, 64):
+                    square = load_square(tmp_path / mode, size_px, lambda width, height, box=box: box, angle_deg)
+                    assert difference(square, Image.new("RGB", (size_px, size_px), (200, 180, 160))) <= 2
+
+
+def test_a_turned_part_stays_as_large_as_it_can() -> None:
+    for box, angle_deg, kept in (
+        ((40, 30, 80, 60), 20.0, 1.0),
+        ((0, 0, 100, 100), 45.0, 0.5**0.5),
+        ((0, 0, 9, 9), 30.0, 1),
+    ):
+        corners = tilt(box, angle_deg, 100, 100)
+        assert sides(corners) == pytest.approx((kept * (box[2] - box[0]), kept * (box[3] - box[1])))
+        assert all(-1e-9 <= value <= 100 + 1e-9 for corner in corners for value in corner)
 
 
 def test_random_boxes_keep_area_and_ratio_and_fall_back_to_the_centre() -> None:

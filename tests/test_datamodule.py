@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from colorize.color import rgb_to_grey
+from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.datasets import Batch, RawBatch, SquareDataset, collate, to_floats
 from colorize.data.images import save_png, to_pil
 from colorize.data.sources import Photos
 from colorize.errors import UserError
 from tests.conftest import draw_photo
+from tests.test_augment import EVERYTHING
 
 
 class Schedule:
@@ -47,17 +49,23 @@ def make_datamodule(
     return datamodule
 
 
-def by_name(batch: RawBatch) -> dict[str, list[int]]:
-    return {name: rgb.flatten().tolist() for name, rgb in zip(batch.names, batch.rgb, strict=True)}
+def by_name(batch: RawBatch) -> dict[str, list[float]]:
+    assert batch.noise is not None
+    both = zip(batch.names, batch.rgb, batch.noise, strict=True)
+    return {name: rgb.flatten().tolist() + noise.flatten().tolist() for name, rgb, noise in both}
 
 
 def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos: Photos) -> None:
-    alone = list(make_datamodule(photos).train_dataloader())
+    augmented = {"augmentation": Augmentation(**EVERYTHING)}
+    alone = list(make_datamodule(photos, **augmented).train_dataloader())
     assert [batch.rgb.shape for batch in alone] == [(8, 3, 32, 32)] * 2 and alone[0].rgb.dtype == torch.uint8
     assert len({name for batch in alone for name in batch.names}) == 16
-    for other, expected in zip(make_datamodule(photos, num_workers=2).train_dataloader(), alone, strict=True):
-        assert other.names == expected.names and torch.equal(other.rgb, expected.rgb)
-    ranks = [list(make_datamodule(photos, rank=rank, world_size=3).train_dataloader()) for rank in range(3)]
+    with_workers = make_datamodule(photos, num_workers=2, **augmented).train_dataloader()
+    for other, expected in zip(with_workers, alone, strict=True):
+        assert other.names == expected.names and by_name(other) == by_name(expected)
+    ranks = [
+        list(make_datamodule(photos, rank=rank, world_size=3, **augmented).train_dataloader()) for rank in range(3)
+    ]
     for number, expected in enumerate(alone):
         assert [len(rank[number].names) for rank in ranks] == [3, 3, 2]
         assert by_name(collate([rank[number] for rank in ranks])) == by_name(expected)
@@ -67,7 +75,7 @@ def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos
     schedule = SimpleNamespace(at=lambda epoch: SimpleNamespace(size_px=32, batch_size=100))
     epochs = []
     for options in ({"epoch": 0}, {"epoch": 1}, {"seed": 2}):
-        datamodule = make_datamodule(photos, **options)
+        datamodule = make_datamodule(photos, **augmented, **options)
         datamodule.schedule = schedule
         (batch,) = datamodule.train_dataloader()  # more than there are: all of them
         assert sorted(batch.names) == photos.train
@@ -155,11 +163,12 @@ def test_a_photo_and_its_resaved_self_cannot_be_told_apart(photos: Photos, tmp_p
     for index in range(len(squares)):
         batch = to_floats(squares[index], "cpu")
         save_png(to_pil(batch.rgb[0]), folder / f"{batch.names[0]}.png")
-    datamodule = make_datamodule(photos, generated=folder, generated_size_px=40, val_size_px=val_size_px)
+    options = {"generated": folder, "generated_size_px": 40, "val_size_px": val_size_px}
+    datamodule = make_datamodule(photos, **options, augmentation=Augmentation(**EVERYTHING))
     for loader, size_px in ((datamodule.train_dataloader(), 32), (datamodule.val_dataloader(), val_size_px)):
         for raw in loader:
             assert raw.rgb.shape == (len(raw.names), 3, size_px, size_px) and raw.names and not raw.unreadable
-            assert raw.fake is not None and torch.equal(raw.rgb, raw.fake)
+            assert raw.fake is not None and torch.equal(raw.rgb, raw.fake) and raw.noise is None
     fixed = datamodule.fixed_val(4)
     assert fixed.fake is not None and torch.equal(fixed.rgb, fixed.fake)
 

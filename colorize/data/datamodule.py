@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from colorize.data.augment import Augmentation
 from colorize.data.datasets import (
     AugmentedDataset,
     Batch,
@@ -50,7 +51,7 @@ class Schedule(Protocol):
 class ColorizationDataModule(L.LightningDataModule):
     """Batches of photos, with their grey made on the device; in the critic's phase with their generated pictures too.
 
-    Crop and flip are a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
+    Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
     every global batch: the numbers of workers, ranks and restarts change nothing. The Trainer has to be given
     ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
 
@@ -68,9 +69,7 @@ class ColorizationDataModule(L.LightningDataModule):
         seed: int,
         val_size_px: int,
         val_batch_size: int,
-        crop_scale: tuple[float, float] = (0.5, 1.0),
-        crop_ratio: tuple[float, float] = (0.75, 1.3333),
-        flip: bool = True,
+        augmentation: Augmentation | None = None,
         num_workers: int = 0,
         max_unreadable: int = 100,
         generated: Path | None = None,
@@ -83,9 +82,7 @@ class ColorizationDataModule(L.LightningDataModule):
             seed: of order and augmentation.
             val_size_px: width and height of the validation images.
             val_batch_size: validation images in a batch of one rank.
-            crop_scale: least and greatest share of the area that a training crop takes.
-            crop_ratio: least and greatest width over height of a training crop.
-            flip: whether every other training image is mirrored, at random.
+            augmentation: of the training images; by default crop and flip alone.
             num_workers: processes that read images for each loader; 0 reads in this one.
             max_unreadable: how many distinct files may be unreadable before the run is stopped.
             generated: folder with ``IDENTITY.png`` for each photo; batches then have ``fake``.
@@ -98,9 +95,7 @@ class ColorizationDataModule(L.LightningDataModule):
         self.seed = seed
         self.val_size_px = val_size_px
         self.val_batch_size = val_batch_size
-        self.crop_scale = crop_scale
-        self.crop_ratio = crop_ratio
-        self.flip = flip
+        self.augmentation = augmentation or Augmentation()
         self.num_workers = num_workers
         self.max_unreadable = max_unreadable
         self.generated = None if generated_size_px is None else Generated(Path(generated or ""), generated_size_px)
@@ -133,9 +128,7 @@ class ColorizationDataModule(L.LightningDataModule):
             self.generated,
             seed=self.seed,
             epoch=epoch,
-            crop_scale=self.crop_scale,
-            crop_ratio=self.crop_ratio,
-            flip=self.flip,
+            augmentation=self.augmentation,
             # When so many in a row are unreadable, the run is stopped anyway.
             max_tries=self.max_unreadable + 1,
         )
@@ -176,7 +169,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        """8-bit RGB to floats and grey, on the device."""
+        """8-bit RGB to floats and (noisy) grey, on the device."""
         return to_floats(batch, batch.rgb.device)
 
     def fixed_val(self, n: int) -> Batch:
@@ -221,7 +214,7 @@ class ColorizationDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "collate_fn": collate,
             "pin_memory": pin_memory,
-            "multiprocessing_context": worker_context(self.num_workers),
+            "multiprocessing_context": worker_context(self.num_workers, self.augmentation.modules),
             # A loader draws a number for each iterator; not from the global generator, which dropout uses.
             "generator": torch.Generator(),
         }

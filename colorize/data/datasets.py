@@ -4,7 +4,7 @@ Worker processes import this module: it stays free of Lightning.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -16,17 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from colorize.color import rgb_to_grey
-from colorize.data.images import (
-    Box,
-    UnreadableImage,
-    center_box,
-    image_rng,
-    load_rgb,
-    random_box,
-    resize_square,
-    to_uint8,
-)
-from colorize.data.sources import Photos
+from colorize.data.augment import Augmentation, Treatment
+from colorize.data.images import UnreadableImage, center_box, cut_square, load_rgb, to_uint8
+from colorize.data.sources import Photos, Scenes
 
 
 class RawBatch(NamedTuple):
@@ -40,6 +32,10 @@ class RawBatch(NamedTuple):
     """The B identities."""
     unreadable: list[tuple[str, str]]
     """Names of the files met that could not be read, and why."""
+    noise: Tensor | None = None
+    """``(B, 1, S, S)`` float16, to be added to the grey of ``rgb``; ``None`` for none."""
+    regions: Tensor | None = None
+    """``(B, S, S)`` uint8, indices into ``REGIONS``; ``None`` but for the centre squares of scenes."""
 
 
 class Batch(NamedTuple):
@@ -48,43 +44,54 @@ class Batch(NamedTuple):
     rgb: Tensor
     """``(B, 3, S, S)`` float32, RGB in [0, 1]."""
     grey: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``."""
+    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``; in training with ``data.noise`` on it."""
     fake: Tensor | None
     """``(B, 3, S, S)`` float32, RGB in [0, 1], the saved generated pictures; ``None`` except in the critic's phase."""
     names: list[str]
     """The B identities."""
+    regions: Tensor | None = None
+    """``(B, S, S)`` uint8, what each pixel shows, as an index into ``REGIONS``; of validation scenes alone."""
 
 
 def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
     """Moves a batch to a device and makes the floats and the grey there: a quarter of the bytes travel."""
     rgb = raw.rgb.to(device, non_blocking=True).float() / 255
     fake = None if raw.fake is None else raw.fake.to(device, non_blocking=True).float() / 255
-    return Batch(rgb, rgb_to_grey(rgb), fake, raw.names)
+    grey = rgb_to_grey(rgb)
+    if raw.noise is not None:
+        grey = (grey + raw.noise.to(device, non_blocking=True)).clamp(0, 1)
+    regions = None if raw.regions is None else raw.regions.to(device, non_blocking=True)
+    return Batch(rgb, grey, fake, raw.names, regions)
 
 
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Joins batches of one or no picture, as the datasets give them, into one."""
     fakes = [sample.fake for sample in samples if sample.fake is not None]
+    noises = [sample.noise for sample in samples if sample.noise is not None]
+    regions = [sample.regions for sample in samples if sample.regions is not None]
     return RawBatch(
         rgb=torch.cat([sample.rgb for sample in samples]),
         fake=torch.cat(fakes) if fakes else None,
         names=[name for sample in samples for name in sample.names],
         unreadable=[problem for sample in samples for problem in sample.unreadable],
+        noise=torch.cat(noises) if noises else None,
+        regions=torch.cat(regions) if regions else None,
     )
 
 
-def worker_context(num_workers: int) -> str | None:
+def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
     """How a DataLoader starts its workers (its ``multiprocessing_context``); ``None`` without workers.
 
     Not by a fork of the training process, which has threads (progress bar, logger, CUDA) that a fork can leave with a
-    lock held for ever. A server process imports torch once, and the workers of all epochs are quick copies of it. They
-    import the script that was started once more: it needs ``if __name__ == "__main__"``, and is better light.
+    lock held for ever. A server process imports torch once, and ``modules`` where it is started by this call; the
+    workers of all epochs are quick copies of it. They import the script that was started once more: it needs
+    ``if __name__ == "__main__"``, and is better light.
     """
     if num_workers == 0:
         return None
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *modules])
     return "forkserver"
 
 
@@ -113,14 +120,15 @@ class _Squares(Dataset[RawBatch]):
     def __len__(self) -> int:
         return len(self.identities)
 
-    def _read(self, identity: str, choose_box: Callable[[int, int], Box], flip: bool) -> RawBatch:
-        name = identity
+    def _read(self, identity: str, treatment: Treatment) -> RawBatch:
+        name, choose_box, angle_deg = identity, treatment.choose_box, treatment.angle_deg
         try:
             if self.generated is None:
-                pictures = [self.photos.square(identity, self.size_px, choose_box)]
+                pictures = [self.photos.square(identity, self.size_px, choose_box, angle_deg)]
             else:
                 # The photo goes the way that its generated picture came: the same centre square at the same size. From
-                # there on both are 8-bit squares treated alike, so that only their content tells them apart.
+                # there on both are 8-bit squares treated alike, so that only their content tells them apart. (Noise is
+                # for a grey that is coloured, and here none is.)
                 side = self.generated.size_px
                 photo = self.photos.square(identity, side, center_box)
                 saved = image_path(self.generated.folder, identity)
@@ -129,24 +137,31 @@ class _Squares(Dataset[RawBatch]):
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
                 box = choose_box(side, side)
-                pictures = [resize_square(picture, self.size_px, box) for picture in (photo, fake)]
+                pictures = [cut_square(picture, self.size_px, box, angle_deg) for picture in (photo, fake)]
         except UnreadableImage as error:
             return self._none(name, str(error))
-        tensors = [self._tensor(picture, flip) for picture in pictures]
-        return RawBatch(tensors[0], tensors[1] if self.generated else None, [identity], [])
+        tensors = [self._tensor(picture, treatment) for picture in pictures]
+        if self.generated is not None:
+            return RawBatch(tensors[0], tensors[1], [identity], [])
+        noise = None if treatment.noise is None else treatment.noise(self.size_px).unsqueeze(0)
+        return RawBatch(tensors[0], None, [identity], [], noise)
 
     def _none(self, name: str, reason: str) -> RawBatch:
         none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
         return RawBatch(none, none if self.generated else None, [], [(name, reason)])
 
     @staticmethod
-    def _tensor(picture: Image.Image, flip: bool) -> Tensor:
-        tensor = to_uint8(picture).unsqueeze(0)
-        return tensor.flip(-1) if flip else tensor
+    def _tensor(picture: Image.Image, treatment: Treatment) -> Tensor:
+        tensor = to_uint8(picture)
+        if treatment.jitter is not None:
+            tensor = treatment.jitter(tensor)
+        return (tensor.flip(-1) if treatment.flip else tensor).unsqueeze(0)
 
 
 class SquareDataset(_Squares):
     """Centre squares, for validation and for generating; an unreadable file gives a sample of no pictures.
+
+    Those of scenes come with their regions.
 
     Each sample is a :class:`RawBatch` of one picture or none: use :func:`collate`.
     """
@@ -157,11 +172,16 @@ class SquareDataset(_Squares):
         super().__init__(photos, identities, size_px, generated)
 
     def __getitem__(self, index: int) -> RawBatch:
-        return self._read(self.identities[index], center_box, flip=False)
+        identity = self.identities[index]
+        if self.generated is None and isinstance(self.photos, Scenes):  # its centre square is the whole of it
+            scene = self.photos.scene(identity, self.size_px)
+            rgb = to_uint8(Image.fromarray(scene.rgb)).unsqueeze(0)
+            return RawBatch(rgb, None, [identity], [], regions=torch.from_numpy(scene.regions).unsqueeze(0))
+        return self._read(identity, Treatment())
 
 
 class AugmentedDataset(_Squares):
-    """Randomly cropped and flipped squares of one epoch, each a function of (seed, epoch, identity).
+    """Augmented squares of one epoch, each a function of (seed, epoch, identity).
 
     In the place of a file that cannot be read comes the next one that can. Each sample is a :class:`RawBatch` of one
     picture; of none where ``max_tries`` files in a row, or all, are unreadable.
@@ -176,32 +196,67 @@ class AugmentedDataset(_Squares):
         *,
         seed: int,
         epoch: int,
-        crop_scale: tuple[float, float],
-        crop_ratio: tuple[float, float],
-        flip: bool,
+        augmentation: Augmentation,
         max_tries: int,
     ) -> None:
         super().__init__(photos, identities, size_px, generated)
         self.seed = seed
         self.epoch = epoch
-        self.crop_scale = crop_scale
-        self.crop_ratio = crop_ratio
-        self.flip = flip
+        self.augmentation = augmentation
         self.max_tries = max_tries
 
     def __getitem__(self, index: int) -> RawBatch:
         unreadable: list[tuple[str, str]] = []
         for step in range(min(self.max_tries, len(self.identities))):
-            sample = self._augmented(self.identities[(index + step) % len(self.identities)])
+            identity = self.identities[(index + step) % len(self.identities)]
+            sample = self._read(identity, self.augmentation.treatment(self.seed, self.epoch, identity))
             unreadable += sample.unreadable
             if sample.names:
                 break
         return sample._replace(unreadable=unreadable)
 
-    def _augmented(self, identity: str) -> RawBatch:
-        rng = image_rng(self.seed, self.epoch, identity)
-        flip = self.flip and rng.random() < 0.5
-        return self._read(identity, random_box(rng, self.crop_scale, self.crop_ratio), flip)
+
+class Looks(NamedTuple):
+    """Glances at some photos."""
+
+    rgb: Tensor
+    """``(R, 3, S, S)`` uint8, the readable ones, each squeezed into a square."""
+    indices: list[int]
+    """Which they are."""
+    facts: list[tuple[str, int, int]]
+    """Their formats, widths and heights."""
+    unreadable: list[tuple[int, str]]
+    """The other indices, and why."""
+
+
+def join_looks(samples: Sequence[Looks]) -> Looks:
+    """Joins the samples of a :class:`LookDataset`."""
+    return Looks(
+        rgb=torch.cat([sample.rgb for sample in samples]),
+        indices=[index for sample in samples for index in sample.indices],
+        facts=[facts for sample in samples for facts in sample.facts],
+        unreadable=[problem for sample in samples for problem in sample.unreadable],
+    )
+
+
+class LookDataset(Dataset[Looks]):
+    """Glances at whole photos, for a survey; each sample is of one photo."""
+
+    def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
+        self.photos = photos
+        self.identities = identities
+        self.size_px = size_px
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def __getitem__(self, index: int) -> Looks:
+        try:
+            look = self.photos.look(self.identities[index], self.size_px)
+        except UnreadableImage as error:
+            none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
+            return Looks(none, [], [], [(index, str(error))])
+        return Looks(to_uint8(look.square).unsqueeze(0), [index], [(look.format, look.width, look.height)], [])
 
 
 class GlobalBatches(Sampler[list[int]]):

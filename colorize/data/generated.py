@@ -18,7 +18,8 @@ __all__ = ["Manifest", "image_path", "read_manifest", "with_saved_images"]
 class Manifest:
     """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png".
 
-    `unreadable` lists photos that could not be decoded; `complete` says whether all images are there.
+    `unreadable` lists photos that could not be decoded; `complete` says whether all images are there, `averaged`
+    whether they were made by the checkpoint's averaged weights (EMA).
     """
 
     checkpoint: str
@@ -27,6 +28,7 @@ class Manifest:
     images: list[str]
     unreadable: list[str]
     complete: bool
+    averaged: bool = False
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

@@ -15,8 +15,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the upright full-size picture."""
+from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
@@ -76,7 +75,9 @@ def load_rgb(path: str | Path) -> Image.Image:
         return rgb
 
 
-def load_square(path: str | Path, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+def load_square(
+    path: str | Path, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
+) -> Image.Image:
     """A part of a picture at a given size, upright, converted as by :func:`load_rgb`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
@@ -85,6 +86,7 @@ def load_square(path: str | Path, size_px: int, choose_box: Callable[[int, int],
         path: the picture file.
         size_px: width and height of the result.
         choose_box: is told width and height of the upright picture and says which part to take.
+        angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
 
     Returns:
         An ``RGB`` image of ``size_px`` × ``size_px`` pixels.
@@ -94,18 +96,50 @@ def load_square(path: str | Path, size_px: int, choose_box: Callable[[int, int],
         ValueError: the chosen box is empty or leaves the picture.
     """
     with _opened(path) as image:
-        with _pillow_errors():
-            turn = _find_turn(image)
-            width, height = image.size
-        box = choose_box(height, width) if turn is not None and turn.swap else choose_box(width, height)
-        box = _stored_box(box, width, height, turn)
-        with _pillow_errors():
-            shrink = _draft(image, size_px, box)
-            rgb = _to_rgb(image)
-            # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
-            # scale is exactly the reduction, not the ratio of the sizes.
-            square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
-        return square if turn is None else square.transpose(turn.method)
+        return _square_of(image, size_px, choose_box, angle_deg)
+
+
+class Look(NamedTuple):
+    """What a glance at a picture tells."""
+
+    format: str
+    """As Pillow names it: JPEG, PNG…"""
+    width: int
+    """Of the upright picture, in pixels."""
+    height: int
+    square: Image.Image
+    """The whole picture squeezed into a square, whatever its shape: RGB."""
+
+
+def look_at(path: str | Path, size_px: int) -> Look:
+    """The whole picture at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
+
+    Raises:
+        UnreadableImage: whatever is wrong with the file.
+    """
+    sizes: list[tuple[int, int]] = []
+
+    def whole(width: int, height: int) -> Box:
+        sizes.append((width, height))
+        return (0, 0, width, height)
+
+    with _opened(path) as image:
+        name = image.format or ""
+        square = _square_of(image, size_px, whole)
+    return Look(name, *sizes[0], square)
+
+
+def cut_square(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:
+    """The part ``box`` of an RGB image at ``size_px`` × ``size_px``, tilted as by :func:`colorize.data.tilt.tilt`."""
+    if not angle_deg:
+        return resize_square(image, size_px, box)
+    return resize_tilted(image, size_px, tilt(box, angle_deg, *image.size))
+
+
+def resize_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
+    """A tilted part of an RGB image at ``size_px`` × ``size_px``, antialiased."""
+    part = cut_tilted(image, size_px, corners)
+    return resize_square(part, size_px, (0, 0, *part.size))
 
 
 def resize_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
@@ -149,9 +183,13 @@ def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[floa
     return choose
 
 
-def image_rng(seed: int, epoch: int, identity: str) -> random.Random:
-    """The randomness of one image in one epoch: the same in any process, at any place in any batch."""
-    key = f"{seed}\n{epoch}\n{identity}".encode("utf-8", "surrogatepass")
+def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random.Random:
+    """The randomness of one image in one epoch: the same in any process, at any place in any batch.
+
+    Each ``purpose`` has numbers of its own, so that what one augmentation draws does not depend on the others.
+    """
+    parts = (str(seed), str(epoch), identity, *([purpose] if purpose else []))
+    key = "\n".join(parts).encode("utf-8", "surrogatepass")
     return random.Random(int.from_bytes(blake2b(key, digest_size=16).digest(), "big"))
 
 
@@ -238,26 +276,29 @@ def _find_turn(image: Image.Image) -> _Turn | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
+def _check_box(box: Box, width: int, height: int) -> None:
+    left, top, right, bottom = box
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"box {box} is empty or leaves the picture of {width} × {height} px")
+
+
+def _stored_point(point: Point, width: int, height: int, turn: _Turn | None) -> Point:
+    """A point of the upright picture as one of the stored picture, ``width`` × ``height``."""
+    if turn is None:
+        return point
+    x, y = reversed(point) if turn.swap else point
+    return (width - x if turn.mirror_x else x, height - y if turn.mirror_y else y)
+
+
 def _stored_box(box: Box, width: int, height: int, turn: _Turn | None) -> Box:
     """A box of the upright picture as a box of the stored one, ``width`` × ``height``."""
-    upright = (height, width) if turn is not None and turn.swap else (width, height)
-    left, top, right, bottom = box
-    if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
-        raise ValueError(f"box {box} is empty or leaves the picture of {upright[0]} × {upright[1]} px")
-    if turn is None:
-        return box
-    if turn.swap:
-        left, top, right, bottom = top, left, bottom, right
-    if turn.mirror_x:
-        left, right = width - right, width - left
-    if turn.mirror_y:
-        top, bottom = height - bottom, height - top
-    return (left, top, right, bottom)
+    ax, ay = _stored_point(box[:2], width, height, turn)
+    bx, by = _stored_point(box[2:], width, height, turn)
+    return (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
 
 
-def _draft(image: Image.Image, size_px: int, box: Box) -> int:
-    """Asks for reduced decoding as far as ``box`` keeps ``size_px`` each way; says by how much it will be reduced."""
-    side = min(box[2] - box[0], box[3] - box[1])
+def _draft(image: Image.Image, size_px: int, side: float) -> int:
+    """Asks for reduced decoding as far as ``side`` px keep ``size_px``; says by how much it will be reduced."""
     shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
     if shrink == 1:
         return 1
@@ -265,6 +306,35 @@ def _draft(image: Image.Image, size_px: int, box: Box) -> int:
     width = image.width
     drafted = image.draft(None, (image.width // shrink, image.height // shrink))
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
+
+
+def _square_of(
+    image: Image.Image, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
+) -> Image.Image:
+    """What :func:`load_square` does with a picture that is opened and not yet decoded."""
+    with _pillow_errors():
+        turn = _find_turn(image)
+        width, height = image.size
+    upright = (height, width) if turn is not None and turn.swap else (width, height)
+    box = choose_box(*upright)
+    _check_box(box, *upright)
+    if angle_deg:
+        # One sampling tilts the stored picture and turns it upright.
+        top_left, top_right, bottom_left = (
+            _stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright)
+        )
+        corners = (top_left, top_right, bottom_left)
+        with _pillow_errors():
+            shrink = _draft(image, size_px, min(sides(corners)))
+            return resize_tilted(_to_rgb(image), size_px, scaled(corners, 1 / shrink))
+    box = _stored_box(box, width, height, turn)
+    with _pillow_errors():
+        shrink = _draft(image, size_px, min(box[2] - box[0], box[3] - box[1]))
+        rgb = _to_rgb(image)
+        # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
+        # scale is exactly the reduction, not the ratio of the sizes.
+        square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
+    return square if turn is None else square.transpose(turn.method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

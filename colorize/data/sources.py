@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from PIL import Image
 
-from colorize.data.images import Box, load_square, resize_square
-from colorize.data.scenes import draw_scene
+from colorize.data.images import Look, load_square, look_at, resize_square, resize_tilted
+from colorize.data.scenes import Scene, draw_scene
+from colorize.data.tilt import Box, scaled, sides, tilt
 from colorize.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
@@ -32,6 +34,9 @@ class Photos:
     its augmentation, in manifests and in messages.
     """
 
+    on_disk: ClassVar[bool] = True
+    """Whether each picture is a file."""
+
     root: Path
     train: list[str]
     """Sorted."""
@@ -42,24 +47,46 @@ class Photos:
         """The file of a picture."""
         return self.root / identity
 
-    def square(self, identity: str, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+    def square(
+        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
+    ) -> Image.Image:
         """A part of a picture at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
-        return load_square(self.path(identity), size_px, choose_box)
+        return load_square(self.path(identity), size_px, choose_box, angle_deg)
+
+    def look(self, identity: str, size_px: int) -> Look:
+        """A glance at a picture; see :func:`colorize.data.images.look_at`."""
+        return look_at(self.path(identity), size_px)
 
 
 @dataclass(frozen=True)
 class Scenes(Photos):
     """The built-in pictures: nothing is read, each is drawn from ``seed`` and its number, at any size."""
 
+    on_disk: ClassVar[bool] = False
+
     seed: int = 0
 
-    def square(self, identity: str, size_px: int, choose_box: Callable[[int, int], Box]) -> Image.Image:
+    def square(
+        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
+    ) -> Image.Image:
         """As of a photo. A scene is drawn just large enough for its part to have ``size_px`` pixels each way."""
-        left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
-        side_px = math.ceil(size_px * _SCENE_UNITS / min(right - left, bottom - top))
+        box = left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
+        corners = tilt(box, angle_deg, _SCENE_UNITS, _SCENE_UNITS) if angle_deg else None
+        side_px = math.ceil(size_px * _SCENE_UNITS / min(sides(corners) if corners else (right - left, bottom - top)))
         scale = side_px / _SCENE_UNITS
-        scene = Image.fromarray(draw_scene(self.seed, int(identity.removeprefix(_SCENE)), side_px).rgb)
+        scene = Image.fromarray(self.scene(identity, side_px).rgb)
+        if corners:
+            return resize_tilted(scene, size_px, scaled(corners, scale))
         return resize_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
+
+    def look(self, identity: str, size_px: int) -> Look:
+        """As of a photo, though a scene has no size of its own: it is drawn at ``size_px``."""
+        scene = Image.fromarray(self.scene(identity, size_px).rgb)
+        return Look("scene", size_px, size_px, scene)
+
+    def scene(self, identity: str, size_px: int) -> Scene:
+        """The whole picture at ``size_px`` × ``size_px``, and what is where in it."""
+        return draw_scene(self.seed, int(identity.removeprefix(_SCENE)), size_px)
 
 
 def list_scenes(

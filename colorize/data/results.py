@@ -1,0 +1,188 @@
+"""Writing a coloured photo: the pixels and what is known of them, whole or not at all."""
+
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from struct import error as struct_error
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from colorize.data.photos import Metadata
+from colorize.data.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
+
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+}
+"""The formats that results are written in, by the ends of their names."""
+
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+_JPEG_MARKER_BYTES = 65533
+_XMP_HEADER_BYTES = 29
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A coloured picture, made as it is used.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        channels: 3, RGB, or 4, RGBA with opacity that is not multiplied into the colours.
+        bits: 8 or 16 a channel.
+        bands: makes its pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16.
+    """
+
+    width: int
+    height: int
+    channels: int
+    bits: int
+    bands: Callable[[], Iterator[Band]]
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Picture":
+        """An RGB or RGBA image."""
+
+        def bands() -> Iterator[Band]:
+            rows = max(1, (1 << 18) // image.width)
+            for top in range(0, image.height, rows):
+                yield np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+
+        return cls(image.width, image.height, len(image.getbands()), 8, bands)
+
+    def to_image(self) -> Image.Image:
+        """As a Pillow image (8 bits: RGB or RGBA)."""
+        image, top = Image.new("RGB" if self.channels == 3 else "RGBA", (self.width, self.height)), 0
+        for band in self.bands():
+            image.paste(Image.fromarray(band if self.bits == 8 else (band >> 8).astype(np.uint8)), (0, top))
+            top += len(band)
+        return image
+
+    def to_array(self) -> np.ndarray[Any, Any]:
+        """As an array (height, width, channels) of its own depth."""
+        array = np.empty((self.height, self.width, self.channels), np.uint8 if self.bits == 8 else np.uint16)
+        top = 0
+        for band in self.bands():
+            array[top : top + len(band)] = band
+            top += len(band)
+        return array
+
+
+def can_hold(format: str, picture: Picture) -> bool:
+    """Whether a format keeps the picture's size, depth and transparency."""
+    if max(picture.width, picture.height) > _LONGEST_SIDE.get(format, 1 << 31):
+        return False
+    if picture.bits == 16:
+        return format in ("PNG", "TIFF")
+    return picture.channels == 3 or format in ("PNG", "TIFF", "WEBP")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which becomes `path` when it is complete and safely on the disk, and vanishes otherwise.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` before is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that no listing takes it for a photo; and short, since `path` may have a name of the greatest length.
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality: int) -> list[str]:
+    """Write a picture and its metadata, whole or not at all. Folders are created.
+
+    Args:
+        path: the file.
+        picture: what goes into it; `can_hold(format, picture)` holds.
+        format: one of `SUFFIXES`.
+        metadata: of the source.
+        quality: of JPEG and WebP, 1 to 100.
+
+    Returns:
+        What of the metadata this file could not take, in words.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    left_out: list[str] = []
+    if format == "JPEG":
+        metadata = _fit_jpeg(metadata, left_out)
+    with written_whole(path) as file:
+        try:
+            _write(file, picture, format, metadata, quality)
+        except OSError:
+            raise
+        except (ValueError, TypeError, KeyError, OverflowError, struct_error):
+            # Metadata that was read but cannot be written again. (The same for the picture itself would fail again.)
+            file.seek(0)
+            file.truncate()
+            left_out.append("its metadata, which is damaged")
+            _write(file, picture, format, Metadata(), quality)
+    return left_out
+
+
+def _write(file: IO[bytes], picture: Picture, format: str, metadata: Metadata, quality: int) -> None:
+    exif = metadata.exif.tobytes() if len(metadata.exif) else b""
+    if format == "TIFF":
+        tags = Image.Exif()
+        if exif:
+            tags.load(exif)
+        if metadata.xmp is not None:
+            tags[700] = metadata.xmp
+        write_tiff(file, picture.width, picture.height, picture.bands(), tags, metadata.icc, metadata.dpi)
+        return
+    info = PngImagePlugin.PngInfo()
+    if format == "PNG":
+        for key, value in metadata.text.items():
+            info.add_itxt(key, value)
+        if metadata.xmp is not None:
+            info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    if picture.bits == 16:
+        if metadata.icc is not None:
+            info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
+        if metadata.dpi is not None:
+            per_metre = (round(value / 0.0254).to_bytes(4, "big") for value in metadata.dpi)
+            info.add(b"pHYs", b"".join(per_metre) + b"\x01")
+        write_png(file, picture.width, picture.height, picture.bands(), info, exif.removeprefix(b"Exif\0\0"))
+        return
+    options: dict[str, Any] = {"exif": exif, "icc_profile": metadata.icc, "dpi": metadata.dpi, "xmp": metadata.xmp}
+    options = {name: value for name, value in options.items() if value}
+    if format == "PNG":
+        options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
+    elif format in ("JPEG", "WEBP"):
+        options["quality"] = quality
+        if format == "JPEG" and metadata.comment is not None:
+            options["comment"] = metadata.comment
+    picture.to_image().save(file, format=format, **options)
+
+
+def _fit_jpeg(metadata: Metadata, left_out: list[str]) -> Metadata:
+    """What fits into the segments of a JPEG file, which hold 64 KiB each."""
+    if len(metadata.exif) and len(metadata.exif.tobytes()) > _JPEG_MARKER_BYTES:
+        left_out.append("its EXIF data, which is too long for a JPEG")
+        metadata = replace(metadata, exif=Image.Exif())
+    if metadata.xmp is not None and len(metadata.xmp) > _JPEG_MARKER_BYTES - _XMP_HEADER_BYTES:
+        left_out.append("its XMP packet, which is too long for a JPEG")
+        metadata = replace(metadata, xmp=None)
+    return metadata

@@ -1,0 +1,130 @@
+"""Files that Pillow cannot write: 16 bits a channel in PNG and TIFF, and compressed TIFF with all of its EXIF.
+
+Both take their pixels in bands, so that a large picture is never whole in memory as such.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
+
+Band = np.ndarray[Any, Any]
+"""(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
+
+ZLIB_LEVEL = 3
+"""For a photo four times as fast as zlib's usual 6, and no larger (27 MB each for 24 million noisy pixels)."""
+
+_STRIP_BYTES = 1 << 18
+
+
+def write_png(
+    file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo, exif: bytes
+) -> None:
+    """A PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
+
+    Args:
+        file: to write to.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+        bands: its uint16 pixels from top to bottom.
+        info: chunks to put before the pixels.
+        exif: the EXIF data, from its byte order mark on; empty for none.
+    """
+    file.write(b"\x89PNG\r\n\x1a\n")
+    compressor, first = zlib.compressobj(ZLIB_LEVEL), True
+    for band in bands:
+        if first:
+            colour_type = {3: 2, 4: 6}[band.shape[2]]
+            header = (width.to_bytes(4, "big"), height.to_bytes(4, "big"), bytes((16, colour_type, 0, 0, 0)))
+            PngImagePlugin.putchunk(file, b"IHDR", *header)
+            for name, data, *_ in info.chunks:
+                PngImagePlugin.putchunk(file, name, data)
+            if exif:
+                PngImagePlugin.putchunk(file, b"eXIf", exif)
+            first = False
+        rows = np.ascontiguousarray(band.astype(">u2")).view(np.uint8).reshape(len(band), -1)
+        filtered = np.empty((len(band), rows.shape[1] + 1), np.uint8)
+        filtered[:, 0] = 1  # filter Sub: the difference to the pixel on the left
+        step = 2 * band.shape[2]
+        filtered[:, 1 : step + 1] = rows[:, :step]
+        np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, step + 1 :])
+        if data := compressor.compress(filtered.tobytes()):
+            PngImagePlugin.putchunk(file, b"IDAT", data)
+    PngImagePlugin.putchunk(file, b"IDAT", compressor.flush())
+    PngImagePlugin.putchunk(file, b"IEND")
+
+
+def write_tiff(
+    file: IO[bytes],
+    width: int,
+    height: int,
+    bands: Iterable[Band],
+    exif: Image.Exif,
+    icc: bytes | None,
+    dpi: tuple[float, float] | None,
+) -> None:
+    """A TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
+
+    Args:
+        file: to write to.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+        bands: its pixels from top to bottom.
+        exif: tags for its directory, with their EXIF and GPS directories.
+        icc: an RGB profile.
+        dpi: pixels an inch, across and down.
+    """
+    strips: list[bytes] = []
+    rows_per_strip = channels = bits = 0
+    for strip in _strips(bands):
+        channels, bits = strip.shape[2], strip.dtype.itemsize * 8
+        rows_per_strip = rows_per_strip or len(strip)
+        little = strip.astype(strip.dtype.newbyteorder("<"))
+        little[:, 1:] -= strip[:, :-1]
+        strips.append(zlib.compress(little.tobytes(), ZLIB_LEVEL))
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    for tag, value in exif.items():
+        tags[tag] = value
+    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if group in exif:
+            # What lies deeper (the interoperability index) is an offset into a file that is no more.
+            tags[group] = {tag: value for tag, value in exif.get_ifd(group).items() if tag != ExifTags.IFD.Interop}
+    if icc is not None:
+        tags[TiffImagePlugin.ICCPROFILE] = icc
+    if dpi is not None:
+        tags[TiffImagePlugin.RESOLUTION_UNIT] = 2
+        tags[TiffImagePlugin.X_RESOLUTION], tags[TiffImagePlugin.Y_RESOLUTION] = dpi
+    tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH] = width, height
+    tags[TiffImagePlugin.BITSPERSAMPLE] = (bits,) * channels
+    tags[TiffImagePlugin.SAMPLESPERPIXEL] = channels
+    tags[TiffImagePlugin.COMPRESSION] = 8  # deflate
+    tags[TiffImagePlugin.PREDICTOR] = 2
+    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2  # RGB
+    tags[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
+    if channels == 4:
+        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # opacity, not multiplied into the colours
+    tags[TiffImagePlugin.ROWSPERSTRIP] = rows_per_strip
+    sizes = [len(strip) for strip in strips]
+    tags.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = tags.tagtype[TiffImagePlugin.STRIPOFFSETS] = TiffTags.LONG
+    tags[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
+    tags[TiffImagePlugin.STRIPOFFSETS] = tuple(accumulate(sizes[:-1], initial=0))  # from the end of the tags on
+    tags.save(file)
+    for data in strips:
+        file.write(data)
+
+
+def _strips(bands: Iterable[Band]) -> Iterator[Band]:
+    """The same rows, in pieces of the same number but for the last."""
+    rows, rest = 0, None
+    for band in bands:
+        rows = rows or max(1, _STRIP_BYTES // band[0].nbytes)
+        pending = band if rest is None else np.concatenate([rest, band])
+        whole = len(pending) // rows * rows
+        for top in range(0, whole, rows):
+            yield pending[top : top + rows]
+        rest = pending[whole:]
+    if rest is not None and len(rest):
+        yield rest

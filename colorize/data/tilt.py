@@ -1,0 +1,74 @@
+"""Taking a tilted part out of a picture, for rotation without corners to fill in."""
+
+import math
+from typing import cast
+
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the upright full-size picture."""
+
+Point = tuple[float, float]
+"""How far right and how far down, in pixels from the picture's top left corner."""
+
+Corners = tuple[Point, Point, Point]
+"""Where the top left, the top right and the bottom left corner of a tilted part lie."""
+
+
+def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
+    """The part ``box`` turned about its centre, with all its corners inside the picture.
+
+    Where the turned part would stick out, it is moved inwards and, if it is too large even so, made smaller in
+    proportion: there is nothing to fill in, neither with black nor with a mirrored border.
+
+    Args:
+        box: an upright part of the picture.
+        angle_deg: how far, counter-clockwise, the tilted part shows the picture turned.
+        width: of the picture.
+        height: of the picture.
+    """
+    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    across, down = box[2] - box[0], box[3] - box[1]
+    reach_x = across * abs(cos) + down * abs(sin)
+    reach_y = across * abs(sin) + down * abs(cos)
+    fit = min(1.0, width / reach_x, height / reach_y)
+    x = min(max((box[0] + box[2]) / 2, fit * reach_x / 2), width - fit * reach_x / 2)
+    y = min(max((box[1] + box[3]) / 2, fit * reach_y / 2), height - fit * reach_y / 2)
+
+    def corner(right: int, below: int) -> Point:
+        dx, dy = right * fit * across / 2, below * fit * down / 2
+        return (x + dx * cos - dy * sin, y + dx * sin + dy * cos)
+
+    return corner(-1, -1), corner(1, -1), corner(-1, 1)
+
+
+def sides(corners: Corners) -> tuple[float, float]:
+    """Width and height of a tilted part, in pixels."""
+    return math.dist(corners[0], corners[1]), math.dist(corners[0], corners[2])
+
+
+def scaled(corners: Corners, factor: float) -> Corners:
+    """The same part in the picture at another scale."""
+    return cast(Corners, tuple((x * factor, y * factor) for x, y in corners))
+
+
+def cut_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
+    """The tilted part, upright, still to be resized to ``size_px`` × ``size_px``; neither side is shorter than that.
+
+    Pillow tilts without antialiasing. So the part is tilted at its own scale, or at a whole fraction of it where it is
+    several times too large, and the resizing, which does antialias, comes after; a part that has to grow is sampled
+    once, at its final size.
+    """
+    reduction = int(min(sides(corners)) // (2 * size_px))
+    if reduction > 1:
+        (ax, ay), (bx, by), (cx, cy) = corners
+        xs, ys = (ax, bx, cx, bx + cx - ax), (ay, by, cy, by + cy - ay)
+        left, top = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
+        right, bottom = min(image.width, math.ceil(max(xs))), min(image.height, math.ceil(max(ys)))
+        image = image.reduce(reduction, (left, top, right, bottom))
+        corners = scaled(((ax - left, ay - top), (bx - left, by - top), (cx - left, cy - top)), 1 / reduction)
+    (ax, ay), (bx, by), (cx, cy) = corners
+    width, height = (max(size_px, round(side)) for side in sides(corners))
+    # Where each pixel of the result lies in the picture.
+    matrix = ((bx - ax) / width, (cx - ax) / height, ax, (by - ay) / width, (cy - ay) / height, ay)
+    return image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)

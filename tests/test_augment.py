@@ -1,0 +1,115 @@
+"""Augmentation: what is drawn for a photo, and that colour goes on grey and target, noise on the grey alone."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from colorize import build
+from colorize.color import rgb_to_grey
+from colorize.config import BadOption
+from colorize.data.augment import Augmentation, Jitter, Noise
+from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
+from colorize.data.sources import list_scenes
+
+EVERYTHING: dict[str, Any] = {
+    "rotation_deg": 30.0,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.3,
+    "hue": 0.1,
+    "noise": 0.2,
+}
+
+
+def test_options_draw_from_sequences_of_their_own() -> None:
+    # As they were drawn before there were any options.
+    boxes = {
+        0: (False, (19.763160901661397, 19.3946850624798, 242.0407670758739, 197.66149135743126)),
+        3: (True, (43.68648164176742, 0.897702774690682, 245.7922970338245, 195.52103141540715)),
+    }
+    for epoch, (flip, box) in boxes.items():
+        plain = Augmentation().treatment(7, epoch, "a.jpg")
+        drawn = (plain.flip, plain.choose_box(300, 200))
+        assert drawn == (flip, pytest.approx(box, rel=1e-12))
+        assert (plain.angle_deg, plain.jitter, plain.noise) == (0, None, None)
+        full = Augmentation(**EVERYTHING).treatment(7, epoch, "a.jpg")
+        assert (full.flip, full.choose_box(300, 200)) == drawn
+        for name, value in EVERYTHING.items():
+            alone = Augmentation(**{name: value}).treatment(7, epoch, "a.jpg")
+            of_full = {"rotation_deg": (full.angle_deg, alone.angle_deg), "noise": (full.noise, alone.noise)}
+            one, other = of_full.get(name) or (getattr(full.jitter, name), getattr(alone.jitter, name))
+            assert one == other != 0
+    many = [Augmentation(**EVERYTHING).treatment(0, epoch, "a.jpg") for epoch in range(200)]
+    for values, least, most in (
+        ([one.angle_deg for one in many], -30, 30),
+        ([one.jitter.brightness for one in many if one.jitter], 0.8, 1.2),
+        ([one.jitter.hue for one in many if one.jitter], -0.1, 0.1),
+        ([one.noise.std for one in many if one.noise], 0, 0.2),
+    ):
+        margin = 0.1 * (most - least)
+        assert least <= min(values) < least + margin and most - margin < max(values) <= most
+
+
+def shown(**options: float) -> Batch:
+    """Eight scenes as a training step gets them."""
+    scenes = list_scenes(8, seed=1, val_fraction=0.2)
+    dataset = AugmentedDataset(
+        scenes, scenes.train, 48, seed=0, epoch=0, augmentation=Augmentation(**options), max_tries=1
+    )
+    return to_floats(collate([dataset[index] for index in range(len(dataset))]), "cpu")
+
+
+def test_jitter_is_on_grey_and_target_and_noise_on_the_grey_alone() -> None:
+    plain, jittered = shown(), shown(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    noisy = shown(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, noise=0.3)
+    assert ((jittered.rgb - plain.rgb).abs().mean(dim=(1, 2, 3)) > 0.005).all()
+    torch.testing.assert_close(jittered.grey, rgb_to_grey(jittered.rgb))
+    assert torch.equal(noisy.rgb, jittered.rgb)
+    assert noisy.grey.dtype == torch.float32 and noisy.grey.min() >= 0 and noisy.grey.max() <= 1
+    spread = (noisy.grey - jittered.grey).std(dim=(1, 2, 3))
+    assert spread.max() < 0.31 and spread.max() > 2 * spread.min() > 0, "drawn for each photo"
+    sample = Noise(0.1, seed=3)(200).float()
+    assert sample.std().item() == pytest.approx(0.1, rel=0.02) and abs(sample.mean().item()) < 0.002
+    assert not torch.equal(sample, Noise(0.1, seed=4)(200).float())
+
+
+def test_jitter_does_what_its_fields_say() -> None:
+    rgb = torch.randint(0, 256, (3, 9, 11), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    values = rgb.double().numpy()
+    grey = np.tensordot([0.299, 0.587, 0.114], values, axes=1)
+    for jitter, expected in (
+        (Jitter(1, 1, 1, 0), values),
+        (Jitter(0.7, 1, 1, 0), 0.7 * values),
+        (Jitter(1, 1.4, 1, 0), grey.mean() + 1.4 * (values - grey.mean())),
+        (Jitter(1, 1, 1.6, 0), grey + 1.6 * (values - grey)),
+    ):
+        assert np.abs(jitter(rgb).double().numpy() - expected.clip(0, 255)).max() <= 0.51, jitter
+    red = torch.tensor([200, 40, 40], dtype=torch.uint8).view(3, 1, 1)
+    for hue, colour in ((1 / 3, [40, 200, 40]), (-1 / 3, [40, 40, 200]), (0.5, [40, 200, 200])):
+        assert Jitter(1, 1, 1, hue)(red).flatten().tolist() == colour
+
+
+def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> None:
+    for value, named in (
+        ({"hue": 0.6}, r"data\.jitter\.hue=0\.6 must be from 0 to 0\.5"),
+        ({"saturation": -0.1}, r"data\.jitter\.saturation=-0\.1 must be from 0 to 1"),
+        ({"noise": 25.0}, r"data\.noise=25\.0 must be from 0 to 1"),
+        ({"rotation_deg": math.nan}, r"data\.rotation_deg=nan must be from 0 to 180"),
+        ({"crop_scale": (0.9, 0.5)}, r"data\.crop_scale=\[0\.9, 0\.5\] must be two rising shares"),
+        ({"crop_ratio": (0, 1)}, r"data\.crop_ratio=\[0, 1\] must be two rising ratios"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            Augmentation(**value)
+    overrides = ("data.jitter.contrast=0.25", "data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
+    data = configure("train", "phase=pretrain_gen", *overrides).data
+    assert build.make_augmentation(data) == Augmentation(flip=False, contrast=0.25, rotation_deg=5, noise=0.1)
+    data.jitter.hue = 0.6
+    with pytest.raises(BadOption, match=r"data\.jitter\.hue=0\.6"):
+        build.make_augmentation(data)
+    data.crop_ratio = [1.0]
+    with pytest.raises(BadOption, match=r"each is \[least, most\]"):
+        build.make_augmentation(data)
