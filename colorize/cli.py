@@ -8,35 +8,28 @@ import difflib
 import logging
 import os
 import re
-import shutil
 import sys
 import tempfile
-import textwrap
-import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass
-from functools import reduce
-from operator import getitem
-from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NoReturn
 
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from colorize import __version__
-from colorize.config import SCHEMAS, BadOption, Key, conf_dir, from_hydra, leaves, register
-from colorize.errors import UserError
+from colorize.config import SCHEMAS, BadOption, CommonConfig, conf_dir, from_hydra, leaves, literal, register
+from colorize.errors import UserError, one_line
+from colorize.help_page import groups, help_text, sections
 from colorize.runs import is_first_process
+from colorize.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 
 log = logging.getLogger("colorize")
 
@@ -72,7 +65,7 @@ def command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None
         print(f"{program}: {error}; see --help", file=sys.stderr)
         sys.exit(2)
     except (UserError, OSError) as error:
-        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -84,8 +77,12 @@ def is_given(key: str) -> bool:
 _given: list[str] = []
 
 
+def _remember(overrides: list[str]) -> None:
+    _given[:] = overrides
+
+
 def given_overrides() -> list[str]:
-    """The overrides of the running command, as they were typed."""
+    """The overrides of the running command as they were typed; in a sweep, those of the running job."""
     return list(_given)
 
 
@@ -102,69 +99,78 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     register()
     options = _parse(words)
     if options.help:
-        print(help_text(name, sys.modules[task.__module__].__doc__ or "", options.overrides))
+        doc, typed = sys.modules[task.__module__].__doc__ or "", options.overrides
+        print(help_text(name, doc, typed, quoted(typed, SCHEMAS[name])))
         return
-    sweep = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
-    overrides = quoted(options.overrides, SCHEMAS[name], sweep=sweep)
+    multirun = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
+    if multirun and not issubclass(SCHEMAS[name], CommonConfig):
+        raise BadOption("-m: this command has no runs to sweep over: leave it out")
+    overrides = quoted(options.overrides, SCHEMAS[name], sweep=multirun)
     flags = [word for word in words if word not in options.overrides]
     failures: list[Exception] = []
     with ExitStack() as stack:
-        _given[:] = options.overrides
+        _remember(options.overrides)
         stack.callback(_given.clear)
-        if sweep and not any(word.startswith(("hydra.sweep.dir=", "hydra/launcher=")) for word in overrides):
-            # Hydra's sweeper insists on writing a multirun.yaml somewhere; launchers on a cluster keep their folder.
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-sweep-"))
-            overrides.append(f"hydra.sweep.dir={_literal(scratch)}")
         stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
-        stack.callback(setattr, sys, "argv", sys.argv)
-        sys.argv = [sys.argv[0], *overrides, *flags]  # also for the processes that Lightning starts with the same words
-        application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
         try:
-            application(_job(name, task, failures))()
+            sweep = begin(name, overrides, options.config_dir) if multirun else None
+            if sweep and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+                # Hydra's sweeper insists on writing a multirun.yaml somewhere; launchers on a cluster keep their files.
+                folder = str(sweep.folder / "hydra")
+                if not sweep.keeps_files:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-sweep-"))
+                overrides.append(f"hydra.sweep.dir={literal(folder)}")
+            stack.callback(setattr, sys, "argv", sys.argv)
+            sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
+            application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+            with reported(sweep, failures) if sweep else nullcontext():
+                application(_job(name, task, sweep, failures))()
         except Exception as error:
-            if not failures:  # else a sweeper only sums up what its jobs have said
-                refusal = _refusal(error, SCHEMAS[name], options.overrides)
-                if refusal is None or (sweep and isinstance(error, ValueError)):  # from a job in another process
-                    raise
-                raise BadOption(refusal) from error
-    if failures and sweep:
-        raise UserError(f"{len(failures)} of the jobs failed, see above")
+            if (refusal := _refusal(error, SCHEMAS[name], options.overrides)) is None:
+                raise
+            raise BadOption(refusal) from error
     if failures:
         raise failures[0]
 
 
-def _job(name: str, task: Callable[[Any], object], failures: list[Exception]) -> Callable[[DictConfig], object]:
+def _job(
+    name: str, task: Callable[[Any], object], sweep: Sweep | None, failures: list[Exception]
+) -> Callable[[DictConfig], object]:
     """The task as Hydra calls it, once or for each job of a sweep.
 
-    What it raises is kept in `failures` instead of reaching Hydra, which would print lines of its own and not start the
-    jobs that are left. A sweeper sees None, which is no figure, as the result of a failed job.
+    What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
+    its own and not start the jobs that are left.
     """
     home = os.getpid()
 
     def job(composed: DictConfig) -> object:
-        info = HydraConfig.get()
-        sweep = info.mode == RunMode.MULTIRUN
-        label = f"job {info.job.num} ({' '.join(info.overrides.task)})" if sweep else ""
-        try:
-            if sweep:
-                log.info(label)
+        info, elsewhere = HydraConfig.get(), os.getpid() != home  # a launcher may have processes of its own
+        number = info.job.num if sweep else 0
+        with _log_to_stderr(f"[{number}] ") if elsewhere else nullcontext():
             try:
-                config = from_hydra(composed, SCHEMAS[name])
-            except OmegaConfBaseException as error:
-                raise BadOption(_omegaconf_line(error)) from error
-            return task(config)
-        except Exception as error:
-            if os.getpid() != home:  # a launcher's own process, whose exceptions it hands to ours
-                raise
-            failures.append(error)
-            if sweep and isinstance(error, (UserError, OSError)):
-                print(f"colorize.{name}: {label}: {_one_line(error)}", file=sys.stderr)
-            elif sweep:
-                print(f"colorize.{name}: {label}: {traceback.format_exc()}", file=sys.stderr)
-            return None
+                overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
+                if sweep is None:
+                    config = _checked(composed, SCHEMAS[name])
+                    return run_alone(name, config, overrides, lambda: task(config))
+                if any(isinstance(failure, Refused) for failure in failures):
+                    return None
+                _remember(overrides)
+                return run_job(sweep, number, overrides, composed, lambda: task(_checked(composed, SCHEMAS[name])))
+            except Exception as error:
+                if elsewhere:  # the launcher hands it to our process
+                    raise
+                failures.append(error)
+                return None
 
     job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
     return job
+
+
+def _checked(composed: DictConfig, schema: type[Any]) -> Any:
+    try:
+        return from_hydra(composed, schema)
+    except OmegaConfBaseException as error:
+        raise BadOption(_omegaconf_line(error)) from error
 
 
 def _parse(words: list[str]) -> Namespace:
@@ -195,13 +201,18 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
       may be null;
     - `${key}`, an interpolation as in any value (`\${key}` is the literal);
     - a comma in a sweep, which separates the values of the jobs, and choice(…) and its like.
+
+    A key that takes several paths is given them as `[a,b]`; any other value is one path.
     """
     paths = {key.name: key for key in leaves(schema) if key.literal}
 
     def one(override: str) -> str:
         match = _OVERRIDE.fullmatch(override)
         if match and match[2] in paths:
-            value = _path_value(match[3], nullable="None" in paths[match[2]].kind, sweep=sweep)
+            kind = paths[match[2]].kind
+            if kind.startswith("list"):
+                return f"{match[1]}{match[2]}={_path_list(match[3], sweep=sweep)}"
+            value = _path_value(match[3], nullable="None" in kind, sweep=sweep)
             return f"{match[1]}{match[2]}={value}"
         return override
 
@@ -213,19 +224,16 @@ def _path_value(value: str, *, nullable: bool, sweep: bool) -> str:
         return value
     pieces = _PIECE.findall(f"{value},") if sweep and "," in value else [value]
     ours = re.compile(f"{_QUOTED}|null" if nullable else _QUOTED, re.DOTALL | re.IGNORECASE)
-    return ",".join(piece if not piece or ours.fullmatch(piece) else _literal(piece) for piece in pieces)
+    return ",".join(piece if not piece or ours.fullmatch(piece) else literal(piece) for piece in pieces)
 
 
-def _literal(text: str) -> str:
-    """`text` as a quoted value of Hydra's grammar."""
-    return str(QuotedString(text, Quote.single).with_quotes())
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        return f"{error.strerror}: {names}" if names else error.strerror
-    return str(error) or type(error).__name__
+def _path_list(value: str, *, sweep: bool) -> str:
+    if sweep and _SWEEP_FUNCTION.fullmatch(value):
+        return value
+    if value.startswith("[") and value.endswith("]"):
+        return f"[{_path_value(value[1:-1], nullable=False, sweep=True)}]"
+    jobs = _PIECE.findall(f"{value},") if sweep else [value]
+    return ",".join(f"[{_path_value(job, nullable=False, sweep=False)}]" for job in jobs)
 
 
 def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
@@ -278,7 +286,7 @@ def _omegaconf_line(error: OmegaConfBaseException) -> str:
 
 def _names(schema: type[Any]) -> list[str]:
     """Everything that can stand before a `=`: keys, sections and config groups."""
-    return list({key.name for key in leaves(schema)} | _sections(schema).keys() | _groups().keys())
+    return list({key.name for key in leaves(schema)} | sections(schema).keys() | groups().keys())
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -290,110 +298,11 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
-def help_text(name: str, doc: str, overrides: Sequence[str] = ()) -> str:
-    """What `--help` prints: `doc`, the config groups, every key with its type, value, meaning and choices, the flags.
-
-    The values are those that `overrides` compose to, or, where they do not compose, those of the default options.
-    """
-    schema = SCHEMAS[name]
-    try:
-        values = _composed(name, quoted(overrides, schema))
-        origin = f"with {' '.join(overrides)}" if overrides else "with the default options"
-    except (HydraException, OmegaConfBaseException):
-        values, origin = _composed(name, []), "with the default options"
-    page = [
-        f"usage: python -m colorize.{name} [key=value …] [flags]",
-        textwrap.dedent(doc).strip(),
-        "Config groups: group=option takes the values of conf/GROUP/OPTION.yaml.\n" + _groups_help(name),
-        f"Keys, as key=value {origin}. Paths need quotes for the shell only; ${{key}} stands for another key's value.",
-    ]
-    sections: dict[str, list[Key]] = {"": []}
-    for key in leaves(schema):
-        sections.setdefault(key.name.rpartition(".")[0], []).append(key)
-    meanings = _sections(schema)
-    for section, keys in sections.items():
-        found = [_flow(reduce(getitem, key.name.split("."), values)) for key in keys]
-        entries = [_entry(f"{key.name}={value}", _explanation(key)) for key, value in zip(keys, found, strict=True)]
-        page.append("\n".join([f"{section}: {meanings[section]}", *entries] if section else entries))
-    page.append("Flags:\n" + "\n".join(_entry(flag, meaning) for flag, meaning in _FLAGS.items()))
-    return "\n\n".join(page)
-
-
-_FLAGS = {
-    "--cfg job [--resolve]": "print the configuration that would run, and stop; --resolve fills in each ${key}",
-    "--info defaults": "print which files of conf/ the configuration is made of, in order",
-    "-m, --multirun": "run a job for each value of key=a,b,c; one that fails leaves the others running",
-    "-cd, --config-dir DIR": "look for YAML files in DIR too: recipes, models or data sets of your own",
-    "--version": "print the version of colorize",
-    "--hydra-help": "print the flags of Hydra, on which all this rests",
-}
-
-
-def _composed(name: str, overrides: Sequence[str]) -> Any:
-    with hydra.initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(hydra.compose(config_name=name, overrides=list(overrides)))
-
-
-def _flow(value: Any) -> str:
-    """`value` as one would type it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_flow(item) for item in value) + "]"
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    return "(required)" if value == "???" else str(value)
-
-
-def _explanation(key: Key) -> str:
-    kind = key.kind.replace("str", "path") if key.path else key.kind
-    accepts = " | ".join(key.choices) if key.choices else kind.replace("None", "null")
-    return f"({accepts}) {key.meaning}"
-
-
-def _entry(head: str, text: str) -> str:
-    """`head`, and `text` beside it, or below it where `head` is long."""
-    width, column = min(120, max(80, shutil.get_terminal_size().columns)), 38
-    indent, head = " " * column, f"  {head}"
-    body = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return head.ljust(column) + body[column:] if len(head) < column - 1 else f"{head}\n{body}"
-
-
-def _sections(schema: type[Any], prefix: str = "") -> dict[str, str]:
-    """The nested sections of `schema` and what they hold."""
-    found: dict[str, str] = {}
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        if is_dataclass(hints[field.name]):
-            found[prefix + field.name] = field.metadata["meaning"]
-            found |= _sections(hints[field.name], f"{prefix}{field.name}.")
-    return found
-
-
-def _groups() -> dict[str, list[Path]]:
-    """The config groups of conf/ and the files of their options."""
-    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir())
-    return {folder.name: sorted(folder.glob("*.yaml")) for folder in folders}
-
-
-def _groups_help(name: str) -> str:
-    """The groups that conf/NAME.yaml uses, an option a line with the first sentence of its file."""
-    defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
-    chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
-    lines = []
-    for group, files in _groups().items():
-        for file in files if group in chosen else []:
-            comments = [line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-            about = next((line for line in comments if "@package" not in line and "python -m" not in line), "")
-            mark = " (default)" if file.stem == chosen[group] else ""
-            lines.append(_entry(f"{group}={file.stem}{mark}", about.split(". ")[0]))
-    return "\n".join(lines)
-
-
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def _log_to_stderr(prefix: str = "") -> Iterator[None]:
     """What the package logs from INFO up goes to stderr, plain; other loggers and warnings are left alone."""
     handler, level = logging.StreamHandler(sys.stderr), log.level
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import MISSING as REQUIRED
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from colorize.errors import UserError
 
 T = TypeVar("T")
+
+RESNETS = ("resnet10_half", "resnet18", "resnet34", "resnet101")
 
 
 class BadOption(UserError):
@@ -50,6 +53,14 @@ def node(kind: type[T], meaning: str) -> T:
 
 
 @dataclass
+class JitterConfig:
+    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
+    saturation: float = opt(0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0)
+    hue: float = opt(0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0)
+
+
+@dataclass
 class DataConfig:
     kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
@@ -63,6 +74,21 @@ class DataConfig:
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
+    rotation_deg: float = opt(0.0, "turn each training crop by up to this either way, within its photo", least=0)
+    noise: float = opt(
+        0.0,
+        "greatest standard deviation of the noise on a training photo's grey, which is in [0, 1]; never on the target, "
+        "nor in pretrain_critic, where no grey is coloured",
+        least=0,
+    )
+    jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
+    min_colourfulness: float | None = opt(
+        None,
+        "leave duller photos out of training, never out of validation: Hasler and Süsstrunk's figure, measured once "
+        "at 64 px (grey: 0, dull: under 15; null: leave none out)",
+        least=0,
+    )
+    report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list", least=0)
 
@@ -70,15 +96,25 @@ class DataConfig:
 @dataclass
 class ModelConfig:
     name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
-    encoder: str = opt("resnet34", "U-Net encoder", choices=("resnet18", "resnet34", "resnet101"))
+    encoder: str = opt("resnet34", "U-Net encoder", choices=RESNETS)
     encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
     width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)
-    norm: str = opt("weight", "normalisation in the decoder", choices=("weight", "batch"))
-    blur: bool = opt(True, "average 2x2 after each pixel shuffle, against checkerboards")
+    block_width: int | None = opt(
+        None, "channels of every up block, before width_factor (null: as many as come together in it)", least=2
+    )
+    block_convs: int = opt(2, "3x3 convolutions in an up block: 1 or 2", least=1)
+    norm: str = opt(
+        "weight",
+        "normalisation in the decoder; spectral: with batch norm, as in DeOldify",
+        choices=("weight", "batch", "spectral"),
+    )
+    blur: bool = opt(True, "average 2x2 after each pixel shuffle but the last, against checkerboards")
+    last_blur: bool = opt(False, "the same after the last pixel shuffle, as in DeOldify")
     self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
     last_cross: bool = opt(True, "show the input again to the last layers")
+    relu_before_sum: bool = opt(False, "the last block's second ReLU before its sum, as in DeOldify, not after it")
     output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
-    critic: str = opt("resnet34", "the critic's network", choices=("resnet18", "resnet34", "resnet101"))
+    critic: str = opt("resnet34", "the critic's network", choices=RESNETS)
     critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
     vgg: str = opt("vgg16_bn", "network of the perceptual loss", choices=("vgg16", "vgg16_bn"))
     vgg_weights: str = opt("imagenet", "its weights: imagenet, none, or a torchvision state dict", path=True)
@@ -136,6 +172,34 @@ class ResolutionConfig:
 
 
 @dataclass
+class EmaConfig:
+    half_life_images: int | None = opt(
+        None,
+        "average the generator's weights over its steps: after so many images that it learned from, what it was "
+        "counts half (null: no average)",
+        least=1,
+    )
+    ramp_up: float = opt(
+        0.05,
+        "a half-life of at most this share of the images that it has learned from so far (0: of full length at once)",
+        least=0,
+    )
+
+
+@dataclass
+class SaveConfig:
+    every_n_images: int | None = opt(
+        None,
+        "keep checkpoints/images-COUNT.ckpt this often, inside epochs (null: nothing beside last and best)",
+        least=1,
+    )
+    keep: int | None = opt(5, "the newest of them that are kept (null: all)", least=1)
+    score_photos: int = opt(
+        256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
+    )
+
+
+@dataclass
 class InitFromConfig:
     generator: str | None = opt(None, "checkpoint that gives a new phase its generator (weights only)", path=True)
     critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
@@ -169,7 +233,10 @@ class CommonConfig:
     runs_dir: str = opt("runs", "folder that holds the runs", path=True)
     recipe: str = opt(REQUIRED, "overlay that sets model, data, sizes, rates; see conf/recipe/")
     seed: int = opt(0, "seed of the split, the augmentation, the order and the first weights")
+    sweep: str | None = opt(None, "label of a sweep (-m), whose jobs lie in runs_dir/run/sweeps/LABEL/N", literal=True)
+    job: int | None = opt(None, "with sweep=LABEL and without -m: go on with this job of it alone", least=0)
     data: DataConfig = node(DataConfig, "the photos")
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
 
 
 @dataclass
@@ -184,6 +251,8 @@ class TrainConfig(CommonConfig):
     loss: LossConfig = node(LossConfig, "the losses and their weights")
     optim: OptimConfig = node(OptimConfig, "optimizers, rates, freezing")
     switch: SwitchConfig = node(SwitchConfig, "turns of critic and generator")
+    ema: EmaConfig = node(EmaConfig, "averaged weights of the generator, beside the raw ones")
+    save: SaveConfig = node(SaveConfig, "which checkpoints are kept, and how they are scored")
     resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
     trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
     grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery", least=1)
@@ -192,11 +261,86 @@ class TrainConfig(CommonConfig):
 @dataclass
 class GenerateConfig(CommonConfig):
     checkpoint: str = opt(REQUIRED, "checkpoint whose generator colours the photos", path=True)
-    output: str = opt(REQUIRED, "folder for the saved images", path=True)
+    output: str | None = opt(None, "folder for the saved images (null: generated/ in the run's folder)", path=True)
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
     trainer: DeviceConfig = node(DeviceConfig, "device and precision")
+    model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
+
+
+@dataclass
+class MetricWeightsConfig:
+    lpips_alex: str = opt("imagenet", "AlexNet: imagenet, none (no column), or a torchvision state dict", path=True)
+    lpips_vgg: str = opt("imagenet", "VGG-16: imagenet, none (no column), or a torchvision state dict", path=True)
+    fid: str = opt("imagenet", "Inception: imagenet, none (no such column), or torch-fidelity's file", path=True)
+
+
+@dataclass
+class EvaluateConfig(CommonConfig):
+    checkpoint: list[str] = opt(
+        [], "what is measured: checkpoints, runs (name or folder), several as [a,b]; none: those of run", path=True
+    )
+    coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
+    protocol: str = opt(
+        "val5k",
+        "val5k: centre squares at 256 px, the first 5,000; stretch256: whole photos squeezed to 256 px; native: as a "
+        "user sees them, at full size",
+        choices=("val5k", "stretch256", "native"),
+    )
+    split: str = opt("val", "which photos", choices=("train", "val", "all"))
+    output: str | None = opt(None, "folder for the results (null: evaluation/ in the run's folder)", path=True)
+    render_px: int | None = opt(
+        None, "short side of what the networks are shown (null: 256; native: what each was trained with)", least=32
+    )
+    scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn pictures", least=32)
+    batch_size: int = opt(16, "photos a batch", least=1)
+    gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
+    weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
+    trainer: DeviceConfig = node(DeviceConfig, "device and precision")
+    model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
+
+
+@dataclass
+class PredictConfig:
+    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    input: str = opt(REQUIRED, "a photo, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True)
+    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single photo's", path=True)
+    format: str = opt(
+        "same",
+        "of the results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
+        choices=("same", "jpg", "jpeg", "png", "tiff", "webp", "bmp"),
+    )
+    quality: int = opt(95, "of JPEG and WebP, 1 to 100", least=1)
+    render_px: int | None = opt(
+        None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
+    )
+    tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
+    keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
+    overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
+    compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
+    contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
+    batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    precision: str = opt(
+        "auto",
+        "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+
+
+@dataclass
+class ExportConfig:
+    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
+    format: str = opt(
+        "safetensors",
+        "safetensors: for this program, exactly the same; onnx: for ONNX Runtime and others, any size and batch",
+        choices=("safetensors", "onnx"),
+    )
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 
 @dataclass
@@ -212,10 +356,13 @@ class PipelineConfig(TrainConfig):
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 
 
-SCHEMAS: dict[str, type[CommonConfig]] = {
+SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
     "pipeline": PipelineConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
 }
 
 
@@ -229,6 +376,11 @@ def conf_dir() -> Path:
     """Folder of the YAML files: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parent
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def literal(text: str) -> str:
+    """`text` as a quoted value of Hydra's grammar."""
+    return str(QuotedString(text, Quote.single).with_quotes())
 
 
 @dataclass(frozen=True)
@@ -273,6 +425,8 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
         value = OmegaConf.select(config, key.name)
         if key.path and str(value).startswith("~"):  # after a `=`, shells leave it to the program
             OmegaConf.update(config, key.name, os.path.expanduser(value))
+        if key.path and OmegaConf.is_list(value):
+            OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
         if key.name == "resume":
             value = config.resume = str(value).lower()
         if key.least is not None and value is not None and value < key.least:

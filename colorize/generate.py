@@ -14,14 +14,14 @@ from pathlib import Path
 from colorize import cli
 from colorize.config import GenerateConfig
 from colorize.errors import UserError
-from colorize.runs import locked
+from colorize.runs import locked, run_folder
 
 log = logging.getLogger("colorize")
 
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    output = Path(config.output)
+    output = output_folder(config)
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
@@ -30,13 +30,18 @@ def run(config: GenerateConfig) -> None:
         save_images(config, output)
 
 
+def output_folder(config: GenerateConfig) -> Path:
+    """Where the images of `config` go."""
+    return run_folder(config) / "generated" if config.output is None else Path(config.output)
+
+
 def save_images(config: GenerateConfig, output: Path) -> None:
     """The work, in a folder that this process holds."""
     import torch
     from rich.progress import track
 
     from colorize import build
-    from colorize.checkpoints import load_network, sha256
+    from colorize.checkpoints import has_average, load_network, sha256
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
     from colorize.devices import autocast, pick_device, pick_precision, place
@@ -45,14 +50,15 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     photos = squares.photos
     wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
     digest = sha256(config.checkpoint)
-    refuse_to_mix(config, output, digest)
+    averaged = config.use_ema and has_average(config.checkpoint)
+    refuse_to_mix(config, output, digest, averaged)
     missing = [identity for identity in wanted if not image_path(output, identity).is_file()]
     log.info(f"{output}: {len(wanted) - len(missing)} of {len(wanted)} images of {config.size_px} px are there")
     if missing:
-        Manifest(config.checkpoint, digest, config.size_px, [], [], complete=False).write(output)
+        Manifest(config.checkpoint, digest, config.size_px, [], [], False, averaged).write(output)
         device = pick_device(config.trainer.accelerator)
         precision = pick_precision(config.trainer.precision, device)
-        network = place(load_network(config.checkpoint, "generator"), device)
+        network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
         batches = -(-len(missing) // config.batch_size)
         for batch in track(squares.squares(missing), description="generate", total=batches):
             with torch.inference_mode(), autocast(precision, device):
@@ -61,12 +67,12 @@ def save_images(config: GenerateConfig, output: Path) -> None:
                 save_png(to_pil(picture), image_path(output, name))
     unreadable = set(squares.unreadable)
     saved = [identity for identity in wanted if identity not in unreadable]
-    Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), complete=True).write(output)
+    Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), True, averaged).write(output)
     log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
 
 
-def refuse_to_mix(config: GenerateConfig, output: Path, digest: str) -> None:
-    """Make sure that what is in `output` was made by the same checkpoint at the same size.
+def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: bool) -> None:
+    """Make sure that what is in `output` was made by the same weights at the same size.
 
     Raises:
         UserError: it was not.
@@ -81,6 +87,12 @@ def refuse_to_mix(config: GenerateConfig, output: Path, digest: str) -> None:
             f"{output} holds images of {earlier.size_px} px made by {earlier.checkpoint} "
             f"({earlier.checkpoint_sha256[:8]}), not of {config.size_px} px by {config.checkpoint} ({digest[:8]}): "
             "remove it or give another output=DIR"
+        )
+    if earlier.averaged != averaged:
+        weights, use_ema = ("averaged weights", "true") if earlier.averaged else ("weights of the last step", "false")
+        raise UserError(
+            f"{output} holds images made by the {weights} of {earlier.checkpoint}: give use_ema={use_ema}, remove it, "
+            "or give another output=DIR"
         )
 
 

@@ -13,12 +13,17 @@ import logging
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from colorize import cli
 from colorize.config import BadOption, GenerateConfig, PipelineConfig, leaves
 from colorize.errors import UserError
-from colorize.runs import PhaseFolder, write_text
+from colorize.jobs import Figure
+from colorize.runs import PhaseFolder, run_folder, run_name, write_text
+
+if TYPE_CHECKING:
+    from colorize.data.protocols import Pictures
 
 log = logging.getLogger("colorize")
 
@@ -29,16 +34,33 @@ class StepFailed(UserError):
     """A step ended with an error, which it has printed itself."""
 
 
-def run(config: PipelineConfig) -> None:
-    """Run the steps, each in a process of its own, then write the gallery and the table."""
+def run(config: PipelineConfig) -> Figure | None:
+    """Run the steps, each in a process of its own, then write the gallery and the table; returns step 4's CIEDE2000.
+
+    With `data.report` it only says what the photos are.
+    """
     check(config, cli.given_overrides())
+    if config.data.report:
+        from colorize import report
+
+        report.run(config)
+        return None
+    overrides = for_steps(config, cli.given_overrides())
     for number, step in enumerate(STEPS, 1):
-        command = step_command(step, cli.given_overrides(), shlex.split(getattr(config.only, step)))
+        command = step_command(step, overrides, shlex.split(getattr(config.only, step)))
         log.info(f"step {number} of {len(STEPS)}: {shlex.join(['python', *command])}")
         status = subprocess.run([sys.executable, *command], check=False).returncode
         if status:
             raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
-    summarize(config)
+    return Figure(summarize(config), "CIEDE2000")
+
+
+def for_steps(config: PipelineConfig, overrides: list[str]) -> list[str]:
+    """The pipeline's overrides; the steps of a sweep's job are those of a run in the job's folder."""
+    if config.sweep is None:
+        return overrides
+    kept = [override for override in overrides if cli.key_of(override) not in ("run", "sweep", "job")]
+    return [*kept, f"run={run_name(config)}"]
 
 
 def step_command(step: str, overrides: list[str], only: list[str]) -> list[str]:
@@ -83,52 +105,77 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
                 )
 
 
-LOOKUP_PHOTOS = 2000
-"""Training photos that the luma look-up averages: 256 means need no more."""
+AFTER_1, AFTER_4 = "after step 1 (pretrained)", "after step 4 (GAN)"
 
 
-def summarize(config: PipelineConfig) -> None:
-    """Write runs/NAME/gallery.png and scores.md, and print the table.
+def summarize(config: PipelineConfig) -> float:
+    """Write runs/NAME/gallery.png and scores.md, and print the table; returns the CIEDE2000 after step 4.
 
     Photos are scored as a user sees them, with their own luma, at the size that step 4 ended with.
     """
-    from colorize import build, evaluation
-    from colorize.checkpoints import load_network, read
+    from colorize import build, evaluation, scores
+    from colorize.checkpoints import read
+    from colorize.colorizer import Colorizer
     from colorize.data.images import save_png
-    from colorize.devices import autocast, pick_device, pick_precision, place
+    from colorize.data.protocols import Protocol, ProtocolDataset, batches
+    from colorize.devices import pick_device
     from colorize.gallery import sheet
 
-    folder = Path(config.runs_dir) / config.run
-    pretrained = PhaseFolder(config.runs_dir, config.run, "pretrain_gen").best
-    trained = PhaseFolder(config.runs_dir, config.run, "gan").last
+    folder = run_folder(config)
+    pretrained = PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best
+    trained = PhaseFolder(config.runs_dir, run_name(config), "gan").best
     size_px = config.data.val_size_px or read(trained)[0].size_px
-    squares = build.make_squares(config, size_px, config.data.val_batch_size)
-    device = pick_device(config.trainer.accelerator)
-    numbers = autocast(pick_precision(config.trainer.precision, device), device)
+    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), build.make_photos(config)
+
+    def squares(names: list[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
+        dataset = ProtocolDataset(photos, names, protocol)
+        return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
+
     after_1, after_4 = (
-        evaluation.as_seen(place(load_network(path, "generator"), device), numbers, device)
+        evaluation.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for path in (pretrained, trained)
     )
-    train, val = squares.photos.train, squares.photos.val
-    colourers = {
-        "grey": evaluation.grey_only,
-        "luma look-up": evaluation.fit_luma_lookup(squares.squares(train[:: -(-len(train) // LOOKUP_PHOTOS)])),
-        "after step 1 (pretrained)": after_1,
-        "after step 4 (GAN)": after_4,
+    rows = {
+        evaluation.GREY: evaluation.grey_only,
+        evaluation.LOOKUP: evaluation.fit_luma_lookup(squares(evaluation.lookup_photos(photos))),
+        AFTER_1: after_1,
+        AFTER_4: after_4,
+        evaluation.TRUTH: evaluation.the_truth,
     }
-    scores = evaluation.score(colourers, squares.squares(val))
-    photos = squares.fixed_val(config.grid_photos)
+    table = scores.tabulate(evaluation.measure(rows, squares(photos.val), device), config.seed)
+    shown = evaluation.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
-        ("grey", photos.grey),
-        ("after step 1", after_1(photos.grey)),
-        ("after step 4", after_4(photos.grey)),
-        ("truth", photos.rgb),
+        ("grey", shown.grey),
+        ("after step 1", after_1(shown)),
+        ("after step 4", after_4(shown)),
+        ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    count = scores["grey"].photos
-    text = f"{evaluation.table(scores)}\n{count} validation photos at {size_px} px, each with its own luma.\n"
+    cells = scores.markdown(table, ("psnr", "ciede2000", "delta_cf_per_image"), truth=False)
+    text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
+    if lacks := short_of_the_paper(config, size_px):
+        print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
+    return table.rows[AFTER_4]["ciede2000"].mean
+
+
+THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"
+
+
+def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
+    """What this run did with less than the published method, each in a few words."""
+    model, data = config.model, config.data
+    given = {
+        "drawn scenes for photographs": data.kind == "scenes",
+        "an encoder that starts from random weights": model.encoder_weights == "none",
+        "a critic that starts from random weights": model.critic_weights == "none",
+        "a random VGG behind the perceptual loss": model.vgg_weights == "none",
+        f"{model.encoder} for ResNet-34 in the generator": model.encoder != "resnet34",
+        f"{model.critic} for ResNet-34 in the critic": model.critic != "resnet34",
+        f"pictures of {size_px} px for 220": size_px < 220,
+    }
+    return [lack for lack, applies in given.items() if applies]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: where each phase keeps what, made and locked by us.
 
 runs/NAME/{pretrain_gen,pretrain_critic,gan}/checkpoints/{last,best}.ckpt, runs/NAME/generated/, runs/NAME/gallery.png.
+A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N.
 """
 
 import os
@@ -11,7 +12,30 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from colorize.config import BadOption, CommonConfig
 from colorize.errors import UserError
+
+
+def run_name(config: CommonConfig) -> str:
+    """The run that `config` writes to, as `run=…` would name it: `run` itself, or the job of a sweep in it.
+
+    Raises:
+        BadOption: half a job is given, or the label is no name of a folder.
+    """
+    label, job = config.sweep, config.job
+    if label is None and job is None:
+        return config.run
+    if label is None or job is None:
+        given, lacking = (f"sweep={label}", "job=N") if job is None else (f"job={job}", "sweep=LABEL")
+        raise BadOption(f"{given}: give {lacking} too, to go on with one job, or -m, which numbers the jobs itself")
+    if label in ("", ".", "..") or Path(label).name != label:
+        raise BadOption(f"sweep={label} is no name of a folder: a label has no /")
+    return f"{config.run}/sweeps/{label}/{job}"
+
+
+def run_folder(config: CommonConfig) -> Path:
+    """Where `config` writes; what it reads of earlier steps is stated in conf/."""
+    return Path(config.runs_dir) / run_name(config)
 
 
 class PhaseFolder:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from colorize import cli
 from colorize.config import BadOption, TrainConfig
 from colorize.errors import UserError
-from colorize.runs import PhaseFolder, locked, write_config
+from colorize.jobs import Figure
+from colorize.phases import MONITORED, monitored
+from colorize.runs import PhaseFolder, locked, run_name, write_config
 
 if TYPE_CHECKING:
     import lightning as L
@@ -22,20 +24,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("colorize")
 
 
-def run(config: TrainConfig) -> float | None:
-    """Fit `config.phase`; returns the validation figure that `best.ckpt` has (lower is better)."""
-    from colorize.module import MONITORED
+def run(config: TrainConfig) -> Figure | None:
+    """Fit `config.phase`, or find it complete; returns the validation figure that `best.ckpt` has (lower is better).
 
-    folder = PhaseFolder(config.runs_dir, config.run, config.phase)
+    With `data.report` it only says what the photos are.
+    """
+    if config.data.report:
+        from colorize import report
+
+        report.run(config)
+        return None
+    from colorize.callbacks.checkpoint import best_score
+
+    folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
     with locked(folder.path):
         resume_from = where_to_resume(config, folder)
         if resume_from is not None and is_complete(config, resume_from):
-            log.info(f"phase {config.phase} of run {config.run} is complete: {folder.best}")
-            return None
+            log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
+            return Figure(best_score(resume_from), MONITORED[config.phase])
         trainer = fit(config, folder, resume_from)
         figure = best_figure(trainer)
-        log.info(f"phase {config.phase} is complete: best {MONITORED[config.phase]} {figure:.4g}; {folder.best}")
-        return figure
+        log.info(f"phase {config.phase} is complete: best {monitored(config)} {figure:.4g}; {folder.best}")
+        return Figure(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
 
 
 def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> Path | None:
@@ -53,7 +63,8 @@ def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> Path | None:
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
     if config.resume == "false" and not is_complete(config, folder.last):
-        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with run=NAME")
+        other = "run=NAME" if config.sweep is None else "sweep=LABEL"
+        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with {other}")
     return folder.last
 
 
@@ -78,7 +89,7 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     if trainer.is_global_zero:
         write_config(folder.config, config)
     log.info(
-        f"phase {config.phase}, run {config.run}: {len(datamodule.photos.train)} training and "
+        f"phase {config.phase}, run {run_name(config)}: {len(datamodule.photos.train)} training and "
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"
         + (f", going on from {resume_from}" if resume_from else "")
     )
@@ -87,9 +98,9 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
 
 
 def best_figure(trainer: L.Trainer) -> float:
-    """The validation figure of best.ckpt."""
-    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
-    return next((float(score) for score in scores if score is not None), math.nan)
+    """The figure of best.ckpt."""
+    figures = [getattr(callback, "best", None) for callback in trainer.checkpoint_callbacks]
+    return next((float(figure) for figure in figures if figure is not None), math.nan)
 
 
 def main() -> None:
