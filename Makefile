@@ -9,11 +9,11 @@ STAMP := $(VENV)/.colorize-setup
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install test test-all lint format clean
+.PHONY: help setup install demo test test-all lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: VENV=$(VENV), PYTHON=$(PYTHON), ARGS for pytest (make test ARGS="-k cli -x")'
+	@echo 'Variables: VENV=$(VENV), PYTHON=$(PYTHON), ARGS (make test ARGS="-k cli -x", make demo ARGS="seed=1 run=again")'
 
 setup: ## make the environment, or bring it up to date where pyproject.toml or requirements.lock changed
 	@cat pyproject.toml requirements.lock | cmp -s - "$(STAMP)" || $(MAKE) --no-print-directory install
@@ -35,6 +35,9 @@ install:
 		"$(PY)" -m pip install --disable-pip-version-check -c requirements.lock -e ".[dev]"; \
 	fi
 	@cat pyproject.toml requirements.lock > "$(STAMP)"
+
+demo: setup ## train all four steps on drawn scenes, in minutes on two CPU cores; ends with a gallery
+	"$(PY)" -m colorize.pipeline recipe=demo run=demo $(ARGS)
 
 test: setup ## run the tests but the slow ones
 	"$(PY)" -m pytest $(ARGS)
