@@ -1,32 +1,41 @@
 """From a configuration to the objects of a fit: data, networks, losses, Trainer. The one place where they are made."""
 
 import logging
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from colorize.callbacks.checkpoint import PhaseCheckpoint
+from colorize import cli
+from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
+from colorize.callbacks.ema import GeneratorAverage
 from colorize.callbacks.image_grid import ImageGrid
 from colorize.callbacks.monitor import Monitor
+from colorize.callbacks.regions import RegionAccuracy
 from colorize.callbacks.resolution import ResolutionSchedule, ResolutionScheduler
+from colorize.callbacks.scoring import Scoring
+from colorize.callbacks.tensorboard import CurveLogger, Settings
 from colorize.checkpoints import check_architecture, load_network, read
 from colorize.config import BadOption, CommonConfig, DataConfig, TrainConfig
+from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
 from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes
+from colorize.data.survey import leave_out_dull
 from colorize.devices import pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.losses import ContentLoss, VGGFeatures
-from colorize.module import MONITORED, TRAINED, ColorizationModule
+from colorize.module import ColorizationModule
 from colorize.networks.critic import Critic
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
+from colorize.phases import TRAINED, averages, scores
 from colorize.runs import PhaseFolder
 from colorize.switching import Network
 
@@ -37,6 +46,7 @@ NOISE = (
     ".*smaller than the logging interval.*",  # the last batch of an epoch is always logged
     "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
+    ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
 )
 """Third-party warnings that a user can do nothing about."""
 
@@ -67,8 +77,17 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         return ColorizationModule(config, *networks)
 
 
-def make_photos(data: DataConfig, seed: int) -> Photos:
-    """The photos of `data.root` and their split."""
+def make_photos(config: CommonConfig) -> Photos:
+    """The photos of `data.root` and their split, without those too dull to train on."""
+    data = config.data
+    photos = list_photos(data, config.seed)
+    if data.min_colourfulness is None:
+        return photos
+    return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
+
+
+def list_photos(data: DataConfig, seed: int) -> Photos:
+    """All photos of `data.root` and their split."""
     if data.kind == "scenes":
         return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
     if data.kind == "imagenet":
@@ -85,9 +104,24 @@ def make_photos(data: DataConfig, seed: int) -> Photos:
     return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val)
 
 
+@options()
+def make_augmentation(data: DataConfig) -> Augmentation:
+    """What happens to training photos."""
+    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
+        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
+    return Augmentation(
+        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
+        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
+        flip=data.flip,
+        rotation_deg=data.rotation_deg,
+        noise=data.noise,
+        **asdict(data.jitter),
+    )
+
+
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
     """The photos of this phase; real and saved ones for the critic's pretraining."""
-    photos, generated, generated_size_px = make_photos(config.data, config.seed), None, None
+    photos, generated, generated_size_px = make_photos(config), None, None
     if config.phase == "pretrain_critic":
         if config.generated is None:
             raise BadOption("phase pretrain_critic needs saved images: give generated=DIR")
@@ -95,16 +129,12 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         photos, manifest = with_saved_images(photos, generated)
         generated_size_px = manifest.size_px
     data = config.data
-    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
-        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
     return ColorizationDataModule(
         photos,
         seed=config.seed,
         val_size_px=data.val_size_px or config.resolution.size_px[-1],
         val_batch_size=data.val_batch_size,
-        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
-        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
-        flip=data.flip,
+        augmentation=make_augmentation(data),
         num_workers=data.num_workers,
         max_unreadable=data.max_unreadable,
         generated=generated,
@@ -113,9 +143,15 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
 
 
 def make_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
-    """The photos as centre squares, outside training."""
+    """The photos as centre squares, outside training.
+
+    Raises:
+        BadOption: a report is asked for.
+    """
+    if config.data.report:
+        raise BadOption("data.report=true is for colorize.train and colorize.pipeline")
     return ColorizationDataModule(
-        make_photos(config.data, config.seed),
+        make_photos(config),
         seed=config.seed,
         val_size_px=size_px,
         val_batch_size=batch_size,
@@ -143,6 +179,10 @@ def make_networks(
                 self_attention=model.self_attention,
                 last_cross=model.last_cross,
                 output_range=(model.output_range[0], model.output_range[1]),
+                block_width=model.block_width,
+                block_convs=model.block_convs,
+                last_blur=model.last_blur,
+                relu_before_sum=model.relu_before_sum,
             )
         if resume_from is None and not init_from(config, "generator", generator):
             load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
@@ -163,9 +203,10 @@ def make_networks(
             load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
     if resume_from is not None and resume_from.is_file():
         card, _ = read(resume_from)
-        for name, resumed in (("generator", generator), ("critic", critic)):
-            if resumed is not None:
-                check_architecture(resume_from, name, getattr(card, name), resumed.architecture)
+        if generator is not None:
+            check_architecture(resume_from, "generator", card.generator, generator.architecture)
+        if critic is not None:
+            check_architecture(resume_from, "critic", card.critic, critic.architecture)
     for network in (generator, critic, content_loss):
         if network is not None:
             place(network, torch.device("cpu"))
@@ -185,8 +226,40 @@ def init_from(config: TrainConfig, name: Network, network: UNet | Critic) -> boo
         )
     if path is None:
         return False
-    network.load_state_dict(load_network(path, name, expected=network.architecture).state_dict())
+    source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
+    network.load_state_dict(source.state_dict())
     return True
+
+
+def typed_command(config: TrainConfig) -> str | None:
+    """What starts this fit from a shell, a word a line; None where it was started from Python."""
+    words = cli.given_overrides()
+    if not words:
+        return None
+    # A job of a sweep was not typed by itself: with the label and its number, it can be.
+    job = {"sweep": config.sweep, "job": config.job}
+    words += [f"{key}={value}" for key, value in job.items() if value is not None and not cli.is_given(key)]
+    return " \\\n    ".join(["python -m colorize.train", *map(shlex.quote, words)])
+
+
+def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
+    """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
+    save = config.save
+    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
+    if averages(config):
+        callbacks.append(GeneratorAverage(config.ema.half_life_images or 1, config.ema.ramp_up))
+    if "generator" in TRAINED[config.phase]:
+        callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
+    if scores(config):
+        callbacks.append(Scoring(save.every_n_images, save.score_photos))
+    callbacks += [
+        Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps),
+        Settings(config, folder.path, typed_command(config)),
+        Checkpoints(folder.checkpoints, save.every_n_images, save.keep),
+    ]
+    if config.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar(leave=True))
+    return callbacks
 
 
 def make_trainer(
@@ -196,18 +269,11 @@ def make_trainer(
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
+    resumed = read(resume_from)[0] if resume_from else None
+    if resumed is not None and resumed.averaged and not averages(config):
+        log.warning(f"{resume_from} has averaged weights; with ema.half_life_images=null they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
-    purge_step = read(resume_from)[0].images_seen + 1 if resume_from else 0
-    callbacks: list[L.Callback] = [
-        ResolutionScheduler(schedule),
-        Monitor(schedule, folder.metrics, settings.log_every_n_steps),
-        PhaseCheckpoint(folder.checkpoints, "best", MONITORED[config.phase]),
-        PhaseCheckpoint(folder.checkpoints, "last"),
-    ]
-    if config.phase != "pretrain_critic":
-        callbacks.append(ImageGrid(config.grid_photos))
-    if settings.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=True))
+    purge_step = resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -228,6 +294,7 @@ def make_trainer(
         log_every_n_steps=settings.log_every_n_steps,
         enable_progress_bar=settings.enable_progress_bar,
         enable_model_summary=False,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(folder.path, name="", version="", purge_step=purge_step),
+        callbacks=make_callbacks(config, folder, schedule),
+        plugins=[WholeFiles()],
+        logger=CurveLogger(folder.path, purge_step),
     )

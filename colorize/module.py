@@ -18,18 +18,8 @@ from colorize.losses import ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.unet import UNet
 from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.phases import TRAINED, VAL, VAL_EMA
 from colorize.switching import AdaptiveTurns, FixedTurns, Network, Turns
-
-TRAINED: dict[str, tuple[Network, ...]] = {
-    "pretrain_gen": ("generator",),
-    "pretrain_critic": ("critic",),
-    "gan": ("generator", "critic"),
-}
-"""The networks that each phase trains."""
-
-MONITORED = {"pretrain_gen": "val/content", "pretrain_critic": "val/critic_loss", "gan": "val/ciede2000"}
-"""The validation figure that makes `best.ckpt`, lower being better."""
-
 
 NAMED_AT_MOST = 32
 """Files of a batch that a message names."""
@@ -101,9 +91,10 @@ class ColorizationModule(L.LightningModule):
         self.automatic_optimization = False
         self.config, self.trained = config, TRAINED[config.phase]
         self.generator, self.critic = generator, critic
-        self._unsaved = {"content_loss": content_loss}
+        self._unsaved: dict[str, Any] = {"content_loss": content_loss, "average": None}
         self.turns = make_turns(config)
-        self.images_seen = 0
+        self.images_seen, self.step_images = 0, 0
+        self.curve: list[dict[str, float]] = []
         self.plans = {
             name: make_plan(
                 getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution.batch_scale
@@ -115,6 +106,7 @@ class ColorizationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         self.set_rates(batch_idx)
+        self.step_images = self.over_all_devices(len(batch.rgb))
         network = self.turns.next()
         if network == "critic":
             terms = self.critic_step(batch)
@@ -123,8 +115,18 @@ class ColorizationModule(L.LightningModule):
             terms = self.generator_step(batch)
             deciding = terms["generator/total"]
         self.turns.stepped(network, float(deciding))
-        self.images_seen += len(batch.rgb) * self.trainer.world_size
+        self.images_seen += self.step_images
         return terms
+
+    def over_all_devices(self, count: int) -> int:
+        """The sum of all devices' counts: their shares of a batch may differ by one."""
+        if self.trainer.world_size == 1:
+            return count
+        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
+
+    def passed(self, images: int) -> bool:
+        """Whether the last step took the images seen to, or over, a multiple of `images`."""
+        return self.images_seen // images > (self.images_seen - self.step_images) // images
 
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the generator on the content loss and, in phase gan, on what the critic says.
@@ -266,35 +268,49 @@ class ColorizationModule(L.LightningModule):
 
     # --- validation ---------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Log the figures of a batch; returns its pictures as a user sees them, (B, 3, S, S), under `VAL`, `VAL_EMA`.
+
+        That is with the photo's own luma and the network's chroma.
+        """
         if not len(batch.rgb):
-            return
-        terms: dict[str, Tensor] = {}
+            return {}
+        seen: dict[str, Tensor] = {}
         fake = batch.fake
         if self.generator is not None:
             fake = self.colour(batch.grey)
-            content = self.content_loss(fake, batch.rgb)
-            seen = merge_luma(fake, batch.grey)  # as a user sees it: the photo's luma, the network's chroma
-            terms |= content | {"content": torch.stack(list(content.values())).sum()}
-            terms |= {
-                "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
-                "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
-            }
+            seen[VAL] = self.validate_colours(VAL, fake, batch)
+            if self.average is not None:
+                seen[VAL_EMA] = self.validate_colours(VAL_EMA, self.average(batch.grey), batch)
         if self.critic is not None and fake is not None:
             real_logits, fake_logits = self.critic(torch.cat([batch.rgb, fake])).chunk(2)
             accuracy_real, accuracy_fake = losses.critic_accuracy(real_logits, fake_logits)
-            terms |= {
+            terms = {
                 "critic_loss": losses.critic_loss(real_logits, fake_logits),
                 "accuracy_real": accuracy_real,
                 "accuracy_fake": accuracy_fake,
                 "accuracy": (accuracy_real + accuracy_fake) / 2,
             }
-        self.log_dict(
-            {f"val/{name}": value for name, value in terms.items()},
-            batch_size=len(batch.rgb),
-            sync_dist=True,
-            logger=False,  # the Monitor callback writes them, against images seen
-        )
+            self.log_validation(VAL, terms, len(batch.rgb))
+        return seen
+
+    def validate_colours(self, group: str, coloured: Tensor, batch: Batch) -> Tensor:
+        """Log how far a generator's output is from the photos; returns it with the photos' luma, (B, 3, S, S)."""
+        content = self.content_loss(coloured, batch.rgb)
+        seen = merge_luma(coloured, batch.grey)
+        terms = content | {
+            "content": torch.stack(list(content.values())).sum(),
+            "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
+            "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
+            "delta_cf": (metrics.colourfulness(seen) - metrics.colourfulness(batch.rgb)).abs().mean(),
+        }
+        self.log_validation(group, terms, len(batch.rgb))
+        return seen
+
+    def log_validation(self, group: str, terms: Mapping[str, Tensor], photos: int) -> None:
+        """Means over the photos of the validation, as GROUP/NAME; the Monitor writes them, against images seen."""
+        named = {f"{group}/{name}": value for name, value in terms.items()}
+        self.log_dict(named, batch_size=photos, sync_dist=True, logger=False)
 
     # --- parts and state ----------------------------------------------------------------------------------------------
 
@@ -313,9 +329,19 @@ class ColorizationModule(L.LightningModule):
         return found
 
     @property
+    def average(self) -> UNet | None:
+        """The generator with averaged weights, in eval mode; None where there is none."""
+        average: UNet | None = self._unsaved["average"]
+        return average
+
+    def lend_average(self, average: UNet) -> None:
+        """Give it an average to validate and to score, which remains the giver's to train and to save."""
+        self._unsaved["average"] = average
+
+    @property
     def content_loss(self) -> ContentLoss:
         """Pixel and perceptual loss; moved to the networks' device on first use."""
-        content_loss = self._unsaved["content_loss"]
+        content_loss: ContentLoss | None = self._unsaved["content_loss"]
         if content_loss is None:
             raise ValueError(f"phase {self.config.phase} was given no content loss")
         return content_loss.to(self.device)
@@ -337,14 +363,17 @@ class ColorizationModule(L.LightningModule):
             generator=self.generator.architecture if self.generator is not None else None,
             critic=self.critic.architecture if self.critic is not None else None,
             turns=self.turns.state(),
+            averaged=self.average is not None,
+            curve=self.curve,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoints.write_card(checkpoint, self.card(epochs_done=checkpoint["epoch"] + 1))
+        # The epoch counts where its last batch is done: a checkpoint may be saved inside it.
+        checkpoints.write_card(checkpoint, self.card(epochs_done=checkpoint["epoch"] + self.trainer.is_last_batch))
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         card = checkpoints.Card(**checkpoint["colorize"])
-        self.images_seen = card.images_seen
+        self.images_seen, self.curve = card.images_seen, card.curve
         self.turns.restore(card.turns)
 
 

@@ -1,21 +1,29 @@
 """The training step of each phase, and whole small fits."""
 
 import csv
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 from torch.utils.data import DataLoader
 
-from colorize import build, checkpoints, train
+from colorize import build, checkpoints, cli, train
+from colorize.callbacks.image_grid import abreast
+from colorize.callbacks.tensorboard import NO_HYPER_PARAMETERS, hyper_parameters
 from colorize.color import rgb_to_grey
+from colorize.config import ModelConfig, TrainConfig, leaves
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.module import ColorizationModule, NonFiniteLoss, gradient_at
+from colorize.phases import TRAINED
 from colorize.runs import PhaseFolder
+from colorize.stopping import score_curve
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
@@ -43,7 +51,12 @@ class OneBatch(L.LightningDataModule):
 
 
 def fit_batch(
-    configure: Configure, tmp_path: Path, batch: Batch, steps: int, *overrides: str
+    configure: Configure,
+    tmp_path: Path,
+    batch: Batch,
+    steps: int,
+    *overrides: str,
+    callbacks: Sequence[L.Callback] = (),
 ) -> tuple[ColorizationModule, list[dict[str, float]]]:
     """Fit a fresh module to `batch` alone; returns it with the terms of every step."""
     config = configure("train", *overrides)
@@ -64,7 +77,7 @@ def fit_batch(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Record()],
+        callbacks=[*callbacks, Record()],
         default_root_dir=tmp_path,
     )
     trainer.fit(module, OneBatch(batch, steps))
@@ -204,12 +217,40 @@ def final_state(config: Any) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+class Events:
+    """What the event files of a phase hold."""
+
+    def __init__(self, config: Any) -> None:
+        folder = PhaseFolder(config.runs_dir, config.run, config.phase).path
+        (settings,) = folder.glob("events.out.tfevents.*.settings")
+        read = EventAccumulator(str(settings)).Reload()
+        hparams = read.PluginTagToContent("hparams")
+        start = metadata.parse_session_start_info_plugin_data(hparams[metadata.SESSION_START_INFO_TAG])
+        self.hparams = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
+        end = hparams.get(metadata.SESSION_END_INFO_TAG)
+        self.ended = end is not None and metadata.parse_session_end_info_plugin_data(end).status == 1  # STATUS_SUCCESS
+        self.config = [event.tensor_proto.string_val[0].decode() for event in read.Tensors("config")]
+        self.curves: dict[str, dict[int, float]] = {}
+        self.pictures: dict[int, Any] = {}
+        for path in set(folder.glob("*tfevents*")) - {settings}:
+            read = EventAccumulator(str(path), {"images": 0}).Reload()
+            for tag in read.Tags()["scalars"]:
+                self.curves.setdefault(tag, {}).update({event.step: event.value for event in read.Scalars(tag)})
+            for tag in read.Tags()["images"]:
+                self.pictures |= {event.step: event for event in read.Images(tag)}
+
+    def last(self, tag: str) -> float:
+        """The figure that TensorBoard's HPARAMS tab shows."""
+        return self.curves[tag][max(self.curves[tag])]
+
+
 class Stop(Exception):
     """Ends a fit at a chosen moment, as a crash would."""
 
 
 def test_resumed_equals_uninterrupted(configure: Configure) -> None:
-    overrides = ["phase=pretrain_gen", *TWO_SIZES, "loss.feature_weights=[0,0,0]"]
+    overrides = ["phase=pretrain_gen", *TWO_SIZES, "loss.feature_weights=[0,0,0]", "model=tiny"]
+    overrides += ["ema.half_life_images=20", "save.every_n_images=8", "save.keep=1"]
     whole, halved = (configure("train", *overrides, f"run={name}") for name in ("whole", "halved"))
     train.run(whole)
 
@@ -225,6 +266,10 @@ def test_resumed_equals_uninterrupted(configure: Configure) -> None:
         with pytest.raises(Stop):
             train.run(halved)
     assert steps_done(halved) == [(0, 32)]
+    first = Events(halved)
+    assert not first.ended
+    assert first.hparams["optim.generator.lr"] == halved.optim.generator.lr
+    assert first.hparams["resolution.size_px"] == "[32,48]"
     seen_epochs: list[int] = []
 
     def record(self: ColorizationModule) -> None:
@@ -232,6 +277,7 @@ def test_resumed_equals_uninterrupted(configure: Configure) -> None:
         seen_epochs.append(self.trainer.current_epoch)
 
     halved.resume = "auto"
+    halved.trainer.limit_val_batches = 99  # more than there are: other settings, same fit
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ColorizationModule, "on_train_epoch_start", record)
         train.run(halved)
@@ -244,9 +290,47 @@ def test_resumed_equals_uninterrupted(configure: Configure) -> None:
     for index, values in moments[0].items():
         assert all(torch.equal(value, moments[1][index][name]) for name, value in values.items())
 
+    # The average of the generator's weights is one of its own, and is resumed to the bit as well.
+    averages = [state["callbacks"][checkpoints.AVERAGE] for state in (one, other)]
+    assert averages[0]["images"] == averages[1]["images"] == 32
+    for name, value in averages[0]["generator"].items():
+        assert torch.equal(value, averages[1]["generator"][name])
+    raw = one["state_dict"]
+    assert not torch.equal(averages[0]["generator"]["encoder.conv1.weight"], raw["generator.encoder.conv1.weight"])
+
+    # Scored at the start, where checkpoints are kept and at the end of an epoch, whose last batch (16, 32) keeps none.
+    curves = [score_curve(PhaseFolder(c.runs_dir, c.run, c.phase).path) for c in (whole, halved)]
+    assert curves[0] == curves[1] and [images for images, _ in curves[0]] == [0, 8, 16, 24, 32]
+    kept = PhaseFolder(halved.runs_dir, halved.run, halved.phase).checkpoints
+    assert sorted(path.name for path in kept.iterdir()) == ["best.ckpt", "images-24.ckpt", "last.ckpt"]
+    card, _ = checkpoints.read(kept / "images-24.ckpt")
+    assert (card.images_seen, card.epochs_done, card.averaged) == (24, 1, True)
+    assert card.score == {"images_seen": 24, **curves[0][3][1]}
+    assert checkpoints.load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
+
+    # TensorBoard: one row of settings, those of the last start, and no point or picture doubled or lost.
+    events, folder = Events(halved), PhaseFolder(halved.runs_dir, halved.run, halved.phase).path
+    assert events.ended
+    assert (first.hparams["trainer.limit_val_batches"], events.hparams["trainer.limit_val_batches"]) == ("null", 99)
+    assert ["limit_val_batches: 99" in text for text in events.config] == [True]
+    assert events.curves["data/size_px"] == Events(whole).curves["data/size_px"]
+    assert events.curves["score/distance"] == Events(whole).curves["score/distance"]
+    assert [*events.curves["score/distance"]] == [0, 8, 16, 24, 32]
+    assert events.last("val/content") != events.last("val_ema/content") >= events.last("best/content")
+    assert set(events.curves["data/size_px"].values()) == {32, 48}
+    assert set(events.pictures) == {0, *events.curves["val/psnr"]} == set(Events(whole).pictures)
+    assert {picture.width for picture in events.pictures.values()} == {6 * (128 + 4) + 4}
+    assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+    ]
+
 
 def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configure: Configure) -> None:
-    config = configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]")
+    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", "model=tiny", "data=scenes", "data.scenes=24"]
+    config = configure("train", *words)
     train.run(config)
     content = final_state(config)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"generator"}
@@ -254,6 +338,10 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
     network = checkpoints.load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
+    with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
+        (row,) = csv.DictReader(file)
+    assert 0 <= float(row["val/region/mean"]) <= 1, "scenes come with regions"
+    assert Events(config).last("val/region/mean") == pytest.approx(float(row["val/region/mean"]))
 
 
 def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_path: Path) -> None:
@@ -272,5 +360,49 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
         (tmp_path / "runs" / "before").rename(tmp_path / "runs" / "after")
         config = configure("train", *words, "run=after", "resume=auto")
         assert train.run(config) == 1.0, "the best, not the last"
-    card, _ = checkpoints.read(PhaseFolder(config.runs_dir, config.run, config.phase).best)
+    folder = PhaseFolder(config.runs_dir, config.run, config.phase)
+    card, _ = checkpoints.read(folder.best)
     assert card.epochs_done == 1
+    events = Events(config)
+    with folder.metrics.open() as file:
+        first, last = csv.DictReader(file)
+    assert (events.last("best/content"), events.last("val/content")) == (1.0, 2.0)
+    for name in ("ciede2000", "psnr"):
+        assert events.last(f"best/{name}") == pytest.approx(float(first[f"val/{name}"]))
+        assert events.last(f"val/{name}") == pytest.approx(float(last[f"val/{name}"]))
+
+
+def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
+    model = ModelConfig(name="paper", critic_weights="a/b.pth")
+    found = {phase: hyper_parameters(TrainConfig(recipe="paper", phase=phase, model=model)) for phase in TRAINED}
+    assert set(NO_HYPER_PARAMETERS) <= {key.name for key in leaves(TrainConfig)}
+    for name, phases in {
+        "seed": {"pretrain_gen", "pretrain_critic", "gan"},
+        "optim.generator.lr": {"pretrain_gen", "gan"},
+        "optim.critic.lr": {"pretrain_critic", "gan"},
+        "loss.pixel": {"pretrain_gen", "gan"},
+        "switch.mode": {"gan"},
+        "loss.adversarial": {"gan"},
+        "model.critic_weights": {"pretrain_critic", "gan"},
+        "data.root": set(),
+        "run": set(),
+        "init_from.generator": set(),
+    }.items():
+        assert {phase for phase in found if name in found[phase]} == phases, name
+    assert found["gan"]["model.critic_weights"] == "b.pth"
+    assert found["gan"]["data.flip"] is True
+
+
+def test_the_command_of_a_job_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(recipe="paper", phase="gan", sweep="seeds", job=3)
+    assert build.typed_command(config) is None
+    monkeypatch.setattr(cli, "_given", ["data.root=my photos", "seed=1", "sweep=seeds"])
+    words = shlex.split((build.typed_command(config) or "").replace("\\\n", " "))
+    assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
+
+
+def test_photos_stand_two_abreast_whatever_their_number() -> None:
+    pictures = torch.arange(3.0).view(3, 1, 1, 1) / 4
+    left, right = abreast([("grey", pictures)])
+    assert (left[1].flatten().tolist(), right[1].flatten().tolist()) == ([0.0, 0.25], [0.5, 1.0])
+    assert len(abreast([("grey", pictures[:1])])) == 1

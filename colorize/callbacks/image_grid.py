@@ -6,8 +6,16 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn.functional import pad
 
 from colorize.gallery import sheet
+
+LEAST_TILE_PX = 128
+"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
+
+ABREAST = 2
+"""Photos in a row: TensorBoard's cards are wider than high."""
 
 
 class ImageGrid(L.Callback):
@@ -35,7 +43,20 @@ class ImageGrid(L.Callback):
         with trainer.precision_plugin.forward_context():
             coloured = torch.cat([pl_module.colour(grey) for grey in self.batch.grey.to(pl_module.device).split(8)])
         pl_module.generator.train(was_training)
-        picture = sheet([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
+        columns = abreast([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
+        picture = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("photos", np.asarray(picture), pl_module.images_seen, dataformats="HWC")
+
+
+def abreast(columns: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """`columns` of N pictures each as `ABREAST` times as many of the first, second, … pictures; gaps are white."""
+    photos = len(columns[0][1])
+    rows = -(-photos // ABREAST)
+    cut: list[tuple[str, Tensor]] = []
+    for first in range(0, photos, rows):
+        for caption, pictures in columns:
+            part = pictures[first : first + rows]
+            cut.append((caption, pad(part, (0, 0) * 3 + (0, rows - len(part)), value=1.0)))
+    return cut

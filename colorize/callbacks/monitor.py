@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -14,8 +15,13 @@ from torch import Tensor
 
 from colorize import runs
 from colorize.callbacks.resolution import ResolutionSchedule
+from colorize.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
+
+BEST = ("distance", "ciede2000", "delta_cf", "psnr", "content", "critic_loss", "accuracy")
+"""Figures that tell the best checkpoints of several fits apart: those that TensorBoard's HPARAMS tab opens with,
+being the first in the alphabet."""
 
 
 class Mean:
@@ -40,6 +46,9 @@ class Mean:
 class Monitor(L.Callback):
     """Writes every loss term, the rate of each group, sizes, speed and validation figures.
 
+    `val/…` are the figures of each epoch (`val_ema/…` those of averaged weights), `score/…` those on the fixed photos,
+    `best/…` those of best.ckpt so far: of the same kind as the figure that makes it, see `colorize.phases.monitored`.
+
     The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
     changes) means the same thing throughout a fit. Figures in TensorBoard are means since the last point, on rank 0.
     metrics.csv has one row an epoch; a resumed fit keeps the rows of the epochs that its checkpoint knows.
@@ -59,8 +68,6 @@ class Monitor(L.Callback):
         self.rows = list(state_dict["rows"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stage = self.schedule.at(trainer.current_epoch)
-        self.write(trainer, pl_module, {"data/size_px": stage.size_px, "data/batch_size": stage.batch_size})
         self.waited_since, self.images_since = time.perf_counter(), 0
         self.seconds, self.images = 0.0, 0
 
@@ -69,7 +76,10 @@ class Monitor(L.Callback):
         self.epoch.add(outputs)
         self.images_since += len(batch.rgb) * trainer.world_size
         if (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
+            stage = self.schedule.at(trainer.current_epoch)
             scalars = self.recent.take() | pl_module.rates() | {"speed/images_per_s": self.lap()}
+            scalars |= {f"data/{name}": value for name, value in stage._asdict().items()}
+            scalars["data/epoch"] = trainer.current_epoch
             self.write(trainer, pl_module, scalars)
             total = {name.split("/")[0]: v for name, v in scalars.items() if name in ("generator/total", "critic/loss")}
             pl_module.log_dict(total, prog_bar=True, logger=False)
@@ -100,10 +110,12 @@ class Monitor(L.Callback):
                 "batch_size": stage.batch_size,
                 **terms,
                 **validation_figures(trainer),
+                **(scored(pl_module.curve[-1]) if pl_module.curve else {}),
                 **pl_module.rates(),
                 "images_per_s": self.images / max(self.seconds, 1e-9),
             }
         )
+        self.write(trainer, pl_module, self.best_figures(monitored(pl_module.config), pl_module.curve))
         if trainer.is_global_zero:
             self.say(trainer)
             columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -113,10 +125,27 @@ class Monitor(L.Callback):
             writer.writerows(self.rows)
             runs.write_text(self.table, text.getvalue())
 
+    def best_figures(self, figure: str, curve: list[dict[str, float]]) -> dict[str, float]:
+        """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at a point of the curve after a step."""
+        group, _, _ = figure.partition("/")
+        rows = self.rows
+        if group == SCORE:
+            rows = [scored(point) for point in curve if point["images_seen"]]
+        rows = [row for row in rows if math.isfinite(row.get(figure, math.nan))]
+        best = min(rows, key=lambda row: row[figure], default={})
+        return {f"best/{name}": best[f"{group}/{name}"] for name in BEST if f"{group}/{name}" in best}
+
     def say(self, trainer: L.Trainer) -> None:
         """One line an epoch, for logs without a progress bar."""
         row = self.rows[-1]
-        figures = ("val/content", "val/ciede2000", "val/critic_loss", "val/accuracy")
+        figures = (
+            "val/content",
+            "val/ciede2000",
+            "val/critic_loss",
+            "val/accuracy",
+            "val/region/mean",
+            "score/distance",
+        )
         shown = [f"{name} {row[name]:.4g}" for name in figures if name in row]
         log.info(
             f"epoch {row['epoch'] + 1} of {trainer.max_epochs}, {row['size_px']} px: {', '.join(shown)}; "
@@ -125,9 +154,15 @@ class Monitor(L.Callback):
 
     def write(self, trainer: L.Trainer, pl_module: Any, scalars: dict[str, float]) -> None:
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, **scalars}, step=pl_module.images_seen)
+            logger.log_metrics(scalars, step=pl_module.images_seen)
 
 
 def validation_figures(trainer: L.Trainer) -> dict[str, float]:
-    """The latest `val/…` figures, as plain numbers."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    """The latest `val/…` and `val_ema/…` figures, as plain numbers."""
+    groups = (f"{VAL}/", f"{VAL_EMA}/")
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(groups)}
+
+
+def scored(point: dict[str, float]) -> dict[str, float]:
+    """A point of the module's curve, as `score/…`."""
+    return {f"{SCORE}/{name}": value for name, value in point.items() if name != "images_seen"}

@@ -1,0 +1,82 @@
+"""A moving average of the generator's weights (EMA), which colours more steadily than those of any one step."""
+
+import copy
+import logging
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from colorize.checkpoints import AVERAGE
+
+log = logging.getLogger("colorize")
+
+
+class GeneratorAverage(L.Callback):
+    """Averages the generator's parameters, once for each step of its optimizer; buffers are those of the last step.
+
+    The step itself is what moves the average, so neither the critic's steps do nor those that fp16's loss scaling
+    skips. The window is a half-life in images that the generator learned from, as in EDM (Karras et al. 2022,
+    "Elucidating the design space of diffusion-based generative models"): a decay per step would mean more photos where
+    batches are large, and batches grow as pictures shrink. Its ramp-up is EDM's too: it keeps the random start of a
+    network from lingering.
+
+    Checkpoints have the average beside the raw weights. It is validated (`val_ema/…`) and scored by the module.
+
+    Args:
+        half_life_images: after so many images, weights count half.
+        ramp_up: the half-life is at most this share of the images learned from so far; 0 for no such limit.
+    """
+
+    network: nn.Module
+
+    def __init__(self, half_life_images: int, ramp_up: float) -> None:
+        self.half_life_images, self.ramp_up = half_life_images, ramp_up
+        self.images = 0
+        self.restored: dict[str, Any] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name of `state_dict` in a checkpoint."""
+        return AVERAGE
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights, and how many images they have learned from."""
+        return {"generator": self.network.state_dict(), "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from `state_dict` once the fit starts."""
+        self.restored = state_dict
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        generator = pl_module.network("generator")
+        self.network = copy.deepcopy(generator).requires_grad_(False).eval()
+        if self.restored is not None:
+            self.network.load_state_dict(self.restored["generator"])
+            self.images = self.restored["images"]
+            self.restored = None
+        elif pl_module.images_seen:
+            log.warning(f"the average of the generator's weights starts only now, at {pl_module.images_seen} images")
+        pl_module.lend_average(self.network)
+        optimizer = pl_module.optimizer("generator").optimizer
+        self.hook = optimizer.register_step_post_hook(lambda *_: self.update(generator, pl_module.step_images))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if hasattr(self, "hook"):
+            self.hook.remove()
+
+    def decay(self, images: int) -> float:
+        """What is left of the average after a step on the last `images` of `self.images`."""
+        longest = self.ramp_up * self.images if self.ramp_up else self.half_life_images
+        return float(0.5 ** (images / min(self.half_life_images, longest)))
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module, images: int) -> None:
+        """Take in the generator as it is after a step on `images`."""
+        self.images += images
+        average = get_ema_multi_avg_fn(self.decay(images))
+        average(list(self.network.parameters()), list(generator.parameters()), 0)
+        for ours, its in zip(self.network.buffers(), generator.buffers(), strict=True):
+            ours.copy_(its)

@@ -1,0 +1,175 @@
+"""What TensorBoard shows of a fit beside curves and pictures: its hyper-parameters, its configuration, its charts.
+
+Tabs HPARAMS, TEXT and CUSTOM SCALARS. TensorBoard keeps the first hyper-parameters that it meets in a folder, so they
+stand in an event file of their own, which each start of the fit replaces: what is shown is what the last start ran.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import OmegaConf
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch.utils.tensorboard import summary
+
+from colorize.config import TrainConfig, leaves
+from colorize.phases import TRAINED, VAL, VAL_EMA, averages
+from colorize.regions import COUNTED
+from colorize.switching import Network
+
+SUFFIX = ".settings"
+
+NO_HYPER_PARAMETERS = (
+    "run",
+    "sweep",
+    "job",
+    "resume",
+    "grid_photos",
+    "data.val_batch_size",
+    "data.num_workers",
+    "data.max_unreadable",
+    "data.report",
+    "save.every_n_images",
+    "save.keep",
+    "save.score_photos",
+    "trainer.accelerator",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+    "trainer.deterministic",
+    "trainer.enable_progress_bar",
+)
+"""Keys that leave the result as it is. Paths are left out too: two runs differ in them anyway."""
+
+BELONGS_TO: dict[str, tuple[Network, ...]] = {
+    "optim.generator.": ("generator",),
+    "optim.critic.": ("critic",),
+    "model.name": (),
+    "model.critic": ("critic",),
+    "model.": ("generator",),
+    "loss.adversarial": ("generator", "critic"),
+    "loss.": ("generator",),
+    "switch.": ("generator", "critic"),
+    "ema.": ("generator",),
+    "use_ema": ("generator",),
+}
+"""The networks that a phase must train for a key to matter; the first prefix that fits a key counts."""
+
+
+class CurveLogger(TensorBoardLogger):
+    """Lightning's logger of scalars and pictures, in `folder` itself and without a hparams.yaml: that is config.yaml.
+
+    Args:
+        folder: for the event files.
+        purge_step: images seen from which on the points of earlier starts are not shown.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        super().__init__(folder, name="", version="", purge_step=purge_step)
+        self.folder = folder
+
+    @property
+    def log_dir(self) -> str:
+        """`folder` as it stands: Lightning would expand variables in its name."""
+        return str(self.folder)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+class Settings(L.Callback):
+    """Writes the settings of a fit when it starts, and that it has ended when it has.
+
+    The figures beside the hyper-parameters are the last values of the fit's scalars, such as `best/ciede2000`.
+
+    Args:
+        config: of this start.
+        folder: of the phase, in which the scalars are.
+        command: what starts the fit from a shell, where that is known.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
+        self.config, self.folder, self.command = config, folder, command
+        self.writer: EventFileWriter | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        for earlier in self.folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+            earlier.unlink()
+        self.writer = EventFileWriter(str(self.folder), filename_suffix=SUFFIX)
+        step = pl_module.images_seen
+        # An empty trial: the row is named after the run, and equal settings in two runs stay two rows. No Experiment
+        # is written: TensorBoard would take that of one run for all, and could not tell which keys differ.
+        self.write(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
+        self.write(text_pb("config", as_text(self.config, self.command)), step)
+        self.write(summary.custom_scalars(charts(self.config)), step)
+        self.writer.flush()
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.writer is not None:
+            _, _, success = summary.hparams({}, {})
+            self.write(success, pl_module.images_seen)
+            self.writer.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, content: Summary, step: int) -> None:
+        assert self.writer is not None
+        self.writer.add_event(Event(wall_time=time.time(), step=step, summary=content))
+
+
+def hyper_parameters(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """The keys that make this phase come out as it does: what one compares between runs.
+
+    Lists are as one would type them, null is "null", and of a weights file only its name is left.
+    """
+    found: dict[str, bool | int | float | str] = {}
+    for key in leaves(TrainConfig):
+        networks = next((n for prefix, n in BELONGS_TO.items() if key.name.startswith(prefix)), ())
+        is_weights = key.name.endswith("_weights")
+        if key.name in NO_HYPER_PARAMETERS or (key.path and not is_weights):
+            continue
+        if not set(networks) <= set(TRAINED[config.phase]):
+            continue
+        value: Any = config
+        for part in key.name.split("."):
+            value = getattr(value, part)
+        if value is None or isinstance(value, list):
+            value = "null" if value is None else str(value).replace(" ", "")
+        found[key.name] = Path(value).name if key.path else value
+    return found
+
+
+def as_text(config: TrainConfig, command: str | None) -> str:
+    """The whole configuration as Markdown."""
+    text = f"```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(config))}```\n"
+    return f"```\n{command}\n```\n\n{text}" if command else text
+
+
+def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
+    """Curves that are read side by side: one section of charts, each of tags (regular expressions)."""
+    networks = TRAINED[config.phase]
+    found: dict[str, list[str]] = {}
+    if "generator" in networks:
+        found["generator: terms of the loss"] = [f"generator/{t}$" for t in ("pixel", "feature_[0-9]+", "adversarial")]
+        if config.data.kind == "scenes":
+            found["scenes: right hue, by region"] = [f"{VAL}/region/({'|'.join(COUNTED)})$"]
+            found["scenes: taken for something else"] = [f"{VAL}/region/(colourless|.*_as_.*)$"]
+    if averages(config):
+        found["CIEDE2000 of raw and of averaged weights"] = [f"^({VAL}|{VAL_EMA})/ciede2000$"]
+    if "critic" in networks:
+        found["critic: accuracy in training"] = ["critic/accuracy_real", "critic/accuracy_fake"]
+        found["critic: accuracy in validation"] = ["val/accuracy_real", "val/accuracy_fake"]
+    found["learning rate of each layer group"] = ["lr/.*"]
+    return {"side by side": {title: ("Multiline", tags) for title, tags in found.items()}}

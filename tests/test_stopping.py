@@ -1,0 +1,154 @@
+"""Where to stop: the score, its curve, the checkpoints that are kept; and what regions are taken for."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from colorize import checkpoints, stopping
+from colorize.callbacks.checkpoint import Checkpoints, WholeFiles, kept_in
+from colorize.callbacks.regions import CONFUSIONS, figures, markdown
+from colorize.color import merge_luma
+from colorize.data.datasets import SquareDataset, collate, to_floats
+from colorize.data.images import center_box, to_uint8
+from colorize.data.sources import list_scenes
+from colorize.regions import COUNTED, taken_for
+from colorize.stopping import advice, distance, draw_curve, nearest_checkpoint, score_curve
+
+CPU = torch.device("cpu")
+
+
+def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None:
+    scenes = list_scenes(12, 0, 0.5)
+    rgb = torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.train])
+    truth = rgb.float() / 255
+    greys = stopping.figures(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, batch_size=4)
+    of_grey = (float(greys[0] / len(rgb)), float(greys[1] / len(rgb)))
+    found = {}
+    for name, coloured in {
+        "truth": truth,
+        "pale": (truth + truth.mean(dim=1, keepdim=True)) / 2,
+        "strange": truth.roll(1, dims=1),
+    }.items():
+        pictures = iter(coloured.split(4))
+        ciede2000, delta_cf, photos = stopping.figures(lambda _, p=pictures: next(p), rgb, CPU, batch_size=4).tolist()
+        assert photos == len(rgb)
+        found[name] = distance(ciede2000 / photos, delta_cf / photos, of_grey)
+    assert distance(*of_grey, of_grey) == pytest.approx(1)
+    assert found["truth"] == pytest.approx(0, abs=1e-4)
+    assert 0.2 < found["pale"] < 0.8 < found["strange"]
+
+
+def test_an_interrupted_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, files = tmp_path / "checkpoints" / "last.ckpt", WholeFiles()
+    files.save_checkpoint({"epoch": 1}, path)
+    save = torch.save
+
+    def interrupted(content: Any, file: Any) -> None:
+        save(content, file)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    for name in ("last.ckpt", "images-8.ckpt"):
+        with pytest.raises(KeyboardInterrupt):
+            files.save_checkpoint({"epoch": 2}, path.with_name(name))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert torch.load(path) == {"epoch": 1}
+
+
+CARD = {"phase": "gan", "epochs_done": 0, "epochs": 1, "size_px": 32, "generator": None, "critic": None, "turns": 0}
+
+
+class Fit:
+    """A fit without networks: steps of 10 images, of known distance to the truth; each 5th ends an epoch."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.callback = Checkpoints(folder / "checkpoints", **options)
+        config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None))
+        self.module = SimpleNamespace(config=config, images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
+        self.trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=self.save, callback_metrics={})
+
+    @property
+    def images(self) -> int:
+        return self.module.images_seen
+
+    def save(self, path: Path, weights_only: bool) -> None:
+        card = checkpoints.Card(images_seen=self.images, curve=self.module.curve, **CARD)
+        content = {"state_dict": {}}
+        checkpoints.write_card(content, card)
+        WholeFiles().save_checkpoint(content, path)
+
+    def step(self, far: float) -> None:
+        self.module.images_seen += 10
+        self.trainer.is_last_batch = self.images % 50 == 0
+        if self.images % 20 == 0 or self.trainer.is_last_batch:
+            point = {"images_seen": self.images, "ciede2000": 10 * far, "delta_cf": 30 * far, "distance": far}
+            self.module.curve.append(point)
+        self.callback.on_train_batch_end(self.trainer, self.module, None, None, 0)
+        if self.trainer.is_last_batch:
+            self.callback.on_train_epoch_end(self.trainer, self.module)
+
+
+def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: Path) -> None:
+    fit = Fit(tmp_path, every_n_images=20, keep=2)
+    fit.callback.folder.mkdir()
+    (fit.callback.folder / ".last.ckpt.part").write_bytes(b"half")
+    (fit.callback.folder / "images-900.ckpt").write_bytes(b"of an earlier start that came further")
+    fit.callback.on_fit_start(fit.trainer, fit.module)  # type: ignore[arg-type]
+    for far in (0.9, 0.9, 0.7, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 0.5):
+        fit.step(far)
+    names = {path.name for path in fit.callback.folder.iterdir()}
+    # 100 is the last batch of an epoch: not kept, but last and, being the nearest, best.
+    assert names == {"images-60.ckpt", "images-80.ckpt", "images-900.ckpt", "last.ckpt", "best.ckpt"}
+    assert set(kept_in(fit.callback.folder)) == {60, 80, 900}
+    (fit.callback.folder / "images-900.ckpt").unlink()
+    assert fit.callback.best == 0.5
+    assert checkpoints.read(fit.callback.folder / "best.ckpt")[0].images_seen == 100
+    assert checkpoints.read(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
+
+    curve = score_curve(tmp_path)
+    assert [(images, score["distance"]) for images, score in curve] == [
+        (20, 0.9), (40, 0.6), (50, 0.8), (60, 0.9), (80, 0.9), (100, 0.5)
+    ]  # fmt: skip
+    path, images, score = nearest_checkpoint(tmp_path) or pytest.fail("none")
+    assert (path.name, images, score["ciede2000"]) == ("best.ckpt", 100, 5.0)
+    sentence = advice(tmp_path) or ""
+    assert "best.ckpt, of 100 images: distance 0.500 (CIEDE2000 5.00, ΔCF 15.00); it was 0.900 at 20" in sentence
+    picture = draw_curve(tmp_path)
+    assert picture is not None and len(picture.getcolors(1 << 20) or []) > 4
+    assert score_curve(tmp_path / "nowhere") == [] and advice(tmp_path / "nowhere") is None
+
+
+def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_path: Path) -> None:
+    fit = Fit(tmp_path, every_n_images=20, keep=None)
+    for far in (0.9, 0.4, 0.9, 0.9, 0.9):
+        fit.step(far)
+    resumed = Fit(tmp_path, every_n_images=20, keep=None)
+    resumed.callback.load_state_dict(fit.callback.state_dict())
+    resumed.module.images_seen, resumed.module.curve = 50, fit.module.curve
+    resumed.step(0.9), resumed.step(0.6)
+    assert checkpoints.read(tmp_path / "checkpoints" / "best.ckpt")[0].images_seen == 20
+
+
+def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
+    scenes = list_scenes(40, 0, 0.4)
+    squares = SquareDataset(scenes, scenes.val, 64)
+    batch = to_floats(collate([squares[index] for index in range(len(squares))]), "cpu")
+    assert batch.regions is not None and batch.regions.shape == (len(batch.names), 64, 64)
+    drawn = torch.stack([to_uint8(scenes.square(name, 64, center_box)) for name in scenes.val])
+    assert torch.equal(batch.rgb, drawn.float() / 255)
+    green = merge_luma(torch.tensor([0.4, 0.6, 0.2]).view(1, 3, 1, 1).expand_as(batch.rgb), batch.grey)
+    right, none, meadow = (
+        figures(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
+        for seen in (batch.rgb, batch.grey.expand(-1, 3, -1, -1), green)
+    )
+    assert {"sea", "grass", "sky"} <= set(right) <= {*COUNTED, *CONFUSIONS, "mean", "colourless"}
+    assert right["mean"] > 0.95 and right["sea"] > 0.95 and right["sea_as_grass"] < 0.02
+    assert none["mean"] < 0.01 and none["colourless"] > 0.99
+    assert meadow["sea_as_grass"] > 0.9 < meadow["grass"] and meadow["sea"] == meadow["grass_as_sea"] == 0
+    table = torch.zeros(len(COUNTED), len(COUNTED) + 2, dtype=torch.int64)
+    table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
+    assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
+    assert figures(torch.zeros_like(table)) == {}
