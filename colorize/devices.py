@@ -9,8 +9,12 @@ from colorize.errors import UserError
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
-def pick_device(accelerator: str) -> torch.device:
+def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
     """The torch device for a `trainer.accelerator` word.
+
+    Args:
+        accelerator: auto, cpu, gpu, cuda or mps.
+        key: what the user set to it, for the message.
 
     Raises:
         UserError: the machine has none of that kind.
@@ -21,18 +25,23 @@ def pick_device(accelerator: str) -> torch.device:
     else:
         kinds = [kind for kind in (accelerator,) if available[kind]]
     if not kinds:
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has none; use trainer.accelerator=cpu")
+        raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
     return torch.device(kinds[0])
 
 
-def pick_precision(precision: str, device: torch.device) -> str:
+def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
     """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are.
+
+    Args:
+        precision: auto, 32-true, bf16-mixed or 16-mixed.
+        device: what is to compute.
+        key: what the user set to it, for the message.
 
     Raises:
         UserError: the device cannot do it.
     """
     if precision == "16-mixed" and device.type == "cpu":
-        raise UserError("trainer.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
+        raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -1,0 +1,98 @@
+"""Write a trained generator to a file that travels: safetensors for this program, ONNX for others.
+
+python -m colorize.export checkpoint=FILE output=mine.safetensors
+python -m colorize.export checkpoint=FILE output=mine.onnx format=onnx
+
+A model card is written beside it, as OUTPUT.md: what the network was trained on, its figures, how it is shown photos.
+ONNX needs the extra: pip install -e ".[onnx]".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from colorize import cli
+from colorize.config import BadOption, ExportConfig
+from colorize.errors import UserError
+
+log = logging.getLogger("colorize")
+
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
+
+
+def run(config: ExportConfig) -> None:
+    """Write the file and its card.
+
+    Raises:
+        UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
+    """
+    output = Path(config.output)
+    card_file = output.with_name(f"{output.name}.md")
+    check(config, output, card_file)
+    if config.format == "onnx":
+        from colorize import onnx_file
+
+        onnx_file.require_extra()
+    from colorize import model_card, provenance, weights
+
+    loaded = weights.load(config.checkpoint, config.use_ema)
+    stated = replace(loaded, provenance=provenance.of(config.checkpoint, loaded, config.use_ema))
+    difference = None
+    if config.format == "onnx":
+        content, difference = onnx_file.to_bytes(stated)
+        log.info(f"PyTorch and ONNX Runtime differ by at most {difference:.1g} on {len(onnx_file.CHECKED)} sizes")
+    else:
+        content = weights.to_bytes(stated)
+    card = model_card.text(stated, output.name, difference)
+    write_together({card_file: card.encode(), output: content})
+    log.info(f"{output}: {loaded.title}, {len(content) / 1e6:.1f} MB; {card_file.name} beside it describes it")
+
+
+def check(config: ExportConfig, output: Path, card: Path) -> None:
+    """What can be known before anything is read.
+
+    Raises:
+        BadOption: the output's name is not that of its format.
+        UserError: there is no such checkpoint, or something is in the way of the output.
+    """
+    suffix = SUFFIXES[config.format]
+    if output.suffix.lower() != suffix:
+        raise BadOption(f"output={output} with format={config.format}: give a file name that ends in {suffix}")
+    if not Path(config.checkpoint).exists():
+        raise UserError(f"there is no checkpoint {config.checkpoint}")
+    if output.exists() and output.samefile(config.checkpoint):
+        raise UserError(f"output={output} is the checkpoint itself: give another name")
+    for path in (output, card):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: give another output")
+        if path.exists() and not config.overwrite:
+            raise UserError(f"{path} exists: give another output, or overwrite=true")
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write each file beside its place, then rename all of them: each is there whole or not at all."""
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].write_bytes(content)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except BaseException:
+        for part in parts.values():
+            if part.is_file():  # not so where a folder on the way is none
+                part.unlink()
+        raise
+
+
+def main() -> None:
+    """Run from the command line."""
+    cli.command("export", run)
+
+
+if __name__ == "__main__":
+    main()

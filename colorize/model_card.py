@@ -1,0 +1,149 @@
+"""The Markdown that lies beside an export: what the network is, what taught it, and what its colours are worth."""
+
+from typing import Any
+
+from colorize.errors import UserError
+from colorize.onnx_file import CHECKED, DESCRIPTIONS
+from colorize.rendering import AREA_PER_RENDER, Preprocessing
+from colorize.weights import Weights
+
+_PHASES = {
+    "pretrain_gen": "pretraining of the generator on pixels and VGG features, without a critic",
+    "gan": "training of generator and critic against each other",
+}
+_DATA = {
+    "folder": "a folder of photos",
+    "imagenet": "ImageNet (ILSVRC)",
+    "scenes": "pictures drawn by this program (`data=scenes`)",
+}
+_ENCODER = {
+    "imagenet": "ImageNet classification (torchvision's weights)",
+    "none": "nothing, it started from random weights",
+}
+_FIGURES = {
+    "psnr": "PSNR, dB",
+    "ciede2000": "CIEDE2000",
+    "delta_cf": "ΔCF per photo",
+    "content": "content loss",
+    "distance": "distance (0: truth, 1: grey)",
+}
+
+
+def text(weights: Weights, name: str, difference: float | None) -> str:
+    """The card of an export.
+
+    Args:
+        weights: what was exported.
+        name: the file's name.
+        difference: of an ONNX file, its largest difference from PyTorch; None for safetensors.
+
+    Raises:
+        UserError: an export states its training in a way that this program does not read.
+    """
+    try:
+        training, figures = _training(weights.provenance), _figures(weights.provenance)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"the file states its training in a way that this program does not read ({error!r}): export the "
+            "checkpoint that it was made from"
+        ) from error
+    source = weights.provenance.get("source", weights.title)
+    parameters = sum(parameter.numel() for parameter in weights.network.parameters())
+    sections = [
+        f"# {name}\n\nA neural network that colours black-and-white photos: {source}.",
+        "**The colours are invented, not recovered.** The network shows what is likely, not what was there.",
+        f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters:\n\n{_table(weights.network.architecture)}",
+        f"## Training\n\n{training}",
+        f"## Figures\n\n{figures}",
+        f"## What it is shown\n\n{_shown(weights.preprocessing)}",
+        f"## Use\n\n{_use(name, difference)}",
+        "Meant for colouring photos for looking at, by people who know that the result is a guess. Not evidence of "
+        "what colour something had, and not to be passed on as a colour photo of its time: say that a program coloured "
+        "it. It errs towards what its training photos had most of, and that holds for skin, dress and flags too.",
+        "## Licence\n\nNot stated yet: whoever passes this file on writes here under which licence.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(rows: dict[str, Any], head: tuple[str, str] = ("option", "value")) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    return "\n".join(lines)
+
+
+def _training(stated: dict[str, Any]) -> str:
+    if "phase" not in stated:
+        rows = {"from": stated.get("source", "unknown"), "training": "not stated in the file it comes from"}
+        return _table(rows | _origin(stated), ("", ""))
+    training, earlier = stated.get("training", {}), stated.get("started_from", {})
+    rows = {
+        "last phase": f"{stated['phase']}: {_PHASES[stated['phase']]}",
+        "images seen in it": f"{stated['images_seen']:,}",
+        "epochs": f"{stated['epochs_done']} of {stated['epochs']}",
+        "weights": "averaged over the fit's steps (EMA)" if stated["averaged"] else "those of the last step",
+    }
+    if "phase" in earlier:
+        rows["started from"] = f"phase {earlier['phase']}, {earlier['images_seen']:,} images seen"
+    elif earlier:
+        rows["started from"] = earlier["source"]
+    if training:
+        share = "" if training["train_fraction"] == 1 else f", {training['train_fraction']:.0%} of the training split"
+        before = _ENCODER.get(training["encoder_weights"], "something else (weights from a file)")
+        rows |= {
+            "data": _DATA[training["data"]] + share,
+            "sizes, px": ", ".join(map(str, training["sizes_px"])),
+            "recipe, model, seed": f"{training['recipe']}, {training['model']}, {training['seed']}",
+            "encoder taught before by": before,
+        }
+    else:
+        rows |= {"data": "not known: the run's configuration was not beside the checkpoint"}
+        rows |= {"last size, px": stated["size_px"]}
+    return _table(rows | _origin(stated), ("", ""))
+
+
+def _origin(stated: dict[str, Any]) -> dict[str, Any]:
+    return {"SHA-256 of the file": stated.get("sha256", "unknown"), "exported by": stated.get("program", "unknown")}
+
+
+def _figures(stated: dict[str, Any]) -> str:
+    tables = [
+        ("of these weights on the validation photos of the fit, each with its own luma", stated.get("figures", {})),
+        ("of these weights on the fixed photos by which the fit compares its checkpoints", stated.get("score", {})),
+    ]
+    shown = [
+        f"Means {what}:\n\n"
+        + _table({_FIGURES.get(name, name): f"{value:.4g}" for name, value in figures.items()}, ("figure", "value"))
+        for what, figures in tables
+        if figures
+    ]
+    return (
+        "\n\n".join(shown) or "None are known for exactly these weights: `python -m colorize.evaluate` measures them."
+    )
+
+
+def _shown(preprocessing: Preprocessing) -> str:
+    px = preprocessing.render_px
+    if preprocessing.deoldify:
+        size = f"scaled to a square of {px} px, whatever its shape (bilinear); the network's RGB is cut to [0, 1]"
+    else:
+        size = f"scaled so that its short side has {px} px, at most {AREA_PER_RENDER:g} × {px}² pixels in all (bicubic)"
+    return (
+        f"The photo's grey (Rec. 601 luma of its sRGB values, in [0, 1]), {size}. Of what it answers only the chroma "
+        "counts: enlarged to the photo's size, and joined with the photo's own luma."
+    )
+
+
+def _use(name: str, difference: float | None) -> str:
+    if difference is None:
+        return (
+            f"```bash\npython -m colorize.predict checkpoint={name} input=photos output=coloured\n```\n\n"
+            f'From Python: `colorize.Colorizer.from_checkpoint("{name}").colorize("photo.jpg")`. Architecture and '
+            "preprocessing are in the file's metadata."
+        )
+    sizes = ", ".join(f"{batch}×1×{height}×{width}" for batch, height, width in CHECKED)
+    return (
+        f"{_table(DESCRIPTIONS, ('tensor', 'what it is'))}\n\n"
+        f'```python\nsession = onnxruntime.InferenceSession("{name}")\n'
+        f'(rgb,) = session.run(["rgb"], {{"grey": grey}})\n'
+        f"```\n\nOn {sizes} ONNX Runtime and PyTorch (float32) differ by at most {difference:.1g}. The memory of the "
+        "self-attention grows with the fourth power of the side."
+    )

@@ -1,0 +1,121 @@
+"""A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colorize import weights
+from colorize.errors import UserError
+from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.networks.folding import fold_norms
+from colorize.networks.unet import UNet
+from colorize.weights import Weights
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+"""Those of the extra `onnx`."""
+
+CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
+"""Batch, height and width of the pictures on which an export is compared with PyTorch."""
+
+LARGEST_DIFFERENCE = 1e-3
+"""Of any value of the RGB, nominally in [0, 1], on any of them: about a quarter of an 8-bit step."""
+
+INPUT, OUTPUT = "grey", "rgb"
+
+DESCRIPTIONS = {
+    INPUT: f"(batch, 1, height, width) float32 in [0, 1]: Rec. 601 luma of the sRGB-encoded photo; height and width "
+    f"from {MIN_SIZE_PX} px up, multiples of nothing",
+    OUTPUT: "(batch, 3, height, width) float32, sRGB-encoded red, green, blue, nominally in [0, 1] but not clamped; "
+    "only its chroma is meant to be used, with the photo's own luma",
+}
+"""What goes in and comes out, as the file's metadata and its card say it."""
+
+
+def require_extra() -> None:
+    """Raise UserError where a package of the extra cannot be imported."""
+    for package in PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f'format=onnx needs {package}, which cannot be imported: install the extra, pip install -e ".[onnx]"'
+            ) from error
+
+
+def to_bytes(content: Weights) -> tuple[bytes, float]:
+    """An ONNX file of the generator, for any batch and any size from 32 px up, and how far it is from PyTorch.
+
+    Its metadata hold `colorize`, the same JSON as an export in safetensors, and what "grey" and "rgb" are.
+
+    Args:
+        content: its network is changed: its norms are folded.
+
+    Returns:
+        The file, and the largest difference between PyTorch's float32 (of the network as it came) and ONNX Runtime.
+
+    Raises:
+        UserError: the two differ by more than `LARGEST_DIFFERENCE`, or are not numbers.
+    """
+    pictures = _pictures()
+    with torch.inference_mode():
+        expected = [content.network(picture) for picture in pictures]
+    file = _translate(fold_norms(content.network), {"colorize": weights.statement(content), **DESCRIPTIONS})
+    return file, _compare(file, pictures, expected)
+
+
+def _pictures() -> list[Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]
+
+
+def _translate(network: UNet, metadata: dict[str, str]) -> bytes:
+    batch, height, width = (torch.export.Dim(name, min=least) for name, least in _DIMENSIONS.items())
+    program = torch.onnx.export(
+        network.requires_grad_(False),
+        (torch.zeros(2, 1, 64, 96),),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: batch, 2: height, 3: width},),
+        verbose=False,
+    )
+    assert program is not None
+    proto: Any = program.model_proto
+    # Beside names and shapes, PyTorch notes for each node the lines of code it comes from, with this machine's paths.
+    del proto.graph.metadata_props[:]
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del part.metadata_props[:]
+    del proto.metadata_props[:]
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto.SerializeToString()
+
+
+_DIMENSIONS = {"batch": 1, "height": MIN_SIZE_PX, "width": MIN_SIZE_PX}
+
+
+def _compare(file: bytes, pictures: list[Tensor], expected: list[Tensor]) -> float:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is an exception as well
+    largest, session = 0.0, None
+    for picture, rgb in zip(pictures, expected, strict=True):
+        size = "{0}x1x{2}x{3}".format(*picture.shape)
+        try:
+            if session is None:
+                session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            (answer,) = session.run([OUTPUT], {INPUT: picture.numpy()})
+        except Exception as error:  # the runtime has a class for each status, outside its public names
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {reason}") from error
+        difference = float((torch.from_numpy(answer) - rgb).abs().max()) if answer.shape == rgb.shape else float("inf")
+        if not difference <= LARGEST_DIFFERENCE:  # nor if it is no number
+            raise UserError(
+                f"on a batch of {size} ONNX Runtime differs from PyTorch by {difference:.2g}, more than "
+                f"{LARGEST_DIFFERENCE:g}: nothing was written"
+            )
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,237 @@
+"""Colour photos: a file, a folder with all that is in it, a glob, or a list of files.
+
+python -m colorize.predict checkpoint=FILE input=PHOTOS output=DIR
+python -m colorize.predict checkpoint=FILE input=photo.jpg output=coloured.jpg render_px=96 device=cpu
+
+The photos themselves are never written to. Results that exist are skipped, so that the same command goes on where it
+was interrupted. The colours are invented, not recovered.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colorize import cli
+from colorize.config import BadOption, PredictConfig
+from colorize.errors import UserError
+from colorize.runs import write_text
+
+if TYPE_CHECKING:
+    from colorize.colorizer import Colorizer
+    from colorize.inputs import Job, Plan
+
+log = logging.getLogger("colorize")
+
+FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
+CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
+SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
+
+
+def run(config: PredictConfig) -> None:
+    """Colour every photo that has no result yet.
+
+    Raises:
+        UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
+    """
+    from colorize import inputs
+
+    check(config)
+    check_contact_sheet(config)
+    format = None if config.format == "same" else config.format
+    plan = inputs.plan(config.input, config.output, format, config.contact_sheet)
+    check_report(config, plan)
+    failures = list(plan.unreadable)
+    todo: list[Job] = []
+    skipped, originals = 0, inputs.input_files(plan.jobs)
+    for job in plan.jobs:
+        if original := inputs.overwritten_input(job, originals):
+            failures.append((job.source, f"its result would replace the photo {original}: give another output"))
+        elif job.done() and not config.overwrite:
+            skipped += 1
+        else:
+            todo.append(job)
+    for name, reason in failures:
+        log.warning(f"{inputs.shown(name)}: {reason}")
+    coloured = kept = 0
+    if todo:
+        from colorize.colorizer import Colorizer
+
+        colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
+        coloured, kept, failed = colour(config, colorizer, todo)
+        failures += failed
+    if config.contact_sheet is not None:
+        write_contact_sheet(Path(config.contact_sheet), plan)
+    report_failures(plan, failures)
+    counts = [f"{coloured} coloured", f"{skipped} skipped (their results exist)", f"{len(failures)} failed"]
+    log.info(", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:]))
+    if failures:
+        where = f", see {plan.report}" if plan.report else ""
+        raise UserError(f"{len(failures)} could not be coloured{where}")
+
+
+def check(config: PredictConfig) -> None:
+    """What can be known before a photo is looked for.
+
+    Raises:
+        UserError: there is no such checkpoint.
+        BadOption: a value that no photo could be coloured with.
+    """
+    if not Path(config.checkpoint).exists():
+        raise UserError(f"there is no checkpoint {config.checkpoint}")
+    if config.quality > 100:
+        raise BadOption(f"quality={config.quality} is too large: give at most 100")
+
+
+def check_contact_sheet(config: PredictConfig) -> None:
+    """Make sure that the page of photos replaces nothing but an earlier one.
+
+    Raises:
+        BadOption: its name says no format.
+        UserError: there is somebody else's file of that name.
+    """
+    from colorize.data import photos
+    from colorize.data.images import UnreadableImage
+    from colorize.data.results import SUFFIXES
+
+    if config.contact_sheet is None:
+        return
+    sheet = Path(config.contact_sheet)
+    if SUFFIXES.get(sheet.suffix.lower(), "BMP") == "BMP":
+        raise BadOption(f"contact_sheet={sheet}: give a name that ends in .jpg, .png, .tif or .webp")
+    if sheet.exists():
+        try:
+            ours = photos.read(sheet).metadata.exif.get(SOFTWARE_TAG) == CONTACT_SHEET_MARK
+        except UnreadableImage:
+            ours = False
+        if not ours:
+            raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
+
+
+def check_report(config: PredictConfig, plan: Plan) -> None:
+    """Make sure that what is written beside the results replaces nothing of somebody else's.
+
+    Raises:
+        UserError: it would.
+    """
+    if plan.report is not None and plan.report.exists() and not is_ours(plan.report):
+        raise UserError(f"{plan.report} is not of this program, which would write it: move it away")
+    if config.contact_sheet is not None:
+        taken = {os.path.realpath(path) for job in plan.jobs for path in (job.source, job.result, job.compare)}
+        if os.path.realpath(config.contact_sheet) in taken:
+            raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
+
+
+def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tuple[int, int, list[tuple[str, str]]]:
+    """Do the work under a progress bar; how many were coloured, how many kept their own colours, and what failed."""
+    from colorize.archive import How, colour_all
+    from colorize.inputs import shown
+
+    how = How(
+        render_px=config.render_px,
+        tta=config.tta,
+        keep_color=config.keep_color,
+        quality=config.quality,
+        compare=config.compare,
+        batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
+    )
+    render_px = config.render_px or colorizer.preprocessing.render_px
+    log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
+    coloured, kept, failures = 0, 0, []
+    with progress(len(todo)) as advance:
+        for outcome in colour_all(colorizer, todo, how):
+            advance()
+            for note in outcome.notes:
+                log.warning(f"{shown(str(outcome.result))}: {note}")
+            if outcome.result is None:
+                failures.append((outcome.job.source, outcome.reason))
+                log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
+            elif outcome.kept:
+                kept += 1
+            else:
+                coloured += 1
+    return coloured, kept, failures
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, with the log above it."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    name, bar, count = bars.TextColumn("colouring"), bars.BarColumn(), bars.MofNCompleteColumn()
+    columns = (name, bar, count, bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    handlers = [handler for handler in log.handlers if isinstance(handler, logging.StreamHandler)]
+    streams = [handler.stream for handler in handlers]
+    with bars.Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task("", total=total)
+        for handler in handlers:
+            handler.setStream(sys.stderr)  # which is the bar's now
+        try:
+            yield lambda: shown.advance(task)
+        finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.setStream(stream)
+
+
+def write_contact_sheet(path: Path, plan: Plan) -> None:
+    """A page with the first photos that have results, of this start or an earlier one: before and after."""
+    from PIL import Image
+
+    from colorize.data import photos
+    from colorize.data.images import UnreadableImage
+    from colorize.data.photos import Metadata
+    from colorize.data.results import SUFFIXES, Picture, save
+    from colorize.gallery import Block, Strip, page
+    from colorize.inputs import shown
+
+    strips: list[Strip] = []
+    for job in plan.jobs:
+        result = next((name for name in (job.result, job.as_png) if name is not None and name.is_file()), None)
+        if result is not None and len(strips) < CONTACT_SHEET_PHOTOS:
+            try:
+                tiles = [photos.read(name, preview_px=CONTACT_SHEET_TILE_PX).preview for name in (job.source, result)]
+            except UnreadableImage:
+                continue  # gone since, or spoilt
+            strips.append(Strip(shown(result.name), [tile for tile in tiles if tile is not None], ("", "")))
+    if strips:
+        half = (len(strips) + 1) // 2
+        halves = [(1, strips[:half]), (half + 1, strips[half:])]
+        blocks = [Block(f"{first} to {first + len(part) - 1}", part) for first, part in halves if part]
+        title, subtitle = "Before and after", f"{len(strips)} of {len(plan.jobs)} photos. The colours are invented."
+        sheet = page(title, subtitle, ("before", "after"), blocks, CONTACT_SHEET_TILE_PX)
+        exif = Image.Exif()
+        exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
+        save(path, Picture.of(sheet), SUFFIXES[path.suffix.lower()], Metadata(exif), quality=90)
+        log.info(f"{path}: before and after of {len(strips)} photos")
+
+
+def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
+    """Write the list of what failed, or remove that of an earlier start."""
+    from colorize.inputs import shown
+
+    if plan.report is None:
+        return
+    if failures:
+        write_text(plan.report, FAILED_HEADER + "".join(f"{shown(name)}\t{reason}\n" for name, reason in failures))
+    elif plan.report.exists():
+        plan.report.unlink()
+
+
+def is_ours(report: Path) -> bool:
+    """Whether a list of failures was written by this program."""
+    return report.is_file() and report.read_bytes().startswith(FAILED_HEADER.encode())
+
+
+def main() -> None:
+    """Run from the command line."""
+    cli.command("predict", run)
+
+
+if __name__ == "__main__":
+    main()

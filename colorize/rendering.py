@@ -1,0 +1,126 @@
+"""What the network is shown of a photo, and how its colours come back onto the photo's own luma."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from colorize.color import merge_luma
+from colorize.data.photos import Photo
+from colorize.data.results import Picture
+from colorize.data.strip_files import Band
+from colorize.networks.encoder import MIN_SIZE_PX
+
+AREA_PER_RENDER = 3.0
+"""A photo is shown with at most this many times render_px² pixels, however long it is."""
+
+_BAND_PIXELS = 1 << 18
+"""Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network was taught to see photos.
+
+    Attributes:
+        render_px: short side of what it is shown, where the user asks for nothing else. The photo keeps its shape,
+            but a long one is shown smaller, so that its area stays bounded.
+        deoldify: show it photos as DeOldify does, every one as a square of render_px by bilinear interpolation, and cut
+            its RGB to [0, 1].
+    """
+
+    render_px: int
+    deoldify: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where no network could be shown such a size."""
+        if self.render_px < MIN_SIZE_PX:
+            raise ValueError(f"render_px={self.render_px}: at least {MIN_SIZE_PX}")
+
+    def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
+        """Width and height at which a photo of `width` × `height` px is shown; a side may be below the network's least.
+
+        Smaller photos are enlarged, as they are in training.
+        """
+        if self.deoldify:
+            return render_px, render_px
+        area = AREA_PER_RENDER * render_px**2
+        # The last limit is for strips so thin that they are padded to the least side.
+        scale = min(
+            render_px / min(width, height), math.sqrt(area / (width * height)), area / MIN_SIZE_PX / max(width, height)
+        )
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
+        """The network's input: `grey` (mode L) at `size`, antialiased, `(1, H, W)` float32 in [0, 1].
+
+        Sides below the network's least are padded at the right and bottom with the border's values.
+        """
+        if self.deoldify:
+            shown = grey.resize(size, Image.Resampling.BILINEAR)
+        else:
+            shown = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]
+        lacking = [max(0, MIN_SIZE_PX - side) for side in size]
+        if not any(lacking):
+            return pixels
+        return torch.nn.functional.pad(pixels[None], (0, lacking[0], 0, lacking[1]), mode="replicate")[0]
+
+
+def coloured(photo: Photo, rgb: Tensor) -> Picture:
+    """The photo in the network's colours, computed as it is used.
+
+    Args:
+        photo: its luma, opacity and size are those of the result.
+        rgb: (3, h, w) float32 on the CPU, what the network made of it.
+
+    Returns:
+        A picture of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
+    """
+    deep = photo.luma.dtype != np.uint8
+
+    def bands() -> Iterator[Band]:
+        top = 0
+        for band in merged_bands(photo.luma, rgb):
+            if photo.alpha is not None:
+                alpha = photo.alpha[top : top + len(band), :, None].astype(band.dtype)
+                band = np.concatenate([band, alpha * 257 if deep else alpha], axis=2)
+            yield band
+            top += len(band)
+
+    return Picture(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
+
+
+def merged_bands(luma: np.ndarray[Any, Any], rgb: Tensor) -> Iterator[Band]:
+    """The photo in colour, band by band: the luma of `luma`, the chroma of `rgb`.
+
+    The network's RGB is brought to the photo's size by bicubic interpolation (antialiased where it is larger) and
+    merged by :func:`colorize.color.merge_luma`: where a colour does not exist at that luma, saturation gives way, not
+    luma or hue. What is computed at a time does not grow with the photo.
+
+    Args:
+        luma: (H, W), uint8 or uint16, Rec. 601 luma of the sRGB-encoded photo.
+        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1]; its own luma is ignored.
+
+    Yields:
+        (rows, W, 3) of luma's type, from top to bottom.
+    """
+    height, width = luma.shape
+    full = np.iinfo(luma.dtype).max
+    planes = [Image.fromarray(plane) for plane in rgb.numpy()]
+    rows = max(1, _BAND_PIXELS // width)
+    scale = rgb.shape[-2] / height
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        # Pillow looks beyond the box where its filter reaches beyond it, so that bands fit together without seams.
+        box = (0, top * scale, rgb.shape[-1], min(bottom * scale, rgb.shape[-2]))
+        size = (width, bottom - top)
+        band = np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box)) for plane in planes])
+        grey = torch.from_numpy(luma[top:bottom].astype(np.float32) / full)[None]
+        merged = merge_luma(torch.from_numpy(band), grey).mul_(full).round_()
+        yield merged.permute(1, 2, 0).numpy().astype(luma.dtype, order="C")

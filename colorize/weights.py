@@ -1,0 +1,139 @@
+"""The generator in a file of weights, whoever wrote it, and how it was taught to see photos.
+
+A file is recognised by its content: a checkpoint of `colorize.train`, an export, or a file of DeOldify or fastai (see
+`colorize.interop`). Nothing in it is executed.
+
+An export is a safetensors file with the generator's `state_dict()` and one entry of metadata, `colorize`, whose value
+is JSON:
+
+    {"format": 1,
+     "generator": {…},      the arguments of `UNet`, as `UNet.architecture` gives them
+     "preprocessing": {…},  the fields of `colorize.rendering.Preprocessing`
+     "provenance": {…}}     what it was trained on and how, for people to read
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from colorize import checkpoints, interop
+from colorize.errors import UserError
+from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.networks.unet import UNet
+from colorize.rendering import Preprocessing
+
+EXPORT_FORMAT = 1
+
+FOREIGN_PREPROCESSING = {
+    # DeOldify's render factor 35, times 16.
+    "deoldify_artistic": Preprocessing(render_px=560, deoldify=True),
+    "deoldify_stable": Preprocessing(render_px=560, deoldify=True),
+    "fastai": Preprocessing(render_px=220),
+}
+"""What is usual for the networks of other projects (`colorize.interop.SOURCES`), whose files do not say it."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    Attributes:
+        network: the generator, on the CPU, float32, in eval mode.
+        preprocessing: how it is to be shown photos.
+        title: what it is, for people to read.
+        provenance: what an export says of its training.
+    """
+
+    network: UNet
+    preprocessing: Preprocessing
+    title: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: str | Path, use_ema: bool = True) -> Weights:
+    """Read a generator from a file of any kind named above.
+
+    Args:
+        path: the file.
+        use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
+
+    Raises:
+        UserError: there is no such file, it is something else, it is damaged, or it holds no generator.
+    """
+    stated = _exported(path)
+    if stated is not None:
+        return _load_export(path, stated)
+    content = interop.read_file(path)
+    if isinstance(content, Mapping) and "colorize" in content:
+        card, _ = checkpoints.read(path)
+        network = checkpoints.load_network(path, "generator", use_ema=use_ema)
+        assert isinstance(network, UNet)
+        title = f"checkpoint of phase {card.phase}, {card.images_seen} images seen"
+        if card.averaged:
+            title += ", averaged weights" if use_ema else ", weights of the last step"
+        return Weights(network, Preprocessing(max(card.size_px, MIN_SIZE_PX)), title)
+    state = interop.state_of(content, path)
+    network, source = interop.make_unet(state, path), interop.recognise(state)
+    assert source is not None  # or make_unet would have said so
+    return Weights(network, FOREIGN_PREPROCESSING[source.name], source.title)
+
+
+def statement(weights: Weights) -> str:
+    """What an export says of its network: the JSON described above."""
+    content = {
+        "format": EXPORT_FORMAT,
+        "generator": weights.network.architecture,
+        "preprocessing": asdict(weights.preprocessing),
+        "provenance": weights.provenance,
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def to_bytes(weights: Weights) -> bytes:
+    """The safetensors file that `load` reads back as the same network, preprocessing and provenance."""
+    tensors = {name: tensor.contiguous() for name, tensor in weights.network.state_dict().items()}
+    return safetensors.torch.save(tensors, {"colorize": statement(weights)})
+
+
+def _exported(path: str | Path) -> str | None:
+    """The metadata that marks an export; None where the file is another, or cannot be read: others say what it is."""
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(9)[8:] != b"{":
+                return None
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("colorize")
+    except (OSError, SafetensorError):
+        return None
+
+
+def _load_export(path: str | Path, stated: str) -> Weights:
+    state = interop.read_state(path)
+    try:
+        content = json.loads(stated)
+        if content["format"] != EXPORT_FORMAT:
+            raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
+        with torch.device("meta"):  # neither memory nor random numbers
+            network = UNet(**content["generator"])
+        preprocessing = Preprocessing(**content["preprocessing"])
+        provenance = dict(content.get("provenance", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not state its network in a way that this program reads: {error}") from error
+    try:
+        network.load_state_dict({name: _float32(tensor) for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its tensors do not fit the network that it states: {reason}") from error
+    return Weights(network.eval(), preprocessing, "export of this program", provenance)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
