@@ -1,72 +1,266 @@
-"""Scores of coloured photos against the originals, with the two rows that any method must be held against.
+"""Measuring coloured photos against the originals: who colours them, and what each photo scores.
 
-`grey` is no colour at all; `luma look-up` is the training photos' mean colour for each grey value, which is what can
-be had without seeing what a photo shows.
+Every method is held against two rows: `grey` is no colour at all; `luma_lookup` is the training photos' mean colour for
+each grey value, which is what can be had without seeing what a photo shows. `truth` is the originals themselves.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
+from torch.backends import cudnn
 
-from colorize.color import merge_luma
-from colorize.data.datamodule import Batch
-from colorize.metrics import LumaLookup, mean_ciede2000, psnr
+from colorize import metrics
+from colorize.color import rgb_to_grey
+from colorize.colorizer import Colorizer
+from colorize.data.images import to_pil
+from colorize.data.protocols import Pictures
+from colorize.data.sources import Photos
+from colorize.errors import UserError
+from colorize.learned_metrics import FeatureStatistics, Learned, frechet_distance
+from colorize.regions import taken_for
 
-Colourer = Callable[[Tensor], Tensor]
-"""Grey (B, 1, H, W) in [0, 1] to RGB (B, 3, H, W)."""
+LOOKUP_PHOTOS = 2000
+"""Training photos that the luma look-up averages: 256 means need no more."""
+
+GREY, LOOKUP, TRUTH = "grey", "luma_lookup", "truth"
+
+_STRIP_PIXELS = 1 << 20
+"""Measured at a time, so that a large photo needs little more memory than a small one."""
+
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Score:
-    """Means over `photos` photos: PSNR in dB on RGB (identical pictures left out), CIEDE2000 over pixels."""
+class Shown(NamedTuple):
+    """A batch of photos on the device, as floats in [0, 1]."""
 
-    psnr: float
-    ciede2000: float
-    photos: int
+    rgb: Tensor
+    """``(B, 3, H, W)``, the originals."""
+    grey: Tensor
+    """``(B, 1, H, W)``, their Rec. 601 luma."""
+    coloured: list[Tensor]
+    """``(B, 3, H, W)`` for each folder of coloured pictures."""
 
 
-def as_seen(network: nn.Module, autocast: torch.autocast, device: torch.device) -> Colourer:
-    """What a user sees of a generator: the photo's own luma, the network's chroma."""
+Colourer = Callable[[Shown], Tensor]
+"""Says what one row of the table makes of photos: ``(B, 3, H, W)``, RGB in [0, 1]."""
 
-    def colour(grey: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast:
-            return merge_luma(network(grey.to(device)).cpu(), grey)
+
+def to_shown(batch: Pictures, device: torch.device) -> Shown:
+    """8-bit pictures as floats on a device, with their grey."""
+    rgb, *coloured = (pixels.to(device).float() / 255 for pixels in (batch.rgb, *batch.coloured))
+    return Shown(rgb, rgb_to_grey(rgb), coloured)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def grey_only(shown: Shown) -> Tensor:
+    """No colour: the grey plane three times."""
+    return shown.grey.expand(-1, 3, -1, -1)
+
+
+def the_truth(shown: Shown) -> Tensor:
+    """The originals."""
+    return shown.rgb
+
+
+def from_folder(number: int) -> Colourer:
+    """What the folder of coloured pictures with this number holds, as it is."""
+    return lambda shown: shown.coloured[number]
+
+
+def lookup_photos(photos: Photos) -> list[str]:
+    """The training photos that the luma look-up averages: enough of them, evenly spread."""
+    return photos.train[:: -(-len(photos.train) // LOOKUP_PHOTOS)]
+
+
+def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:
+    """The mean colour of each grey value over `batches`, on each photo's own luma."""
+    lookup = metrics.LumaLookup()
+    for batch in batches:
+        lookup.update(batch.rgb.float() / 255)
+    return lambda shown: lookup.predict(shown.grey)
+
+
+def by(colorizer: Colorizer, render_px: int | None) -> Colourer:
+    """What a user sees of a generator: shown the 8-bit grey picture at `render_px`, the picture's own luma kept."""
+
+    def colour(shown: Shown) -> Tensor:
+        greys = (shown.grey[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+        pictures = np.stack(colorizer.colorize_batch(list(greys), render_px))
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(shown.rgb.device).float() / 255
 
     return colour
 
 
-def grey_only(grey: Tensor) -> Tensor:
-    """No colour: the grey plane three times."""
-    return grey.expand(-1, 3, -1, -1)
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def fit_luma_lookup(batches: Iterable[Batch]) -> Colourer:
-    """The mean colour of each grey value over `batches`."""
-    lookup = LumaLookup()
+@dataclass
+class Measurements:
+    """Scalars of each photo in each row; nothing here grows with the size of the photos."""
+
+    names: list[str]
+    digests: list[str]
+    """SHA-256 of each photo."""
+    true_grey: NDArray[np.bool_]
+    values: dict[str, dict[str, Floats]]
+    """By row and metric, ``(photos,)``. PSNR is infinite where nothing differs."""
+    luma_psnr: dict[str, float]
+    """By row: how well the luma of the originals was kept, in dB (infinite: to the bit)."""
+    right: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    """By row, of scenes: ``(photos, regions)`` pixels whose hue class is right."""
+    counted: NDArray[np.int32] | None = None
+    """Of scenes: ``(photos, regions)`` pixels that have a hue to get right."""
+    confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By row, of scenes: ``(regions, TAKEN_FOR)`` pixels over all photos."""
+    fid: dict[str, float] = field(default_factory=dict)
+    learned: list[str] = field(default_factory=list)
+    """The learned metrics that were asked for."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Those of them that could not be had, and why."""
+
+
+def measure(
+    colourers: Mapping[str, Colourer],
+    batches: Iterable[Pictures],
+    device: torch.device,
+    learned: Learned | None = None,
+) -> Measurements:
+    """What each row's pictures score, photo by photo, in one pass over the photos and constant memory.
+
+    Pictures are rounded to 8 bits, as they would be saved, and compared as floats.
+
+    Args:
+        colourers: the rows, with `TRUTH` among them.
+        batches: the photos.
+        device: where rows are coloured and measured.
+        learned: the metrics that need pretrained networks; None for none of them.
+
+    Raises:
+        UserError: no photo can be used.
+    """
+    networks = learned.networks if learned else {}
+    tallies = {row: _Tally() for row in colourers}
+    names: list[str] = []
+    digests: list[str] = []
+    greys: list[Tensor] = []
     for batch in batches:
-        lookup.update(batch.rgb)
-    return lookup.predict
+        shown = to_shown(batch, device)
+        names += batch.names
+        digests += batch.digests
+        greys.append(metrics.is_true_grey(shown.rgb).cpu())
+        regions = None if batch.regions is None else batch.regions.to(device)
+        for row, colour in colourers.items():
+            picture = shown.rgb if row == TRUTH else (colour(shown).clamp(0, 1) * 255).round() / 255
+            with torch.inference_mode(), _exact_convolutions(device):
+                tallies[row].add(picture, shown, regions, networks)
+    if not names:
+        raise UserError("none of the photos can be used, see above")
+    found = Measurements(
+        names=names,
+        digests=digests,
+        true_grey=torch.cat(greys).numpy(),
+        values={row: tally.values() for row, tally in tallies.items()},
+        luma_psnr={row: tally.luma_psnr() for row, tally in tallies.items()},
+        learned=learned.columns if learned else [],
+        missing=learned.missing if learned else {},
+    )
+    if tallies[TRUTH].confusion is not None:
+        found.right = {row: torch.cat(tally.right).numpy() for row, tally in tallies.items()}
+        found.counted = torch.cat(tallies[TRUTH].counted).numpy()
+        found.confusion = {row: np.asarray(tally.confusion) for row, tally in tallies.items()}
+    if "fid" in networks and len(names) > 1:
+        found.fid = {row: frechet_distance(tally.features, tallies[TRUTH].features) for row, tally in tallies.items()}
+    return found
 
 
-def score(colourers: dict[str, Colourer], batches: Iterable[Batch]) -> dict[str, Score]:
-    """Mean PSNR and CIEDE2000 of each colourer over all photos, in one pass."""
-    values: dict[str, list[Tensor]] = {name: [] for name in colourers}
+class _Tally:
+    """What one row has scored so far."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, array[float]] = {}
+        self.right: list[Tensor] = []
+        self.counted: list[Tensor] = []
+        self.confusion: Tensor | None = None
+        self.features = FeatureStatistics()
+        self.luma_error, self.photos = 0.0, 0
+
+    def add(self, picture: Tensor, shown: Shown, regions: Tensor | None, networks: Mapping[str, nn.Module]) -> None:
+        truth = shown.rgb
+        scores = {
+            "psnr": metrics.psnr(picture, truth),
+            "ssim": _in_strips(metrics.ssim, picture, truth, overlap=metrics.SSIM_WINDOW_PX - 1),
+            "ciede2000": _in_strips(metrics.mean_ciede2000, picture, truth),
+            "cf": metrics.colourfulness(picture),
+            "cf_abs": metrics.colourfulness_abs(picture),
+        }
+        for name, network in networks.items():
+            if name == "fid":
+                self.features.update(network(picture))
+            else:
+                scores[name] = torch.zeros(len(truth)) if picture is truth else network(picture, truth)
+        for name, values in scores.items():
+            self.scores.setdefault(name, array("d")).extend(values.tolist())
+        if regions is not None:
+            table = taken_for(picture, truth, regions).cpu()
+            self.right.append(table.diagonal(dim1=1, dim2=2).int())
+            self.counted.append(table.sum(dim=2).int())
+            total = table.sum(dim=0)
+            self.confusion = total if self.confusion is None else self.confusion + total
+        error = (rgb_to_grey(picture) - shown.grey).square().mean(dim=(1, 2, 3))
+        self.luma_error += float(error.cpu().double().sum())
+        self.photos += len(truth)
+
+    def values(self) -> dict[str, Floats]:
+        return {name: np.array(scores) for name, scores in self.scores.items()}
+
+    def luma_psnr(self) -> float:
+        error = self.luma_error / self.photos
+        return float("inf") if error == 0 else -10 * float(np.log10(error))
+
+
+def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Without TF32, whose 10 bits are too few for the variances of SSIM."""
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+
+
+def _in_strips(
+    measure_strip: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, overlap: int = 0
+) -> Any:
+    """The mean of a metric that is itself a mean over windows of `overlap` + 1 rows, strip by strip: ``(B,)``."""
+    height, width = first.shape[-2:]
+    windows = height - overlap
+    rows = max(1, _STRIP_PIXELS // (width * len(first)))
+    total: Tensor | float = 0.0
+    for top in range(0, windows, rows):
+        count = min(rows, windows - top)
+        strip = slice(top, top + count + overlap)
+        total = total + measure_strip(first[..., strip, :], second[..., strip, :]) * (count / windows)
+    return total
+
+
+# --- a gallery --------------------------------------------------------------------------------------------------------
+
+
+def coloured(
+    colourers: Mapping[str, Colourer], batches: Iterable[Pictures], device: torch.device
+) -> Iterator[tuple[str, dict[str, Image.Image]]]:
+    """Each photo's identity and what each row makes of it."""
     for batch in batches:
-        for name, colour in colourers.items():
-            coloured = colour(batch.grey)
-            values[name].append(torch.stack([psnr(coloured, batch.rgb), mean_ciede2000(coloured, batch.rgb)]))
-    scores = {}
-    for name, parts in values.items():
-        decibels, difference = torch.cat(parts, dim=1)
-        finite = decibels[decibels.isfinite()]
-        scores[name] = Score(float(finite.mean()), float(difference.mean()), len(difference))
-    return scores
-
-
-def table(scores: dict[str, Score]) -> str:
-    """The scores as a Markdown table."""
-    lines = ["| | PSNR, dB | CIEDE2000 |", "|---|---|---|"]
-    lines += [f"| {name} | {score.psnr:.2f} | {score.ciede2000:.2f} |" for name, score in scores.items()]
-    return "\n".join(lines) + "\n"
+        shown = to_shown(batch, device)
+        rows = {row: colour(shown) for row, colour in colourers.items()}
+        for number, name in enumerate(batch.names):
+            yield name, {row: to_pil(pictures[number]) for row, pictures in rows.items()}

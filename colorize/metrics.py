@@ -4,9 +4,15 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
+
+SSIM_WINDOW_PX = 11
+"""Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""
+
+TRUE_GREY_SPREAD = 2
+"""A photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round."""
 
 _GREY_VALUES = 256
 
@@ -25,6 +31,30 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
         raise ValueError(f"psnr takes floats in [0, 1], got {prediction.dtype} and {target.dtype}")
     prediction, target = prediction.float(), target.float()
     return peak_signal_noise_ratio(prediction, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
+
+
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity of each image: the mean over channels and over all windows that lie in the image.
+
+    Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
+    Transactions on Image Processing 13(4), 2004; Gaussian windows of 11 × 11 px with σ 1.5, data range 255.
+
+    Args:
+        prediction: ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``.
+        target: the same.
+
+    Returns:
+        ``(B,)``, at most 1, which identical images have.
+    """
+    if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
+        raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
+    # In float32, flat areas are off by up to 1e-4; on a CPU, float64 takes ten times as long.
+    _, windows = structural_similarity_index_measure(
+        255 * prediction.float(), 255 * target.float(), data_range=255.0, reduction="none", return_full_image=True
+    )
+    edge = SSIM_WINDOW_PX // 2  # there torchmetrics mirrors the image
+    mean: Tensor = windows[..., edge:-edge, edge:-edge].mean(dim=(1, 2, 3))
+    return mean
 
 
 def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
@@ -104,6 +134,60 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
 def _seventh_power_share(chroma: Tensor) -> Tensor:
     power = chroma**7
     return (power / (power + 25.0**7)).sqrt()
+
+
+def colourfulness(rgb: Tensor) -> Tensor:
+    """How colourful each image looks: ``cf``, 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
+
+    Hasler & Süsstrunk, "Measuring colourfulness in natural images", Human Vision and Electronic Imaging VIII (SPIE),
+    2003: spread and mean of the opponent colours red - green and yellow - blue, both with their signs.
+
+    Args:
+        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1] (the figures are those of the paper, on a scale of 0 to 255).
+
+    Returns:
+        ``(B,)``, at least 0.
+    """
+    return _spread_and_mean(_opponents(rgb))
+
+
+def colourfulness_abs(rgb: Tensor) -> Tensor:
+    """``cf_abs``: :func:`colourfulness` of the opponents' absolute values, as published colourization scripts have it.
+
+    Where both signs occur in a photo, the spread shrinks: the figure is a few units lower than ``cf`` on most photos.
+    Only for comparison with published figures.
+
+    Args:
+        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
+
+    Returns:
+        ``(B,)``, at least 0.
+    """
+    return _spread_and_mean(_opponents(rgb).abs())
+
+
+def _opponents(rgb: Tensor) -> Tensor:
+    """Red - green and yellow - blue on a scale of 255, ``(B, 2, H * W)``."""
+    red, green, blue = (255 * rgb).unbind(dim=1)
+    return torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
+
+
+def _spread_and_mean(opponents: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(opponents, dim=2, correction=0)
+    return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
+
+
+def is_true_grey(rgb: Tensor) -> Tensor:
+    """Whether each photo is grey itself: no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
+
+    Args:
+        rgb: ``(B, 3, H, W)``, RGB in [0, 1].
+
+    Returns:
+        ``(B,)``, bool.
+    """
+    spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
+    return spread * 255 < TRUE_GREY_SPREAD + 0.5
 
 
 class LumaLookup:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from PIL import Image
 
 from colorize import build, checkpoints, generate, pipeline, train
@@ -133,7 +135,7 @@ def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Config
     train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *NO_VGG))
     config = configure("generate", "data.train_fraction=1", "size_px=48")
     generate.run(config)
-    folder = Path(config.output)
+    folder = generate.output_folder(config)
     for identity in read_manifest(folder).images:
         save_png(load_square(Path(config.data.root) / identity, 48, center_box), image_path(folder, identity))
     config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", *TWO_SIZES, "resolution.epochs=[2,3]")
@@ -150,7 +152,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
     train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *NO_VGG))
     config = configure("generate", "data.train_fraction=1", "size_px=40", "batch_size=5")
     generate.run(config)
-    folder = Path(config.output)
+    folder = generate.output_folder(config)
     manifest = read_manifest(folder)
     assert manifest.complete
     assert len(manifest.images) == 24
@@ -275,8 +277,8 @@ def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: P
 
 
 def shown_commands() -> list[list[str]]:
-    """The words of each `python -m colorize.…` line that the README, the commands and conf/ show."""
-    files = [ROOT / "README.md", *(ROOT / "conf").rglob("*.yaml")]
+    """The words of each `python -m colorize.…` line that the README, docs/, the commands and conf/ show."""
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
     files += [ROOT / "colorize" / f"{name}.py" for name in schema.SCHEMAS]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files).replace("\\\n", " ")
     lines = [line.strip("# ") for line in text.splitlines()]
@@ -284,14 +286,26 @@ def shown_commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in sorted(commands)]
 
 
+def first_job(override: Override) -> str:
+    """The override with its first value, where it has several."""
+    if override.is_interval_sweep():
+        return f"{override.get_key_element()}={override.value().start}"
+    if override.is_sweep_override():
+        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    return str(override.input_line)
+
+
 @pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
 def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     name = words[0].removeprefix("colorize.")
+    overrides = quoted([word for word in words[1:] if word != "-m"], schema.SCHEMAS[name], sweep="-m" in words)
     if "-m" in words:  # a sweep: its first job
-        words = [word.split(",")[0] for word in words if word != "-m"]
+        parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("hydra")])
+        assert any(override.is_sweep_override() for override in parsed)
+        overrides = [first_job(override) for override in parsed]
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = compose(name, quoted(words[1:], schema.SCHEMAS[name]))
+        composed = compose(name, overrides)
     config = schema.from_hydra(composed, schema.SCHEMAS[name])
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)

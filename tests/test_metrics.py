@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 from skimage import color as skimage_color
+from skimage.metrics import structural_similarity
 
-from colorize.metrics import LumaLookup, ciede2000, mean_ciede2000, psnr
+from colorize.metrics import (
+    LumaLookup,
+    ciede2000,
+    colourfulness,
+    colourfulness_abs,
+    is_true_grey,
+    mean_ciede2000,
+    psnr,
+    ssim,
+)
 
 # From Table 1 of Sharma, Wu & Dalal 2005: blues (1-6), a neutral colour (7-8), hues on either side of the discontinuity
 # (9-16), large differences (17-19), small ones (21, 24), and near-neutral and dark ones (31-34).
@@ -70,6 +80,56 @@ def test_psnr_is_per_image_and_infinite_for_identical_ones() -> None:
     assert values[1:].tolist() == pytest.approx([20, 20 + 10 * math.log10(3)], abs=1e-3)
     with pytest.raises(ValueError, match="uint8"):
         psnr(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8))
+
+
+def test_colourfulness_is_hasler_and_suesstrunks_with_signs() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30))
+    for image, value in zip(pixels, colourfulness(torch.from_numpy(pixels) / 255), strict=True):
+        red, green, blue = (plane.ravel() for plane in image)
+        rg, yb = red - green, 0.5 * (red + green) - blue
+        expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+        assert value.item() == pytest.approx(expected, rel=1e-5)
+    halves = torch.zeros(2, 3, 4, 4)
+    halves[0] = 0.3  # grey
+    halves[1, 0, :2], halves[1, 1, 2:] = 0.2, 0.2  # red above green: rg is 51 and -51, yb is 25.5
+    assert colourfulness(halves).tolist() == pytest.approx([0, 51 + 0.3 * 25.5], abs=1e-4)
+
+
+def test_ssim_is_scikit_images_with_gaussian_windows() -> None:
+    first = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    second = (first + 0.2 * torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    first[0, :, :, 28:] = 0.5  # flat on one side
+    for one, other, value in zip(first, second, ssim(first, second), strict=True):
+        expected = structural_similarity(
+            255 * one.double().numpy(),
+            255 * other.double().numpy(),
+            data_range=255,
+            channel_axis=0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert value.item() == pytest.approx(expected, abs=1e-5)
+    assert ssim(first, first).tolist() == pytest.approx([1, 1], abs=1e-4)
+    with pytest.raises(ValueError, match="at least 11 px"):
+        ssim(first[..., :10], second[..., :10])
+
+
+def test_cf_abs_takes_absolute_values_first() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30))
+    for image, value in zip(pixels, colourfulness_abs(torch.from_numpy(pixels) / 255), strict=True):
+        red, green, blue = (plane.ravel() for plane in image)
+        rg, yb = abs(red - green), abs(0.5 * (red + green) - blue)
+        expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+        assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert (colourfulness_abs(torch.from_numpy(pixels) / 255) < colourfulness(torch.from_numpy(pixels) / 255)).all()
+
+
+def test_a_true_grey_has_no_coloured_pixel() -> None:
+    photos = torch.full((3, 3, 8, 8), 100 / 255)
+    photos[1, 0, 2, 2] = 102 / 255  # a codec's rounding
+    photos[2, 0, 2, 2] = 103 / 255
+    assert is_true_grey(photos).tolist() == [True, True, False]
 
 
 def test_luma_lookup_gives_the_mean_colour_of_each_grey() -> None:

@@ -1,0 +1,182 @@
+"""Measure checkpoints, or folders of coloured images, against the originals.
+
+python -m colorize.evaluate run=NAME data=folder data.root=PHOTOS
+python -m colorize.evaluate 'checkpoint=[a.ckpt,b.ckpt]' data=imagenet data.root=IMAGENET protocol=val5k
+python -m colorize.evaluate coloured=THEIRS data=folder data.root=PHOTOS split=all weights.lpips_vgg=none
+
+Into output=DIR (by default evaluation/ in the run's folder) come metrics.json, metrics.md, per_image.csv and
+gallery.png. Rows without any colour, with the mean colour of each grey value, and with the truth are always there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colorize import cli
+from colorize.config import EvaluateConfig
+from colorize.errors import UserError
+from colorize.jobs import Figure
+from colorize.runs import locked
+
+if TYPE_CHECKING:
+    from colorize.data.protocols import Pictures
+    from colorize.evaluation import Measurements
+
+log = logging.getLogger("colorize")
+
+SHORT = ("psnr", "ssim", "lpips_alex", "ciede2000", "cf", "delta_cf_of_means", "delta_cf_per_image", "fid")
+"""The metrics that are printed; metrics.md has all."""
+
+ANOTHER_PICTURE_DB = 18.0
+"""Coloured images that keep the photos' luma no better than this show something else."""
+
+
+def run(config: EvaluateConfig) -> Figure:
+    """Measure, write and print; returns the CIEDE2000 of the last row that was measured."""
+    from colorize.evaluation_inputs import find_checkpoints, output_folder
+
+    checkpoints = find_checkpoints(config)
+    output = output_folder(config, checkpoints)
+    with locked(output):
+        return evaluate(config, checkpoints, output)
+
+
+def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure:
+    """The work, in a folder that this process holds."""
+    from colorize import build, evaluation, evaluation_files, evaluation_inputs, scores
+    from colorize.checkpoints import has_average, sha256
+    from colorize.colorizer import Colorizer
+    from colorize.data.protocols import PROTOCOLS, ProtocolDataset, batches
+    from colorize.devices import pick_device
+    from colorize.learned_metrics import Learned
+
+    device, protocol = pick_device(config.trainer.accelerator), PROTOCOLS[config.protocol]
+    ours = (evaluation.GREY, evaluation.LOOKUP, evaluation.TRUTH)
+    models = evaluation_inputs.named(checkpoints, taken=ours)
+    folders = evaluation_inputs.named(config.coloured, taken=[*models, *ours])
+    takes: dict[str, tuple[Path, bool]] = {}
+    for row, path in models.items():
+        if config.use_ema and has_average(path):  # beside averaged weights those of the last step: both are of interest
+            takes[f"{row} raw"] = (path, False)
+        takes[row] = (path, config.use_ema)
+    models = {row: path for row, (path, _) in takes.items()}
+    colorizers = {
+        row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)
+        for row, (path, averaged) in takes.items()
+    }
+    for path in checkpoints:
+        evaluation_inputs.warn_of_another_split(config, path)
+
+    photos = build.list_photos(config.data, config.seed)
+    identities = evaluation_inputs.choose_photos(photos, config.split, protocol)
+    everything = photos
+    if folders:
+        everything = build.list_photos(replace(config.data, max_val=None, train_fraction=1.0), config.seed)
+    coloured = [evaluation_inputs.match_coloured(everything, identities, folder) for folder in folders.values()]
+    identities = [identity for identity in identities if all(identity in files for files in coloured)]
+    if not identities:
+        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+    learned = Learned(vars(config.weights), "weights", device)
+
+    def read(names: Sequence[str], doing: str, with_coloured: bool = True) -> Iterator[Pictures]:
+        files = coloured if with_coloured else []
+        dataset = ProtocolDataset(photos, names, protocol, coloured=files, scene_px=config.scene_px)
+        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable)
+        return watched(found, len(names), doing)
+
+    render_px = {
+        row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
+        for row, colorizer in colorizers.items()
+    }
+    rows: dict[str, evaluation.Colourer] = {
+        evaluation.GREY: evaluation.grey_only,
+        evaluation.LOOKUP: evaluation.fit_luma_lookup(
+            read(evaluation.lookup_photos(photos), "luma look-up", with_coloured=False)
+        ),
+    }
+    rows |= {row: evaluation.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
+    rows |= {row: evaluation.from_folder(number) for number, row in enumerate(folders)}
+    rows[evaluation.TRUTH] = evaluation.the_truth
+
+    measured = evaluation.measure(rows, read(identities, "evaluate"), device, learned)
+    table = scores.tabulate(measured, config.seed)
+    advice = where_to_stop(checkpoints, output)
+    subject = evaluation_files.Subject(
+        rows=[*models, *folders],
+        protocol=config.protocol,
+        split=config.split,
+        data=config.data.kind,
+        seed=config.seed,
+        checkpoint_sha256={row: sha256(path) for row, path in models.items()},
+        render_px=render_px,
+        notes=[*notes(config, measured, list(folders)), *advice],
+    )
+    evaluation_files.write(
+        table,
+        subject,
+        output,
+        config.gallery_photos,
+        lambda names: evaluation.coloured(rows, read(names, "gallery"), device),
+    )
+    print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
+    print("".join(f"{sentence}\n" for sentence in advice), end="")
+    print(f"{evaluation_files.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
+    return Figure(table.rows[subject.rows[-1]]["ciede2000"].mean, "CIEDE2000")
+
+
+def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
+    """Draw how each phase scored in its training, and say which checkpoint of it to take."""
+    from colorize.data.images import save_png
+    from colorize.evaluation_inputs import named
+    from colorize.stopping import advice, draw_curve
+
+    said = []
+    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
+        curve, sentence = draw_curve(phase), advice(phase)
+        if curve is not None and sentence is not None:
+            file = output / f"curve_{name.replace('/', '_')}.png"
+            save_png(curve, file)
+            said.append(f"Where to stop ({file.name}): {sentence}.")
+    return said
+
+
+def notes(config: EvaluateConfig, measured: Measurements, folders: Sequence[str]) -> list[str]:
+    """What a reader has to know of this measurement."""
+    found = []
+    if config.split != "val":
+        found.append("Training photos are among those measured: not a test.")
+    if config.data.min_colourfulness is not None:
+        found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
+    for row in folders:
+        if measured.luma_psnr[row] < ANOTHER_PICTURE_DB:
+            found.append(
+                f"The luma of {row} is {measured.luma_psnr[row]:.1f} dB from the photos': were they cut or resized in "
+                f"another way than protocol={config.protocol} does it?"
+            )
+            log.warning(found[-1])
+    return found
+
+
+def watched(batches: Iterator[Pictures], photos: int, doing: str) -> Iterator[Pictures]:
+    """The same batches, with a progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(doing, total=photos)
+        for batch in batches:
+            yield batch
+            progress.advance(task, len(batch.names) + len(batch.unreadable))
+
+
+def main() -> None:
+    """Run from the command line."""
+    cli.command("evaluate", run)
+
+
+if __name__ == "__main__":
+    main()

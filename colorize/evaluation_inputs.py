@@ -1,0 +1,153 @@
+"""What an evaluation is to measure: checkpoints, runs, folders of coloured images, and which photos."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from colorize.checkpoints import read
+from colorize.config import BadOption, EvaluateConfig
+from colorize.data.protocols import NAMED_AT_MOST, Protocol, match
+from colorize.data.sources import Photos
+from colorize.errors import UserError
+from colorize.runs import PhaseFolder, run_folder
+
+log = logging.getLogger("colorize")
+
+OF_A_RUN = (("pretrain_gen", "best"), ("gan", "best"), ("gan", "last"))
+"""The checkpoints of a run that are measured, where they are there and differ."""
+
+DECIDES_THE_SPLIT = ("seed", "data.val_fraction")
+
+
+def find_checkpoints(config: EvaluateConfig) -> list[Path]:
+    """The checkpoints that are measured.
+
+    Raises:
+        UserError: one is not there, or a run has none.
+    """
+    if not config.checkpoint and not config.coloured:
+        folder = Path(config.runs_dir) / config.run
+        if not folder.is_dir():
+            raise UserError(f"there is no run {folder}: give run=NAME, checkpoint=FILE or coloured=DIR")
+        return _checkpoints_of(folder)
+    found: list[Path] = []
+    for given in config.checkpoint:
+        places = (Path(given), Path(config.runs_dir) / given)
+        if places[0].is_file():
+            found.append(places[0])
+        elif folders := [place for place in places if place.is_dir()]:
+            found += _checkpoints_of(folders[0])
+        else:
+            raise UserError(f"there is no checkpoint and no run {given} (looked in {config.runs_dir} too)")
+    return found
+
+
+def _checkpoints_of(run: Path) -> list[Path]:
+    places = [PhaseFolder(run.parent, run.name, phase).checkpoints / f"{kept}.ckpt" for phase, kept in OF_A_RUN]
+    found = [place for place in places if place.is_file()]
+    if not found:
+        raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
+    moments: dict[tuple[str, int], Path] = {}
+    for path in found:  # the last checkpoint of a fit may be its best one
+        card, _ = read(path)
+        moments.setdefault((card.phase, card.images_seen), path)
+    return list(moments.values())
+
+
+def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
+    """A row's name for each path: the shortest end of it that tells it from the others.
+
+    Args:
+        paths: checkpoints or folders.
+        taken: names that rows have already.
+
+    Raises:
+        BadOption: one is given twice.
+    """
+    parts: dict[Path, list[str]] = {}
+    for path in map(Path, paths):
+        whole = path.resolve()
+        if whole in parts:
+            raise BadOption(f"{path} is given twice")
+        stem = whole.with_suffix("") if whole.is_file() else whole
+        parts[whole] = [part for part in stem.parts if part != "checkpoints"]
+    names: dict[str, Path] = {}
+    for whole, own in parts.items():
+        others = [other for path, other in parts.items() if path != whole] + [name.split("/") for name in taken]
+        least = 2 if whole.parent.name == "checkpoints" else 1
+        length = next((n for n in range(least, len(own)) if all(own[-n:] != other[-n:] for other in others)), len(own))
+        names["/".join(own[-length:])] = whole
+    return names
+
+
+def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
+    """Where the results go: output=…, else evaluation/ in the run that the first checkpoint is from, or in `run`."""
+    if config.output is not None:
+        return Path(config.output)
+    if config.checkpoint and checkpoints and config.sweep is None:
+        phase = checkpoints[0].parent.parent
+        if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
+            return phase.parent / "evaluation"
+    return run_folder(config) / "evaluation"
+
+
+def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
+    """The identities of a split, in the order of their file names, as far as the protocol takes them.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
+    found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
+    if not found:
+        raise UserError(f"there are no photos in the split {split} of {photos.root}: give another split=…")
+    return found[: protocol.photos]
+
+
+def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The coloured picture of each photo in `folder`; a warning names what stays without.
+
+    Args:
+        photos: all of the source.
+        identities: those that are to be measured.
+        folder: with the coloured pictures.
+
+    Raises:
+        UserError: no photo has one.
+    """
+    found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
+    lacking = [identity for identity in identities if identity not in found]
+    if len(lacking) == len(identities):
+        raise UserError(
+            f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
+            f"(the first is {identities[0]}; see split=…)"
+        )
+    if surplus:
+        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {_list(surplus)}")
+    if lacking:
+        log.warning(f"{folder}: {len(lacking)} photos are left out, having no picture there: {_list(lacking)}")
+    return found
+
+
+def warn_of_another_split(config: EvaluateConfig, checkpoint: Path) -> None:
+    """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
+    file = checkpoint.parent.parent / "config.yaml"
+    if config.split != "val" or config.data.kind == "scenes" or (Path(config.data.root) / "val").is_dir():
+        return
+    try:
+        trained = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = trained["data"]
+        same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
+        there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
+    except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
+        return
+    if same and there != here:
+        values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
+        log.warning(f"{checkpoint} was trained on another split, and knows some of these photos: give {values}")
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,206 @@
+"""Metrics that look through a pretrained network: LPIPS and FID, and where their weights come from."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
+
+from colorize.errors import UserError
+from colorize.networks.pretrained import load_pretrained
+
+log = logging.getLogger("colorize")
+
+BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}
+"""torchvision's name of the network behind each LPIPS."""
+
+MOST_LPIPS_PIXELS = 1 << 20
+"""LPIPS sees larger pictures reduced to this: its networks' memory grows with the picture."""
+
+INCEPTION_FEATURES = 2048
+
+
+class Lpips(nn.Module):
+    """Learned perceptual image patch similarity, version 0.1 with its linear weights, by torchmetrics.
+
+    Zhang, Isola, Efros, Shechtman & Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
+    CVPR 2018.
+
+    Args:
+        name: "lpips_alex" or "lpips_vgg".
+        source: weights of the backbone, as :func:`colorize.networks.pretrained.load_pretrained` takes them.
+        option: the key that set `source`, for the messages.
+
+    Raises:
+        UserError: the weights cannot be had.
+    """
+
+    def __init__(self, name: str, source: str, option: str) -> None:
+        super().__init__()
+        self.lpips = _LPIPS(net="alex" if name == "lpips_alex" else "vgg", pnet_rand=True)
+        backbone = nn.Module()  # the layers that torchmetrics has taken apart, under torchvision's names again
+        backbone.features = nn.ModuleDict(
+            {index: layer for part in self.lpips.net.children() for index, layer in part.named_children()}
+        )
+        load_pretrained(backbone, BACKBONES[name], source, option)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each pair: ``(B, 3, H, W)`` twice, RGB in [0, 1], to ``(B,)``; 0 for identical pictures."""
+        pictures = torch.cat([prediction, target])
+        height, width = pictures.shape[-2:]
+        if height * width > MOST_LPIPS_PIXELS:
+            scale = (MOST_LPIPS_PIXELS / (height * width)) ** 0.5
+            size = (round(height * scale), round(width * scale))
+            pictures = nn.functional.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+        distance: Tensor = self.lpips(*(2 * pictures - 1).chunk(2))
+        return distance.flatten()
+
+
+class Inception(nn.Module):
+    """The features of FID: TensorFlow's Inception v3 in torch-fidelity's port, on antialiased 299 × 299 px.
+
+    Args:
+        source: "imagenet": torch-fidelity's file, downloaded where it is not yet in torch's cache; else its path.
+        option: the key that set `source`, for the messages.
+
+    Raises:
+        UserError: torch-fidelity is not installed, or the weights cannot be had.
+    """
+
+    def __init__(self, source: str, option: str) -> None:
+        super().__init__()
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+            from torchmetrics.image.fid import NoTrainInceptionV3
+        except ImportError as error:
+            raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
+        file = _download(URL_INCEPTION_V3, option) if source == "imagenet" else Path(source).expanduser()
+        _check_tensors(file, option)  # torch-fidelity itself would execute what it is given
+        try:
+            self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
+        except RuntimeError as error:
+            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {_short(error)}") from error
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """``(B, 3, H, W)``, RGB in [0, 1], rounded to 8 bits, to ``(B, INCEPTION_FEATURES)``."""
+        features: Tensor = self.network((pictures.clamp(0, 1) * 255).round().to(torch.uint8))
+        return features
+
+
+class FeatureStatistics:
+    """Mean and covariance of features, in memory that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: Tensor | None = None
+        self._products: Tensor | None = None
+
+    def update(self, features: Tensor) -> None:
+        """Adds ``(B, features)``."""
+        features = features.detach().cpu().double()
+        total, products = features.sum(dim=0), features.T @ features
+        self.count += len(features)
+        self._sum = total if self._sum is None else self._sum + total
+        self._products = products if self._products is None else self._products + products
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean ``(features,)`` and covariance ``(features, features)``, float64.
+
+        Raises:
+            ValueError: fewer than two so far.
+        """
+        if self.count < 2 or self._sum is None or self._products is None:
+            raise ValueError("a covariance needs at least two")
+        mean = self._sum / self.count
+        return mean, (self._products - self.count * torch.outer(mean, mean)) / (self.count - 1)
+
+
+def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
+    """Fréchet inception distance of two sets of pictures, seen as normal distributions of their features.
+
+    Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
+    local Nash equilibrium", NeurIPS 2017.
+
+    Raises:
+        ValueError: fewer than two pictures in one of them.
+    """
+    (mean1, covariance1), (mean2, covariance2) = first.moments(), second.moments()
+    # The trace of the root of the product, by symmetric matrices: theirs are exact where a general root is not.
+    values, vectors = torch.linalg.eigh(covariance1)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariance2 @ root).clamp_min(0).sqrt().sum()
+    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * cross
+    return max(0.0, float(distance))
+
+
+class Learned:
+    """The learned metrics that can be had here, and why the others cannot.
+
+    Args:
+        sources: for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
+            where they cannot be had), "none" (no such column), or the path of their file.
+        option: what the keys that set them begin with, for the messages.
+        device: where they compute.
+
+    Raises:
+        UserError: a given file is missing or does not fit.
+    """
+
+    def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:
+        self.columns = [name for name, source in sources.items() if source != "none"]
+        self.missing: dict[str, str] = {}
+        self.networks: dict[str, nn.Module] = {}
+        for name in self.columns:
+            source, key = sources[name], f"{option}.{name}"
+            try:
+                network = Inception(source, key) if name == "fid" else Lpips(name, source, key)
+            except UserError as error:
+                if source != "imagenet":
+                    raise
+                self.missing[name] = " ".join(str(error).split())
+                log.warning(f"no {name}: {self.missing[name]}")
+                continue
+            self.networks[name] = network.eval().requires_grad_(False).to(device)
+
+    @property
+    def lpips(self) -> dict[str, nn.Module]:
+        """The LPIPS networks that are there."""
+        return {name: network for name, network in self.networks.items() if name in BACKBONES}
+
+
+def _download(url: str, option: str) -> Path:
+    """The file behind `url` in torch's cache."""
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file))
+        except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+            raise UserError(
+                f"{option}=imagenet: {url} could not be downloaded ({error}); put {file.name} into {file.parent} or "
+                f"give {option}=PATH"
+            ) from error
+    return file
+
+
+def _check_tensors(file: Path, option: str) -> None:
+    """Make sure that `file` holds tensors and nothing that would be executed.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not file.is_file():
+        raise UserError(f"{option}: no file {file}; give imagenet, none, or the path of torch-fidelity's Inception")
+    try:
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling something else fails in many ways
+        raise UserError(
+            f"{option}: {file} cannot be read as a state dict of tensors ({type(error).__name__})"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
