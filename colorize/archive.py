@@ -3,9 +3,11 @@
 import errno
 import os
 import shutil
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,7 +83,13 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
     batches = deque(jobs[start : start + how.batch_size] for start in range(0, len(jobs), how.batch_size))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as readers, ThreadPoolExecutor(_WORKERS) as writers:
+    with ExitStack() as stack:
+        # Reading a photo silences Pillow's warnings for the process, not for its thread: threads would bring them back
+        # in the middle of each other's work, or for good, were they not silenced around them all.
+        stack.enter_context(warnings.catch_warnings())
+        for kind in (UserWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("ignore", kind)
+        readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
                 reading.append([(job, readers.submit(_read, job, how)) for job in batches.popleft()])

@@ -246,8 +246,8 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
     callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
-    if averages(config):
-        callbacks.append(GeneratorAverage(config.ema.half_life_images or 1, config.ema.ramp_up))
+    if config.ema.half_life_images is not None and averages(config):
+        callbacks.append(GeneratorAverage(config.ema.half_life_images, config.ema.ramp_up))
     if "generator" in TRAINED[config.phase]:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):

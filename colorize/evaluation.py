@@ -79,7 +79,7 @@ def from_folder(number: int) -> Colourer:
 
 def lookup_photos(photos: Photos) -> list[str]:
     """The training photos that the luma look-up averages: enough of them, evenly spread."""
-    return photos.train[:: -(-len(photos.train) // LOOKUP_PHOTOS)]
+    return photos.train[:: max(1, -(-len(photos.train) // LOOKUP_PHOTOS))]
 
 
 def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:
@@ -123,10 +123,8 @@ class Measurements:
     confusion: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """By row, of scenes: ``(regions, TAKEN_FOR)`` pixels over all photos."""
     fid: dict[str, float] = field(default_factory=dict)
-    learned: list[str] = field(default_factory=list)
-    """The learned metrics that were asked for."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Those of them that could not be had, and why."""
+    """The learned metrics that were asked for and could not be had, and why."""
 
 
 def measure(
@@ -171,7 +169,6 @@ def measure(
         true_grey=torch.cat(greys).numpy(),
         values={row: tally.values() for row, tally in tallies.items()},
         luma_psnr={row: tally.luma_psnr() for row, tally in tallies.items()},
-        learned=learned.columns if learned else [],
         missing=learned.missing if learned else {},
     )
     if tallies[TRUTH].confusion is not None:

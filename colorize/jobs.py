@@ -25,10 +25,6 @@ class Figure(float):
         made.name = name
         return made
 
-    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]
-        """For pickle."""
-        return float(self), self.name
-
 
 @dataclass
 class Result:

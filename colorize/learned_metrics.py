@@ -150,11 +150,12 @@ class Learned:
     """
 
     def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:
-        self.columns = [name for name, source in sources.items() if source != "none"]
         self.missing: dict[str, str] = {}
         self.networks: dict[str, nn.Module] = {}
-        for name in self.columns:
-            source, key = sources[name], f"{option}.{name}"
+        for name, source in sources.items():
+            if source == "none":
+                continue
+            key = f"{option}.{name}"
             try:
                 network = Inception(source, key) if name == "fid" else Lpips(name, source, key)
             except UserError as error:
@@ -164,11 +165,6 @@ class Learned:
                 log.warning(f"no {name}: {self.missing[name]}")
                 continue
             self.networks[name] = network.eval().requires_grad_(False).to(device)
-
-    @property
-    def lpips(self) -> dict[str, nn.Module]:
-        """The LPIPS networks that are there."""
-        return {name: network for name, network in self.networks.items() if name in BACKBONES}
 
 
 def _download(url: str, option: str) -> Path:

@@ -67,7 +67,7 @@ def step_command(step: str, overrides: list[str], only: list[str]) -> list[str]:
     """The arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
     if step != "generate":
         return ["-m", "colorize.train", f"phase={step}", "resume=auto", *mine(overrides, step), *only]
-    known = {key.name for key in leaves(GenerateConfig)} | {"data", "recipe"}
+    known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe"}
     shared = [override for override in mine(overrides, step) if cli.key_of(override) in known]
     return ["-m", "colorize.generate", *shared, *only]
 

@@ -106,7 +106,7 @@ def check_contact_sheet(config: PredictConfig) -> None:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in .jpg, .png, .tif or .webp")
     if sheet.exists():
         try:
-            ours = photos.read(sheet).metadata.exif.get(SOFTWARE_TAG) == CONTACT_SHEET_MARK
+            ours = CONTACT_SHEET_MARK.encode() in photos.read(sheet).metadata.exif
         except UnreadableImage:
             ours = False
         if not ours:
@@ -207,7 +207,7 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         sheet = page(title, subtitle, ("before", "after"), blocks, CONTACT_SHEET_TILE_PX)
         exif = Image.Exif()
         exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
-        save(path, Picture.of(sheet), SUFFIXES[path.suffix.lower()], Metadata(exif), quality=90)
+        save(path, Picture.of(sheet), SUFFIXES[path.suffix.lower()], Metadata(exif.tobytes()), quality=90)
         log.info(f"{path}: before and after of {len(strips)} photos")
 
 

@@ -12,12 +12,8 @@ from PIL import Image, ImageDraw
 from colorize import config as schema
 
 TINY = (
-    "model=small",
+    "model=tiny",
     "model.width_factor=0.25",
-    "model.encoder_weights=none",
-    "model.critic_weights=none",
-    "model.vgg_weights=none",
-    "model.vgg=vgg16",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",

@@ -194,9 +194,11 @@ def test_deoldifys_networks_are_shown_what_deoldify_shows_them() -> None:
     assert np.abs(made - expected)[exists].max() <= 1
 
 
-def test_test_time_augmentation_forgets_which_side_was_left(colorizer: Colorizer) -> None:
-    grey = np.asarray(draw_photo(5).convert("L"))
+def test_test_time_augmentation_looks_at_two_sizes_and_forgets_which_side_was_left() -> None:
+    grey, colorizer = np.asarray(draw_photo(5).convert("L")), make()
+    seen = short_of_memory(colorizer, 1 << 30, MemoryError())
     plain, both = colorizer.colorize(grey), colorizer.colorize(grey, tta=True)
+    assert seen[1:] == [(1, 1, 48, 60)] * 2 + [(1, 1, 36, 45)] * 2
     assert np.abs(plain.astype(int) - both).max() > 2
     mirrored = colorizer.colorize(grey[:, ::-1], tta=True)[:, ::-1]
     assert np.abs(mirrored.astype(int) - both).max() <= 1

@@ -122,7 +122,7 @@ def paper_through_all_steps(configure: Configure, *model: str) -> None:
 
 
 def test_paper_recipe_goes_from_64_to_220_px_through_all_steps(configure: Configure) -> None:
-    paper_through_all_steps(configure, "model=small", "model.width_factor=0.25", "loss.feature_weights=[0,0,0]")
+    paper_through_all_steps(configure, "model=tiny", "model.width_factor=0.25", "loss.feature_weights=[0,0,0]")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_the_average_is_that_of_the_closed_form_and_skipped_steps_are_none(ramp_
     average = GeneratorAverage(12, ramp_up)
     generator, optimizer, module = started(average)
     scaler = torch.amp.GradScaler("cpu")  # what fp16 uses: it leaves out steps whose gradients are not finite
-    expected, images = generator[0].weight.item(), 0
+    expected, images = [generator[0].weight.item(), 0.0], 0
     for step_images, factor in ((8, 1.0), (8, float("inf")), (4, 1.0), (2, 1.0)):
         module.step_images = step_images
         optimizer.zero_grad()
@@ -48,9 +48,12 @@ def test_the_average_is_that_of_the_closed_form_and_skipped_steps_are_none(ramp_
         if factor == 1.0:
             images += step_images
             kept = 0.5 ** (step_images / (min(12, ramp_up * images) if ramp_up else 12))
-            expected = kept * expected + (1 - kept) * generator[0].weight.item()
-        assert average.network[0].weight.item() == pytest.approx(expected, rel=1e-6)
-        assert torch.equal(average.network[1].running_mean, generator[1].running_mean) == (factor == 1.0)
+            last = (generator[0].weight.item(), generator[1].running_mean.item())
+            expected = [kept * mean + (1 - kept) * value for mean, value in zip(expected, last, strict=True)]
+        found = [average.network[0].weight.item(), average.network[1].running_mean.item()]
+        assert found == pytest.approx(expected, rel=1e-5)
+        counts = average.network[1].num_batches_tracked, generator[1].num_batches_tracked
+        assert torch.equal(*counts) == (factor == 1.0)
     assert average.images == 14
     average.teardown(None, None, "fit")  # type: ignore[arg-type]
     kept_weight = average.network[0].weight.clone()

@@ -64,7 +64,7 @@ def test_a_column_without_weights_says_so(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     sources = {"lpips_alex": str(alexnet), "lpips_vgg": "none", "fid": "imagenet"}
     learned = Learned(sources, "weights", CPU)
-    assert learned.columns == ["lpips_alex", "fid"] and set(learned.networks) == {"lpips_alex"}
+    assert set(learned.networks) == {"lpips_alex"} and set(learned.missing) == {"fid"}
     advice = f"put weights-inception-2015-12-05-6726825d.pth into {tmp_path}/checkpoints or give weights.fid=PATH"
     assert advice in learned.missing["fid"] and advice in caplog.text
     scenes = list_scenes(4, seed=1, val_fraction=0.5)
@@ -113,7 +113,7 @@ def test_fid_compares_each_row_with_the_truth() -> None:
     scenes = list_scenes(12, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=32)
     learned = Learned({}, "weights", CPU)
-    learned.columns, learned.networks = ["fid"], {"fid": Colours()}
+    learned.networks = {"fid": Colours()}
     rows = {"grey": evaluation.grey_only, "truth": evaluation.the_truth}
     table = scores.tabulate(evaluation.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)

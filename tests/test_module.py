@@ -90,7 +90,7 @@ CONSTANT = [f"optim.{name}.{key}" for name in ("generator", "critic") for key in
 
 def test_one_batch_overfits_in_pretraining_of_the_generator(configure: Configure, tmp_path: Path) -> None:
     _, seen = fit_batch(
-        configure, tmp_path, some_batch(), 30, "phase=pretrain_gen", *CONSTANT, "optim.generator.lr_multipliers=[1,1,1]"
+        configure, tmp_path, some_batch(), 60, "phase=pretrain_gen", *CONSTANT, "optim.generator.lr_multipliers=[1,1,1]"
     )
     assert seen[-1]["generator/pixel"] < 0.25 * seen[0]["generator/pixel"]
     assert seen[-1]["generator/content"] < 0.7 * seen[0]["generator/content"]
@@ -110,10 +110,10 @@ def test_a_generator_against_a_standing_critic_learns_to_fool_it(configure: Conf
         configure,
         tmp_path,
         some_batch(),
-        40,
+        100,
         "phase=gan",
         *CONSTANT,
-        "optim.generator.lr=1e-3",
+        "optim.generator.lr=3e-3",
         "loss.feature_weights=[0,0,0]",
         "optim.generator.lr_multipliers=[1,1,1]",
         "switch.mode=fixed",
@@ -232,7 +232,7 @@ class Events:
         self.config = [event.tensor_proto.string_val[0].decode() for event in read.Tensors("config")]
         self.curves: dict[str, dict[int, float]] = {}
         self.pictures: dict[int, Any] = {}
-        for path in set(folder.glob("*tfevents*")) - {settings}:
+        for path in sorted(set(folder.glob("*tfevents*")) - {settings}):
             read = EventAccumulator(str(path), {"images": 0}).Reload()
             for tag in read.Tags()["scalars"]:
                 self.curves.setdefault(tag, {}).update({event.step: event.value for event in read.Scalars(tag)})

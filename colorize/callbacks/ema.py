@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.checkpoints import AVERAGE
@@ -15,8 +15,9 @@ log = logging.getLogger("colorize")
 
 
 class GeneratorAverage(L.Callback):
-    """Averages the generator's parameters, once for each step of its optimizer; buffers are those of the last step.
+    """Averages the generator's parameters and the statistics of its batch norms, once for each step of its optimizer.
 
+    Other buffers, such as the singular vectors of spectral norms, are those of the last step: no mean of them is one.
     The step itself is what moves the average, so neither the critic's steps do nor those that fp16's loss scaling
     skips. The window is a half-life in images that the generator learned from, as in EDM (Karras et al. 2022,
     "Elucidating the design space of diffusion-based generative models"): a decay per step would mean more photos where
@@ -76,7 +77,14 @@ class GeneratorAverage(L.Callback):
     def update(self, generator: nn.Module, images: int) -> None:
         """Take in the generator as it is after a step on `images`."""
         self.images += images
-        average = get_ema_multi_avg_fn(self.decay(images))
-        average(list(self.network.parameters()), list(generator.parameters()), 0)
-        for ours, its in zip(self.network.buffers(), generator.buffers(), strict=True):
-            ours.copy_(its)
+        (ours, our_rest), (its, its_rest) = averaged_tensors(self.network), averaged_tensors(generator)
+        get_ema_multi_avg_fn(self.decay(images))(ours, its, 0)
+        for own, last in zip(our_rest, its_rest, strict=True):
+            own.copy_(last)
+
+
+def averaged_tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What of a network is averaged, and its other buffers."""
+    statistics = {name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    averaged = [*network.parameters(), *(b for name, b in network.named_buffers() if name in statistics)]
+    return averaged, [b for name, b in network.named_buffers() if name not in statistics]

@@ -24,7 +24,7 @@ MAX_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class UnreadableImage(Exception):
@@ -64,9 +64,9 @@ def load_rgb(path: str | Path) -> Image.Image:
     Raises:
         UnreadableImage: whatever is wrong with the file.
     """
-    with _opened(path) as image, _pillow_errors():
-        turn = _find_turn(image)
-        rgb = _to_rgb(image)
+    with opened(path) as image, pillow_errors():
+        turn = find_turn(image)
+        rgb = to_rgb(image)
         if turn is not None:
             rgb = rgb.transpose(turn.method)
         elif rgb is image:
@@ -95,7 +95,7 @@ def load_square(
         UnreadableImage: whatever is wrong with the file.
         ValueError: the chosen box is empty or leaves the picture.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return _square_of(image, size_px, choose_box, angle_deg)
 
 
@@ -123,7 +123,7 @@ def look_at(path: str | Path, size_px: int) -> Look:
         sizes.append((width, height))
         return (0, 0, width, height)
 
-    with _opened(path) as image:
+    with opened(path) as image:
         name = image.format or ""
         square = _square_of(image, size_px, whole)
     return Look(name, *sizes[0], square)
@@ -228,12 +228,12 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
-    with _pillow_errors():
+    with pillow_errors():
         file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
     with file:
-        with _pillow_errors():
+        with pillow_errors():
             image = Image.open(file, formats=_FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_too_large())
@@ -241,7 +241,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _pillow_errors() -> Iterator[None]:
+def pillow_errors() -> Iterator[None]:
     """Makes one error of the many that Pillow raises on bad files, and silences its warnings about odd ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -263,7 +263,7 @@ def _too_large() -> str:
     return f"more than {MAX_PIXELS // 1_000_000} million pixels"
 
 
-def _find_turn(image: Image.Image) -> _Turn | None:
+def find_turn(image: Image.Image) -> _Turn | None:
     """How to turn the picture upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
     if image.format not in ("JPEG", "MPO"):
         # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
@@ -312,8 +312,8 @@ def _square_of(
     image: Image.Image, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
 ) -> Image.Image:
     """What :func:`load_square` does with a picture that is opened and not yet decoded."""
-    with _pillow_errors():
-        turn = _find_turn(image)
+    with pillow_errors():
+        turn = find_turn(image)
         width, height = image.size
     upright = (height, width) if turn is not None and turn.swap else (width, height)
     box = choose_box(*upright)
@@ -324,25 +324,25 @@ def _square_of(
             _stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright)
         )
         corners = (top_left, top_right, bottom_left)
-        with _pillow_errors():
+        with pillow_errors():
             shrink = _draft(image, size_px, min(sides(corners)))
-            return resize_tilted(_to_rgb(image), size_px, scaled(corners, 1 / shrink))
+            return resize_tilted(to_rgb(image), size_px, scaled(corners, 1 / shrink))
     box = _stored_box(box, width, height, turn)
-    with _pillow_errors():
+    with pillow_errors():
         shrink = _draft(image, size_px, min(box[2] - box[0], box[3] - box[1]))
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
         # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
         # scale is exactly the reduction, not the ratio of the sizes.
         square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
     return square if turn is None else square.transpose(turn.method)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Decodes (if that is still to do) and converts; an RGB picture comes back as it is."""
     image.load()
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose range is not known")
-    if image.mode in _SIXTEEN_BIT_MODES:
+    if image.mode in SIXTEEN_BIT_MODES:
         wide = image.convert("I")
         low, high = cast("tuple[int, int]", wide.getextrema())
         if low < 0 or high > 65535:

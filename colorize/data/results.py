@@ -143,11 +143,9 @@ def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality:
 
 
 def _write(file: IO[bytes], picture: Picture, format: str, metadata: Metadata, quality: int) -> None:
-    exif = metadata.exif.tobytes() if len(metadata.exif) else b""
     if format == "TIFF":
         tags = Image.Exif()
-        if exif:
-            tags.load(exif)
+        tags.load(metadata.exif)
         if metadata.xmp is not None:
             tags[700] = metadata.xmp
         write_tiff(file, picture.width, picture.height, picture.bands(), tags, metadata.icc, metadata.dpi)
@@ -164,9 +162,14 @@ def _write(file: IO[bytes], picture: Picture, format: str, metadata: Metadata, q
         if metadata.dpi is not None:
             per_metre = (round(value / 0.0254).to_bytes(4, "big") for value in metadata.dpi)
             info.add(b"pHYs", b"".join(per_metre) + b"\x01")
-        write_png(file, picture.width, picture.height, picture.bands(), info, exif.removeprefix(b"Exif\0\0"))
+        write_png(file, picture.width, picture.height, picture.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
         return
-    options: dict[str, Any] = {"exif": exif, "icc_profile": metadata.icc, "dpi": metadata.dpi, "xmp": metadata.xmp}
+    options: dict[str, Any] = {
+        "exif": metadata.exif,
+        "icc_profile": metadata.icc,
+        "dpi": metadata.dpi,
+        "xmp": metadata.xmp,
+    }
     options = {name: value for name, value in options.items() if value}
     if format == "PNG":
         options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
@@ -179,9 +182,9 @@ def _write(file: IO[bytes], picture: Picture, format: str, metadata: Metadata, q
 
 def _fit_jpeg(metadata: Metadata, left_out: list[str]) -> Metadata:
     """What fits into the segments of a JPEG file, which hold 64 KiB each."""
-    if len(metadata.exif) and len(metadata.exif.tobytes()) > _JPEG_MARKER_BYTES:
+    if len(metadata.exif) > _JPEG_MARKER_BYTES:
         left_out.append("its EXIF data, which is too long for a JPEG")
-        metadata = replace(metadata, exif=Image.Exif())
+        metadata = replace(metadata, exif=b"")
     if metadata.xmp is not None and len(metadata.xmp) > _JPEG_MARKER_BYTES - _XMP_HEADER_BYTES:
         left_out.append("its XMP packet, which is too long for a JPEG")
         metadata = replace(metadata, xmp=None)

@@ -89,9 +89,8 @@ def write_tiff(
     for tag, value in exif.items():
         tags[tag] = value
     for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if group in exif:
-            # What lies deeper (the interoperability index) is an offset into a file that is no more.
-            tags[group] = {tag: value for tag, value in exif.get_ifd(group).items() if tag != ExifTags.IFD.Interop}
+        if values := exif.get_ifd(group):
+            tags[group] = dict(values)
     if icc is not None:
         tags[TiffImagePlugin.ICCPROFILE] = icc
     if dpi is not None:
