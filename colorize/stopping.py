@@ -21,7 +21,11 @@ from colorize.errors import UserError
 
 log = logging.getLogger("colorize")
 
-FIGURES = {"distance": "distance (0: truth, 1: grey)", "ciede2000": "CIEDE2000", "delta_cf": "difference of colourfulness"}
+FIGURES = {
+    "distance": "distance (0: truth, 1: grey)",
+    "ciede2000": "CIEDE2000",
+    "delta_cf": "difference of colourfulness",
+}
 """What is known of each moment, and how it is called."""
 
 LEAST_OF_GREY = 1.0

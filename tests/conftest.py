@@ -1,4 +1,4 @@
-"""What several test modules share: a folder of small photos, and configurations composed from conf/."""
+"""What several test modules share: small photos, configurations composed from conf/, an untrained generator."""
 
 import random
 from collections.abc import Callable
@@ -10,6 +10,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
 from colorize import config as schema
+from colorize import predict
+from colorize.colorizer import Colorizer
+from colorize.rendering import Preprocessing
+from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
 TINY = (
     "model=tiny",
@@ -66,3 +70,40 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
         return schema.from_hydra(composed, schema.SCHEMAS[command])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained generator."""
+    return write_checkpoint(tmp_path_factory.mktemp("weights") / "last.ckpt")
+
+
+@pytest.fixture
+def colour(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[..., tuple[int, str]]:
+    """`colour(input, **keys)`: exit status of `colorize.predict` in tmp_path, and what it says; output=out by default.
+
+    Without the half second of reading the command line and the checkpoint.
+    """
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "colorize")
+
+    def loaded(_: str, device: str, precision: str, use_ema: bool) -> Colorizer:
+        return Colorizer(tiny_unet(), Preprocessing(SIZE_PX), device, precision)
+
+    def start(given: str | Path, **keys: Any) -> tuple[int, str]:
+        caplog.clear()
+        words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": str(given)}
+        try:
+            predict.run(schema.PredictConfig(**words))
+        except schema.BadOption as error:
+            return 2, f"{caplog.text}{error}"
+        except schema.UserError as error:
+            return 1, f"{caplog.text}{error}"
+        except KeyboardInterrupt:
+            return 130, caplog.text
+        return 0, caplog.text
+
+    monkeypatch.setattr(Colorizer, "from_checkpoint", loaded)
+    return start

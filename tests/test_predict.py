@@ -3,86 +3,20 @@
 import errno
 import hashlib
 import os
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, TiffImagePlugin
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from colorize import archive, colorizer, inputs, predict
 from colorize.cli import command
-from colorize.config import BadOption, PredictConfig
 from colorize.data import photos, results
-from colorize.errors import UserError
-from colorize.rendering import Preprocessing
 from tests.conftest import draw_photo
-from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("weights") / "last.ckpt")
-
-
-@pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Run:
-    """`run(input, **keys)`: exit status of the command in tmp_path, and what it says; output=out unless given."""
-    monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO", "colorize")
-
-    def loaded(_: str, device: str, precision: str, use_ema: bool) -> colorizer.Colorizer:
-        return colorizer.Colorizer(tiny_unet(), Preprocessing(SIZE_PX), device, precision)
-
-    def start(given: str | Path, **keys: Any) -> tuple[int, str]:
-        caplog.clear()
-        config = PredictConfig(
-            **{"checkpoint": str(checkpoint), "output": "out", "device": "cpu", **keys, "input": str(given)}
-        )
-        try:
-            predict.run(config)
-        except BadOption as error:
-            return 2, f"{caplog.text}{error}"
-        except UserError as error:
-            return 1, f"{caplog.text}{error}"
-        except KeyboardInterrupt:
-            return 130, caplog.text
-        return 0, caplog.text
-
-    monkeypatch.setattr(colorizer.Colorizer, "from_checkpoint", loaded)
-    return start
-
-
-def grey(seed: int = 0, width: int = 60, height: int = 44) -> Image.Image:
-    return draw_photo(seed).resize((width, height)).convert("L")
-
-
-def save(path: Path, image: Image.Image | None = None, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (image or grey()).save(path, **options)
-    return path
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-
-
-def is_coloured_version(result: Path, source: Image.Image, tolerance: float) -> bool:
-    """Whether a result has the luma of `source`, and colours."""
-    with Image.open(result) as opened:
-        rgb = np.asarray(opened.convert("RGB"), float)
-    luma = np.asarray(source.convert("L"), float)
-    black_and_white = set(np.unique(luma)) <= {0, 255}  # have no colours
-    if rgb.shape[:2] != luma.shape or (np.ptp(rgb, axis=2).max() <= tolerance and not black_and_white):
-        return False
-    return bool(np.abs(rgb @ np.array((0.299, 0.587, 0.114)) - luma).max() <= tolerance)
-
+from tests.predicting import Colour, files, grey, is_coloured_version, save
 
 # --------------------------------------------------------------------------------------------------- odd and bad files
 
@@ -162,14 +96,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_hostile_folder(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "in = [it's], (1)"
     good, bad = hostile_folder(root)
     before = digests(root)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        command("predict", predict.run, [f"checkpoint={checkpoint}", f"input={root}", "output=out", "device=cpu"])
+        command("predict", predict.run, [f"checkpoint={tiny_file}", f"input={root}", "output=out", "device=cpu"])
     err = capsys.readouterr().err
     assert stop.value.code == 1, err
     assert f"{len(good)} coloured, 0 skipped (their results exist), {len(bad)} failed" in err
@@ -195,157 +129,25 @@ def test_names_are_shown_on_one_line() -> None:
     assert inputs.shown(os.fsdecode(b"a\n\x1b[31m\xff") + " Фото") == "a\\n\\x1b[31m\\udcff Фото"
 
 
-# -------------------------------------------------------------------------------------------- what a result is made of
+# ---------------------------------------------------------------------------------------------------- what is asked for
 
 
-def tagged(path: Path, orientation: int, **options: Any) -> Image.Image:
-    """Writes a grey photo stored turned, with all that may be written beside it; returns it upright."""
-    exif = Image.Exif()
-    exif[0x010F], exif[0x0112] = "Maker", orientation
-    exif.get_ifd(0x8769).update({0x9003: "1931:05:01 12:00:00", 0xA002: 44, 0xA003: 60})
-    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
-    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    stored = grey(1).transpose(Image.Transpose.ROTATE_90)
-    save(path, stored, exif=exif, icc_profile=icc, dpi=(300, 150), **options)
-    return grey(1)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
-def test_metadata_stays_and_the_orientation_is_applied(suffix: str, run: Run, tmp_path: Path) -> None:
-    source = tmp_path / "in" / f"a.{suffix}"
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6" dc:title="May Day"/></x:xmpmeta>'
-    options: dict[str, Any] = {"quality": 98, "comment": b"from the attic"} if suffix == "jpg" else {}
-    if suffix == "png":
-        info = PngInfo()
-        info.add_itxt("Title", "Täst")
-        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
-        options = {"pnginfo": info}
-    elif suffix != "tif":
-        options["xmp"] = xmp
-    upright = tagged(source, 6, **options | ({"lossless": True} if suffix == "webp" else {}))
-    assert run("in")[0] == 0
-    assert is_coloured_version(tmp_path / "out" / source.name, upright, 12 if suffix in ("jpg", "webp") else 1)
-    with Image.open(source) as before, Image.open(tmp_path / "out" / source.name) as after:
-        exif = after.getexif()
-        assert exif.get(0x0112, 1) == 1 and exif[0x010F] == "Maker"
-        if suffix != "tif":  # in which Pillow writes none of this
-            assert exif.get_ifd(0x8769) == {0x9003: "1931:05:01 12:00:00", 0xA002: 60, 0xA003: 44}
-            assert exif.get_ifd(0x8825) == {1: "N", 2: (52.0, 31.0, 12.5)}
-            kept = after.info.get("xmp") or after.info["XML:com.adobe.xmp"].encode()
-            assert kept == xmp.replace(b'Orientation="6"', b'Orientation="1"')
-        assert after.info["icc_profile"] == before.info["icc_profile"]
-        if suffix != "webp":
-            assert after.info["dpi"] == pytest.approx((150, 300), abs=0.1)
-        if suffix == "jpg":
-            assert after.info["comment"] == b"from the attic"
-        if suffix == "png":
-            assert after.info["Title"] == "Täst"
-
-
-def test_all_that_a_jpeg_says_goes_into_a_tiff_and_back(run: Run, tmp_path: Path) -> None:
-    tagged(tmp_path / "a.jpg", 1, xmp=b"<x/>")
-    assert run("a.jpg", output="b.tif")[0] == 0
-    assert run("b.tif", output="c.jpg")[0] == 0
-    with Image.open(tmp_path / "a.jpg") as first, Image.open(tmp_path / "c.jpg") as last:
-        for group in (0x8769, 0x8825):
-            assert last.getexif().get_ifd(group) == first.getexif().get_ifd(group)
-        assert last.info["xmp"] == b"<x/>" and last.info["dpi"] == (300, 150)
-
-
-def test_damaged_metadata_does_not_spoil_a_photo(run: Run, tmp_path: Path) -> None:
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04\0\0\0\x01\xff\xff\xff\xff"
-    save(tmp_path / "in" / "a.jpg", exif=exif, icc_profile=b"nonsense")
-    long = PngInfo()
-    long.add_itxt("XML:com.adobe.xmp", "x" * 70_000)
-    save(tmp_path / "in" / "b.png", pnginfo=long)
-    status, err = run("in", format="jpg")
-    assert (status, files(tmp_path / "out")) == (0, ["a.jpg", "b.jpg"])
-    assert "out/b.jpg: without its XMP packet, which is too long for a JPEG" in err
-
-
-def sixteen_bits(path: Path, **options: Any) -> np.ndarray[Any, Any]:
-    values = np.linspace(0, 65535, 60 * 44).reshape(44, 60).round().astype(np.uint16)
-    save(path, Image.fromarray(values), **options)
-    return values
-
-
-def read_deep_png(path: Path) -> np.ndarray[Any, Any]:
-    """A 16-bit RGB PNG with filter Sub on every row (Pillow reads 8 bits)."""
-    content, at, packed = path.read_bytes(), 8, b""
-    while at < len(content):
-        length = int.from_bytes(content[at : at + 4], "big")
-        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + data) == int.from_bytes(content[at + 8 + length : at + 12 + length], "big")
-        if kind == b"IHDR":
-            width, height = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:8], "big")
-            assert data[8:] == bytes((16, 2, 0, 0, 0))
-        packed += data if kind == b"IDAT" else b""
-        at += 12 + length
-    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1)
-    assert (rows[:, 0] == 1).all()
-    return np.ascontiguousarray(rows[:, 1:].reshape(height, width, 6).cumsum(1, dtype=np.uint8)).view(">u2")
-
-
-def test_sixteen_bits_stay_sixteen_bits(run: Run, tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    values = sixteen_bits(tmp_path / "in" / "a.png", dpi=(300, 300))
-    sixteen_bits(tmp_path / "in" / "b.tif")
-    sixteen_bits(tmp_path / "in" / "white is zero.tif", tiffinfo={TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 0})
-    assert run("in")[0] == 0
-    out = tmp_path / "out"
-    with Image.open(out / "a.png") as opened:
-        assert opened.mode == "RGB" and opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-    for made, expected in (
-        (read_deep_png(out / "a.png"), values),
-        (tifffile.imread(out / "b.tif"), values),
-        (tifffile.imread(out / "white is zero.tif"), 65535 - values),
-    ):
-        assert made.dtype.itemsize == 2
-        assert np.abs(made @ np.array((0.299, 0.587, 0.114)) - expected).max() <= 1
-        assert np.ptp(made.astype(int), axis=2).max() > 1000
-    assert run("in", output="other", format="jpg")[0] == 0
-    assert files(tmp_path / "other") == ["a.png", "b.png", "white is zero.png"]  # which a JPEG cannot hold
-
-
-def test_transparency_stays_where_the_format_has_it(run: Run, tmp_path: Path) -> None:
-    half = grey().convert("LA")
-    half.paste((0, 0), (0, 0, 30, 44))
-    save(tmp_path / "in" / "a.png", half)
-    save(tmp_path / "in" / "b.png", grey().convert("RGBA"))  # says nothing: all is opaque
-    save(tmp_path / "in" / "c.tif", half)
-    palette = Image.new("P", (40, 40), 0)
-    palette.putpalette([0, 0, 0, 200, 200, 200])
-    palette.paste(1, (0, 0, 20, 40))
-    save(tmp_path / "in" / "d.gif", palette, transparency=0)
-    assert run("in", format="tiff")[0] == run("in", output="jpgs", format="jpeg")[0] == 0
-    modes = {}
-    for path in (*(tmp_path / "out").iterdir(), *(tmp_path / "jpgs").iterdir()):
-        with Image.open(path) as opened:
-            modes[path.name] = opened.mode
-            if path.name == "a.tif":
-                assert opened.getchannel("A").tobytes() == half.getchannel("A").tobytes()
-    rgba = {name: "RGBA" for name in ("a.tif", "c.tif", "d.tif", "a.png", "c.png", "d.png")}
-    assert modes == {**rgba, "b.tif": "RGB", "b.jpg": "RGB"}
-    status, err = run("in/a.png", output="a.jpg")
-    assert status == 1 and "a JPEG file cannot hold transparency" in err and not (tmp_path / "a.jpg").exists()
-
-
-def test_keep_color_leaves_colour_photos_as_they_are(run: Run, tmp_path: Path) -> None:
+def test_keep_color_leaves_colour_photos_as_they_are(colour: Colour, tmp_path: Path) -> None:
     source = save(tmp_path / "in" / "colour.jpg", draw_photo(1), quality=80)
     save(tmp_path / "in" / "grey.jpg")
-    status, err = run("in", keep_color=True)
+    status, err = colour("in", keep_color=True)
     assert status == 0 and "1 coloured, 1 left in their own colours, 0 skipped" in err
     assert (tmp_path / "out" / "colour.jpg").read_bytes() == source.read_bytes()
-    run("in", keep_color=True, output="pngs", format="png")
+    colour("in", keep_color=True, output="pngs", format="png")
     with Image.open(tmp_path / "pngs" / "colour.png") as made, Image.open(source) as own:
         assert made.tobytes() == own.tobytes()
 
 
-def test_quality_compare_and_contact_sheet(run: Run, tmp_path: Path) -> None:
+def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> None:
     for index in range(2):
         save(tmp_path / "in" / f"{index}.jpg", grey(index, 1100, 500))
     words = {"compare": True, "contact_sheet": "in/page.png"}
-    assert run("in", **words, quality=30)[0] == 0
+    assert colour("in", **words, quality=30)[0] == 0
     named = [f"{index}.{kind}" for index in range(2) for kind in ("compare.jpg", "jpg")]
     assert files(tmp_path / "out") == sorted(named)
     with Image.open(tmp_path / "out" / "0.compare.jpg") as pair:
@@ -353,7 +155,7 @@ def test_quality_compare_and_contact_sheet(run: Run, tmp_path: Path) -> None:
         left, right = (np.asarray(pair.crop((x, 0, x + 1000, 455)), int) for x in (0, 1000))
     assert np.ptp(left, axis=2).mean() < 1 < 5 < np.ptp(right, axis=2).mean()
     small = (tmp_path / "out" / "0.jpg").stat().st_size
-    status, err = run("in", **words, overwrite=True)  # its own page is no photo to colour
+    status, err = colour("in", **words, overwrite=True)  # its own page is no photo to colour
     assert status == 0 and "2 coloured" in err
     assert (tmp_path / "out" / "0.jpg").stat().st_size > 1.5 * small
     with Image.open(tmp_path / "in" / "page.png") as page:
@@ -436,7 +238,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
-    given: str, keys: dict[str, Any], message: str, run: Run, tmp_path: Path
+    given: str, keys: dict[str, Any], message: str, colour: Colour, tmp_path: Path
 ) -> None:
     save(tmp_path / "in" / "a.png")
     (tmp_path / "alias").symlink_to("in", target_is_directory=True)
@@ -445,17 +247,17 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "failed.txt").write_text("mine")
     before = digests(tmp_path)
-    status, err = run(given, **keys)
+    status, err = colour(given, **keys)
     assert status in (1, 2) and message in err and len(err.splitlines()) <= 2, err
     assert digests(tmp_path) == before
 
 
-def test_output_in_the_input_and_links_to_photos(run: Run, tmp_path: Path) -> None:
+def test_output_in_the_input_and_links_to_photos(colour: Colour, tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
     out = tmp_path / "in" / "colour"
     for count in (2, 0):  # results are not coloured again
-        status, err = run("in", output="in/colour")
+        status, err = colour("in", output="in/colour")
         assert status == 0 and f"{count} coloured, {2 - count} skipped" in err
         assert files(out) == ["a.png", "b.png"]
     (out / "a.png").unlink()
@@ -463,7 +265,7 @@ def test_output_in_the_input_and_links_to_photos(run: Run, tmp_path: Path) -> No
     os.link(tmp_path / "in" / "a.png", out / "a.png")
     (out / "b.png").symlink_to("../b.png")
     before = digests(tmp_path / "in")
-    status, err = run("in", output="in/colour", overwrite=True)
+    status, err = colour("in", output="in/colour", overwrite=True)
     assert status == 1 and "2 failed" in err
     assert err.count("its result would replace the photo") == 2
     assert {**digests(tmp_path / "in"), **before} == digests(tmp_path / "in")
@@ -473,7 +275,7 @@ def test_output_in_the_input_and_links_to_photos(run: Run, tmp_path: Path) -> No
 
 
 def test_what_has_a_result_is_skipped_and_failures_are_tried_again(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index in range(5):
         save(tmp_path / "in" / f"{index}.{'gif' if index == 2 else 'png'}", grey(index))
@@ -486,23 +288,23 @@ def test_what_has_a_result_is_skipped_and_failures_are_tried_again(
         return write(job, *arguments)
 
     monkeypatch.setattr(archive, "_write", interrupted)
-    assert run("in")[0] == 130
+    assert colour("in")[0] == 130
     assert files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     monkeypatch.setattr(archive, "_write", write)
-    status, err = run("in")
+    status, err = colour("in")
     assert status == 1 and "1 coloured, 3 skipped (their results exist), 1 failed" in err
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert (tmp_path / "out" / "failed.txt").is_file()
     save(tmp_path / "in" / "4.png")
-    status, err = run("in")
+    status, err = colour("in")
     assert status == 0 and "1 coloured, 4 skipped" in err
     assert files(tmp_path / "out") == [f"{index}.png" for index in range(5)]  # and no failed.txt
-    assert "5 coloured, 0 skipped" in run("in", overwrite=True)[1]
+    assert "5 coloured, 0 skipped" in colour("in", overwrite=True)[1]
     assert all(path.stat().st_mtime_ns > time for path, time in times.items())
 
 
-def test_results_appear_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_appear_whole_or_not_at_all(colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.jpg")
     save(tmp_path / "out" / "b.jpg")
@@ -517,12 +319,12 @@ def test_results_appear_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatc
         return OSError()
 
     full(errno.EIO)
-    status, err = run("in", overwrite=True)
+    status, err = colour("in", overwrite=True)
     assert status == 1 and "2 failed" in err and "in/a.png: Input/output error" in err
     (tmp_path / "out" / "failed.txt").unlink()
     assert digests(tmp_path) == before
     full(errno.ENOSPC)
-    status, err = run("in", overwrite=True)
+    status, err = colour("in", overwrite=True)
     assert status == 1 and "No space left on device; make room, and the same command goes on" in err
     assert digests(tmp_path) == before
     monkeypatch.setattr(results.os, "fsync", fsync)
@@ -530,7 +332,7 @@ def test_results_appear_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("fault", ["memory", "memory for three", "not numbers", "memory for merging"])
 def test_an_uncoloured_photo_is_never_a_result(
-    fault: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for index in range(4):
         save(tmp_path / "in" / f"{index}.png", grey(index))
@@ -548,7 +350,7 @@ def test_an_uncoloured_photo_is_never_a_result(
     monkeypatch.setattr(colorizer.UNet, "forward", broken)
     if fault == "memory for merging":
         monkeypatch.setattr("colorize.rendering.merged_bands", no_room)
-    status, err = run("in", batch_size=4)
+    status, err = colour("in", batch_size=4)
     if fault == "memory for three":
         assert status == 0 and "memory ran out with 4 photos at once: going on with 2" in err
         assert all(is_coloured_version(tmp_path / "out" / f"{index}.png", grey(index), 1) for index in range(4))
@@ -559,7 +361,9 @@ def test_an_uncoloured_photo_is_never_a_result(
     assert files(tmp_path / "out") == ["failed.txt"]
 
 
-def test_a_photo_that_nobody_thought_of_fails_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_that_nobody_thought_of_fails_alone(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = photos.read
     for index in range(2):
         save(tmp_path / "in" / f"{index}.png")
@@ -570,6 +374,6 @@ def test_a_photo_that_nobody_thought_of_fails_alone(run: Run, tmp_path: Path, mo
         return read(path, *arguments, **options)
 
     monkeypatch.setattr(photos, "read", fail)
-    status, err = run("in")
+    status, err = colour("in")
     assert status == 1 and "in/0.png: ZeroDivisionError: float division by zero" in err
     assert files(tmp_path / "out") == ["1.png", "failed.txt"]

@@ -1,0 +1,144 @@
+"""What is written beside a photo's pixels, their depth and their transparency, from file to coloured file."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, TiffImagePlugin
+from PIL.PngImagePlugin import PngInfo
+
+from tests.predicting import Colour, files, grey, is_coloured_version, save
+
+
+def tagged(path: Path, orientation: int, **options: Any) -> Image.Image:
+    """Writes a grey photo stored turned, with all that may be written beside it; returns it upright."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", orientation
+    exif.get_ifd(0x8769).update({0x9003: "1931:05:01 12:00:00", 0xA002: 44, 0xA003: 60})
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    stored = grey(1).transpose(Image.Transpose.ROTATE_90)
+    save(path, stored, exif=exif, icc_profile=icc, dpi=(300, 150), **options)
+    return grey(1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_metadata_stays_and_the_orientation_is_applied(suffix: str, colour: Colour, tmp_path: Path) -> None:
+    source = tmp_path / "in" / f"a.{suffix}"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6" dc:title="May Day"/></x:xmpmeta>'
+    options: dict[str, Any] = {"quality": 98, "comment": b"from the attic"} if suffix == "jpg" else {}
+    if suffix == "png":
+        info = PngInfo()
+        info.add_itxt("Title", "Täst")
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        options = {"pnginfo": info}
+    elif suffix != "tif":
+        options["xmp"] = xmp
+    upright = tagged(source, 6, **options | ({"lossless": True} if suffix == "webp" else {}))
+    assert colour("in")[0] == 0
+    assert is_coloured_version(tmp_path / "out" / source.name, upright, 12 if suffix in ("jpg", "webp") else 1)
+    with Image.open(source) as before, Image.open(tmp_path / "out" / source.name) as after:
+        exif = after.getexif()
+        assert exif.get(0x0112, 1) == 1 and exif[0x010F] == "Maker"
+        if suffix != "tif":  # in which Pillow writes none of this
+            assert exif.get_ifd(0x8769) == {0x9003: "1931:05:01 12:00:00", 0xA002: 60, 0xA003: 44}
+            assert exif.get_ifd(0x8825) == {1: "N", 2: (52.0, 31.0, 12.5)}
+            kept = after.info.get("xmp") or after.info["XML:com.adobe.xmp"].encode()
+            assert kept == xmp.replace(b'Orientation="6"', b'Orientation="1"')
+        assert after.info["icc_profile"] == before.info["icc_profile"]
+        if suffix != "webp":
+            assert after.info["dpi"] == pytest.approx((150, 300), abs=0.1)
+        if suffix == "jpg":
+            assert after.info["comment"] == b"from the attic"
+        if suffix == "png":
+            assert after.info["Title"] == "Täst"
+
+
+def test_all_that_a_jpeg_says_goes_into_a_tiff_and_back(colour: Colour, tmp_path: Path) -> None:
+    tagged(tmp_path / "a.jpg", 1, xmp=b"<x/>")
+    assert colour("a.jpg", output="b.tif")[0] == 0
+    assert colour("b.tif", output="c.jpg")[0] == 0
+    with Image.open(tmp_path / "a.jpg") as first, Image.open(tmp_path / "c.jpg") as last:
+        for group in (0x8769, 0x8825):
+            assert last.getexif().get_ifd(group) == first.getexif().get_ifd(group)
+        assert last.info["xmp"] == b"<x/>" and last.info["dpi"] == (300, 150)
+
+
+def test_damaged_metadata_does_not_spoil_a_photo(colour: Colour, tmp_path: Path) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04\0\0\0\x01\xff\xff\xff\xff"
+    save(tmp_path / "in" / "a.jpg", exif=exif, icc_profile=b"nonsense")
+    long = PngInfo()
+    long.add_itxt("XML:com.adobe.xmp", "x" * 70_000)
+    save(tmp_path / "in" / "b.png", pnginfo=long)
+    status, err = colour("in", format="jpg")
+    assert (status, files(tmp_path / "out")) == (0, ["a.jpg", "b.jpg"])
+    assert "out/b.jpg: without its XMP packet, which is too long for a JPEG" in err
+
+
+def sixteen_bits(path: Path, **options: Any) -> np.ndarray[Any, Any]:
+    values = np.linspace(0, 65535, 60 * 44).reshape(44, 60).round().astype(np.uint16)
+    save(path, Image.fromarray(values), **options)
+    return values
+
+
+def read_deep_png(path: Path) -> np.ndarray[Any, Any]:
+    """A 16-bit RGB PNG with filter Sub on every row (Pillow reads 8 bits)."""
+    content, at, packed = path.read_bytes(), 8, b""
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + data) == int.from_bytes(content[at + 8 + length : at + 12 + length], "big")
+        if kind == b"IHDR":
+            width, height = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:8], "big")
+            assert data[8:] == bytes((16, 2, 0, 0, 0))
+        packed += data if kind == b"IDAT" else b""
+        at += 12 + length
+    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1)
+    assert (rows[:, 0] == 1).all()
+    return np.ascontiguousarray(rows[:, 1:].reshape(height, width, 6).cumsum(1, dtype=np.uint8)).view(">u2")
+
+
+def test_sixteen_bits_stay_sixteen_bits(colour: Colour, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = sixteen_bits(tmp_path / "in" / "a.png", dpi=(300, 300))
+    sixteen_bits(tmp_path / "in" / "b.tif")
+    sixteen_bits(tmp_path / "in" / "white is zero.tif", tiffinfo={TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 0})
+    assert colour("in")[0] == 0
+    out = tmp_path / "out"
+    with Image.open(out / "a.png") as opened:
+        assert opened.mode == "RGB" and opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    for made, expected in (
+        (read_deep_png(out / "a.png"), values),
+        (tifffile.imread(out / "b.tif"), values),
+        (tifffile.imread(out / "white is zero.tif"), 65535 - values),
+    ):
+        assert made.dtype.itemsize == 2
+        assert np.abs(made @ np.array((0.299, 0.587, 0.114)) - expected).max() <= 1
+        assert np.ptp(made.astype(int), axis=2).max() > 1000
+    assert colour("in", output="other", format="jpg")[0] == 0
+    assert files(tmp_path / "other") == ["a.png", "b.png", "white is zero.png"]  # which a JPEG cannot hold
+
+
+def test_transparency_stays_where_the_format_has_it(colour: Colour, tmp_path: Path) -> None:
+    half = grey().convert("LA")
+    half.paste((0, 0), (0, 0, 30, 44))
+    save(tmp_path / "in" / "a.png", half)
+    save(tmp_path / "in" / "b.png", grey().convert("RGBA"))  # says nothing: all is opaque
+    save(tmp_path / "in" / "c.tif", half)
+    palette = Image.new("P", (40, 40), 0)
+    palette.putpalette([0, 0, 0, 200, 200, 200])
+    palette.paste(1, (0, 0, 20, 40))
+    save(tmp_path / "in" / "d.gif", palette, transparency=0)
+    assert colour("in", format="tiff")[0] == colour("in", output="jpgs", format="jpeg")[0] == 0
+    modes = {}
+    for path in (*(tmp_path / "out").iterdir(), *(tmp_path / "jpgs").iterdir()):
+        with Image.open(path) as opened:
+            modes[path.name] = opened.mode
+            if path.name == "a.tif":
+                assert opened.getchannel("A").tobytes() == half.getchannel("A").tobytes()
+    rgba = {name: "RGBA" for name in ("a.tif", "c.tif", "d.tif", "a.png", "c.png", "d.png")}
+    assert modes == {**rgba, "b.tif": "RGB", "b.jpg": "RGB"}
+    status, err = colour("in/a.png", output="a.jpg")
+    assert status == 1 and "a JPEG file cannot hold transparency" in err and not (tmp_path / "a.jpg").exists()
