@@ -2,7 +2,7 @@
 
 from colorize import Colorizer
 
-colorizer = Colorizer.from_checkpoint("runs/mine/gan/checkpoints/last.ckpt")
+colorizer = Colorizer.from_checkpoint("runs/mine/gan/checkpoints/best.ckpt")
 colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
 """
 

@@ -46,7 +46,7 @@ def figures(colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.devic
         (3,) float64, on the CPU: both sums, and N.
     """
     sums = torch.zeros(3, dtype=torch.float64)
-    for part in rgb.split(batch_size):
+    for part in rgb.split(batch_size) if len(rgb) else ():
         truth = part.to(device).float() / 255
         grey = rgb_to_grey(truth)
         seen = merge_luma(colour(grey), grey)

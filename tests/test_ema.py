@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from colorize import build, checkpoints, weights
+from colorize import build, checkpoints, generate, weights
 from colorize.callbacks.ema import GeneratorAverage
+from colorize.config import GenerateConfig
+from colorize.data.generated import Manifest
+from colorize.errors import UserError
 from tests.test_module import CONSTANT, fit_batch, some_batch
 
 Configure = Callable[..., Any]
@@ -123,3 +126,11 @@ def test_consumers_take_the_average_and_say_so(
     for config.use_ema, expected in ((True, averaged), (False, raw)):
         assert build.init_from(config, "generator", module.generator)
         assert torch.equal(bias(module.generator), expected)
+
+
+def test_saved_images_of_averaged_and_of_raw_weights_are_not_mixed(tmp_path: Path) -> None:
+    Manifest("a.ckpt", "abc", 40, [], [], complete=False, averaged=True).write(tmp_path)
+    config = GenerateConfig(recipe="demo", checkpoint="a.ckpt", size_px=40)
+    generate.refuse_to_mix(config, tmp_path, "abc", averaged=True)
+    with pytest.raises(UserError, match=r"made by the averaged weights of a.ckpt: give use_ema=true"):
+        generate.refuse_to_mix(config, tmp_path, "abc", averaged=False)

@@ -302,6 +302,7 @@ def test_resumed_equals_uninterrupted(configure: Configure) -> None:
     # Scored at the start, where checkpoints are kept and at the end of an epoch, whose last batch (16, 32) keeps none.
     curves = [score_curve(PhaseFolder(c.runs_dir, c.run, c.phase).path) for c in (whole, halved)]
     assert curves[0] == curves[1] and [images for images, _ in curves[0]] == [0, 8, 16, 24, 32]
+    assert len(other["colorize"]["curve"]) == 5
     kept = PhaseFolder(halved.runs_dir, halved.run, halved.phase).checkpoints
     assert sorted(path.name for path in kept.iterdir()) == ["best.ckpt", "images-24.ckpt", "last.ckpt"]
     card, _ = checkpoints.read(kept / "images-24.ckpt")
