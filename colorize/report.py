@@ -16,13 +16,11 @@ from colorize.config import BadOption, TrainConfig
 from colorize.data.datasets import GlobalBatches
 from colorize.data.sources import Photos
 from colorize.data.survey import Survey, is_dull, readable, survey
+from colorize.metrics import TRUE_GREY_SPREAD
 from colorize.runs import is_first_process
 
 NAMED_AT_MOST = 20
 """Unreadable files that are listed."""
-
-GREY_SPREAD = 2
-"""The channels of a true grey differ by no more than this, of 255: codecs and colour conversions round."""
 
 DULL = 15
 """Colourfulness under which there is little to learn."""
@@ -79,7 +77,7 @@ def properties(rows: NDArray[Any], on_disk: bool, largest_px: int) -> dict[str, 
     texts = {
         "photos": f"{len(rows):,}",
         "unreadable": _share(len(rows) - count, len(rows)),
-        "true greys": _share((seen["spread"] <= GREY_SPREAD).sum(), count),
+        "true greys": _share((seen["spread"] <= TRUE_GREY_SPREAD).sum(), count),
         f"colourfulness under {DULL}": _share((colour < DULL).sum(), count),
         "colourfulness": _range(colour, ".0f"),
     }
