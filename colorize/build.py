@@ -22,7 +22,7 @@ from colorize.callbacks.resolution import ResolutionSchedule, ResolutionSchedule
 from colorize.callbacks.scoring import Scoring
 from colorize.callbacks.tensorboard import CurveLogger, Settings
 from colorize.checkpoints import check_architecture, load_network, read
-from colorize.config import BadOption, CommonConfig, DataConfig, TrainConfig
+from colorize.config import CommonConfig, DataConfig, TrainConfig
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
@@ -35,6 +35,7 @@ from colorize.module import ColorizationModule
 from colorize.networks.critic import Critic
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
+from colorize.options import BadOption
 from colorize.phases import TRAINED, averages, scores
 from colorize.runs import PhaseFolder
 from colorize.switching import Network

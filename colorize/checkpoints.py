@@ -44,7 +44,7 @@ class Card:
     averaged: bool = False
     """Whether it has averaged weights of the generator (EMA) beside those of the last step."""
     curve: list[dict[str, float]] = field(default_factory=list)
-    """What the fit scored so far (`colorize.stopping`): images_seen, ciede2000, delta_cf, distance of each moment."""
+    """The scores so far: images_seen, ciede2000, delta_cf, distance at each moment (evaluation/stopping.py)."""
     format: int = FORMAT
 
     @property

@@ -25,9 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from colorize import __version__
-from colorize.config import SCHEMAS, BadOption, CommonConfig, conf_dir, from_hydra, leaves, literal, register
+from colorize.config import SCHEMAS, CommonConfig, conf_dir, register
 from colorize.errors import UserError, one_line
 from colorize.help_page import groups, help_text, sections
+from colorize.options import BadOption, from_hydra, leaves, literal
 from colorize.runs import is_first_process
 from colorize.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 

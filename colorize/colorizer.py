@@ -23,16 +23,16 @@ from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from colorize import weights
-from colorize.data import photos
 from colorize.data.images import UnreadableImage
-from colorize.data.photos import Photo
-from colorize.data.results import Picture
 from colorize.devices import autocast, pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.unet import UNet
-from colorize.rendering import Preprocessing, coloured
+from colorize.photos import reading
+from colorize.photos.reading import Photo
+from colorize.photos.rendering import Preprocessing, coloured
+from colorize.photos.results import Picture
 
 log = logging.getLogger("colorize")
 
@@ -293,11 +293,11 @@ def _cast_once(network: UNet, precision: str) -> UNet:
 
 def _as_photo(image: Source, keep_color: bool) -> Photo:
     if isinstance(image, Image.Image):
-        return photos.from_image(image, keep_color)
+        return reading.from_image(image, keep_color)
     if isinstance(image, np.ndarray):
         return _array_as_photo(image, keep_color)
     try:
-        return photos.read(Path(image), keep_color)
+        return reading.read(Path(image), keep_color)
     except UnreadableImage as error:
         raise UserError(f"{image}: {error}") from error
 
@@ -311,4 +311,4 @@ def _array_as_photo(array: Array, keep_color: bool) -> Photo:
     if 0 in array.shape:
         raise ValueError(f"an array of shape {array.shape} has nothing to colour")
     array = np.ascontiguousarray(array)
-    return Photo(array) if array.ndim == 2 else photos.from_image(Image.fromarray(array), keep_color)
+    return Photo(array) if array.ndim == 2 else reading.from_image(Image.fromarray(array), keep_color)

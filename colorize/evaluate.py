@@ -23,8 +23,8 @@ from colorize.jobs import Figure
 from colorize.runs import locked
 
 if TYPE_CHECKING:
-    from colorize.data.protocols import Pictures
-    from colorize.evaluation import Measurements
+    from colorize.evaluation.measuring import Measurements
+    from colorize.evaluation.protocols import Pictures
 
 log = logging.getLogger("colorize")
 
@@ -37,7 +37,7 @@ ANOTHER_PICTURE_DB = 18.0
 
 def run(config: EvaluateConfig) -> Figure:
     """Measure, write and print; returns the CIEDE2000 of the last row that was measured."""
-    from colorize.evaluation_inputs import find_checkpoints, output_folder
+    from colorize.evaluation.inputs import find_checkpoints, output_folder
 
     checkpoints = find_checkpoints(config)
     output = output_folder(config, checkpoints)
@@ -47,17 +47,18 @@ def run(config: EvaluateConfig) -> Figure:
 
 def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure:
     """The work, in a folder that this process holds."""
-    from colorize import build, evaluation, evaluation_files, evaluation_inputs, scores
+    from colorize import build
     from colorize.checkpoints import has_average, sha256
     from colorize.colorizer import Colorizer
-    from colorize.data.protocols import PROTOCOLS, ProtocolDataset, batches
     from colorize.devices import pick_device
-    from colorize.learned_metrics import Learned
+    from colorize.evaluation import files, inputs, measuring, scores
+    from colorize.evaluation.learned_metrics import Learned
+    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 
     device, protocol = pick_device(config.trainer.accelerator), PROTOCOLS[config.protocol]
-    ours = (evaluation.GREY, evaluation.LOOKUP, evaluation.TRUTH)
-    models = evaluation_inputs.named(checkpoints, taken=ours)
-    folders = evaluation_inputs.named(config.coloured, taken=[*models, *ours])
+    ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
+    models = inputs.named(checkpoints, taken=ours)
+    folders = inputs.named(config.coloured, taken=[*models, *ours])
     takes: dict[str, tuple[Path, bool]] = {}
     for row, path in models.items():
         if config.use_ema and has_average(path):  # beside averaged weights those of the last step: both are of interest
@@ -69,14 +70,14 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         for row, (path, averaged) in takes.items()
     }
     for path in checkpoints:
-        evaluation_inputs.warn_of_another_split(config, path)
+        inputs.warn_of_another_split(config, path)
 
     photos = build.list_photos(config.data, config.seed)
-    identities = evaluation_inputs.choose_photos(photos, config.split, protocol)
+    identities = inputs.choose_photos(photos, config.split, protocol)
     everything = photos
     if folders:
         everything = build.list_photos(replace(config.data, max_val=None, train_fraction=1.0), config.seed)
-    coloured = [evaluation_inputs.match_coloured(everything, identities, folder) for folder in folders.values()]
+    coloured = [inputs.match_coloured(everything, identities, folder) for folder in folders.values()]
     identities = [identity for identity in identities if all(identity in files for files in coloured)]
     if not identities:
         raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
@@ -92,20 +93,20 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
         for row, colorizer in colorizers.items()
     }
-    rows: dict[str, evaluation.Colourer] = {
-        evaluation.GREY: evaluation.grey_only,
-        evaluation.LOOKUP: evaluation.fit_luma_lookup(
-            read(evaluation.lookup_photos(photos), "luma look-up", with_coloured=False)
+    rows: dict[str, measuring.Colourer] = {
+        measuring.GREY: measuring.grey_only,
+        measuring.LOOKUP: measuring.fit_luma_lookup(
+            read(measuring.lookup_photos(photos), "luma look-up", with_coloured=False)
         ),
     }
-    rows |= {row: evaluation.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
-    rows |= {row: evaluation.from_folder(number) for number, row in enumerate(folders)}
-    rows[evaluation.TRUTH] = evaluation.the_truth
+    rows |= {row: measuring.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
+    rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
+    rows[measuring.TRUTH] = measuring.the_truth
 
-    measured = evaluation.measure(rows, read(identities, "evaluate"), device, learned)
+    measured = measuring.measure(rows, read(identities, "evaluate"), device, learned)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
-    subject = evaluation_files.Subject(
+    subject = files.Subject(
         rows=[*models, *folders],
         protocol=config.protocol,
         split=config.split,
@@ -115,24 +116,24 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         render_px=render_px,
         notes=[*notes(config, measured, list(folders)), *advice],
     )
-    evaluation_files.write(
+    files.write(
         table,
         subject,
         output,
         config.gallery_photos,
-        lambda names: evaluation.coloured(rows, read(names, "gallery"), device),
+        lambda names: measuring.coloured(rows, read(names, "gallery"), device),
     )
     print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
-    print(f"{evaluation_files.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
+    print(f"{files.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Figure(table.rows[subject.rows[-1]]["ciede2000"].mean, "CIEDE2000")
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     """Draw how each phase scored in its training, and say which checkpoint of it to take."""
     from colorize.data.images import save_png
-    from colorize.evaluation_inputs import named
-    from colorize.stopping import advice, draw_curve
+    from colorize.evaluation.inputs import named
+    from colorize.evaluation.stopping import advice, draw_curve
 
     said = []
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():

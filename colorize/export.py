@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from colorize import cli
-from colorize.config import BadOption, ExportConfig
+from colorize.config import ExportConfig
 from colorize.errors import UserError
+from colorize.options import BadOption
 
 log = logging.getLogger("colorize")
 

@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorize.config import SCHEMAS, Key, conf_dir, leaves
+from colorize.config import SCHEMAS, conf_dir
+from colorize.options import Key, leaves
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = ()) -> str:

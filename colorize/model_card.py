@@ -4,7 +4,7 @@ from typing import Any
 
 from colorize.errors import UserError
 from colorize.onnx_file import CHECKED, DESCRIPTIONS
-from colorize.rendering import AREA_PER_RENDER, Preprocessing
+from colorize.photos.rendering import AREA_PER_RENDER, Preprocessing
 from colorize.weights import Weights
 
 _PHASES = {

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from colorize import cli
-from colorize.config import BadOption, GenerateConfig, PipelineConfig, leaves
+from colorize.config import GenerateConfig, PipelineConfig
 from colorize.errors import UserError
 from colorize.jobs import Figure
+from colorize.options import BadOption, leaves
 from colorize.runs import PhaseFolder, run_folder, run_name, write_text
 
 if TYPE_CHECKING:
-    from colorize.data.protocols import Pictures
+    from colorize.evaluation.protocols import Pictures
 
 log = logging.getLogger("colorize")
 
@@ -41,7 +42,7 @@ def run(config: PipelineConfig) -> Figure | None:
     """
     check(config, cli.given_overrides())
     if config.data.report:
-        from colorize import report
+        from colorize.data import report
 
         report.run(config)
         return None
@@ -113,12 +114,13 @@ def summarize(config: PipelineConfig) -> float:
 
     Photos are scored as a user sees them, with their own luma, at the size that step 4 ended with.
     """
-    from colorize import build, evaluation, scores
+    from colorize import build
     from colorize.checkpoints import read
     from colorize.colorizer import Colorizer
     from colorize.data.images import save_png
-    from colorize.data.protocols import Protocol, ProtocolDataset, batches
     from colorize.devices import pick_device
+    from colorize.evaluation import measuring, scores
+    from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.gallery import sheet
 
     folder = run_folder(config)
@@ -132,18 +134,18 @@ def summarize(config: PipelineConfig) -> float:
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
     after_1, after_4 = (
-        evaluation.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
+        measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for path in (pretrained, trained)
     )
     rows = {
-        evaluation.GREY: evaluation.grey_only,
-        evaluation.LOOKUP: evaluation.fit_luma_lookup(squares(evaluation.lookup_photos(photos))),
+        measuring.GREY: measuring.grey_only,
+        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos))),
         AFTER_1: after_1,
         AFTER_4: after_4,
-        evaluation.TRUTH: evaluation.the_truth,
+        measuring.TRUTH: measuring.the_truth,
     }
-    table = scores.tabulate(evaluation.measure(rows, squares(photos.val), device), config.seed)
-    shown = evaluation.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
+    table = scores.tabulate(measuring.measure(rows, squares(photos.val), device), config.seed)
+    shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
         ("after step 1", after_1(shown)),

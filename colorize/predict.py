@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize import cli
-from colorize.config import BadOption, PredictConfig
+from colorize.config import PredictConfig
 from colorize.errors import UserError
+from colorize.options import BadOption
 from colorize.runs import write_text
 
 if TYPE_CHECKING:
     from colorize.colorizer import Colorizer
-    from colorize.inputs import Job, Plan
+    from colorize.photos.inputs import Job, Plan
 
 log = logging.getLogger("colorize")
 
@@ -39,7 +40,7 @@ def run(config: PredictConfig) -> None:
     Raises:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
-    from colorize import inputs
+    from colorize.photos import inputs
 
     check(config)
     check_contact_sheet(config)
@@ -95,9 +96,9 @@ def check_contact_sheet(config: PredictConfig) -> None:
         BadOption: its name says no format.
         UserError: there is somebody else's file of that name.
     """
-    from colorize.data import photos
     from colorize.data.images import UnreadableImage
-    from colorize.data.results import SUFFIXES
+    from colorize.photos import reading
+    from colorize.photos.results import SUFFIXES
 
     if config.contact_sheet is None:
         return
@@ -106,7 +107,7 @@ def check_contact_sheet(config: PredictConfig) -> None:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in .jpg, .png, .tif or .webp")
     if sheet.exists():
         try:
-            ours = CONTACT_SHEET_MARK.encode() in photos.read(sheet).metadata.exif
+            ours = CONTACT_SHEET_MARK.encode() in reading.read(sheet).metadata.exif
         except UnreadableImage:
             ours = False
         if not ours:
@@ -129,8 +130,8 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
 
 def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tuple[int, int, list[tuple[str, str]]]:
     """Do the work under a progress bar; how many were coloured, how many kept their own colours, and what failed."""
-    from colorize.archive import How, colour_all
-    from colorize.inputs import shown
+    from colorize.photos.archive import How, colour_all
+    from colorize.photos.inputs import shown
 
     how = How(
         render_px=config.render_px,
@@ -183,19 +184,19 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     """A page with the first photos that have results, of this start or an earlier one: before and after."""
     from PIL import Image
 
-    from colorize.data import photos
     from colorize.data.images import UnreadableImage
-    from colorize.data.photos import Metadata
-    from colorize.data.results import SUFFIXES, Picture, save
     from colorize.gallery import Block, Strip, page
-    from colorize.inputs import shown
+    from colorize.photos import reading
+    from colorize.photos.inputs import shown
+    from colorize.photos.reading import Metadata
+    from colorize.photos.results import SUFFIXES, Picture, save
 
     strips: list[Strip] = []
     for job in plan.jobs:
         result = next((name for name in (job.result, job.as_png) if name is not None and name.is_file()), None)
         if result is not None and len(strips) < CONTACT_SHEET_PHOTOS:
             try:
-                tiles = [photos.read(name, preview_px=CONTACT_SHEET_TILE_PX).preview for name in (job.source, result)]
+                tiles = [reading.read(name, preview_px=CONTACT_SHEET_TILE_PX).preview for name in (job.source, result)]
             except UnreadableImage:
                 continue  # gone since, or spoilt
             strips.append(Strip(shown(result.name), [tile for tile in tiles if tile is not None], ("", "")))
@@ -213,7 +214,7 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
 
 def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
     """Write the list of what failed, or remove that of an earlier start."""
-    from colorize.inputs import shown
+    from colorize.photos.inputs import shown
 
     if plan.report is None:
         return

@@ -35,7 +35,7 @@ def of(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
         phase, images_seen, epochs_done, epochs, size_px, averaged
                                      the fit that wrote the checkpoint
         figures                      of exactly these weights, see `FIGURES`
-        score                        theirs on the fit's fixed photos, see `colorize.stopping`
+        score                        theirs on the fit's fixed photos, see `colorize.evaluation.stopping`
         training                     settings of the fit, from config.yaml in its folder
         started_from                 phase and images_seen of the checkpoint that gave the fit its generator, or
                                      source, where it was no checkpoint of this program

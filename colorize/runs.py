@@ -12,8 +12,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from colorize.config import BadOption, CommonConfig
+from colorize.config import CommonConfig
 from colorize.errors import UserError
+from colorize.options import BadOption
 
 
 def run_name(config: CommonConfig) -> str:

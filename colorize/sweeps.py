@@ -23,9 +23,10 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from colorize.config import BadOption, CommonConfig, conf_dir, literal
+from colorize.config import CommonConfig, conf_dir
 from colorize.errors import UserError, one_line
 from colorize.jobs import Figure, Result, as_csv, print_table, read_result, results_in
+from colorize.options import BadOption, literal
 from colorize.runs import is_first_process, locked, run_folder, write_text
 
 log = logging.getLogger("colorize")

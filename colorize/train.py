@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize import cli
-from colorize.config import BadOption, TrainConfig
+from colorize.config import TrainConfig
 from colorize.errors import UserError
 from colorize.jobs import Figure
+from colorize.options import BadOption
 from colorize.phases import MONITORED, monitored
 from colorize.runs import PhaseFolder, locked, run_name, write_config
 
@@ -30,7 +31,7 @@ def run(config: TrainConfig) -> Figure | None:
     With `data.report` it only says what the photos are.
     """
     if config.data.report:
-        from colorize import report
+        from colorize.data import report
 
         report.run(config)
         return None

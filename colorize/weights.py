@@ -8,7 +8,7 @@ is JSON:
 
     {"format": 1,
      "generator": {…},      the arguments of `UNet`, as `UNet.architecture` gives them
-     "preprocessing": {…},  the fields of `colorize.rendering.Preprocessing`
+     "preprocessing": {…},  the fields of `colorize.photos.rendering.Preprocessing`
      "provenance": {…}}     what it was trained on and how, for people to read
 """
 
@@ -28,7 +28,7 @@ from colorize import checkpoints, interop
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.unet import UNet
-from colorize.rendering import Preprocessing
+from colorize.photos.rendering import Preprocessing
 
 EXPORT_FORMAT = 1
 

@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
 from colorize import config as schema
-from colorize import predict
+from colorize import options, predict
 from colorize.colorizer import Colorizer
-from colorize.rendering import Preprocessing
+from colorize.errors import UserError
+from colorize.photos.rendering import Preprocessing
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
 TINY = (
@@ -67,7 +68,7 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
             tiny = [o for o in tiny if "progress" not in o]
         with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
             composed = compose(command, [*tiny, *own, *overrides])
-        return schema.from_hydra(composed, schema.SCHEMAS[command])
+        return options.from_hydra(composed, schema.SCHEMAS[command])
 
     return make
 
@@ -97,9 +98,9 @@ def colour(
         words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": str(given)}
         try:
             predict.run(schema.PredictConfig(**words))
-        except schema.BadOption as error:
+        except options.BadOption as error:
             return 2, f"{caplog.text}{error}"
-        except schema.UserError as error:
+        except UserError as error:
             return 1, f"{caplog.text}{error}"
         except KeyboardInterrupt:
             return 130, caplog.text

@@ -10,10 +10,10 @@ import torch
 
 from colorize import build
 from colorize.color import rgb_to_grey
-from colorize.config import BadOption
 from colorize.data.augment import Augmentation, Jitter, Noise
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
 from colorize.data.sources import list_scenes
+from colorize.options import BadOption
 
 EVERYTHING: dict[str, Any] = {
     "rotation_deg": 30.0,

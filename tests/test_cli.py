@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from colorize import __version__, cli
-from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir, from_hydra, leaves, register
+from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir, register
 from colorize.errors import UserError
+from colorize.options import from_hydra, leaves
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATH_KEYS = [key.name for key in leaves(TrainConfig) if key.path]

@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 import colorize
-from colorize import interop, rendering
+from colorize import interop
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.colorizer import Colorizer, is_out_of_memory
-from colorize.data import photos
-from colorize.data.photos import Photo
 from colorize.errors import UserError
 from colorize.networks.folding import fold_norms
 from colorize.networks.unet import UNet
-from colorize.rendering import Preprocessing, merged_bands
+from colorize.photos import reading, rendering
+from colorize.photos.reading import Photo
+from colorize.photos.rendering import Preprocessing, merged_bands
 from colorize.weights import FOREIGN_PREPROCESSING
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
@@ -377,7 +377,7 @@ def test_colouring_needs_no_lightning_and_the_package_no_torch() -> None:
 
 
 def test_a_grey_profile_is_applied_to_the_luma() -> None:
-    luma = photos.from_image(grey_gamma(1.0)).luma
+    luma = reading.from_image(grey_gamma(1.0)).luma
     assert luma[0, 0] == 0 and luma[0, 255] == 255
     assert abs(int(luma[0, 64]) - 137) <= 1  # a quarter of the light, as sRGB encodes it
 

@@ -17,11 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from PIL import Image
 
-from colorize import build, checkpoints, generate, pipeline, train
+from colorize import build, checkpoints, generate, options, pipeline, train
 from colorize import config as schema
 from colorize.cli import command, quoted
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
+from colorize.errors import UserError
 from colorize.runs import PhaseFolder, locked
 from tests.conftest import TINY, TWO_SIZES
 
@@ -100,7 +101,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     monkeypatch.setattr(subprocess, "run", in_this_process)  # ten more processes would add nothing but time
     monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
     caplog.set_level("INFO", "colorize")
-    pipeline.run(schema.from_hydra(composed, schema.PipelineConfig))
+    pipeline.run(options.from_hydra(composed, schema.PipelineConfig))
     assert caplog.text.count("is complete") == 4
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
 
@@ -166,7 +167,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
     assert paths[0].read_bytes() == first
     assert [path.stat().st_mtime_ns for path in paths[1:]] == times, "only what was missing is made"
     config.size_px = 64
-    with pytest.raises(schema.UserError, match=r"holds images of 40 px .* not of 64 px"):
+    with pytest.raises(UserError, match=r"holds images of 40 px .* not of 64 px"):
         generate.run(config)
 
 
@@ -201,7 +202,7 @@ def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
 )
 def test_the_pipeline_refuses_steps_that_contradict_each_other(given: list[str], only: str, named: str) -> None:
     config = schema.PipelineConfig(run="r", recipe="paper", phase="gan", only=schema.OnlyConfig(gan=only))
-    with pytest.raises(schema.BadOption, match=named):
+    with pytest.raises(options.BadOption, match=named):
         pipeline.check(config, given)
 
 
@@ -231,7 +232,7 @@ def test_the_pipeline_refuses_steps_that_contradict_each_other(given: list[str],
 )
 def test_bad_input_is_named(configure: Configure, command: str, overrides: list[str], named: str) -> None:
     run = train.run if command == "train" else generate.run
-    with pytest.raises(schema.UserError, match=named) as caught:
+    with pytest.raises(UserError, match=named) as caught:
         run(configure(command, *overrides))
     assert "\n" not in str(caught.value)
 
@@ -242,23 +243,23 @@ def test_a_started_fit_is_not_lost_and_another_architecture_is_refused(configure
     folder = PhaseFolder(short.runs_dir, short.run, "pretrain_gen")
     kept = folder.last.read_bytes()
     longer = configure("train", "phase=pretrain_gen", *TWO_SIZES)
-    with pytest.raises(schema.UserError, match=r"holds a started fit: go on with resume=auto"):
+    with pytest.raises(UserError, match=r"holds a started fit: go on with resume=auto"):
         train.run(longer)
     longer.resume, longer.model.blur = "auto", False
-    with pytest.raises(schema.UserError, match=r"last.ckpt holds a generator of another architecture: blur=True"):
+    with pytest.raises(UserError, match=r"last.ckpt holds a generator of another architecture: blur=True"):
         train.run(longer)
-    with locked(folder.path), pytest.raises(schema.UserError, match="in use by another process"):
+    with locked(folder.path), pytest.raises(UserError, match="in use by another process"):
         train.run(longer)
     other = configure(
         "train", "phase=pretrain_gen", "run=other", "model.blur=false", f"init_from.generator='{folder.last}'"
     )
-    with pytest.raises(schema.UserError, match=r"another architecture: blur=True instead of False"):
+    with pytest.raises(UserError, match=r"another architecture: blur=True instead of False"):
         train.run(other)
     assert folder.last.read_bytes() == kept
     garbage = tmp_path / "page.ckpt"
     garbage.write_text("<html>not found</html>")
     other.init_from.generator = str(garbage)
-    with pytest.raises(schema.UserError, match=r"page.ckpt"):
+    with pytest.raises(UserError, match=r"page.ckpt"):
         train.run(other)
 
 
@@ -306,6 +307,6 @@ def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = compose(name, overrides)
-    config = schema.from_hydra(composed, schema.SCHEMAS[name])
+    config = options.from_hydra(composed, schema.SCHEMAS[name])
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)

@@ -15,14 +15,15 @@ from PIL import Image
 from skimage import color as skimage_color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from colorize import checkpoints, evaluate, scores
+from colorize import checkpoints, evaluate, options
 from colorize import config as schema
 from colorize.cli import quoted
 from colorize.data.images import UnreadableImage
-from colorize.data.protocols import PROTOCOLS, match
 from colorize.data.sources import list_scenes
 from colorize.errors import UserError
-from colorize.evaluation_inputs import named, warn_of_another_split
+from colorize.evaluation import scores
+from colorize.evaluation.inputs import named, warn_of_another_split
+from colorize.evaluation.protocols import PROTOCOLS, match
 from colorize.networks.unet import UNet
 from tests.conftest import draw_photo
 from tests.test_scores import measurements
@@ -39,7 +40,7 @@ def configured(folder: Path, *words: str) -> Any:
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         composed = compose("evaluate", quoted([f"runs_dir={folder}/runs", *words], schema.EvaluateConfig))
-    return schema.from_hydra(composed, schema.EvaluateConfig)
+    return options.from_hydra(composed, schema.EvaluateConfig)
 
 
 def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool = False) -> Path:

@@ -9,11 +9,11 @@ import torch
 import torchmetrics
 import torchvision
 
-from colorize import evaluation, scores
-from colorize.data.protocols import PROTOCOLS, ProtocolDataset, batches
 from colorize.data.sources import list_scenes
 from colorize.errors import UserError
-from colorize.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
+from colorize.evaluation import measuring, scores
+from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
+from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 
 CPU = torch.device("cpu")
 
@@ -69,8 +69,8 @@ def test_a_column_without_weights_says_so(
     assert advice in learned.missing["fid"] and advice in caplog.text
     scenes = list_scenes(4, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
-    rows = {"grey": evaluation.grey_only, "truth": evaluation.the_truth}
-    table = scores.tabulate(evaluation.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
+    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["grey"]["lpips_alex"].mean > 0 == table.rows["truth"]["lpips_alex"].mean
     assert scores.row_to_json(table, "grey")["fid"] == {"mean": None, "low": None, "high": None}
     assert "| no weights |" in scores.markdown(table, ["fid"])
@@ -114,8 +114,8 @@ def test_fid_compares_each_row_with_the_truth() -> None:
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=32)
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}
-    rows = {"grey": evaluation.grey_only, "truth": evaluation.the_truth}
-    table = scores.tabulate(evaluation.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
+    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)
     cell = scores.row_to_json(table, "grey")["fid"]
     assert cell["mean"] > 0.001 and cell["low"] is cell["high"] is None

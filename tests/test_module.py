@@ -17,13 +17,14 @@ from colorize import build, checkpoints, cli, train
 from colorize.callbacks.image_grid import abreast
 from colorize.callbacks.tensorboard import NO_HYPER_PARAMETERS, hyper_parameters
 from colorize.color import rgb_to_grey
-from colorize.config import ModelConfig, TrainConfig, leaves
+from colorize.config import ModelConfig, TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
+from colorize.evaluation.stopping import score_curve
 from colorize.module import ColorizationModule, NonFiniteLoss, gradient_at
+from colorize.options import leaves
 from colorize.phases import TRAINED
 from colorize.runs import PhaseFolder
-from colorize.stopping import score_curve
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import archive, colorizer, inputs, predict
+from colorize import colorizer, predict
 from colorize.cli import command
-from colorize.data import photos, results
+from colorize.photos import archive, inputs, reading, results
 from tests.conftest import draw_photo
 from tests.predicting import Colour, files, grey, is_coloured_version, save
 
@@ -349,7 +349,7 @@ def test_an_uncoloured_photo_is_never_a_result(
 
     monkeypatch.setattr(colorizer.UNet, "forward", broken)
     if fault == "memory for merging":
-        monkeypatch.setattr("colorize.rendering.merged_bands", no_room)
+        monkeypatch.setattr("colorize.photos.rendering.merged_bands", no_room)
     status, err = colour("in", batch_size=4)
     if fault == "memory for three":
         assert status == 0 and "memory ran out with 4 photos at once: going on with 2" in err
@@ -364,16 +364,16 @@ def test_an_uncoloured_photo_is_never_a_result(
 def test_a_photo_that_nobody_thought_of_fails_alone(
     colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = photos.read
+    read = reading.read
     for index in range(2):
         save(tmp_path / "in" / f"{index}.png")
 
-    def fail(path: str | Path, *arguments: Any, **options: Any) -> photos.Photo:
+    def fail(path: str | Path, *arguments: Any, **options: Any) -> reading.Photo:
         if Path(path).name == "0.png":
             raise ZeroDivisionError("float division by zero")
         return read(path, *arguments, **options)
 
-    monkeypatch.setattr(photos, "read", fail)
+    monkeypatch.setattr(reading, "read", fail)
     status, err = colour("in")
     assert status == 1 and "in/0.png: ZeroDivisionError: float division by zero" in err
     assert files(tmp_path / "out") == ["1.png", "failed.txt"]

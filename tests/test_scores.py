@@ -8,17 +8,17 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorize import evaluation, scores
-from colorize.bootstrap import interval, resampled_ratios
 from colorize.color import lab_to_rgb
-from colorize.data.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, list_scenes
 from colorize.errors import UserError
-from colorize.evaluation_files import choose
-from colorize.evaluation_inputs import choose_photos
+from colorize.evaluation import measuring, scores
+from colorize.evaluation.bootstrap import interval, resampled_ratios
+from colorize.evaluation.files import choose
+from colorize.evaluation.inputs import choose_photos
+from colorize.evaluation.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
+from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
 from colorize.metrics import colourfulness
-from colorize.regions import COUNTED, TAKEN_FOR, taken_for
 
 CPU = torch.device("cpu")
 
@@ -51,13 +51,13 @@ def test_a_bootstrap_interval_is_the_normal_one_for_normal_values() -> None:
     assert all(map(np.isnan, interval(np.array([np.nan]))))
 
 
-def measurements(**rows: Sequence[Sequence[float]]) -> evaluation.Measurements:
+def measurements(**rows: Sequence[Sequence[float]]) -> measuring.Measurements:
     """Of four photos, the first grey; each row has psnr and cf of each."""
     values = {}
     for row, (psnr, cf) in rows.items():
         values[row] = {"psnr": np.array(psnr), "cf": np.array(cf), "cf_abs": np.array(cf) / 2}
     names, grey = list("abcd"), np.array([True, False, False, False])
-    return evaluation.Measurements(names, ["0"] * 4, grey, values, {row: 50.0 for row in rows})
+    return measuring.Measurements(names, ["0"] * 4, grey, values, {row: 50.0 for row in rows})
 
 
 def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
@@ -89,12 +89,12 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     scenes = list_scenes(6, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=48)
 
-    def half_way(shown: evaluation.Shown) -> torch.Tensor:
+    def half_way(shown: measuring.Shown) -> torch.Tensor:
         return shown.rgb * 0.7 + 0.13 / 255
 
-    def measured() -> evaluation.Measurements:
-        rows = {"half": half_way, "truth": evaluation.the_truth}
-        return evaluation.measure(rows, batches(dataset, batch_size=2), CPU)
+    def measured() -> measuring.Measurements:
+        rows = {"half": half_way, "truth": measuring.the_truth}
+        return measuring.measure(rows, batches(dataset, batch_size=2), CPU)
 
     whole = measured()
     picture = np.round(scenes.scene(scenes.val[0], 48).rgb * 0.7 + 0.13).astype(np.uint8)
@@ -103,7 +103,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     assert whole.values["half"]["psnr"][0] == pytest.approx(expected, abs=1e-4)
     cf = colourfulness(torch.from_numpy(picture / 255).permute(2, 0, 1)[None]).item()
     assert whole.values["half"]["cf"][0] == pytest.approx(cf, rel=1e-5)
-    monkeypatch.setattr(evaluation, "_STRIP_PIXELS", 48 * 2 * 7)
+    monkeypatch.setattr(measuring, "_STRIP_PIXELS", 48 * 2 * 7)
     for metric, values in measured().values["half"].items():
         assert values == pytest.approx(whole.values["half"][metric], rel=1e-5), metric
 

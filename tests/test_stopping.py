@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from colorize import checkpoints, stopping
+from colorize import checkpoints
 from colorize.callbacks.checkpoint import Checkpoints, WholeFiles, kept_in
 from colorize.callbacks.regions import CONFUSIONS, figures, markdown
 from colorize.color import merge_luma
 from colorize.data.datasets import SquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.sources import list_scenes
-from colorize.regions import COUNTED, taken_for
-from colorize.stopping import advice, distance, draw_curve, nearest_checkpoint, score_curve
+from colorize.evaluation import stopping
+from colorize.evaluation.regions import COUNTED, taken_for
+from colorize.evaluation.stopping import advice, distance, draw_curve, nearest_checkpoint, score_curve
 
 CPU = torch.device("cpu")
 

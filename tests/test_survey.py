@@ -11,11 +11,11 @@ from filelock import FileLock
 from PIL import Image
 
 from colorize import build, generate, pipeline, train
-from colorize.config import BadOption
 from colorize.data import sources, survey
 from colorize.data.images import Look
 from colorize.data.sources import Photos, list_folder, list_scenes
 from colorize.errors import UserError
+from colorize.options import BadOption
 from tests.conftest import draw_photo
 
 Configure = Callable[..., Any]

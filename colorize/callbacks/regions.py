@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from colorize.data.datasets import Batch
-from colorize.regions import COLOURLESS, COUNTED, TAKEN_FOR, taken_for
+from colorize.evaluation.regions import COLOURLESS, COUNTED, TAKEN_FOR, taken_for
 
 GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
 CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
@@ -21,7 +21,7 @@ class RegionAccuracy(L.Callback):
     `val/region/NAME` is the share of its pixels whose hue class is right, `val/region/mean` that of the regions that
     occur, each counting alike; `val/region/sea_as_grass` and its like are mistakes; `val/region/colourless` is the
     share of all pixels without a hue. The table of every confusion goes to TensorBoard as text. `val_ema/region/…` are
-    those of the averaged weights. See `colorize.regions` for what counts.
+    those of the averaged weights. See `colorize.evaluation.regions` for what counts.
     """
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -59,7 +59,7 @@ def figures(table: Tensor) -> dict[str, float]:
     """Accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
 
     Args:
-        table: (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.regions.taken_for`.
+        table: (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
     """
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
     number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}

@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from colorize import stopping
 from colorize.callbacks.monitor import scored
+from colorize.evaluation import stopping
 
 
 class Scoring(L.Callback):

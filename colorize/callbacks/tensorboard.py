@@ -19,9 +19,10 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import summary
 
-from colorize.config import TrainConfig, leaves
+from colorize.config import TrainConfig
+from colorize.evaluation.regions import COUNTED
+from colorize.options import leaves
 from colorize.phases import TRAINED, VAL, VAL_EMA, averages
-from colorize.regions import COUNTED
 from colorize.switching import Network
 
 SUFFIX = ".settings"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from colorize.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation import LOOKUP, TRUTH, Measurements
-from colorize.regions import COUNTED, TAKEN_FOR
+from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
+from colorize.evaluation.measuring import LOOKUP, TRUTH, Measurements
+from colorize.evaluation.regions import COUNTED, TAKEN_FOR
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from colorize.data.photos import Metadata
-from colorize.data.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
+from colorize.photos.reading import Metadata
+from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
 
 SUFFIXES = {
     ".jpg": "JPEG",

@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from colorize.checkpoints import read
-from colorize.config import BadOption, EvaluateConfig
-from colorize.data.protocols import NAMED_AT_MOST, Protocol, match
+from colorize.config import EvaluateConfig
 from colorize.data.sources import Photos
 from colorize.errors import UserError
+from colorize.evaluation.protocols import NAMED_AT_MOST, Protocol, match
+from colorize.options import BadOption
 from colorize.runs import PhaseFolder, run_folder
 
 log = logging.getLogger("colorize")

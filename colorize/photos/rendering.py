@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from colorize.color import merge_luma
-from colorize.data.photos import Photo
-from colorize.data.results import Picture
-from colorize.data.strip_files import Band
 from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.photos.reading import Photo
+from colorize.photos.results import Picture
+from colorize.photos.strip_files import Band
 
 AREA_PER_RENDER = 3.0
 """A photo is shown with at most this many times render_px² pixels, however long it is."""

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from colorize import build
 from colorize.callbacks.resolution import ResolutionSchedule
-from colorize.config import BadOption, TrainConfig
+from colorize.config import TrainConfig
 from colorize.data.datasets import GlobalBatches
 from colorize.data.sources import Photos
 from colorize.data.survey import Survey, is_dull, readable, survey
 from colorize.metrics import TRUE_GREY_SPREAD
+from colorize.options import BadOption
 from colorize.runs import is_first_process
 
 NAMED_AT_MOST = 20

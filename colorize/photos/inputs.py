@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colorize.data.results import SUFFIXES
 from colorize.data.sources import IMAGE_EXTENSIONS
 from colorize.errors import UserError
+from colorize.photos.results import SUFFIXES
 
 LIST_EXTENSIONS = (".txt", ".lst")
 """What the name of a list of photos ends with."""

@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from colorize.colorizer import Colorizer, Rendered, is_out_of_memory
-from colorize.data import photos
 from colorize.data.images import UnreadableImage
-from colorize.data.photos import Metadata, Photo
-from colorize.data.results import SUFFIXES, Picture, can_hold, save, written_whole
 from colorize.errors import UserError, one_line
-from colorize.inputs import Job
-from colorize.rendering import coloured
+from colorize.photos import reading
+from colorize.photos.inputs import Job
+from colorize.photos.reading import Metadata, Photo
+from colorize.photos.rendering import coloured
+from colorize.photos.results import SUFFIXES, Picture, can_hold, save, written_whole
 
 COMPARE_PX = 1000
 """Longer side of each of the two pictures that show before and after."""
@@ -115,7 +115,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
 
 
 def _read(job: Job, how: How) -> Photo:
-    return photos.read(job.source, how.keep_color, COMPARE_PX if how.compare else None)
+    return reading.read(job.source, how.keep_color, COMPARE_PX if how.compare else None)
 
 
 def _render(colorizer: Colorizer, found: list[Photo], how: How) -> list[Rendered | UserError]:

@@ -21,11 +21,11 @@ from colorize import metrics
 from colorize.color import rgb_to_grey
 from colorize.colorizer import Colorizer
 from colorize.data.images import to_pil
-from colorize.data.protocols import Pictures
 from colorize.data.sources import Photos
 from colorize.errors import UserError
-from colorize.learned_metrics import FeatureStatistics, Learned, frechet_distance
-from colorize.regions import taken_for
+from colorize.evaluation.learned_metrics import FeatureStatistics, Learned, frechet_distance
+from colorize.evaluation.protocols import Pictures
+from colorize.evaluation.regions import taken_for
 
 LOOKUP_PHOTOS = 2000
 """Training photos that the luma look-up averages: 256 means need no more."""

@@ -14,12 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-from colorize import __version__, scores
+from colorize import __version__
 from colorize.data.images import save_png
-from colorize.evaluation import GREY, LOOKUP, TRUTH, Measurements
+from colorize.evaluation import scores
+from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
+from colorize.evaluation.scores import COLUMNS, Table
 from colorize.gallery import Block, Strip, page
 from colorize.runs import write_text
-from colorize.scores import COLUMNS, Table
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
 

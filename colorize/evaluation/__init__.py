@@ -1,0 +1,1 @@
+"""Measuring coloured photos against their originals: what is measured, on what, how sure, and where to stop."""
