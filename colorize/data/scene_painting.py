@@ -270,7 +270,7 @@ class Painter:
     def portrait(self) -> None:
         """In a part of the pictures, one or two faces near the viewer."""
         dice = self.dice
-        if dice.random() < 0.27:
+        if dice.random() < 0.45:
             radius, x = dice.between(0.1, 0.21), dice.between(0.3, 0.7)
             if radius < 0.14:
                 self._person(x + 3.6 * radius * dice.pick((-1, 1)), 0.6, radius * dice.between(0.75, 1), near=True)
