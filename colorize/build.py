@@ -11,24 +11,28 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 
 from colorize import cli
 from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
 from colorize.callbacks.ema import GeneratorAverage
 from colorize.callbacks.image_grid import ImageGrid
 from colorize.callbacks.monitor import Monitor
+from colorize.callbacks.random_states import RandomStates
 from colorize.callbacks.regions import RegionAccuracy
 from colorize.callbacks.resolution import ResolutionSchedule, ResolutionScheduler
 from colorize.callbacks.scoring import Scoring
 from colorize.callbacks.tensorboard import CurveLogger, Settings
+from colorize.callbacks.unreadable import SharedUnreadable
 from colorize.checkpoints import check_architecture, load_network, read
-from colorize.config import CommonConfig, DataConfig, TrainConfig
+from colorize.config import CommonConfig, DataConfig, DevicesConfig, TrainConfig
 from colorize.data.augment import Augmentation
+from colorize.data.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
 from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes
 from colorize.data.survey import leave_out_dull
-from colorize.devices import pick_device, pick_precision, place
+from colorize.devices import compile_in_place, pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.losses import ContentLoss, VGGFeatures
 from colorize.module import ColorizationModule
@@ -37,7 +41,8 @@ from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
 from colorize.options import BadOption
 from colorize.phases import TRAINED, averages, scores
-from colorize.runs import PhaseFolder
+from colorize.resuming import sources
+from colorize.runs import PhaseFolder, processes_started
 from colorize.switching import Network
 
 log = logging.getLogger("colorize")
@@ -48,6 +53,8 @@ NOISE = (
     "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
+    "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
+    "Grad strides do not match bucket view strides.*",  # 1 x 1 kernels, whose memory layout says nothing
 )
 """Third-party warnings that a user can do nothing about."""
 
@@ -75,20 +82,32 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     """The LightningModule of this phase, with the first weights of its networks."""
     networks = make_networks(config, resume_from)
     with options():
-        return ColorizationModule(config, *networks)
+        module = ColorizationModule(config, *networks)
+    module.sources = sources(config)
+    if config.trainer.compile:
+        compile_networks(config, networks)
+    return module
+
+
+def compile_networks(config: TrainConfig, networks: tuple[UNet | None, Critic | None, ContentLoss | None]) -> None:
+    """Have torch compile what `make_networks` made, at the first pass of each size."""
+    generator, critic, content_loss = networks
+    features = content_loss.vgg if content_loss is not None else None
+    device = pick_device(config.trainer.accelerator)
+    compile_in_place(device, [network for network in (generator, critic, features) if network is not None])
 
 
 def make_photos(config: CommonConfig) -> Photos:
     """The photos of `data.root` and their split, without those too dull to train on."""
     data = config.data
-    photos = list_photos(data, config.seed)
+    photos = list_photos(data, config.seed, config.runs_dir)
     if data.min_colourfulness is None:
         return photos
     return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
 
 
-def list_photos(data: DataConfig, seed: int) -> Photos:
-    """All photos of `data.root` and their split."""
+def list_photos(data: DataConfig, seed: int, runs_dir: str) -> Photos:
+    """All photos of `data.root` and their split; long listings are kept in the `.cache` of `runs_dir`."""
     if data.kind == "scenes":
         return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
     if data.kind == "imagenet":
@@ -99,10 +118,11 @@ def list_photos(data: DataConfig, seed: int) -> Photos:
             train_fraction=data.train_fraction,
             max_val=data.max_val,
             file_list=data.file_list,
+            runs_dir=runs_dir,
         )
     if data.file_list is not None:
         raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val)
+    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val, runs_dir)
 
 
 @options()
@@ -130,6 +150,9 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         photos, manifest = with_saved_images(photos, generated)
         generated_size_px = manifest.size_px
     data = config.data
+    copies = None
+    if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
+        copies = make_copies(photos, Path(data.cache), data.cache_px, data.cache_gb, data.num_workers)
     return ColorizationDataModule(
         photos,
         seed=config.seed,
@@ -140,6 +163,7 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         max_unreadable=data.max_unreadable,
         generated=generated,
         generated_size_px=generated_size_px,
+        copies=copies,
     )
 
 
@@ -196,6 +220,7 @@ def make_networks(
             load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
             if model.vgg_weights == "none":
                 log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
+            vgg.fold_norms()
         content_loss = ContentLoss(vgg, config.loss.feature_weights, config.loss.pixel, config.loss.pixel_weight)
     if "critic" in trained:
         torch.manual_seed(config.seed + 1)
@@ -246,7 +271,7 @@ def typed_command(config: TrainConfig) -> str | None:
 def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
-    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
+    callbacks: list[L.Callback] = [ResolutionScheduler(schedule), SharedUnreadable()]
     if config.ema.half_life_images is not None and averages(config):
         callbacks.append(GeneratorAverage(config.ema.half_life_images, config.ema.ramp_up))
     if "generator" in TRAINED[config.phase]:
@@ -256,11 +281,50 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps),
         Settings(config, folder.path, typed_command(config)),
-        Checkpoints(folder.checkpoints, save.every_n_images, save.keep),
+        RandomStates(),
+        Checkpoints(folder.checkpoints, save.every_n_images, save.keep, save.every_n_minutes),
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=True))
     return callbacks
+
+
+def check_processes(settings: DevicesConfig) -> None:
+    """Make sure that there are as many processes as the configuration says.
+
+    Raises:
+        BadOption: torchrun or srun started another number of them; each would do, and write, all of the work.
+    """
+    started, wanted = processes_started(), settings.devices * settings.num_nodes
+    if started not in (1, wanted):
+        raise BadOption(
+            f"{started} processes were started, but trainer.devices={settings.devices} times "
+            f"trainer.num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
+        )
+
+
+def quieten() -> None:
+    """Lightning's own announcements are not for our users."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def launch(settings: DevicesConfig) -> L.Fabric:
+    """One of the processes that share out the photos of a command; the first one starts the others, if nobody has.
+
+    The Trainer does as much for a fit.
+    """
+    check_processes(settings)
+    quieten()
+    several = settings.devices * settings.num_nodes > 1
+    fabric = L.Fabric(
+        accelerator=pick_device(settings.accelerator).type,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if several else "auto",
+    )
+    fabric.launch()
+    return fabric
 
 
 def make_trainer(
@@ -277,15 +341,19 @@ def make_trainer(
     purge_step = resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    quieten()
     return L.Trainer(
         accelerator=device.type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy="ddp_find_unused_parameters_true" if several or settings.strategy == "ddp" else "auto",
+        # The module averages statistics itself; DDP would take those of the first rank, a step late.
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        if several or settings.strategy == "ddp"
+        else "auto",
         sync_batchnorm=several and device.type == "cuda",
         precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
         deterministic=settings.deterministic,
+        benchmark=device.type == "cuda" and not settings.deterministic,  # a size stays for an epoch
         max_epochs=schedule.epochs,
         limit_train_batches=settings.limit_train_batches,
         limit_val_batches=settings.limit_val_batches,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from colorize import interop
@@ -45,6 +46,10 @@ class Card:
     """Whether it has averaged weights of the generator (EMA) beside those of the last step."""
     curve: list[dict[str, float]] = field(default_factory=list)
     """The scores so far: images_seen, ciede2000, delta_cf, distance at each moment (evaluation/stopping.py)."""
+    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """The options that made the fit what it is (hyper_parameters.py), those of its last start."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Digests of the files that it started from (resuming.py)."""
     format: int = FORMAT
 
     @property
@@ -72,12 +77,33 @@ def read(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
     return _parse(interop.read_file(path), path)
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("epochs_done", "epochs", "images_seen", "size_px", "turns", "format"), (int,)),
+    **dict.fromkeys(("generator", "critic"), (dict, type(None))),
+    **dict.fromkeys(("settings", "sources"), (dict,)),
+    **{"phase": (str,), "averaged": (bool,), "curve": (list,)},
+}
+_POINT = {"images_seen", "ciede2000", "delta_cf", "distance"}
+_MOST_PX = 1 << 14
+
+
 def _parse(content: Any, path: str | Path) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the weights in what a file holds, all of the types that they should have: files are from anybody."""
     try:
         stated = dict(content["colorize"])
         if stated.get("format") != FORMAT:
-            raise UserError(f"{path} has checkpoint format {stated.get('format')}; this program reads format {FORMAT}")
-        return Card(**stated), content["state_dict"]
+            found = ascii(stated.get("format"))[:20]
+            raise UserError(f"{path} has checkpoint format {found}; this program reads format {FORMAT}")
+        card, state = Card(**stated), dict(content["state_dict"])
+        if not all(isinstance(getattr(card, name), kinds) for name, kinds in _KINDS.items()):
+            raise TypeError("a field of the card")
+        if not all(isinstance(point, dict) and point.keys() >= _POINT for point in card.curve):
+            raise TypeError("a point of the curve")
+        if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+            raise TypeError("a tensor")
+        if not 0 < card.size_px <= _MOST_PX:
+            raise ValueError(f"photos of {card.size_px} px")
+        return card, state
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"{path} is not a checkpoint of this program (it states no architecture)") from error
 
@@ -118,18 +144,46 @@ def load_network(
         raise UserError(f"{path} holds no {name}: it was written by phase {card.phase}")
     if expected is not None:
         check_architecture(path, name, architecture, expected)
-    network = NETWORKS[name](**architecture)
+    network = build_stated(path, name, architecture)
     prefix = f"{name}."
     weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if name == "generator" and card.averaged:
         if use_ema:
-            weights = content["callbacks"][AVERAGE]["generator"]
+            try:
+                weights = dict(content["callbacks"][AVERAGE]["generator"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path} lacks the averaged weights that it states: give use_ema=false") from error
         log.info(f"{path}: {'the averaged weights (EMA)' if use_ema else 'the weights of the last step'} are taken")
+    own = network.state_dict()
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict({key: _copy(value, own.get(key)) for key, value in weights.items()}, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{path}: its {name} does not fit the architecture it states: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its {name} does not fit the architecture it states: {reason}") from error
     return network.eval()
+
+
+def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> UNet | Critic:
+    """A network as a file states it, without memory for its weights: whoever wrote the file may have stated anything.
+
+    Raises:
+        UserError: no such network can be made.
+    """
+    try:
+        with torch.device("meta"):
+            return NETWORKS[name](**architecture)
+    except Exception as error:  # sizes that overflow, options that are none…
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not state its network in a way that this program reads: {reason}") from error
+
+
+def _copy(value: Any, own: Tensor | None) -> Any:
+    """A tensor apart from the file, which may be mapped, in the type and the plain layout of the network's own."""
+    if own is None or not isinstance(value, Tensor) or value.shape != own.shape:
+        return value  # load_state_dict says what is wrong
+    if value.untyped_storage().nbytes() < value.nbytes:  # a few bytes of the file, stretched to any size
+        raise RuntimeError(f"a tensor of {tuple(value.shape)} has {value.untyped_storage().nbytes()} bytes")
+    return value.to(own.dtype).clone(memory_format=torch.contiguous_format)
 
 
 def _load_foreign(content: Any, path: str | Path, expected: dict[str, Any] | None) -> UNet:

@@ -1,15 +1,18 @@
 """The way into every command: quotes paths for Hydra, prints the generated help, turns errors into one line.
 
-Exit statuses: 0 done, 1 the task failed or a job of a multirun did, 2 a bad option, 130 interrupted. Nothing here
-imports torch, so that `--help` and a misspelt key answer at once.
+Exit statuses: 0 done, 1 the task failed or a job of a multirun did, 2 a bad option, 128 + its number for a signal
+(Ctrl-C 130, SIGTERM 143). Nothing here imports torch, so that `--help` and a misspelt key answer at once.
 """
 
 import difflib
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -24,9 +27,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from colorize import __version__
+from colorize import __version__, signals
 from colorize.config import SCHEMAS, CommonConfig, conf_dir, register
-from colorize.errors import UserError, one_line
+from colorize.errors import UserError, dead_workers_told, one_line
 from colorize.help_page import groups, help_text, sections
 from colorize.options import BadOption, from_hydra, leaves, literal
 from colorize.runs import is_first_process
@@ -50,12 +53,18 @@ def command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None
     program = f"colorize.{name}"
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _log_to_stderr():
+        with _log_to_stderr(), signals.at_once():
             _start(name, task, words)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; Python must not flush to it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except signals.Stopped as stop:
+        if is_first_process():
+            print(f"{program}: {stop}{what_goes_on(name, words, stop)}", file=sys.stderr)
+        elif signals.under_slurm():  # whose srun may end the first one with this one, before it has asked for a requeue
+            time.sleep(5)
+        sys.exit(stop.status)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the fit.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
@@ -66,8 +75,25 @@ def command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None
         print(f"{program}: {error}; see --help", file=sys.stderr)
         sys.exit(2)
     except (UserError, OSError) as error:
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        if is_first_process() or not getattr(error, "on_all_ranks", False):
+            print(f"{program}: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def what_goes_on(name: str, words: list[str], stop: signals.Stopped) -> str:
+    """After a signal: the command to type, or what Slurm does by itself."""
+    if signals.is_step():
+        return ""
+    if stop.signum == getattr(signal, "SIGUSR1", None):
+        return f"; {signals.requeue()}"
+    kept = [word for word in words if name != "train" or key_of(word) != "resume"]
+    again = [*kept, *(["resume=auto"] if name == "train" else []), *stop.more]
+    return f"; go on with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
+
+
+def given_config_dir() -> str | None:
+    """The folder of YAML files that --config-dir gives the running command."""
+    return _config_dir[0] if _config_dir else None
 
 
 def is_given(key: str) -> bool:
@@ -76,6 +102,7 @@ def is_given(key: str) -> bool:
 
 
 _given: list[str] = []
+_config_dir: list[str] = []
 
 
 def _remember(overrides: list[str]) -> None:
@@ -109,9 +136,12 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     overrides = quoted(options.overrides, SCHEMAS[name], sweep=multirun)
     flags = [word for word in words if word not in options.overrides]
     failures: list[Exception] = []
+    sweep: Sweep | None = None
     with ExitStack() as stack:
         _remember(options.overrides)
+        _config_dir[:] = [options.config_dir] if options.config_dir else []
         stack.callback(_given.clear)
+        stack.callback(_config_dir.clear)
         stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
         try:
             sweep = begin(name, overrides, options.config_dir) if multirun else None
@@ -125,11 +155,15 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
             sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
             application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
             with reported(sweep, failures) if sweep else nullcontext():
-                application(_job(name, task, sweep, failures))()
+                application(_job(name, _told(task), sweep, failures))()
         except Exception as error:
             if (refusal := _refusal(error, SCHEMAS[name], options.overrides)) is None:
                 raise
             raise BadOption(refusal) from error
+        except signals.Stopped as stop:
+            if sweep and not is_given("sweep"):
+                stop.more = [f"sweep={sweep.label}"]
+            raise
     if failures:
         raise failures[0]
 
@@ -165,6 +199,14 @@ def _job(
 
     job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
     return job
+
+
+def _told(task: Callable[[Any], object]) -> Callable[[Any], object]:
+    def told(config: Any) -> object:
+        with dead_workers_told():
+            return task(config)
+
+    return told
 
 
 def _checked(composed: DictConfig, schema: type[Any]) -> Any:

@@ -53,6 +53,11 @@ class DataConfig:
         least=0,
     )
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
+    cache: str | None = opt(
+        None, "folder for small copies of the training photos, made first and read instead (null: none)", path=True
+    )
+    cache_px: int = opt(256, "short side of the copies; a crop too small in them comes from its photo", least=32)
+    cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list", least=0)
 
@@ -158,6 +163,9 @@ class SaveConfig:
         least=1,
     )
     keep: int | None = opt(5, "the newest of them that are kept (null: all)", least=1)
+    every_n_minutes: float | None = opt(
+        30, "inside epochs, a new last.ckpt at least this often (null: only with those above)", least=0
+    )
     score_photos: int = opt(
         256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
     )
@@ -180,14 +188,19 @@ class DeviceConfig:
 
 
 @dataclass
-class TrainerConfig(DeviceConfig):
-    devices: int = opt(1, "how many devices", least=1)
+class DevicesConfig(DeviceConfig):
+    devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
     num_nodes: int = opt(1, "how many machines", least=1)
+
+
+@dataclass
+class TrainerConfig(DevicesConfig):
     strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
     deterministic: bool = opt(False, "only deterministic kernels")
+    compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")
     enable_progress_bar: bool = opt(True, "show the progress bar")
 
 
@@ -229,7 +242,7 @@ class GenerateConfig(CommonConfig):
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
-    trainer: DeviceConfig = node(DeviceConfig, "device and precision")
+    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
@@ -261,21 +274,23 @@ class EvaluateConfig(CommonConfig):
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
     weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
-    trainer: DeviceConfig = node(DeviceConfig, "device and precision")
+    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
 @dataclass
 class PredictConfig:
     checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
-    input: str = opt(REQUIRED, "a photo, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True)
-    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single photo's", path=True)
+    input: str = opt(
+        REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
+    )
+    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single one's", path=True)
     format: str = opt(
         "same",
-        "of the results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
+        "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
         choices=("same", "jpg", "jpeg", "png", "tiff", "webp", "bmp"),
     )
-    quality: int = opt(95, "of JPEG and WebP, 1 to 100", least=1)
+    quality: int = opt(95, "of JPEG, WebP and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
     render_px: int | None = opt(
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )
@@ -285,6 +300,17 @@ class PredictConfig:
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
     contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
     batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)
+    codec: str = opt(
+        "auto",
+        "films: how their pictures are coded; auto: h264 (.webm: vp9). ffv1 is lossless, for .mkv",
+        choices=("auto", "h264", "h265", "vp9", "av1", "ffv1"),
+    )
+    stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
+    every: int = opt(
+        1, "films: show the network every so manieth frame; those between get their neighbours' colours", least=1
+    )
+    start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
+    duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
     precision: str = opt(

@@ -1,5 +1,11 @@
 """The one exception that means "the user can mend this", and exceptions as one line."""
 
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A wrong option, path, image, checkpoint or weight file.
@@ -8,10 +14,56 @@ class UserError(Exception):
     traceback and exit with status 1.
     """
 
+    on_all_ranks = False
+    """Whether every process of a command raises this very error, so that one of them is enough to say so."""
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room, and the same command goes on (a fit with resume=auto)",
+    errno.EDQUOT: "make room, and the same command goes on (a fit with resume=auto)",
+    errno.EROFS: "once it can be written to, the same command goes on (a fit with resume=auto)",
+}
+
 
 def one_line(error: Exception) -> str:
-    """What `error` says, for stderr: its message, or the system's with the names of the files."""
+    """What `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        return f"{error.strerror}: {names}" if names else error.strerror
+        advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+        return (f"{error.strerror}: {names}" if names else error.strerror) + advice
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What the system refuses within it comes out as an OSError that names `path`.
+
+    A write says of no file which it was, and torch makes an error of its own out of one that fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, OSError):
+            found = found.__cause__ or found.__context__
+        if found is None or found.errno is None:
+            raise
+        raise OSError(found.errno, found.strerror, os.fspath(path)) from error
+
+
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid.*?\)\s*(.*)")
+
+
+@contextmanager
+def dead_workers_told() -> Iterator[None]:
+    """The death of a process that reads photos, which torch tells by a RuntimeError anywhere, as a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        match = _DEAD_WORKER.search(str(error))
+        if match is None:
+            raise
+        raise UserError(
+            f"a process that reads photos ended ({match[1].rstrip('. ')}; killed: mostly for want of memory): lower "
+            "data.num_workers, and the same command goes on (a fit with resume=auto)"
+        ) from error

@@ -9,6 +9,7 @@ The images are the network's raw output on centre squares, without loss. Started
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from colorize import cli
@@ -40,11 +41,11 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     import torch
     from rich.progress import track
 
-    from colorize import build
+    from colorize import build, ranks
     from colorize.checkpoints import has_average, load_network, sha256
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
-    from colorize.devices import autocast, pick_device, pick_precision, place
+    from colorize.devices import autocast, pick_precision, place
 
     squares = build.make_squares(config, config.size_px, config.batch_size)
     photos = squares.photos
@@ -52,23 +53,48 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     digest = sha256(config.checkpoint)
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
-    missing = [identity for identity in wanted if not image_path(output, identity).is_file()]
-    log.info(f"{output}: {len(wanted) - len(missing)} of {len(wanted)} images of {config.size_px} px are there")
-    if missing:
-        Manifest(config.checkpoint, digest, config.size_px, [], [], False, averaged).write(output)
-        device = pick_device(config.trainer.accelerator)
-        precision = pick_precision(config.trainer.precision, device)
-        network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
-        batches = -(-len(missing) // config.batch_size)
-        for batch in track(squares.squares(missing), description="generate", total=batches):
-            with torch.inference_mode(), autocast(precision, device):
-                coloured = network(batch.grey.to(device)).cpu()
-            for name, picture in zip(batch.names, coloured, strict=True):
-                save_png(to_pil(picture), image_path(output, name))
+    fabric = build.launch(config.trainer)
+    with ranks.one_fate(fabric.strategy.launcher):
+        # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
+        share = wanted[fabric.global_rank :: fabric.world_size]
+        missing = [identity for identity in share if not image_path(output, identity).is_file()]
+        lacking = int(*ranks.total([len(missing)]))
+        log.info(f"{output}: {len(wanted) - lacking} of {len(wanted)} images of {config.size_px} px are there")
+        if lacking:
+            if fabric.is_global_zero:
+                Manifest(config.checkpoint, digest, config.size_px, [], [], False, averaged).write(output)
+                for unfinished in output.rglob(".*.tmp"):  # of a process that was killed
+                    unfinished.unlink()
+            fabric.barrier()
+            device = fabric.device
+            precision = pick_precision(config.trainer.precision, device)
+            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
+            again = whole_batches(share, set(missing), config.batch_size)
+            on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
+            rounds = -(-len(again) // config.batch_size)
+            for batch in track(squares.squares(again), "generate", rounds, disable=not on_terminal):
+                with torch.inference_mode(), autocast(precision, device):
+                    coloured = network(batch.grey.to(device)).cpu()
+                for name, picture in zip(batch.names, coloured, strict=True):
+                    if not image_path(output, name).is_file():
+                        save_png(to_pil(picture), image_path(output, name))
+        squares.share_unreadable()
+    if not fabric.is_global_zero:
+        return
     unreadable = set(squares.unreadable)
     saved = [identity for identity in wanted if identity not in unreadable]
     Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), True, averaged).write(output)
     log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
+
+
+def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
+    """Those of `identities` that are coloured together with a missing one, when all go in batches from the first on.
+
+    So an image is the same to the bit whether the work was interrupted or not: what stands beside a photo in its batch
+    may change its last bit.
+    """
+    batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
+    return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
 
 
 def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: bool) -> None:

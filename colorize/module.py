@@ -1,5 +1,6 @@
 """ColorizationModule: the method's training, with manual optimization, in its three phases."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,17 +10,20 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from colorize import checkpoints, losses, metrics
+from colorize import checkpoints, losses, metrics, ranks
 from colorize.color import merge_luma
-from colorize.config import NetworkOptimConfig, TrainConfig
+from colorize.config import TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.errors import UserError
+from colorize.hyper_parameters import settings
 from colorize.losses import ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.unet import UNet
-from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.optim import clip_gradients, drop_frozen_gradients, make_optimizer
 from colorize.phases import TRAINED, VAL, VAL_EMA
-from colorize.switching import AdaptiveTurns, FixedTurns, Network, Turns
+from colorize.plans import make_plan, make_turns
+from colorize.switching import Network
+from colorize.validated import Validated
 
 NAMED_AT_MOST = 32
 """Files of a batch that a message names."""
@@ -27,47 +31,6 @@ NAMED_AT_MOST = 32
 
 class NonFiniteLoss(UserError):
     """A loss or a gradient is NaN or infinite; the last checkpoint is from before it."""
-
-
-def make_turns(config: TrainConfig) -> Turns:
-    """Whose turn it is in each phase."""
-    if config.phase != "gan":
-        return FixedTurns(*((0, 1) if config.phase == "pretrain_gen" else (1, 0)))
-    if config.switch.mode == "fixed":
-        return FixedTurns(config.switch.critic_steps, config.switch.generator_steps)
-    return AdaptiveTurns(config.switch.threshold, config.switch.max_critic_steps)
-
-
-def make_plan(optim: NetworkOptimConfig, groups: list[str], batch_scale: float) -> RatePlan:
-    """The rates of one network, from its configuration.
-
-    Raises:
-        ValueError: values that fit no network of these groups.
-    """
-    if len(optim.lr_multipliers) != len(groups):
-        raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(groups)} is needed")
-    frozen = [optim.freeze_low, optim.freeze_high]
-    for interval in frozen:
-        if interval is not None and len(interval) != 2:
-            raise ValueError(f"freeze_low and freeze_high are two epochs, [first, end], not {interval}")
-    if not covers(*frozen):
-        raise ValueError(f"freeze_high={frozen[1]}: the high group can only be frozen with the low ({frozen[0]})")
-    if len(optim.betas) != 2:
-        raise ValueError(f"betas={optim.betas}: Adam has two")
-    return RatePlan(
-        lr=optim.lr * batch_scale,
-        multipliers=dict(zip(groups, optim.lr_multipliers, strict=True)),
-        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
-        frozen_epochs={group: interval for group, interval in zip(groups, frozen, strict=False) if interval},
-        norms=optim.frozen_norms,
-    )
-
-
-def covers(low: list[int] | None, high: list[int] | None) -> bool:
-    """Whether the interval `high` lies within `low` (end -1: without end)."""
-    if high is None:
-        return True
-    return low is not None and low[0] <= high[0] and (low[1] == -1 or high[0] <= high[1] <= low[1])
 
 
 class ColorizationModule(L.LightningModule):
@@ -95,6 +58,7 @@ class ColorizationModule(L.LightningModule):
         self.turns = make_turns(config)
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
+        self.sources: dict[str, str] = {}
         self.plans = {
             name: make_plan(
                 getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution.batch_scale
@@ -106,23 +70,21 @@ class ColorizationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         self.set_rates(batch_idx)
-        self.step_images = self.over_all_devices(len(batch.rgb))
+        self.step_images = int(ranks.total([len(batch.rgb)])[0])
         network = self.turns.next()
         if network == "critic":
             terms = self.critic_step(batch)
-            deciding = self.trainer.strategy.reduce(terms["critic/loss"], reduce_op="mean")
+            deciding = terms["critic/loss"]
         else:
             terms = self.generator_step(batch)
             deciding = terms["generator/total"]
-        self.turns.stepped(network, float(deciding))
+        self.turns.stepped(network, *ranks.total([float(deciding) * self.share_of(batch)]))
         self.images_seen += self.step_images
         return terms
 
-    def over_all_devices(self, count: int) -> int:
-        """The sum of all devices' counts: their shares of a batch may differ by one."""
-        if self.trainer.world_size == 1:
-            return count
-        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
+    def share_of(self, batch: Batch) -> float:
+        """The part of the global batch that is this device's; shares may differ by a photo."""
+        return len(batch.rgb) / self.step_images
 
     def passed(self, images: int) -> bool:
         """Whether the last step took the images seen to, or over, a multiple of `images`."""
@@ -199,12 +161,18 @@ class ColorizationModule(L.LightningModule):
         Raises:
             NonFiniteLoss: before anything changes.
         """
+        fault = None
         if not torch.isfinite(loss):
-            raise NonFiniteLoss(self.describe(f"the {name}'s loss is {loss.item()}", batch))
-        if gradient is not None and not gradient.isfinite().all():  # no loss scale can mend this one
-            raise NonFiniteLoss(self.describe(f"the {name}'s gradient at its pictures is not finite", batch))
+            fault = NonFiniteLoss(self.describe(f"the {name}'s loss is {loss.item()}", batch))
+        elif gradient is not None and not gradient.isfinite().all():  # no loss scale can mend this one
+            fault = NonFiniteLoss(self.describe(f"the {name}'s gradient at its pictures is not finite", batch))
+        ranks.agree(fault)
         optimizer.zero_grad()
+        share = self.share_of(batch)
+        if (weight := share * self.trainer.world_size) != 1:  # gradients are averaged over devices, not over photos
+            root, gradient = (root * weight, None) if gradient is None else (root, gradient * weight)
         self.manual_backward(root, gradient=gradient)
+        ranks.average_statistics(self.network(name), share)
         self._stepping = (name, batch)
         optimizer.step()
 
@@ -212,11 +180,9 @@ class ColorizationModule(L.LightningModule):
         # Here, not in training_step: only here are fp16 gradients unscaled.
         name, batch = self._stepping
         drop_frozen_gradients(optimizer)
-        clip_norm = getattr(self.config.optim, name).clip_norm
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # fp16's scaler skips such steps itself
-            raise NonFiniteLoss(self.describe(f"the gradient of the {name} is {norm.item()}", batch))
+        norm = clip_gradients(optimizer, getattr(self.config.optim, name).clip_norm)
+        if not math.isfinite(norm) and self.trainer.precision != "16-mixed":  # fp16's scaler skips such steps itself
+            ranks.agree(NonFiniteLoss(self.describe(f"the gradient of the {name} is {norm}", batch)))
 
     def describe(self, fault: str, batch: Batch) -> str:
         """`fault`, with where it happened and on which files."""
@@ -230,6 +196,12 @@ class ColorizationModule(L.LightningModule):
 
     # --- rates and freezing -------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        loss: ContentLoss | None = self._unsaved["content_loss"]
+        if loss is not None and loss.vgg is not None and self.trainer.precision in kinds:
+            loss.vgg.round_to(kinds[self.trainer.precision])
+
     def on_train_start(self) -> None:
         # A resumed optimizer brings its old settings along; the configuration of this start is what counts.
         for name in self.trained:
@@ -237,8 +209,13 @@ class ColorizationModule(L.LightningModule):
             for group in self.optimizer(name).optimizer.param_groups:
                 group["betas"] = tuple(optim.betas)
                 group["weight_decay"] = 0.0 if group["norms"] else optim.weight_decay
+        self.freeze_groups()  # the start of an epoch that is resumed within is not announced
 
     def on_train_epoch_start(self) -> None:
+        self.freeze_groups()
+
+    def freeze_groups(self) -> None:
+        """Freeze the groups that stand still in this epoch, and no others."""
         for name, plan in self.plans.items():
             self.network(name).freeze(plan.frozen_at(self.trainer.current_epoch), plan.norms)
 
@@ -263,7 +240,9 @@ class ColorizationModule(L.LightningModule):
         for name in self.trained:
             optim = getattr(self.config.optim, name)
             groups = self.network(name).layer_groups()
-            made.append(make_optimizer(groups, self.plans[name].lr, optim.betas, optim.weight_decay))
+            # A fused one unscales fp16's gradients inside its step, where no clipping can reach them.
+            fused = self.trainer.precision != "16-mixed"
+            made.append(make_optimizer(groups, self.plans[name].lr, optim.betas, optim.weight_decay, fused))
         return made
 
     # --- validation ---------------------------------------------------------------------------------------------------
@@ -291,7 +270,7 @@ class ColorizationModule(L.LightningModule):
                 "accuracy_fake": accuracy_fake,
                 "accuracy": (accuracy_real + accuracy_fake) / 2,
             }
-            self.log_validation(VAL, terms, len(batch.rgb))
+            self.validated.add(VAL, terms, len(batch.rgb))
         return seen
 
     def validate_colours(self, group: str, coloured: Tensor, batch: Batch) -> Tensor:
@@ -304,13 +283,15 @@ class ColorizationModule(L.LightningModule):
             "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
             "delta_cf": (metrics.colourfulness(seen) - metrics.colourfulness(batch.rgb)).abs().mean(),
         }
-        self.log_validation(group, terms, len(batch.rgb))
+        self.validated.add(group, terms, len(batch.rgb))
         return seen
 
-    def log_validation(self, group: str, terms: Mapping[str, Tensor], photos: int) -> None:
-        """Means over the photos of the validation, as GROUP/NAME; the Monitor writes them, against images seen."""
-        named = {f"{group}/{name}": value for name, value in terms.items()}
-        self.log_dict(named, batch_size=photos, sync_dist=True, logger=False)
+    def on_validation_epoch_start(self) -> None:
+        self.validated = Validated()
+
+    def on_validation_epoch_end(self) -> None:
+        # The Monitor writes them, against images seen. Lightning's own means: see Validated.
+        self.log_dict(self.validated.means(), sync_dist=True, logger=False)
 
     # --- parts and state ----------------------------------------------------------------------------------------------
 
@@ -365,6 +346,8 @@ class ColorizationModule(L.LightningModule):
             turns=self.turns.state(),
             averaged=self.average is not None,
             curve=self.curve,
+            settings=settings(self.config),
+            sources=self.sources,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -373,7 +356,7 @@ class ColorizationModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         card = checkpoints.Card(**checkpoint["colorize"])
-        self.images_seen, self.curve = card.images_seen, card.curve
+        self.images_seen, self.curve, self.sources = card.images_seen, card.curve, card.sources
         self.turns.restore(card.turns)
 
 

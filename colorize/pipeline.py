@@ -10,18 +10,19 @@ runs/NAME/gallery.png and a table of scores.
 from __future__ import annotations
 
 import logging
+import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from colorize import cli
+from colorize import cli, signals
 from colorize.config import GenerateConfig, PipelineConfig
 from colorize.errors import UserError
 from colorize.jobs import Figure
 from colorize.options import BadOption, leaves
-from colorize.runs import PhaseFolder, run_folder, run_name, write_text
+from colorize.runs import PhaseFolder, processes_started, run_folder, run_name, write_text
 
 if TYPE_CHECKING:
     from colorize.evaluation.protocols import Pictures
@@ -46,11 +47,12 @@ def run(config: PipelineConfig) -> Figure | None:
 
         report.run(config)
         return None
-    overrides = for_steps(config, cli.given_overrides())
+    overrides, config_dir = for_steps(config, cli.given_overrides()), cli.given_config_dir()
     for number, step in enumerate(STEPS, 1):
-        command = step_command(step, overrides, shlex.split(getattr(config.only, step)))
+        only = shlex.split(getattr(config.only, step))
+        command = step_command(step, overrides, only, config_dir)
         log.info(f"step {number} of {len(STEPS)}: {shlex.join(['python', *command])}")
-        status = subprocess.run([sys.executable, *command], check=False).returncode
+        status = signals.run([sys.executable, *command])
         if status:
             raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
     return Figure(summarize(config), "CIEDE2000")
@@ -61,20 +63,34 @@ def for_steps(config: PipelineConfig, overrides: list[str]) -> list[str]:
     if config.sweep is None:
         return overrides
     kept = [override for override in overrides if cli.key_of(override) not in ("run", "sweep", "job")]
-    return [*kept, f"run={run_name(config)}"]
+    return [*(resolved(config, override) for override in kept), f"run={run_name(config)}"]
 
 
-def step_command(step: str, overrides: list[str], only: list[str]) -> list[str]:
+def resolved(config: PipelineConfig, override: str) -> str:
+    """`override`, with a path in which ${run} stands for the run that was typed, not for the job's folder in it."""
+    key = cli.key_of(override)
+    if not re.search(r"(?<!\\)\$\{", override) or not any(
+        leaf.path and leaf.name == key for leaf in leaves(PipelineConfig)
+    ):
+        return override
+    value = attrgetter(key)(config)
+    return f"{key}={value if isinstance(value, str) else 'null'}"
+
+
+def step_command(step: str, overrides: list[str], only: list[str], config_dir: str | None = None) -> list[str]:
     """The arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
+    flags = [] if config_dir is None else ["--config-dir", config_dir]
     if step != "generate":
-        return ["-m", "colorize.train", f"phase={step}", "resume=auto", *mine(overrides, step), *only]
-    known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe"}
+        return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *mine(overrides, step), *only]
+    known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe", SEARCH_PATH}
     shared = [override for override in mine(overrides, step) if cli.key_of(override) in known]
-    return ["-m", "colorize.generate", *shared, *only]
+    return ["-m", "colorize.generate", *flags, *shared, *only]
 
 
 OURS = ("only", "hydra")
-"""Sections that concern the pipeline itself."""
+"""Sections that concern the pipeline itself, but for this:"""
+
+SEARCH_PATH = "hydra.searchpath"
 
 STARTS = {"init_from.generator": "pretrain_gen", "init_from.critic": "pretrain_critic"}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
@@ -86,7 +102,8 @@ ONE_FOR_ALL = ("seed", "data", "data.kind", "data.root", "data.file_list", "data
 def mine(overrides: list[str], step: str) -> list[str]:
     """The pipeline's overrides that are for `step`."""
     keys = [(cli.key_of(override), override) for override in overrides]
-    return [o for key, o in keys if key.partition(".")[0] not in OURS and STARTS.get(key, step) == step]
+    ours = [o for key, o in keys if key.partition(".")[0] in OURS and key != SEARCH_PATH]
+    return [o for key, o in keys if o not in ours and STARTS.get(key, step) == step]
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:
@@ -95,6 +112,8 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     Raises:
         BadOption: it says which option, and what to do instead.
     """
+    if processes_started() > 1:
+        raise BadOption("start the pipeline once, with trainer.devices=N: it starts the processes of each step itself")
     for key in map(cli.key_of, overrides):
         if key in ("phase", "resume", "generated"):
             raise BadOption(f"{key} is the pipeline's own business: it runs every phase and goes on where it stopped")

@@ -5,15 +5,16 @@ A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from colorize.config import CommonConfig
-from colorize.errors import UserError
+from colorize.errors import UserError, writing
 from colorize.options import BadOption
 
 
@@ -51,9 +52,35 @@ class PhaseFolder:
         self.metrics = self.path / "metrics.csv"
 
 
+def before(file: Path) -> Path:
+    """The name of what `file` was until it was last written."""
+    return file.with_name(f"{file.name}.before")
+
+
+def link(file: Path, name: Path) -> None:
+    """Let `name` stand for the same file as `file` does, in one go; for a copy where the disk knows no second names."""
+    beside = name.with_name(f".{name.name}.part")
+    beside.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(file, beside)
+        except OSError:
+            shutil.copyfile(file, beside)
+        os.replace(beside, name)
+    finally:
+        beside.unlink(missing_ok=True)  # a rename leaves it where both names were of one file already
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that was typed, or rank 0 of those that a launcher started together."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def processes_started() -> int:
+    """How many processes of this very command torchrun or srun started, by the variables that they set."""
+    if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -83,8 +110,14 @@ def locked(folder: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path`, then rename, so that the file appears whole or not at all."""
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        with writing(path):
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def write_config(path: Path, config: object) -> None:

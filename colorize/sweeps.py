@@ -42,6 +42,7 @@ HOW = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.compile",
     "trainer.enable_progress_bar",
 )
 """Keys that say where and how a job runs, not what it is: they may change when a sweep is gone on with."""

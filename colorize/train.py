@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from colorize import cli
 from colorize.config import TrainConfig
-from colorize.errors import UserError
 from colorize.jobs import Figure
-from colorize.options import BadOption
 from colorize.phases import MONITORED, monitored
+from colorize.resuming import is_complete, where_to_resume
 from colorize.runs import PhaseFolder, locked, run_name, write_config
 
 if TYPE_CHECKING:
@@ -39,49 +38,23 @@ def run(config: TrainConfig) -> Figure | None:
 
     folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
     with locked(folder.path):
-        resume_from = where_to_resume(config, folder)
-        if resume_from is not None and is_complete(config, resume_from):
+        found = where_to_resume(config, folder)
+        if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
-            return Figure(best_score(resume_from), MONITORED[config.phase])
-        trainer = fit(config, folder, resume_from)
+            return Figure(best_score(found[0]), MONITORED[config.phase])
+        trainer = fit(config, folder, found[0] if found else None)
         figure = best_figure(trainer)
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {figure:.4g}; {folder.best}")
         return Figure(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
-
-
-def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> Path | None:
-    """The checkpoint to go on from, or None for a fresh start.
-
-    Raises:
-        UserError: a fresh start would lose a started fit, or there is nothing to resume.
-    """
-    if config.resume == "true" and cli.is_given("init_from"):
-        raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
-    if folder.last.exists() and cli.is_given("init_from"):
-        log.warning(f"init_from.* is left aside: {folder.last} goes on with its own weights")
-    if not folder.last.exists():
-        if config.resume == "true":
-            raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
-        return None
-    if config.resume == "false" and not is_complete(config, folder.last):
-        other = "run=NAME" if config.sweep is None else "sweep=LABEL"
-        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with {other}")
-    return folder.last
-
-
-def is_complete(config: TrainConfig, checkpoint: Path) -> bool:
-    """Whether `checkpoint` has seen all the epochs that the configuration asks for."""
-    from colorize.checkpoints import read
-
-    return read(checkpoint)[0].epochs_done >= sum(config.resolution.epochs)
 
 
 def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L.Trainer:
     """Build everything, and train."""
     import lightning as L
 
-    from colorize import build
+    from colorize import build, ranks, signals
 
+    build.check_processes(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config)
@@ -94,7 +67,8 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"
         + (f", going on from {resume_from}" if resume_from else "")
     )
-    trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
+    with signals.deferred(), ranks.one_fate(trainer.strategy.launcher):
+        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     return trainer
 
 

@@ -171,12 +171,15 @@ def test_a_bad_option_is_one_line_that_names_it(
     assert all(name in err for name in named), err
 
 
+MAKE_ROOM = "make room, and the same command goes on (a fit with resume=auto)"
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "line"),
     [
         (UserError("photos.zip is not a folder"), 1, "photos.zip is not a folder"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "Permission denied: /runs/x"),
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),
+        (OSError(errno.ENOSPC, "Full", "a"), 1, f"Full: a; {MAKE_ROOM}"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

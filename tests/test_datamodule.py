@@ -150,7 +150,7 @@ def test_unreadable_files_are_replaced_named_once_and_counted(photos: Photos, ca
         fit(Photos(photos.root, photos.train[2:], photos.val), max_unreadable=2)
     for name in photos.train:
         photos.path(name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of the training images .* can be read"):
+    with pytest.raises(UserError, match=r"no training image in .* can be read"):
         fit(photos)
     with pytest.raises(UserError, match=r"more than data\.max_unreadable=0"):
         fit(photos, max_unreadable=0)

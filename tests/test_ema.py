@@ -100,7 +100,7 @@ def test_consumers_take_the_average_and_say_so(
     config = configure("train", "phase=pretrain_gen", "model=tiny", "loss.feature_weights=[0,0,0]")
     module = build.make_module(config, resume_from=Path("nowhere"))
     average = GeneratorAverage(8, 0.0)
-    module.trainer = SimpleNamespace(is_last_batch=True)  # type: ignore[assignment]
+    module.trainer = SimpleNamespace(is_last_batch=True, precision="32-true")  # type: ignore[assignment]
     module.optimizer = lambda _: SimpleNamespace(optimizer=module.configure_optimizers()[0])  # type: ignore[assignment]
     average.on_fit_start(module.trainer, module)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from colorize.data.images import center_box, to_uint8
 from colorize.data.sources import list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
-from colorize.evaluation.stopping import advice, distance, draw_curve, nearest_checkpoint, score_curve
+from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,14 @@ class Fit:
         self.callback = Checkpoints(folder / "checkpoints", **options)
         config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None))
         self.module = SimpleNamespace(config=config, images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
-        self.trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=self.save, callback_metrics={})
+        self.trainer = SimpleNamespace(
+            is_global_zero=True,
+            save_checkpoint=self.save,
+            callback_metrics={},
+            loggers=[],
+            current_epoch=0,
+            max_epochs=9,
+        )
 
     @property
     def images(self) -> int:
@@ -102,24 +109,28 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
         fit.step(far)
     names = {path.name for path in fit.callback.folder.iterdir()}
     # 100 is the last batch of an epoch: not kept, but last and, being the nearest, best.
-    assert names == {"images-60.ckpt", "images-80.ckpt", "images-900.ckpt", "last.ckpt", "best.ckpt"}
+    kept = {f"images-{count}.ckpt" for count in (60, 80, 900)}
+    assert names == kept | {"last.ckpt", "last.ckpt.before", "best.ckpt"}
+    last, before, best = (fit.callback.folder / name for name in ("last.ckpt", "last.ckpt.before", "best.ckpt"))
+    assert last.samefile(best), "one state is written once"
+    assert before.samefile(fit.callback.folder / "images-80.ckpt")
     assert set(kept_in(fit.callback.folder)) == {60, 80, 900}
     (fit.callback.folder / "images-900.ckpt").unlink()
     assert fit.callback.best == 0.5
     assert checkpoints.read(fit.callback.folder / "best.ckpt")[0].images_seen == 100
     assert checkpoints.read(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
 
-    curve = score_curve(tmp_path)
-    assert [(images, score["distance"]) for images, score in curve] == [
+    scores = read_scores(tmp_path)
+    assert [(images, score["distance"]) for images, score in scores.curve] == [
         (20, 0.9), (40, 0.6), (50, 0.8), (60, 0.9), (80, 0.9), (100, 0.5)
     ]  # fmt: skip
-    path, images, score = nearest_checkpoint(tmp_path) or pytest.fail("none")
+    path, images, score = scores.nearest or pytest.fail("none")
     assert (path.name, images, score["ciede2000"]) == ("best.ckpt", 100, 5.0)
-    sentence = advice(tmp_path) or ""
+    sentence = advice(scores) or ""
     assert "best.ckpt, of 100 images: distance 0.500 (CIEDE2000 5.00, ΔCF 15.00); it was 0.900 at 20" in sentence
-    picture = draw_curve(tmp_path)
+    picture = draw_curve(scores.curve)
     assert picture is not None and len(picture.getcolors(1 << 20) or []) > 4
-    assert score_curve(tmp_path / "nowhere") == [] and advice(tmp_path / "nowhere") is None
+    assert read_scores(tmp_path / "nowhere") == Scored([], None) and advice(Scored([], None)) is None
 
 
 def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pickle
 import re
 from importlib import import_module
 from pathlib import Path
-from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
@@ -265,19 +264,23 @@ def test_a_figure_keeps_its_name_between_processes() -> None:
 def test_jobs_of_a_pipeline_are_runs_of_their_own(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
-    def step(arguments: list[str], check: bool) -> CompletedProcess[str]:
+    def step(arguments: list[str]) -> int:
         commands.append(arguments[3:])
-        return CompletedProcess(arguments, 0)
+        return 0
 
-    monkeypatch.setattr(pipeline.subprocess, "run", step)
+    monkeypatch.setattr(pipeline.signals, "run", step)
     monkeypatch.setattr(pipeline, "summarize", lambda config: 10.0 - config.seed)
-    assert start(*COMMON[:-1], "seed=1,2", name="pipeline", task=pipeline.run)[0] == 0
+    mine.mkdir(parents=True)
+    words = [*COMMON[:-1], "seed=1,2", "init_from.generator=${runs_dir}/${run}/a.ckpt", "--config-dir", str(mine)]
+    assert start(*words, name="pipeline", task=pipeline.run)[0] == 0
     [sweep] = (mine / "sweeps").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", sweep.name), "the label where none is given"
     assert len(commands) == 8
     for number, command in enumerate(commands):
         assert f"run=mine/sweeps/{sweep.name}/{number // 4}" in command
         assert f"seed={1 + number // 4}" in command
+        assert command[:2] == ["--config-dir", str(mine)]
+        assert (f"init_from.generator={mine}/a.ckpt" in command) == (number % 4 == 0), "of the run, not of the job"
         assert sum(word.startswith(("run=", "sweep=", "job=")) for word in command) == 1
     assert [(row["figure"], row["figure_name"]) for row in rows(sweep)] == [("9.0", "CIEDE2000"), ("8.0", "CIEDE2000")]
 

@@ -3,7 +3,9 @@
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,21 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from colorize import ranks, signals
+from colorize.errors import writing
 from colorize.phases import SCORE, monitored
+from colorize.runs import before, link
+from colorize.seal import seal
 
 _KEPT = re.compile(r"images-(\d+)\.ckpt")
 _PART = ".part"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes each checkpoint beside its place and renames it, so that a name never stands for half a file."""
+    """Writes each checkpoint beside its place, sealed with a checksum, and renames it once it is on the disk.
+
+    So a name never stands for half a file, not even after a power cut.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """As Lightning's, which would go by a temporary folder: renaming between file systems is copying."""
@@ -27,29 +36,43 @@ class WholeFiles(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}{_PART}")
         try:
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-            os.replace(beside, path)
+            with writing(path):
+                with beside.open("w+b") as file:
+                    torch.save(checkpoint, file)
+                    seal(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
             raise
 
 
 class Checkpoints(Checkpoint):
-    """Writes last.ckpt after each epoch, best.ckpt after those with the lowest figure, and kept ones inside epochs.
+    """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a figure is lowest, and kept ones.
 
-    The figure is `colorize.phases.monitored`. Where it is the score, kept checkpoints compete for best.ckpt too. One
-    that falls on the last batch of an epoch is not kept: a fit cannot be resumed from there without losing the epoch's
-    figures, and last.ckpt follows at once.
+    The figure is `colorize.phases.monitored`; it is known after an epoch and, where it is the score, wherever a
+    checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before stays, as
+    last.ckpt.before: should the newer one be damaged, a fit goes on from there.
+
+    Nothing is saved on the last batch of an epoch: a fit cannot be resumed from there without losing the validation,
+    and the epoch's own checkpoint follows at once.
+
+    A signal (`colorize.signals`) ends the fit once the step that it came in, or the validation, is done and saved.
 
     Args:
         folder: for the checkpoints.
         every_n_images: distance of the kept ones; None for none.
         keep: how many of them, the newest; None for all.
+        every_n_minutes: a new last.ckpt inside epochs when the last one is so old; None: only with kept ones.
     """
 
-    def __init__(self, folder: Path, every_n_images: int | None, keep: int | None) -> None:
+    def __init__(
+        self, folder: Path, every_n_images: int | None, keep: int | None, every_n_minutes: float | None = None
+    ) -> None:
         self.folder, self.every_n_images, self.keep = folder, every_n_images, keep
+        self.every_n_minutes, self.saved_at = every_n_minutes, time.monotonic()
         self.best: float | None = None
         """The figure of best.ckpt."""
 
@@ -64,33 +87,78 @@ class Checkpoints(Checkpoint):
             for half_written in self.folder.glob(f".*{_PART}"):
                 half_written.unlink()
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        signals.take_back()
+        self.saved_at = time.monotonic()
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not self.every_n_images or not pl_module.passed(self.every_n_images) or trainer.is_last_batch:
+        signum, due = self.agreed()
+        if trainer.is_last_batch:
             return
-        if monitored(pl_module.config).startswith(f"{SCORE}/"):
-            self.save_if_best(trainer, pl_module)
-        self.save(trainer, f"images-{pl_module.images_seen}")
-        if trainer.is_global_zero and self.keep:
+        names = []
+        if self.every_n_images and pl_module.passed(self.every_n_images):
+            names.append(f"images-{pl_module.images_seen}")
+            if monitored(pl_module.config).startswith(f"{SCORE}/") and self.is_best(trainer, pl_module):
+                names.append("best")
+        if names or due or signum:
+            self.save(trainer, *names)
+        if names and trainer.is_global_zero and self.keep:
             # What an earlier start left from further on is neither counted nor removed: it will be written anew.
             reached = {n: path for n, path in kept_in(self.folder).items() if n <= pl_module.images_seen}
             for count in sorted(reached)[: -self.keep]:
                 reached[count].unlink(missing_ok=True)
+        if signum:
+            raise self.stopped(signum, pl_module.images_seen)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.save_if_best(trainer, pl_module)
-        self.save(trainer, "last")
+        signum, _ = self.agreed()
+        self.save(trainer, *(["best"] if self.is_best(trainer, pl_module) else []))
+        if signum and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            raise self.stopped(signum, pl_module.images_seen)
 
-    def save_if_best(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write best.ckpt where the figure is lower than any before; the first one always is."""
+    def agreed(self) -> tuple[int, bool]:
+        """The signal that some rank has received, 0 for none, and whether it is time for a new last.ckpt."""
+        due = self.every_n_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
+        received = signals.noted() or 0
+        if ranks.world_size() > 1:
+            stop, late = ranks.total([received > 0, due])
+            if stop:
+                received = max(ranks.gathered(received))
+            due = late > 0
+        return received, due
+
+    def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
+        """What ends the fit."""
+        return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
+
+    def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
+        """Whether the figure is lower than any before; the first one always is. Takes note of it."""
         group, _, name = monitored(pl_module.config).partition("/")
         figure = pl_module.curve[-1][name] if group == SCORE else figure_of(trainer.callback_metrics, f"{group}/{name}")
-        if self.best is None or figure < self.best:
-            self.best = figure
-            self.save(trainer, "best")
+        if self.best is not None and figure >= self.best:
+            return False
+        self.best = figure
+        return True
 
-    def save(self, trainer: L.Trainer, name: str) -> None:
-        """Write NAME.ckpt."""
-        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)
+    def save(self, trainer: L.Trainer, *names: str) -> None:
+        """Write the present state as last.ckpt, and as NAME.ckpt for each of `names`.
+
+        The other names come first: whatever ends the process in between, last.ckpt knows of nothing that is not there.
+        """
+        for logger in trainer.loggers:
+            logger.save()  # no point of before the checkpoint is lost with the process
+        last, first = self.folder / "last.ckpt", self.folder / f"{[*names, 'last'][0]}.ckpt"
+        if first == last and trainer.is_global_zero and last.exists():
+            link(last, before(last))
+        trainer.save_checkpoint(first, weights_only=False)
+        if trainer.is_global_zero:
+            for name in names[1:]:
+                link(first, self.folder / f"{name}.ckpt")
+            if first != last:
+                if last.exists():
+                    link(last, before(last))
+                link(first, last)
+        self.saved_at = time.monotonic()
 
 
 def figure_of(metrics: Mapping[str, Any], name: str) -> float:

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from colorize import runs
+from colorize import ranks, runs
 from colorize.callbacks.resolution import ResolutionSchedule
 from colorize.phases import SCORE, VAL, VAL_EMA, monitored
 
@@ -36,6 +36,18 @@ class Mean:
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] += 1
 
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on: of several ranks, the means of their sums."""
+        sums = {name: value.cpu() for name, value in self.sums.items()}
+        if sums and ranks.world_size() > 1:
+            totals = ranks.total([float(value) for value in sums.values()])
+            sums = {name: torch.tensor(t / ranks.world_size()) for name, t in zip(sums, totals, strict=True)}
+        return {"sums": sums, "counts": dict(self.counts)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.sums, self.counts = dict(state["sums"]), defaultdict(int, state["counts"])
+
     def take(self) -> dict[str, float]:
         """The means so far; starts anew."""
         means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
@@ -51,7 +63,8 @@ class Monitor(L.Callback):
 
     The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
     changes) means the same thing throughout a fit. Figures in TensorBoard are means since the last point, on rank 0.
-    metrics.csv has one row an epoch; a resumed fit keeps the rows of the epochs that its checkpoint knows.
+    metrics.csv has one row an epoch; a resumed fit keeps the rows of the epochs that its checkpoint knows, and the
+    means of an epoch that was resumed within cover all of it.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int) -> None:
@@ -62,12 +75,24 @@ class Monitor(L.Callback):
         self.seconds, self.images = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "recent": self.recent.state(), "epoch": self.epoch.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+        for name, mean in (("recent", self.recent), ("epoch", self.epoch)):
+            if name in state_dict:  # not yet in checkpoints of format 1's first days, all of an epoch's end
+                mean.restore(state_dict[name])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.start_clock()  # the start of an epoch that is resumed within is not announced
+        if trainer.is_global_zero:
+            self.write_table()  # without the rows that an earlier start had got to
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """From here on `lap` counts."""
         self.waited_since, self.images_since = time.perf_counter(), 0
         self.seconds, self.images = 0.0, 0
 
@@ -118,12 +143,19 @@ class Monitor(L.Callback):
         self.write(trainer, pl_module, self.best_figures(monitored(pl_module.config), pl_module.curve))
         if trainer.is_global_zero:
             self.say(trainer)
-            columns = list(dict.fromkeys(name for row in self.rows for name in row))
-            text = io.StringIO()
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            runs.write_text(self.table, text.getvalue())
+            self.write_table()
+
+    def write_table(self) -> None:
+        """Write metrics.csv; remove it where there is nothing to write yet."""
+        if not self.rows:
+            self.table.unlink(missing_ok=True)
+            return
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        runs.write_text(self.table, text.getvalue())
 
     def best_figures(self, figure: str, curve: list[dict[str, float]]) -> dict[str, float]:
         """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at a point of the curve after a step."""

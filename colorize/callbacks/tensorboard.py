@@ -21,47 +21,10 @@ from torch.utils.tensorboard import summary
 
 from colorize.config import TrainConfig
 from colorize.evaluation.regions import COUNTED
-from colorize.options import leaves
+from colorize.hyper_parameters import hyper_parameters
 from colorize.phases import TRAINED, VAL, VAL_EMA, averages
-from colorize.switching import Network
 
 SUFFIX = ".settings"
-
-NO_HYPER_PARAMETERS = (
-    "run",
-    "sweep",
-    "job",
-    "resume",
-    "grid_photos",
-    "data.val_batch_size",
-    "data.num_workers",
-    "data.max_unreadable",
-    "data.report",
-    "save.every_n_images",
-    "save.keep",
-    "save.score_photos",
-    "trainer.accelerator",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-    "trainer.deterministic",
-    "trainer.enable_progress_bar",
-)
-"""Keys that leave the result as it is. Paths are left out too: two runs differ in them anyway."""
-
-BELONGS_TO: dict[str, tuple[Network, ...]] = {
-    "optim.generator.": ("generator",),
-    "optim.critic.": ("critic",),
-    "model.name": (),
-    "model.critic": ("critic",),
-    "model.": ("generator",),
-    "loss.adversarial": ("generator", "critic"),
-    "loss.": ("generator",),
-    "switch.": ("generator", "critic"),
-    "ema.": ("generator",),
-    "use_ema": ("generator",),
-}
-"""The networks that a phase must train for a key to matter; the first prefix that fits a key counts."""
 
 
 class CurveLogger(TensorBoardLogger):
@@ -128,28 +91,6 @@ class Settings(L.Callback):
     def write(self, content: Summary, step: int) -> None:
         assert self.writer is not None
         self.writer.add_event(Event(wall_time=time.time(), step=step, summary=content))
-
-
-def hyper_parameters(config: TrainConfig) -> dict[str, bool | int | float | str]:
-    """The keys that make this phase come out as it does: what one compares between runs.
-
-    Lists are as one would type them, null is "null", and of a weights file only its name is left.
-    """
-    found: dict[str, bool | int | float | str] = {}
-    for key in leaves(TrainConfig):
-        networks = next((n for prefix, n in BELONGS_TO.items() if key.name.startswith(prefix)), ())
-        is_weights = key.name.endswith("_weights")
-        if key.name in NO_HYPER_PARAMETERS or (key.path and not is_weights):
-            continue
-        if not set(networks) <= set(TRAINED[config.phase]):
-            continue
-        value: Any = config
-        for part in key.name.split("."):
-            value = getattr(value, part)
-        if value is None or isinstance(value, list):
-            value = "null" if value is None else str(value).replace(" ", "")
-        found[key.name] = Path(value).name if key.path else value
-    return found
 
 
 def as_text(config: TrainConfig, command: str | None) -> str:

@@ -9,7 +9,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from colorize import ranks
 from colorize.data.augment import Augmentation
+from colorize.data.copies import CopiedPhotos
 from colorize.data.datasets import (
     AugmentedDataset,
     Batch,
@@ -18,6 +20,7 @@ from colorize.data.datasets import (
     RawBatch,
     SquareDataset,
     collate,
+    leave_signals_alone,
     to_floats,
     worker_context,
 )
@@ -74,6 +77,7 @@ class ColorizationDataModule(L.LightningDataModule):
         max_unreadable: int = 100,
         generated: Path | None = None,
         generated_size_px: int | None = None,
+        copies: Path | None = None,
     ) -> None:
         """The arguments after ``photos`` are options of ``data`` and ``phase``.
 
@@ -87,6 +91,7 @@ class ColorizationDataModule(L.LightningDataModule):
             max_unreadable: how many distinct files may be unreadable before the run is stopped.
             generated: folder with ``IDENTITY.png`` for each photo; batches then have ``fake``.
             generated_size_px: width and height of these.
+            copies: folder of small copies of the photos, for training alone; see :mod:`colorize.data.copies`.
         """
         super().__init__()
         if (generated is None) != (generated_size_px is None):
@@ -99,19 +104,29 @@ class ColorizationDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.max_unreadable = max_unreadable
         self.generated = None if generated_size_px is None else Generated(Path(generated or ""), generated_size_px)
+        self.copies = copies
         self.unreadable: dict[str, str] = {}
         """Names of the files met so far that could not be read, and why."""
-        self._val_loader: DataLoader[RawBatch] | None = None
+        self._news: dict[str, str] = {}
+        self._train_loader: _LateDataLoader | None = None
+        self._val_loader: _DataLoader | None = None
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
-        """The loader of the trainer's current epoch, at that epoch's image and batch size.
+        """The loader of the trainer's current epoch; see :meth:`train_loader`."""
+        if self.trainer is None:
+            raise ValueError("training needs a trainer; train_loader(epoch) goes without")
+        return self.train_loader(self.trainer.current_epoch)
+
+    def train_loader(self, epoch: int) -> DataLoader[RawBatch]:
+        """The loader of an epoch, at that epoch's image and batch size; outside a fit too.
+
+        :meth:`on_after_batch_transfer` makes floats and grey of its batches.
 
         Raises:
             UserError: fewer images, or a smaller batch, than devices.
         """
-        if self.schedule is None or self.trainer is None:
-            raise ValueError("training needs a trainer, and a schedule set by the resolution scheduler")
-        epoch = self.trainer.current_epoch
+        if self.schedule is None:
+            raise ValueError("training needs a schedule, which the resolution scheduler sets")
         stage = self.schedule.at(epoch)
         rank, world_size = self._rank_and_world_size()
         count = len(self.photos.train)
@@ -121,8 +136,9 @@ class ColorizationDataModule(L.LightningDataModule):
             raise UserError(
                 f"a batch of {stage.batch_size} images ({stage.size_px} px) is too small for {world_size} devices"
             )
+        photos = self.photos if self.copies is None else CopiedPhotos(self.photos.root, [], [], self.copies)
         dataset = AugmentedDataset(
-            self.photos,
+            photos,
             self.photos.train,
             stage.size_px,
             self.generated,
@@ -133,7 +149,8 @@ class ColorizationDataModule(L.LightningDataModule):
             max_tries=self.max_unreadable + 1,
         )
         batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
-        return _LateDataLoader(dataset, batch_sampler=batches, **self._loader_options())
+        self._train_loader = _LateDataLoader(dataset, batch_sampler=batches, **self._loader_options())
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader[RawBatch]:
         """Centre squares of the validation photos, every photo on exactly one rank."""
@@ -148,14 +165,20 @@ class ColorizationDataModule(L.LightningDataModule):
             options = self._loader_options()
             # Pinned and persistent together can crash: https://github.com/pytorch/pytorch/issues/91252
             persistent = self.num_workers > 0 and not options["pin_memory"]
-            self._val_loader = DataLoader(
+            self._val_loader = _DataLoader(
                 dataset, batch_size=self.val_batch_size, persistent_workers=persistent, **options
             )
         return self._val_loader
 
     def teardown(self, stage: str) -> None:
-        """Forgets the validation loader: the next run may have other ranks."""
-        self._val_loader = None
+        """Forgets the loaders: the next run may have other ranks."""
+        self._train_loader = self._val_loader = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers: what is left of a failed fit keeps them from being told to, and each is waited for."""
+        for loader in (self._train_loader, self._val_loader):
+            if loader is not None:
+                loader.stop()
 
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
         """Takes note of unreadable files, in the main process.
@@ -164,9 +187,37 @@ class ColorizationDataModule(L.LightningDataModule):
             UserError: more than ``max_unreadable`` so far, or no training image is readable.
         """
         self._note(batch.unreadable)
-        if not batch.names and self.trainer is not None and self.trainer.training:
-            raise UserError(f"none of the training images in {self.photos.root} can be read: {self._unreadable_list()}")
+        if self.trainer is not None and self.trainer.training:
+            lacking = self.share_unreadable(lacking=not batch.names)
+            if lacking:
+                named = self._unreadable_list()
+                raise ranks.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
         return batch
+
+    def share_unreadable(self, lacking: bool = False) -> bool:
+        """Exchanges what the ranks have met, so that each file is named once and the limit counts for all together.
+
+        Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
+
+        Args:
+            lacking: whether this rank has no image to train on.
+
+        Returns:
+            Whether some rank has none.
+
+        Raises:
+            UserError: more than ``max_unreadable`` files so far.
+        """
+        news, without = ranks.total([len(self._news), lacking])
+        if news:
+            for name, reason in (item for found in ranks.gathered(self._news) for item in found.items()):
+                if name not in self.unreadable:
+                    self.unreadable[name] = reason
+                    _log.warning("skipped an unreadable image: %s (%s)", name, reason)
+            self._news = {}
+        if len(self.unreadable) > self.max_unreadable:
+            raise ranks.on_all(self._too_many())
+        return without > 0
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
         """8-bit RGB to floats and (noisy) grey, on the device."""
@@ -199,6 +250,8 @@ class ColorizationDataModule(L.LightningDataModule):
         """
         for raw in DataLoader(self._val_dataset(identities), batch_size=self.val_batch_size, **self._loader_options()):
             self._note(raw.unreadable)
+            if len(self.unreadable | self._news) > self.max_unreadable:  # this rank alone has met as many
+                raise self._too_many()
             if raw.names:
                 yield to_floats(raw, "cpu")
 
@@ -215,33 +268,61 @@ class ColorizationDataModule(L.LightningDataModule):
             "collate_fn": collate,
             "pin_memory": pin_memory,
             "multiprocessing_context": worker_context(self.num_workers, self.augmentation.modules),
+            "worker_init_fn": leave_signals_alone,
             # A loader draws a number for each iterator; not from the global generator, which dropout uses.
             "generator": torch.Generator(),
         }
 
     def _note(self, unreadable: list[tuple[str, str]]) -> None:
-        for name, reason in unreadable:
-            if name not in self.unreadable:
-                self.unreadable[name] = reason
-                _log.warning("skipped an unreadable image: %s (%s)", name, reason)
-        if len(self.unreadable) > self.max_unreadable:
-            raise UserError(
-                f"{len(self.unreadable)} images in {self.photos.root} cannot be read, more than "
-                f"data.max_unreadable={self.max_unreadable}: {self._unreadable_list()}"
-            )
+        self._news |= {name: reason for name, reason in unreadable if name not in self.unreadable}
+        if ranks.world_size() == 1:
+            self.share_unreadable()
+
+    def _too_many(self) -> UserError:
+        return UserError(
+            f"{len(self.unreadable | self._news)} images in {self.photos.root} cannot be read, more than "
+            f"data.max_unreadable={self.max_unreadable}: {self._unreadable_list()}"
+        )
 
     def _unreadable_list(self) -> str:
-        names = list(self.unreadable)
+        names = list(self.unreadable | self._news)
         more = len(names) - _NAMED_AT_MOST
         return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-class _LateDataLoader(DataLoader[RawBatch]):
-    """Starts its workers when the first batch is asked for.
+class _DataLoader(DataLoader[RawBatch]):
+    """Ends its workers when it is told to."""
+
+    _running: Any = None
+
+    def _get_iterator(self) -> Any:
+        self._running = super()._get_iterator()
+        return self._running
+
+    def stop(self) -> None:
+        if self.num_workers and self._running is not None:
+            self._running._shutdown_workers()
+
+
+class _LateDataLoader(_DataLoader):
+    """Starts its workers when the first batch is asked for, and goes on inside an epoch.
 
     Lightning makes two iterators in every epoch after the first and uses one: the other's workers would be started, and
-    read their first batches, for nothing.
+    read their first batches, for nothing. Into checkpoints from inside an epoch it puts ``state_dict()``, to give it to
+    the loader of the resumed epoch before its first batch; those of an epoch's end start a new one.
     """
 
+    given = 0
+    """Batches of the epoch that were handed out; Lightning trains on each before it asks for the next."""
+
     def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
-        yield from super().__iter__()
+        self.given = self.batch_sampler.first  # type: ignore[union-attr]
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batch_sampler.first = state["given"]  # type: ignore[union-attr]

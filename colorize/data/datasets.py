@@ -4,8 +4,9 @@ Worker processes import this module: it stays free of Lightning.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Treatment
 from colorize.data.images import UnreadableImage, center_box, cut_square, load_rgb, to_uint8
+from colorize.data.listing import Names
 from colorize.data.sources import Photos, Scenes
 
 
@@ -95,6 +97,18 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
     return "forkserver"
 
 
+def leave_signals_alone(_: int) -> None:
+    """Makes a worker outlast a Ctrl-C or a SIGTERM that goes to all processes: the fit has a step to finish with it.
+
+    A worker ends when its loader says so, or is gone, and at a second SIGTERM: when its process ends, multiprocessing
+    sends them until there is no worker left.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
 def image_path(folder: Path, identity: str) -> Path:
     """Where the saved image of a photo lies. The photo's own extension stays in the name, so that none collide."""
     return folder / f"{identity}.png"
@@ -112,8 +126,8 @@ class _Squares(Dataset[RawBatch]):
     """Reads one square of a photo, and the same square of its generated picture where there is one."""
 
     def __init__(self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None) -> None:
-        self.photos = photos
-        self.identities = identities
+        self.photos = replace(photos, train=[], val=[])  # without the lists, which each worker would get a copy of
+        self.identities = Names(identities)
         self.size_px = size_px
         self.generated = generated
 
@@ -243,8 +257,8 @@ class LookDataset(Dataset[Looks]):
     """Glances at whole photos, for a survey; each sample is of one photo."""
 
     def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
-        self.photos = photos
-        self.identities = identities
+        self.photos = replace(photos, train=[], val=[])
+        self.identities = Names(identities)
         self.size_px = size_px
 
     def __len__(self) -> int:
@@ -265,7 +279,11 @@ class GlobalBatches(Sampler[list[int]]):
     The order is a function of (seed, epoch); it is cut into batches over all ranks, and rank r of w takes every w-th
     index of each from the r-th on. So the same images meet in a batch whatever the number of devices. An incomplete
     last batch is left out, unless it is the only one.
+
+    A resumed epoch begins with batch ``first``. The length stays that of the whole epoch, by which Lightning counts.
     """
+
+    first = 0
 
     def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
         """Args are the number of images, the batch size over all ranks, and who asks."""
@@ -285,6 +303,6 @@ class GlobalBatches(Sampler[list[int]]):
         key = blake2b(f"{self.seed}\n{self.epoch}\norder".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
         order = torch.randperm(self.size, generator=generator)
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield batch[self.rank :: self.world_size].tolist()

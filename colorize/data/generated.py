@@ -10,6 +10,10 @@ from colorize.errors import UserError
 from colorize.runs import write_text
 
 FORMAT = 1
+_KINDS = {
+    **{"checkpoint": str, "checkpoint_sha256": str, "size_px": int, "images": list, "unreadable": list},
+    **{"complete": bool, "averaged": bool, "format": int},
+}
 
 __all__ = ["Manifest", "image_path", "read_manifest", "with_saved_images"]
 
@@ -45,13 +49,19 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        identities = [PurePosixPath(identity) for identity in manifest.images]
+        for name, kind in _KINDS.items():
+            if type(value := getattr(manifest, name)) is not kind:
+                raise ValueError(f"{name} is {value!r:.50}")
+        if manifest.format != FORMAT or manifest.size_px < 1:
+            raise ValueError(f"format {manifest.format} with images of {manifest.size_px} px")
+        identities = [PurePosixPath(identity) for identity in manifest.images + manifest.unreadable]
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no saved images: run `python -m colorize.generate` first or give generated=DIR"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a manifest of saved images: {error}") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a manifest of saved images: {reason}") from error
     for identity in identities:
         if identity.is_absolute() or ".." in identity.parts:
             raise UserError(f"{path} names {identity}, which lies outside its folder")

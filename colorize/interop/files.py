@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from colorize import seal
 from colorize.errors import UserError
 
 AGAIN = "download or copy it again"
@@ -72,7 +73,8 @@ def read_file(path: str | Path) -> Any:
     """What a file holds that `torch.save` (any version from 0.4 on) or safetensors wrote, on the CPU.
 
     Nothing in it is executed: it is read with `weights_only=True`, and of the classes it names, those of fastai's
-    optimizers become inert. Tensors of a zip-format file are mapped, not read: copy what is to outlive the file.
+    optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.seal`). Tensors of a
+    zip-format file are mapped, not read: copy what is to outlive the file.
 
     Raises:
         UserError: there is no such file, it is something else, it is damaged, or it asks for code.
@@ -84,6 +86,7 @@ def read_file(path: str | Path) -> Any:
         return _read_safetensors(path)
     if head.startswith(b"PK"):
         _check_archive(path)
+        seal.check(path)
     elif not head.startswith(_LEGACY):
         if head.startswith(b"\x80"):
             raise UserError(

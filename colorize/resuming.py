@@ -1,0 +1,129 @@
+"""Where a phase is to go on: from which checkpoint, or not at all, since it is complete, and with which options."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colorize import cli
+from colorize.config import TrainConfig
+from colorize.errors import UserError
+from colorize.hyper_parameters import PHOTOS, differences
+from colorize.options import BadOption
+from colorize.phases import TRAINED
+from colorize.runs import PhaseFolder, before, is_first_process, link, run_name
+from colorize.seal import fingerprint
+
+if TYPE_CHECKING:
+    from colorize.checkpoints import Card
+
+log = logging.getLogger("colorize")
+
+
+def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Card] | None:
+    """The checkpoint to go on from, which may be a complete one, or None for a fresh start.
+
+    Raises:
+        UserError: a fresh start would lose a started fit, there is nothing to resume, nothing is undamaged, or the
+            phase is complete but came of other options.
+    """
+    if config.resume == "true" and cli.is_given("init_from"):
+        raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
+    found = newest_whole(folder)
+    if found is None:
+        if config.resume == "true":
+            raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
+        return None
+    path, card = found
+    if cli.is_given("init_from") and not is_complete(config, card):
+        log.warning(f"init_from.* is left aside: {path} goes on with its own weights")
+    if config.resume == "false" and not is_complete(config, card):
+        other = "run=NAME" if config.sweep is None else "sweep=LABEL"
+        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with {other}")
+    compare(config, card)
+    return found
+
+
+def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
+    """The newest undamaged checkpoint of a phase, which then is its last.ckpt; None where there is none at all.
+
+    Raises:
+        UserError: all are damaged, or of another program.
+    """
+    from colorize.callbacks.checkpoint import kept_in
+    from colorize.checkpoints import read
+
+    kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
+    present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
+    faults: list[UserError] = []
+    # best.ckpt alone is no started fit: somebody may have put it there for the phases that follow.
+    for path in [*present, folder.best] if present else []:
+        try:
+            card, _ = read(path)
+        except UserError as fault:
+            faults.append(fault)
+            continue
+        if faults:
+            log.warning(f"{faults[0]}: going on from {path}, at {card.images_seen:,} images")
+            if is_first_process():  # the next save would put the damaged one in the place of the whole one
+                if folder.last.exists():
+                    link(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
+                link(path, folder.last)
+        return path, card
+    if faults:
+        raise UserError(f"{faults[0]}; there is no other to go on from: remove {folder.path}, or give another run=NAME")
+    return None
+
+
+def is_complete(config: TrainConfig, card: Card) -> bool:
+    """Whether a checkpoint has seen all the epochs that the configuration asks for."""
+    return card.epochs_done >= sum(config.resolution.epochs)
+
+
+def sources(config: TrainConfig) -> dict[str, str]:
+    """What this fit would start from: a digest for each of the files that other phases, or somebody, made for it.
+
+    A file that is not there has none.
+    """
+    from colorize.data.generated import read_manifest
+
+    found = {}
+    for name in TRAINED[config.phase]:
+        path = getattr(config.init_from, name)
+        if path is not None and Path(path).is_file():
+            found[f"init_from.{name}"] = fingerprint(Path(path))
+    if config.generated is not None and (Path(config.generated) / "manifest.json").is_file():
+        manifest = read_manifest(Path(config.generated))
+        found["generated"] = f"{manifest.checkpoint_sha256} {manifest.size_px} px, averaged: {manifest.averaged}"
+    return found
+
+
+def compare(config: TrainConfig, card: Card) -> None:
+    """Say where a started fit goes on with other options than before.
+
+    Raises:
+        UserError: the phase is complete, but other options, or what came before it, would make it come out otherwise.
+    """
+    if not card.settings:  # written before checkpoints had them
+        return
+    differing = differences(card.settings, config)
+    if not is_complete(config, card):
+        if differing:
+            log.warning(f"goes on with other options than until now: {', '.join(differing)}")
+        return
+    if PHOTOS in differing:
+        differing.remove(PHOTOS)
+        log.warning(f"the photos of phase {config.phase} lay elsewhere than in data.root={config.data.root}")
+    started_from = sources(config)
+    differing += [
+        f"what is in {key} (another file then)"
+        for key, digest in card.sources.items()
+        if started_from.get(key, digest) != digest
+    ]
+    if differing:
+        other = "run=NAME" if config.sweep is None else "sweep=LABEL"
+        raise UserError(
+            f"phase {config.phase} of run {run_name(config)} is complete, but came of other options: "
+            f"{', '.join(differing)}; start another with {other}, or give the options that it came of"
+        )
