@@ -9,7 +9,7 @@ STAMP := $(VENV)/.colorize-setup
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-all lint format clean
+.PHONY: help setup install demo test test-all bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,11 +39,19 @@ install:
 demo: setup ## train all four steps on drawn scenes, in minutes on two CPU cores; ends with a gallery
 	"$(PY)" -m colorize.pipeline recipe=demo run=demo $(ARGS)
 
+# A process a core with one thread each: threads of one process that wait for each other spin, and slow the others down.
+PYTEST := OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --maxprocesses 4
+
 test: setup ## run the tests but the slow ones
-	"$(PY)" -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: setup ## run all the tests
-	"$(PY)" -m pytest -m "slow or not slow" $(ARGS)
+	$(PYTEST) -m "slow or not slow" $(ARGS)
+
+bench: setup ## measure speed and memory, each figure a ratio (ARGS="--quick": only see that they run)
+	@for file in $(filter-out benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
+		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
+	done
 
 lint: setup ## check style and types
 	"$(PY)" -m ruff check .

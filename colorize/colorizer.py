@@ -27,7 +27,7 @@ from colorize.data.images import UnreadableImage
 from colorize.devices import autocast, pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.folding import fold_norms
+from colorize.networks.inference import prepare
 from colorize.networks.unet import UNet
 from colorize.photos import reading
 from colorize.photos.reading import Photo
@@ -66,7 +66,8 @@ class Colorizer:
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
     Args:
-        network: taken over: its norms are folded in place, and it moves to the device.
+        network: taken over: it is made ready for inference in place (`colorize.networks.inference`), and moves to the
+            device.
         preprocessing: how the network was taught to see photos.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         precision: auto (bf16-mixed where the device is fast at it, which moves an 8-bit value by less than one on
@@ -88,7 +89,8 @@ class Colorizer:
         self.preprocessing, self.title = preprocessing, title
         self.device = _device(str(device))
         self.precision = pick_precision(precision, self.device, "precision")
-        self.network = place(_cast_once(fold_norms(network.eval()), self.precision), self.device)
+        numbers = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision, torch.float32)
+        self.network = place(prepare(network.eval(), numbers), self.device)
         self._most_pixels: int | None = None
 
     @classmethod
@@ -280,15 +282,6 @@ def _device(word: str) -> torch.device:
     if int(match[2]) >= (torch.cuda.device_count() if kind == "cuda" else 1):
         raise UserError(f"device={word}: this machine has fewer; they are numbered from 0")
     return torch.device(kind, int(match[2]))
-
-
-def _cast_once(network: UNet, precision: str) -> UNet:
-    """Convolutions in the numbers that autocast would cast them to, over and over, on every pass."""
-    numbers = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    for module in network.modules():
-        if numbers is not None and isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
-            module.to(numbers)
-    return network
 
 
 def _as_photo(image: Source, keep_color: bool) -> Photo:

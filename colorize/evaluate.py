@@ -35,8 +35,11 @@ ANOTHER_PICTURE_DB = 18.0
 """Coloured images that keep the photos' luma no better than this show something else."""
 
 
-def run(config: EvaluateConfig) -> Figure:
-    """Measure, write and print; returns the CIEDE2000 of the last row that was measured."""
+def run(config: EvaluateConfig) -> Figure | None:
+    """Measure, write and print; returns the CIEDE2000 of the last row that was measured (of several ranks, the first).
+
+    Each rank measures a share of the photos.
+    """
     from colorize.evaluation.inputs import find_checkpoints, output_folder
 
     checkpoints = find_checkpoints(config)
@@ -45,17 +48,16 @@ def run(config: EvaluateConfig) -> Figure:
         return evaluate(config, checkpoints, output)
 
 
-def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure:
+def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
     """The work, in a folder that this process holds."""
-    from colorize import build
+    from colorize import build, ranks
     from colorize.checkpoints import has_average, sha256
     from colorize.colorizer import Colorizer
-    from colorize.devices import pick_device
     from colorize.evaluation import files, inputs, measuring, scores
     from colorize.evaluation.learned_metrics import Learned
-    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
+    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
 
-    device, protocol = pick_device(config.trainer.accelerator), PROTOCOLS[config.protocol]
+    protocol = PROTOCOLS[config.protocol]
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
     models = inputs.named(checkpoints, taken=ours)
     folders = inputs.named(config.coloured, taken=[*models, *ours])
@@ -65,45 +67,59 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
             takes[f"{row} raw"] = (path, False)
         takes[row] = (path, config.use_ema)
     models = {row: path for row, (path, _) in takes.items()}
-    colorizers = {
-        row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)
-        for row, (path, averaged) in takes.items()
-    }
     for path in checkpoints:
         inputs.warn_of_another_split(config, path)
 
-    photos = build.list_photos(config.data, config.seed)
+    photos = build.list_photos(config.data, config.seed, config.runs_dir)
     identities = inputs.choose_photos(photos, config.split, protocol)
     everything = photos
     if folders:
-        everything = build.list_photos(replace(config.data, max_val=None, train_fraction=1.0), config.seed)
+        whole = replace(config.data, max_val=None, train_fraction=1.0)
+        everything = build.list_photos(whole, config.seed, config.runs_dir)
     coloured = [inputs.match_coloured(everything, identities, folder) for folder in folders.values()]
     identities = [identity for identity in identities if all(identity in files for files in coloured)]
     if not identities:
         raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+    fabric = build.launch(config.trainer)
+    device, first = fabric.device, fabric.is_global_zero
+    colorizers = {
+        row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)
+        for row, (path, averaged) in takes.items()
+    }
     learned = Learned(vars(config.weights), "weights", device)
+    unusable: dict[str, str] = {}
 
     def read(names: Sequence[str], doing: str, with_coloured: bool = True) -> Iterator[Pictures]:
         files = coloured if with_coloured else []
         dataset = ProtocolDataset(photos, names, protocol, coloured=files, scene_px=config.scene_px)
-        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable)
-        return watched(found, len(names), doing)
+        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, unusable)
+        return watched(found, len(names), doing) if first else found
+
+    def share(names: Sequence[str]) -> Sequence[str]:
+        return names[fabric.global_rank :: fabric.world_size]
 
     render_px = {
         row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
         for row, colorizer in colorizers.items()
     }
-    rows: dict[str, measuring.Colourer] = {
-        measuring.GREY: measuring.grey_only,
-        measuring.LOOKUP: measuring.fit_luma_lookup(
-            read(measuring.lookup_photos(photos), "luma look-up", with_coloured=False)
-        ),
-    }
-    rows |= {row: measuring.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
-    rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
-    rows[measuring.TRUTH] = measuring.the_truth
-
-    measured = measuring.measure(rows, read(identities, "evaluate"), device, learned)
+    with ranks.one_fate(fabric.strategy.launcher):
+        averaged_photos = share(measuring.lookup_photos(photos))
+        rows: dict[str, measuring.Colourer] = {
+            measuring.GREY: measuring.grey_only,
+            measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", with_coloured=False)),
+        }
+        rows |= {row: measuring.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
+        rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
+        rows[measuring.TRUTH] = measuring.the_truth
+        measured = measuring.measure(rows, read(share(identities), "evaluate"), device, learned, order=identities)
+        elsewhere = [found for rank, found in enumerate(ranks.gathered(unusable)) if rank]
+    if not first:
+        return None
+    for name, reason in (item for found in elsewhere for item in found.items()):
+        log.warning("left out %s (%s)", name, reason)
+        unusable[name] = reason
+    if len(unusable) > config.data.max_unreadable:
+        raise too_many(unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
     subject = files.Subject(
@@ -133,11 +149,12 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     """Draw how each phase scored in its training, and say which checkpoint of it to take."""
     from colorize.data.images import save_png
     from colorize.evaluation.inputs import named
-    from colorize.evaluation.stopping import advice, draw_curve
+    from colorize.evaluation.stopping import advice, draw_curve, read_scores
 
     said = []
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
-        curve, sentence = draw_curve(phase), advice(phase)
+        scores = read_scores(phase)
+        curve, sentence = draw_curve(scores.curve), advice(scores)
         if curve is not None and sentence is not None:
             file = output / f"curve_{name.replace('/', '_')}.png"
             save_png(curve, file)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from colorize.errors import UserError
+from colorize.networks.convolution import Conv2d
 from colorize.networks.layers import imagenet_std, init_conv, normalize_imagenet
 
 _VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions), a max pool after each
@@ -51,7 +54,7 @@ class VGGFeatures(nn.Module):
         in_channels = 3
         for channels, convolutions in _VGG16_BLOCKS:
             for _ in range(convolutions):
-                conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+                conv = Conv2d(in_channels, channels, 3, padding=1)
                 init_conv(conv, "relu", mode="fan_out")
                 yield conv
                 if batch_norm:
@@ -60,13 +63,29 @@ class VGGFeatures(nn.Module):
                 in_channels = channels
             yield nn.MaxPool2d(2)
 
+    def fold_norms(self) -> "VGGFeatures":
+        """Make each batch norm part of the convolution before it, once the weights are there; the same to rounding."""
+        for index, layer in enumerate(self.features):
+            if isinstance(layer, nn.BatchNorm2d) and index - 1 not in self.layers:
+                conv = self.features[index - 1]
+                assert isinstance(conv, nn.Conv2d)
+                self.features[index - 1] = fuse_conv_bn_eval(conv, layer)
+                self.features[index] = nn.Identity()
+        return self
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Keep the convolutions' weights in half precision, rather than have autocast round them on every pass."""
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype)
+
     def train(self, mode: bool = True) -> "VGGFeatures":
         """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """`(B, 3, H, W)` RGB in [0, 1] -> the features of `layers`, in this order."""
-        x = normalize_imagenet(rgb)
+        x = normalize_imagenet(rgb).to(next(self.parameters()).dtype)
         features = []
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -133,9 +152,32 @@ class ContentLoss(nn.Module):
                 wanted = self.vgg(target)
             for index, (features, goal) in enumerate(zip(self.vgg(prediction), wanted, strict=True)):
                 if self.feature_weights[index]:
-                    distance = (features.float() - goal.float()).abs().mean()
-                    terms[f"feature_{index}"] = self.feature_weights[index] * distance
+                    terms[f"feature_{index}"] = self.feature_weights[index] * mean_absolute_difference(features, goal)
         return terms
+
+
+def mean_absolute_difference(one: Tensor, other: Tensor) -> Tensor:
+    """Mean of |one - other|, tensors of one shape: a float32 scalar.
+
+    Takes (B, C, H, W); only `one` receives a gradient. In half precision the difference is rounded, and each sum over a
+    map: no float32 copy of large features is made, and the mean of many sums does not show it.
+    """
+    distance: Tensor = _MeanAbsoluteDifference.apply(one, other)
+    return distance
+
+
+class _MeanAbsoluteDifference(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
+        difference = one - other
+        ctx.save_for_backward(difference)
+        return difference.abs().sum(dim=(2, 3)).float().sum() / difference.numel()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (difference,) = ctx.saved_tensors
+        return difference.sgn().mul_(gradient / difference.numel()), None
 
 
 def critic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -70,12 +71,17 @@ class RatePlan:
 
 
 def make_optimizer(
-    layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, betas: Sequence[float], weight_decay: float
+    layer_groups: Mapping[str, Sequence[nn.Module]],
+    lr: float,
+    betas: Sequence[float],
+    weight_decay: float,
+    fused: bool = False,
 ) -> AdamW:
     """AdamW over all parameters, in two static groups a layer group: weights, and norms and biases (without decay).
 
     The groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP never
-    see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys.
+    see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. `fused`: one pass over the
+    memory for each parameter, not seven.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():
@@ -87,7 +93,21 @@ def make_optimizer(
                 groups.append(
                     {"params": members, "name": name, "layer_group": layer_group, "norms": norms, "weight_decay": decay}
                 )
-    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
+    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=fused)
+
+
+def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> float:
+    """Scale all gradients so that their joint norm is at most `clip_norm` (None: leave them); returns the norm before.
+
+    As `clip_grad_norm_`, but gradients that are short enough are not multiplied by one. The norm may be NaN or
+    infinite.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    on_cpu = all(gradient.device.type == "cpu" for gradient in gradients)  # where torch would loop in Python
+    norm = float(torch.nn.utils.get_total_norm(gradients, foreach=on_cpu or None))
+    if clip_norm is not None and norm > clip_norm:
+        torch._foreach_mul_(gradients, clip_norm / (norm + 1e-6))
+    return norm
 
 
 def drop_frozen_gradients(optimizer: Optimizer) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -121,12 +120,13 @@ def _load_export(path: str | Path, stated: str) -> Weights:
         content = json.loads(stated)
         if content["format"] != EXPORT_FORMAT:
             raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
-        with torch.device("meta"):  # neither memory nor random numbers
-            network = UNet(**content["generator"])
+        network = checkpoints.build_stated(path, "generator", content["generator"])
+        assert isinstance(network, UNet)
         preprocessing = Preprocessing(**content["preprocessing"])
         provenance = dict(content.get("provenance", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not state its network in a way that this program reads: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not state its network in a way that this program reads: {reason}") from error
     try:
         network.load_state_dict({name: _float32(tensor) for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:

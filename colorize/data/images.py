@@ -3,10 +3,11 @@
 import math
 import os
 import random
+import stat
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -16,6 +17,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
+from colorize.errors import writing
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
@@ -96,7 +98,7 @@ def load_square(
         ValueError: the chosen box is empty or leaves the picture.
     """
     with opened(path) as image:
-        return _square_of(image, size_px, choose_box, angle_deg)
+        return square_of(image, size_px, choose_box, angle_deg)
 
 
 class Look(NamedTuple):
@@ -125,7 +127,7 @@ def look_at(path: str | Path, size_px: int) -> Look:
 
     with opened(path) as image:
         name = image.format or ""
-        square = _square_of(image, size_px, whole)
+        square = square_of(image, size_px, whole)
     return Look(name, *sizes[0], square)
 
 
@@ -219,11 +221,13 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     # Hidden, so that no listing takes it for a picture; and short, since `path` may have a name of the greatest length.
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        # Generated training images are many and read soon: level 1 is several times faster for a few per cent of size.
-        image.save(unfinished, format="PNG", compress_level=1)
-        os.replace(unfinished, path)
+        with writing(path):
+            # Generated training images are many and read soon: level 1 is several times faster for little more size.
+            image.save(unfinished, format="PNG", compress_level=1)
+            os.replace(unfinished, path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise
 
 
@@ -231,6 +235,8 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
     with pillow_errors():
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+            raise UnreadableImage("not a regular file")
         file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
     with file:
         with pillow_errors():
@@ -308,7 +314,7 @@ def _draft(image: Image.Image, size_px: int, side: float) -> int:
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
 
 
-def _square_of(
+def square_of(
     image: Image.Image, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
 ) -> Image.Image:
     """What :func:`load_square` does with a picture that is opened and not yet decoded."""

@@ -38,7 +38,7 @@ def run(config: TrainConfig) -> None:
     if not is_first_process():
         return
     schedule = build.make_schedule(config)
-    photos = build.list_photos(config.data, config.seed)
+    photos = build.list_photos(config.data, config.seed, config.runs_dir)
     found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
     Console(highlight=False).print(describe(config, schedule, photos, found), crop=False)
 

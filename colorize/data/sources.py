@@ -12,6 +12,7 @@ from typing import ClassVar
 from PIL import Image
 
 from colorize.data.images import Look, load_square, look_at, resize_square, resize_tilted
+from colorize.data.listing import Folder, FolderMemory
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import Box, scaled, sides, tilt
 from colorize.errors import UserError
@@ -105,7 +106,12 @@ def list_scenes(
 
 
 def list_folder(
-    root: str | Path, val_fraction: float, seed: int, train_fraction: float = 1.0, max_val: int | None = None
+    root: str | Path,
+    val_fraction: float,
+    seed: int,
+    train_fraction: float = 1.0,
+    max_val: int | None = None,
+    runs_dir: str | Path | None = None,
 ) -> Photos:
     """All pictures of a folder and the folders in it.
 
@@ -121,6 +127,7 @@ def list_folder(
         train_fraction: share of the training pictures to keep, in (0, 1], at least one. A smaller share is a subset of
             a greater one.
         max_val: the most validation pictures to keep.
+        runs_dir: what folders of many pictures hold is kept in its ``.cache``; see ``FolderMemory``. None: nowhere.
 
     Raises:
         UserError: no such folder, no pictures in it, only one, or a layout that can be read in two ways.
@@ -132,13 +139,15 @@ def list_folder(
         raise UserError(
             f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
         )
+    memory = FolderMemory(root, runs_dir)
     if not has_train:
-        train, val = _split(_pictures_in(root), val_fraction, seed, root)
+        train, val = _split(_pictures_in(root, "", memory), val_fraction, seed, root)
     elif has_val:
-        train, val = _pictures_in(root, "train"), _pictures_in(root, "val")
+        train, val = _pictures_in(root, "train", memory), _pictures_in(root, "val", memory)
     else:
         _refuse_pictures_beside_train(root)
-        train, val = _split(_pictures_in(root, "train"), val_fraction, seed, root / "train")
+        train, val = _split(_pictures_in(root, "train", memory), val_fraction, seed, root / "train")
+    memory.save()
     return _photos(root, train, val, seed, train_fraction, max_val)
 
 
@@ -149,6 +158,7 @@ def list_imagenet(
     train_fraction: float = 1.0,
     max_val: int | None = None,
     file_list: str | Path | None = None,
+    runs_dir: str | Path | None = None,
 ) -> Photos:
     """The pictures of an extracted ImageNet tree, or those that a file lists.
 
@@ -167,6 +177,7 @@ def list_imagenet(
         train_fraction: as in :func:`list_folder`.
         max_val: as in :func:`list_folder`.
         file_list: the text file.
+        runs_dir: as in :func:`list_folder`.
 
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no pictures.
@@ -179,7 +190,10 @@ def list_imagenet(
     for tree in _IMAGENET_TREES:
         if (root / tree / "train").is_dir() and (root / tree / "val").is_dir():
             root = root / tree
-            return _photos(root, _pictures_in(root, "train"), _pictures_in(root, "val"), seed, train_fraction, max_val)
+            memory = FolderMemory(root, runs_dir)
+            train, val = _pictures_in(root, "train", memory), _pictures_in(root, "val", memory)
+            memory.save()
+            return _photos(root, train, val, seed, train_fraction, max_val)
     raise UserError(
         f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
         "it (for any other layout use data=folder)"
@@ -204,16 +218,16 @@ def _existing_folder(root: str | Path) -> Path:
     return root
 
 
-def _pictures_in(root: Path, below: str = "") -> list[str]:
+def _pictures_in(root: Path, below: str, memory: FolderMemory) -> list[str]:
     """The sorted identities of all pictures in ``root / below``, at least one."""
-    found = sorted(_walk(root, below))
+    found = sorted(_walk(root, below, memory))
     if not found:
         extensions = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
         raise UserError(f"no images in {root / below} (looked for the extensions {extensions})")
     return found
 
 
-def _walk(root: Path, below: str) -> Iterable[str]:
+def _walk(root: Path, below: str, memory: FolderMemory) -> Iterable[str]:
     """Identities of the pictures in ``root / below``, in no order. No file is stat'ed: there may be millions."""
     seen: set[tuple[int, int]] = set()
     folders = [f"{below}/" if below else ""]
@@ -221,28 +235,38 @@ def _walk(root: Path, below: str) -> Iterable[str]:
     # Links come last, so that a picture has the same identity whether or not a link leads to it as well.
     while folders or links:
         folder = folders.pop() if folders else links.pop()
-        subfolders = []
         try:
             status = os.stat(root / folder)
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
-                    is_link = entry.is_symlink()
-                    if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                        subfolders.append((f"{folder}{entry.name}/", is_link))
-                    elif _has_image_extension(entry.name) and (
-                        os.path.isfile(entry.path) if is_link else entry.is_file()
-                    ):
-                        yield folder + entry.name
+            found = memory.recall(folder, status)
+            if found is None:
+                found, has_links = _read_folder(root / folder)
+                memory.keep(folder, status, found, has_links)
         except OSError as error:
             raise UserError(f"cannot read the folder {root / folder}: {error.strerror}") from error
-        folders += [name for name, is_link in subfolders if not is_link]
-        links = sorted(links + [name for name, is_link in subfolders if is_link], reverse=True)
+        yield from (folder + name for name in found.pictures)
+        folders += [f"{folder}{name}/" for name, is_link in found.subfolders if not is_link]
+        new_links = [f"{folder}{name}/" for name, is_link in found.subfolders if is_link]
+        links = sorted(links + new_links, reverse=True)
+
+
+def _read_folder(path: Path) -> tuple[Folder, bool]:
+    """What is in a folder, and whether links are among it."""
+    found, has_links = Folder([], []), False
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
+            is_link = entry.is_symlink()
+            has_links |= is_link
+            if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                found.subfolders.append((entry.name, is_link))
+            elif _has_image_extension(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
+                found.pictures.append(entry.name)
+    return found, has_links
 
 
 def _has_image_extension(name: str) -> bool:

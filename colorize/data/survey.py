@@ -1,7 +1,8 @@
 """What the photos of a source are like (size, format, colour), measured once and kept in a cache.
 
-The cache is a file of JSON lines, one a photo, which only ever grows: an interrupted survey goes on where it stopped,
-and of two lines for a photo that which fits the file's size and time counts. What cannot be read is not kept, since a
+The cache is a file of JSON lines, one a photo, to which lines are added: an interrupted survey goes on where it
+stopped, and of two lines for a photo that which fits the file's size and time counts. Once there are more than two for
+each photo that it knows, all but the last of each go. What cannot be read is not kept, since a
 mended permission or disk leaves no trace in either; such files are tried again.
 """
 
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from colorize.data.datasets import LookDataset, Looks, join_looks, worker_context
 from colorize.data.sources import Photos
-from colorize.errors import UserError
+from colorize.errors import UserError, writing
 from colorize.metrics import colourfulness
 from colorize.runs import is_first_process
 
@@ -82,8 +83,8 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     if not photos.on_disk:
         return Survey(rows, _measure(photos, identities, rows, num_workers, keep=lambda lines: None))
     cache = cache_file(runs_dir, photos.root)
-    with _held(cache):
-        _stat(photos.root, identities, rows)
+    with held(cache, "measuring", "runs_dir"):
+        stat_files(photos.root, identities, rows)
         _recall(cache, identities, rows)
         with _growing(cache, photos.root) as keep:
             return Survey(rows, _measure(photos, identities, rows, num_workers, keep))
@@ -129,26 +130,33 @@ def cache_file(runs_dir: str | Path, root: Path) -> Path:
 
 
 @contextmanager
-def _held(cache: Path) -> Iterator[None]:
-    """Holds the cache for this process. Others (ranks of a fit, jobs of a sweep) wait, and find everything done."""
+def held(cache: Path, doing: str, key: str) -> Iterator[None]:
+    """Holds a cache for this process. Others (ranks of a fit, jobs of a sweep) wait, and find everything done.
+
+    Raises:
+        UserError: its folder cannot be written.
+    """
     lock = FileLock(cache.with_suffix(".lock"))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info(f"waiting for another process, which is measuring the same photos ({cache})")
+            log.info(f"waiting for another process, which is {doing} the same photos ({cache})")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
-        raise UserError(f"{cache.parent} cannot be written ({error}): choose another runs_dir=DIR") from error
+        raise UserError(f"{cache.parent} cannot be written ({error}): choose another {key}=DIR") from error
     try:
         yield
     finally:
         lock.release()
 
 
-def _stat(root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
-    """Notes size and time of each file. In threads: on a network drive each answer takes its time."""
+def stat_files(root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
+    """Notes `bytes` (-1: no such file) and `mtime_ns` of each file.
+
+    In threads: on a network drive each answer takes its time.
+    """
 
     def chunk(start: int) -> None:
         for place in range(start, min(start + 1000, len(identities))):
@@ -167,15 +175,47 @@ def _recall(cache: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
     if not cache.exists():
         return
     places = {identity: place for place, identity in enumerate(identities)}
+    lines, known, others = 0, np.zeros(len(identities), bool), set()
     with cache.open("rb") as file:
         for line in file:
+            lines += 1
             try:
                 identity, *figures = json.loads(line)
                 place = places.get(identity)
-                if place is not None and (rows["bytes"][place], rows["mtime_ns"][place]) == tuple(figures[:2]):
+                if place is None:
+                    others.add(identity)
+                    continue
+                known[place] = True
+                if (rows["bytes"][place], rows["mtime_ns"][place]) == tuple(figures[:2]):
                     rows[place] = tuple(figures)
             except (ValueError, TypeError, OverflowError):
                 continue
+    if lines - 1 > 2 * max(1, int(known.sum()) + len(others)):  # the first one names the folder
+        _compact(cache)
+
+
+def _compact(cache: Path) -> None:
+    """Leaves the first line, and the last one of each photo; broken ones go."""
+    last: dict[str, int] = {}
+    with cache.open("rb") as file:
+        first = file.readline()
+        while True:
+            place = file.tell()
+            if not (line := file.readline()):
+                break
+            try:
+                identity, *figures = json.loads(line)
+                if len(figures) == len(ROW.names or ()) and line.endswith(b"\n"):
+                    last[identity] = place
+            except (ValueError, TypeError):
+                continue
+        beside = cache.with_suffix(".part")
+        with writing(cache), beside.open("wb") as made:
+            made.write(first)
+            for place in last.values():
+                file.seek(place)
+                made.write(file.readline())
+    os.replace(beside, cache)
 
 
 @contextmanager
@@ -209,8 +249,7 @@ def _measure(
     if not missing:
         return unreadable
     workers = num_workers if len(missing) > 4 * _BATCH else 0  # for a few, none is worth its start
-    # Without the lists of all photos, which each worker would get a copy of.
-    dataset = LookDataset(replace(photos, train=[], val=[]), [identities[place] for place in missing], SIZE_PX)
+    dataset = LookDataset(photos, [identities[place] for place in missing], SIZE_PX)
     loader = DataLoader(
         dataset,
         batch_size=_BATCH,

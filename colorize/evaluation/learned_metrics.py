@@ -106,6 +106,14 @@ class FeatureStatistics:
         self._sum = total if self._sum is None else self._sum + total
         self._products = products if self._products is None else self._products + products
 
+    def join(self, other: "FeatureStatistics") -> None:
+        """Adds what another rank has seen."""
+        if other._sum is None or other._products is None:
+            return
+        self.count += other.count
+        self._sum = other._sum if self._sum is None else self._sum + other._sum
+        self._products = other._products if self._products is None else self._products + other._products
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean ``(features,)`` and covariance ``(features, features)``, float64.
 

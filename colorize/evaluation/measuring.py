@@ -5,7 +5,7 @@ each grey value, which is what can be had without seeing what a photo shows. `tr
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.backends import cudnn
 
-from colorize import metrics
+from colorize import metrics, ranks
 from colorize.color import rgb_to_grey
 from colorize.colorizer import Colorizer
 from colorize.data.images import to_pil
@@ -83,10 +83,13 @@ def lookup_photos(photos: Photos) -> list[str]:
 
 
 def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:
-    """The mean colour of each grey value over `batches`, on each photo's own luma."""
-    lookup = metrics.LumaLookup()
+    """The mean colour of each grey value over `batches` (of all ranks), on each photo's own luma."""
+    own = metrics.LumaLookup()
     for batch in batches:
-        lookup.update(batch.rgb.float() / 255)
+        own.update(batch.rgb.float() / 255)
+    lookup = metrics.LumaLookup()
+    for part in ranks.gathered(own):
+        lookup.add(part)
     return lambda shown: lookup.predict(shown.grey)
 
 
@@ -132,16 +135,19 @@ def measure(
     batches: Iterable[Pictures],
     device: torch.device,
     learned: Learned | None = None,
+    order: Sequence[str] | None = None,
 ) -> Measurements:
     """What each row's pictures score, photo by photo, in one pass over the photos and constant memory.
 
-    Pictures are rounded to 8 bits, as they would be saved, and compared as floats.
+    Pictures are rounded to 8 bits, as they would be saved, and compared as floats. Where there are several ranks, each
+    measures photos of its own, and all get the measurements of all.
 
     Args:
         colourers: the rows, with `TRUTH` among them.
         batches: the photos.
         device: where rows are coloured and measured.
         learned: the metrics that need pretrained networks; None for none of them.
+        order: the identities of the photos of all ranks; None: they come in the order in which they are measured.
 
     Raises:
         UserError: no photo can be used.
@@ -161,19 +167,30 @@ def measure(
             picture = shown.rgb if row == TRUTH else (colour(shown).clamp(0, 1) * 255).round() / 255
             with torch.inference_mode(), _exact_convolutions(device):
                 tallies[row].add(picture, shown, regions, networks)
+    parts = ranks.gathered((names, digests, greys, tallies))
+    if len(parts) > 1:
+        names = [name for part in parts for name in part[0]]
+        digests = [digest for part in parts for digest in part[1]]
+        greys = [grey for part in parts for grey in part[2]]
+        tallies = {row: _Tally() for row in colourers}
+        for part in parts:
+            for row, tally in tallies.items():
+                tally.join(part[3][row])
     if not names:
-        raise UserError("none of the photos can be used, see above")
+        raise ranks.on_all(UserError("none of the photos can be used, see above"))
+    place = {name: number for number, name in enumerate(names if order is None else order)}
+    sort = np.array(sorted(range(len(names)), key=lambda number: place[names[number]]))
     found = Measurements(
-        names=names,
-        digests=digests,
-        true_grey=torch.cat(greys).numpy(),
-        values={row: tally.values() for row, tally in tallies.items()},
+        names=[names[number] for number in sort],
+        digests=[digests[number] for number in sort],
+        true_grey=torch.cat(greys).numpy()[sort],
+        values={row: {name: v[sort] for name, v in tally.values().items()} for row, tally in tallies.items()},
         luma_psnr={row: tally.luma_psnr() for row, tally in tallies.items()},
         missing=learned.missing if learned else {},
     )
     if tallies[TRUTH].confusion is not None:
-        found.right = {row: torch.cat(tally.right).numpy() for row, tally in tallies.items()}
-        found.counted = torch.cat(tallies[TRUTH].counted).numpy()
+        found.right = {row: torch.cat(tally.right).numpy()[sort] for row, tally in tallies.items()}
+        found.counted = torch.cat(tallies[TRUTH].counted).numpy()[sort]
         found.confusion = {row: np.asarray(tally.confusion) for row, tally in tallies.items()}
     if "fid" in networks and len(names) > 1:
         found.fid = {row: frechet_distance(tally.features, tallies[TRUTH].features) for row, tally in tallies.items()}
@@ -216,6 +233,17 @@ class _Tally:
         error = (rgb_to_grey(picture) - shown.grey).square().mean(dim=(1, 2, 3))
         self.luma_error += float(error.cpu().double().sum())
         self.photos += len(truth)
+
+    def join(self, other: "_Tally") -> None:
+        """Take in what another rank scored."""
+        for name, values in other.scores.items():
+            self.scores.setdefault(name, array("d")).extend(values)
+        self.right += other.right
+        self.counted += other.counted
+        if other.confusion is not None:
+            self.confusion = other.confusion if self.confusion is None else self.confusion + other.confusion
+        self.features.join(other.features)
+        self.luma_error, self.photos = self.luma_error + other.luma_error, self.photos + other.photos
 
     def values(self) -> dict[str, Floats]:
         return {name: np.array(scores) for name, scores in self.scores.items()}

@@ -172,13 +172,25 @@ def collate(samples: Sequence[Pictures]) -> Pictures:
 
 
 def batches(
-    dataset: ProtocolDataset, batch_size: int, num_workers: int = 0, max_unreadable: int = 100
+    dataset: ProtocolDataset,
+    batch_size: int,
+    num_workers: int = 0,
+    max_unreadable: int = 100,
+    unusable: dict[str, str] | None = None,
 ) -> Iterator[Pictures]:
     """The pictures in order, batch by batch; one by one where their sizes differ. Unusable ones are named and left out.
+
+    Args:
+        dataset: the pictures.
+        batch_size: how many at a time.
+        num_workers: processes that read them; 0 reads in this one.
+        max_unreadable: of how many unusable files there may be.
+        unusable: is filled with the names of the unusable ones, and why.
 
     Raises:
         UserError: more than ``max_unreadable`` files are unusable.
     """
+    unusable = {} if unusable is None else unusable
     loader = DataLoader(
         dataset,
         batch_size=1 if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes) else batch_size,
@@ -187,18 +199,20 @@ def batches(
         multiprocessing_context=worker_context(num_workers, (__name__,)),
         generator=torch.Generator(),  # it draws a number, which is not to come from the global one
     )
-    unusable: dict[str, str] = {}
     for batch in loader:
         for name, reason in batch.unreadable:
             unusable[name] = reason
             log.warning("left out %s (%s)", name, reason)
         if len(unusable) > max_unreadable:
-            named = ", ".join(list(unusable)[:NAMED_AT_MOST])
-            raise UserError(
-                f"{len(unusable)} pictures cannot be used, more than data.max_unreadable={max_unreadable}: {named}, …"
-            )
+            raise too_many(unusable, max_unreadable)
         if batch.names:
             yield batch
+
+
+def too_many(unusable: Mapping[str, str], most: int) -> UserError:
+    """Why an evaluation ends: more files than ``most`` are unusable."""
+    named = ", ".join(list(unusable)[:NAMED_AT_MOST])
+    return UserError(f"{len(unusable)} pictures cannot be used, more than data.max_unreadable={most}: {named}, …")
 
 
 def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -8,6 +8,7 @@ right strength. A *distance* is the mean of the two, each as a share of what no 
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from colorize import metrics
-from colorize.checkpoints import Card, read
+from colorize.checkpoints import read
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.errors import UserError
 
@@ -62,37 +63,46 @@ def distance(ciede2000: float, delta_cf: float, of_grey: tuple[float, float]) ->
     return sum(shares) / 2
 
 
-def score_curve(phase: Path) -> list[tuple[int, dict[str, float]]]:
-    """What a fit scored, from the cards of its checkpoints: images seen, and `FIGURES`. Empty where none was scored.
+@dataclass(frozen=True)
+class Scored:
+    """What a fit scored, from the cards of its checkpoints.
 
-    Points of checkpoints that are no longer kept are in it: each card has all up to its own.
+    Attributes:
+        curve: images seen, and `FIGURES`, in order; empty where none was scored. Points of checkpoints that are no
+            longer kept are in it: each card has all up to its own.
+        nearest: the checkpoint to take of those that are there: its path, images seen, and `FIGURES`.
+    """
+
+    curve: list[tuple[int, dict[str, float]]]
+    nearest: tuple[Path, int, dict[str, float]] | None
+
+
+def read_scores(phase: Path) -> Scored:
+    """Read each checkpoint of a phase, once.
 
     Args:
         phase: folder of a phase in a run, such as runs/NAME/gan.
     """
+    cards = []
+    for path in sorted((phase / "checkpoints").glob("*.ckpt")):
+        try:
+            cards.append((read(path)[0], path))
+        except UserError as error:
+            log.warning(f"left out of the curve: {error}")
     points: dict[int, dict[str, float]] = {}
-    for card, _ in sorted(_cards(phase), key=lambda found: found[0].images_seen):
+    for card, _ in sorted(cards, key=lambda found: found[0].images_seen):
         points |= {int(p["images_seen"]): {name: p[name] for name in FIGURES} for p in card.curve}
-    return sorted(points.items())
+    nearest = None
+    if scored := [(card.score, path) for card, path in cards if card.score is not None]:
+        # Of the same weights under two names, best.ckpt is the one that stays.
+        score, path = min(scored, key=lambda found: (found[0]["distance"], found[1].name))
+        nearest = path, int(score["images_seen"]), {name: score[name] for name in FIGURES}
+    return Scored(sorted(points.items()), nearest)
 
 
-def nearest_checkpoint(phase: Path) -> tuple[Path, int, dict[str, float]] | None:
-    """The checkpoint to take of those that are there: its path, images seen, and `FIGURES`; None where none is scored.
-
-    Args:
-        phase: as for `score_curve`.
-    """
-    scored = [(card.score, path) for card, path in _cards(phase) if card.score is not None]
-    if not scored:
-        return None
-    # Of the same weights under two names, best.ckpt is the one that stays.
-    score, path = min(scored, key=lambda found: (found[0]["distance"], found[1].name))
-    return path, int(score["images_seen"]), {name: score[name] for name in FIGURES}
-
-
-def advice(phase: Path) -> str | None:
+def advice(scores: Scored) -> str | None:
     """A sentence that names the checkpoint to take, with the figures it rests on; None where there is no curve."""
-    curve, nearest = score_curve(phase), nearest_checkpoint(phase)
+    curve, nearest = scores.curve, scores.nearest
     if nearest is None or len(curve) < 2:
         return None
     path, images, score = nearest
@@ -105,28 +115,19 @@ def advice(phase: Path) -> str | None:
     return said
 
 
-def _cards(phase: Path) -> list[tuple[Card, Path]]:
-    found = []
-    for path in sorted((phase / "checkpoints").glob("*.ckpt")):
-        try:
-            found.append((read(path)[0], path))
-        except UserError as error:
-            log.warning(f"left out of the curve: {error}")
-    return found
-
-
 INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 40)
 
 
-def draw_curve(phase: Path, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
-    """`score_curve` as a picture, a panel a figure over images seen, the lowest point marked; None under two points.
+def draw_curve(
+    curve: list[tuple[int, dict[str, float]]], width_px: int = 900, panel_px: int = 190
+) -> Image.Image | None:
+    """A curve as a picture, a panel a figure over images seen, the lowest point marked; None under two points.
 
     Args:
-        phase: as for `score_curve`.
+        curve: of `Scored`.
         width_px: of the picture.
         panel_px: height of a panel.
     """
-    curve = score_curve(phase)
     if len(curve) < 2:
         return None
     font = ImageFont.load_default(size=13)

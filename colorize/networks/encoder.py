@@ -4,16 +4,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Any, ClassVar
 
-import torchvision
 from torch import Tensor, nn
 from torch.func import functional_call
-from torchvision.models.resnet import BasicBlock
+
+from colorize.networks.resnet import BasicBlock, Bottleneck, layers, stem
 
 CHANNELS = {
     "resnet10_half": (32, 32, 64, 128, 256),
     "resnet18": (64, 64, 128, 256, 512),
     "resnet34": (64, 64, 128, 256, 512),
     "resnet101": (64, 256, 512, 1024, 2048),
+}
+_BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet10_half": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
@@ -37,12 +43,13 @@ class ResNetBody(nn.Module):
         super().__init__()
         if name not in CHANNELS:
             raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
-        resnet = _half_resnet10() if name == "resnet10_half" else torchvision.models.get_model(name, weights=None)
         self.name = name
         self.channels = CHANNELS[name]
-        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
-        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
-        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        self.conv1 = stem(self.channels[0])
+        self.bn1 = nn.BatchNorm2d(self.channels[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers(*_BLOCKS[name], self.channels)
         self._low_frozen = self._high_frozen = False
         self._frozen_norms = "statistics"
 
@@ -114,19 +121,6 @@ class ResNetBody(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
         return self
-
-
-def _half_resnet10() -> torchvision.models.ResNet:
-    """A ResNet of single basic blocks and half the channels: 1.2 M parameters."""
-    resnet = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1])
-    _, *channels = CHANNELS["resnet10_half"]
-    resnet.conv1 = nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False)
-    resnet.bn1 = nn.BatchNorm2d(channels[0])
-    resnet.inplanes = channels[0]
-    for number, width in enumerate(channels, 1):
-        setattr(resnet, f"layer{number}", resnet._make_layer(BasicBlock, width, 1, stride=1 if number == 1 else 2))
-    nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return resnet
 
 
 class BodyNetwork(nn.Module, ABC):

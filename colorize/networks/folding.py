@@ -5,10 +5,10 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from colorize.networks.encoder import ResNetBody
 from colorize.networks.layers import ConvLayer
+from colorize.networks.resnet import BasicBlock, Bottleneck
 
 Network = TypeVar("Network", bound=nn.Module)
 

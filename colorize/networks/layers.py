@@ -13,8 +13,10 @@ from torch.nn.functional import (
     pixel_shuffle,
     scaled_dot_product_attention,
 )
-from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import register_parametrization
+
+from colorize.networks.convolution import Conv2d
+from colorize.networks.weight_norm import weight_norm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -116,7 +118,7 @@ class ConvLayer(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}")
         batch_norm = norm in ("batch", "spectral_batch")
-        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
+        conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
         init_conv(conv, "relu" if relu else "linear")
         if icnr:
             with torch.no_grad():

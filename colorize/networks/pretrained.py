@@ -8,7 +8,6 @@ from urllib.parse import urlparse
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from colorize.errors import UserError
@@ -43,6 +42,8 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
 
 
 def _download(name: str, option: str) -> Mapping[str, Tensor]:
+    import torchvision  # here, since it takes seconds
+
     weights: Any = torchvision.models.get_model_weights(name)
     weights = weights.IMAGENET1K_V1
     cache = Path(torch.hub.get_dir(), "checkpoints")
@@ -82,6 +83,8 @@ def _read(path: Path, option: str) -> Mapping[str, Tensor]:
 
 def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str) -> dict[str, Tensor]:
     """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
+    import torchvision
+
     wanted = module.state_dict()
     with torch.device("meta"):  # names only: neither memory nor random numbers
         torchvision_names = torchvision.models.get_model(name, weights=None).state_dict().keys()

@@ -1,0 +1,210 @@
+"""Training on a GPU: each phase and size in bf16 and channels_last, compiled and not, against float32 eager.
+
+    python benchmarks/gpu.py [--photos IMAGENET/train]
+
+Also: the share of the measured ceiling of matrix products, the time spent waiting for data, the fused optimizer, and
+from these the hours and the memory of the paper's recipe on ImageNet. Runs on a CPU too, at small sizes; what only a
+GPU has is "unmeasured" there, and so is the recipe.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import compare, interleaved, parser, save, start, table
+from fits import draw_photos, flops, from_photos, in_memory, matmul_ceiling, wait_for
+
+PHASES = ("pretrain_gen", "pretrain_critic", "gan")
+BATCHES = {64: 256, 128: 64, 192: 32, 220: 24}
+"""Size in px -> the batch that recipe=paper has for an 80 GB GPU."""
+
+EAGER_32, BF16, COMPILED = "float32, eager, contiguous", "bf16, channels_last", "bf16, channels_last, compiled"
+IMAGENET_TRAIN = 1_281_167
+"""Training photos of ImageNet-1k."""
+
+
+def settings(phase: str, size_px: int, batch: int, model: str, steps: int, device: torch.device) -> dict[str, Any]:
+    """A job for `fits`."""
+    job = {"phase": phase, "size_px": size_px, "batch": batch, "model": model, "steps": steps, "workers": 0}
+    return job | {"accelerator": device.type, "precision": "auto"}
+
+
+def ways(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
+    """What is compared, as changes of a job."""
+    found: dict[str, dict[str, Any]] = {EAGER_32: {"precision": "32-true", "channels_last": False}}
+    found[BF16] = {"precision": "bf16-mixed"}
+    if compiled:
+        found[COMPILED] = {"precision": "bf16-mixed", "compile": True}
+    return found
+
+
+def phase_rows(job: dict[str, Any], given: argparse.Namespace, ceilings: dict[str, float]) -> list[dict[str, Any]]:
+    """A row for each way of a phase at a size; steps of critic and generator are told apart in phase gan."""
+    rows: list[dict[str, Any]] = []
+    work = flops(job)
+    baseline: dict[str, float] = {}
+    for way, change in ways(torch.device(job["accelerator"]), given.compile).items():
+        try:
+            taken = in_memory(job | change)
+        except torch.OutOfMemoryError:
+            rows.append({"phase": job["phase"], "size_px": job["size_px"], "batch": job["batch"], "way": way})
+            torch.cuda.empty_cache()
+            continue
+        precision = "float32" if way == EAGER_32 else "bf16"
+        for network in ("critic", "generator"):
+            if not taken[network]:
+                continue
+            seconds = statistics.median(taken[network])
+            baseline.setdefault(network, seconds)
+            rows.append(
+                {
+                    "phase": job["phase"],
+                    "step": network,
+                    "size_px": job["size_px"],
+                    "batch": job["batch"],
+                    "way": way,
+                    "images_per_s": job["batch"] / seconds,
+                    "ratio": baseline[network] / seconds,
+                    "ceiling_share": job["batch"] * work[network] / seconds / ceilings[precision],
+                    "memory_gb": taken["memory_mb"] / 1000 if taken["memory_mb"] is not None else None,
+                }
+            )
+    return rows
+
+
+def waiting(photos: str, job: dict[str, Any], workers: int) -> dict[str, Any]:
+    """The share of a fit's time in which no step runs, for want of data, from the third step on."""
+    clock = from_photos(job | {"photos": photos, "workers": workers})
+    waits = [begin - end for end, begin in zip(clock.ends[2:], clock.begins[3:], strict=False)]
+    steps = [end - begin for begin, end in zip(clock.begins[3:], clock.ends[3:], strict=False)]
+    share = sum(waits) / (sum(waits) + sum(steps))
+    return {"size_px": job["size_px"], "batch": job["batch"], "workers": workers, "waiting_share": share}
+
+
+def optimizers(device: torch.device, model: str, repeats: int) -> list[dict[str, Any]]:
+    """A step of AdamW over the generator's parameters: fused, by lists of tensors, tensor by tensor."""
+    from colorize.networks.unet import UNet
+
+    candidates = {}
+    for name, options in {"a tensor at a time": {"foreach": False}, "foreach": {"foreach": True}, "fused": {}}.items():
+        network = UNet(encoder="resnet10_half", width_factor=0.5) if model == "tiny" else UNet()
+        network.to(device)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=not options, **options)
+
+        def step(optimizer: torch.optim.Optimizer = optimizer) -> None:
+            optimizer.step()
+            wait_for(device)
+
+        candidates[name] = step
+    return compare(interleaved(candidates, repeats), "a tensor at a time", unit="steps")
+
+
+def stages(phase: str) -> list[tuple[int, int, float]]:
+    """(size in px, epochs, share of the training photos) of each stage of a phase of recipe=paper."""
+    from hydra import compose, initialize_config_dir
+
+    from colorize import config as schema
+
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        config = compose("train", [f"phase={phase}", "data.root=nowhere", "run=none"])
+    resolution = config.resolution
+    share = float(config.data.train_fraction)
+    return [(int(s), int(e), share) for s, e in zip(resolution.size_px, resolution.epochs, strict=True)]
+
+
+def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
+    """Hours of the recipe from the rows' images per second; a batch of phase gan trains either network, taken as half.
+
+    For several GPUs the same divided by their number: what they spend on each other is not in it.
+    """
+    speeds = {(row["phase"], row["step"], row["size_px"]): row["images_per_s"] for row in rows if row.get("way") == way}
+    found = []
+    for phase in PHASES:
+        for size_px, epochs, share in stages(phase):
+            of_each = [speeds.get((phase, network, size_px)) for network in ("critic", "generator")]
+            steps = [1 / speed for speed in of_each if speed]
+            images = epochs * share * IMAGENET_TRAIN
+            hours = images * statistics.mean(steps) / 3600 if steps else None
+            found.append(
+                {
+                    "phase": phase,
+                    "size_px": size_px,
+                    "images": f"{epochs} x {share:g} x {IMAGENET_TRAIN}",
+                    "images_per_s": 1 / statistics.mean(steps) if steps else None,
+                    "hours_1_gpu": hours,
+                    "hours_8_gpus": hours / 8 if hours is not None else None,
+                }
+            )
+    return found
+
+
+def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last line of the recipe's table: None where a part is missing."""
+    total: dict[str, Any] = {"phase": "all, without saving and validating", "size_px": "", "images": ""}
+    total["images_per_s"] = ""
+    for key in ("hours_1_gpu", "hours_8_gpus"):
+        hours = [part[key] for part in parts]
+        total[key] = None if None in hours else sum(hours)
+    return total
+
+
+def main() -> None:
+    """Measure, print, save."""
+    options = parser(__doc__, repeats=7)
+    options.add_argument(
+        "--photos", type=Path, help="folder of JPEGs for the time spent waiting (default: drawn scenes)"
+    )
+    options.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    options.add_argument("--steps", type=int, default=14, help="steps of each fit; the first are not counted")
+    options.add_argument("--workers", type=int, default=8, help="processes that decode")
+    options.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    given = options.parse_args()
+    start(given)
+    warnings.simplefilter("ignore")
+    from colorize.devices import pick_device
+
+    device = pick_device(given.device)
+    gpu = device.type == "cuda"
+    small = given.quick or not gpu
+    model, batches = ("tiny", {32: 2, 48: 2}) if small else ("paper", BATCHES)
+    if small:
+        given.steps, given.workers = min(given.steps, 6), min(given.workers, 1)
+    side = 8192 if gpu else 512
+    kinds = {"float32": torch.float32, "bf16": torch.bfloat16}
+    ceilings = {name: matmul_ceiling(device, dtype, side) for name, dtype in kinds.items()}
+    print(table([{"numbers": name, "TFLOP/s": rate / 1e12} for name, rate in ceilings.items()], "Matrix products"))
+    rows: list[dict[str, Any]] = []
+    for phase in PHASES:
+        for size_px, batch in batches.items():
+            rows += phase_rows(settings(phase, size_px, batch, model, given.steps, device), given, ceilings)
+    print(table(rows, "Training steps on a batch in memory"))
+    optimizer_rows = optimizers(device, model, given.repeats)
+    print(table(optimizer_rows, "AdamW over the generator"))
+    with tempfile.TemporaryDirectory() as folder:
+        most = max(batches.values()) * (given.steps + 2)
+        photos = str(given.photos or draw_photos(Path(folder), most))
+        jobs = [settings("pretrain_gen", s, b, model, given.steps, device) for s, b in batches.items()]
+        waits = [waiting(photos, job, given.workers) for job in jobs]
+    print(table(waits, "Waiting for data, of the time of a fit (pretrain_gen)"))
+    best = COMPILED if given.compile else BF16
+    hours = recipe(rows, best) if gpu and not given.quick else recipe([], best)
+    hours.append(totals(hours))
+    print(table(hours, f"recipe=paper on ImageNet ({best}): images / images per second / 3600"))
+    if not gpu:
+        print("\nNo GPU here: the steps above are the tiny networks' on a CPU, and show only that this works.")
+    found = {"ceilings_flop_per_s": ceilings, "steps": rows, "optimizers": optimizer_rows, "waiting": waits}
+    save("gpu" if gpu else "gpu-on-cpu", found | {"recipe": hours}, given)
+
+
+if __name__ == "__main__":
+    begin = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - begin:.0f} s")

@@ -1,0 +1,76 @@
+"""Start-up: `--help` of each command, imports of those that work, and reading a network from a checkpoint."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import compare, interleaved, parser, save, start, table
+
+from colorize import checkpoints
+from colorize.checkpoints import Card, write_card
+from colorize.config import SCHEMAS
+from colorize.networks.unet import UNet
+
+IMPORTS = {
+    "nothing": "pass",
+    "torch": "import torch",
+    "predict's": "import colorize.colorizer, colorize.photos.archive, colorize.photos.inputs",
+    "train's": "import colorize.build",
+    "lightning": "import lightning.pytorch",
+}
+"""What a Python process imports."""
+
+
+def command(*words: str) -> Callable[[], float]:
+    """A process, and the processor's seconds that it took: waiting for a busy machine is not the program's."""
+
+    def run() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    return run
+
+
+def loading(repeats: int) -> list[dict[str, Any]]:
+    """Reading the paper's generator from a checkpoint, against making it with first weights and filling it."""
+    network = UNet()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.ckpt")
+        checkpoint = {"state_dict": {f"generator.{key}": value for key, value in network.state_dict().items()}}
+        write_card(checkpoint, Card("pretrain_gen", 1, 1, 1, 64, network.architecture, None, 0))
+        torch.save(checkpoint, path)
+
+        def made_first() -> None:
+            UNet().load_state_dict(checkpoints.load_network(path, "generator").state_dict())
+
+        candidates = {"made with first weights, then filled": made_first}
+        candidates["load_network"] = lambda: checkpoints.load_network(path, "generator")
+        return compare(interleaved(candidates, repeats), "made with first weights, then filled", unit="networks")
+
+
+def main() -> None:
+    """Measure, print, save."""
+    given = parser(__doc__, repeats=5).parse_args()
+    start(given)
+    begin = time.perf_counter()
+    helps = {f"colorize.{name} --help": command("-m", f"colorize.{name}", "--help") for name in SCHEMAS}
+    rows = compare(interleaved(helps, given.repeats), next(iter(helps)), unit="starts")
+    print(table(rows, "--help"))
+    imports = {name: command("-c", text) for name, text in IMPORTS.items()}
+    imported = compare(interleaved(imports, given.repeats), "torch", unit="starts")
+    print(table(imported, "A process that imports"))
+    loaded = loading(given.repeats)
+    print(table(loaded, "A generator from a checkpoint"))
+    save("startup", {"help": rows, "imports": imported, "loading": loaded, "s": time.perf_counter() - begin}, given)
+
+
+if __name__ == "__main__":
+    main()

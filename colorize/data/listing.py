@@ -1,0 +1,168 @@
+"""What stands in folders of millions of photos: kept between starts, and packed for the processes that read them."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+
+log = logging.getLogger("colorize")
+
+WORTH_KEEPING = 20_000
+"""Fewer photos are listed anew as fast as they are looked up."""
+
+_VERSION = 1
+_GRANULE_NS = 2_000_000_000
+"""A file system's clock may stand still so long (FAT); what happens within it leaves no other stamp."""
+
+
+class Folder(NamedTuple):
+    """What is in a folder, hidden names left out."""
+
+    subfolders: list[tuple[str, bool]]
+    """Their names, and whether each is a link."""
+    pictures: list[str]
+    """Names that end as a picture's, of files."""
+
+
+class FolderMemory:
+    """What was in each folder below a root when it was last read.
+
+    A folder is taken from here where its times of change (of its entries, and of itself, which `touch`, `rsync` and
+    `tar` cannot set back) are those of that moment, so that one look at each folder replaces one at each file. It is
+    not kept where it had changed just before it was read, when another change would leave the same times; nor where a
+    link is in it, whose target may change elsewhere.
+
+    Args:
+        root: the folder above all of them.
+        runs_dir: the memory is a file in its `.cache`; None: nothing is remembered.
+    """
+
+    def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None = None) -> None:
+        self._file = None if runs_dir is None else memory_file(runs_dir, root)
+        self._known: dict[str, tuple[tuple[int, int], Folder]] = {}
+        self._new: dict[str, tuple[tuple[int, int], Folder]] = {}
+        self.read_anew = 0
+        """How many folders were not in it, or not any more as they were."""
+        if self._file is not None and self._file.exists():
+            try:
+                self._known = _load(self._file)
+            except Exception:  # a damaged archive fails in many ways
+                log.info(f"{self._file} is damaged: the photos are listed anew")
+
+    def recall(self, folder: str, status: os.stat_result) -> Folder | None:
+        """What is in `folder` (relative to the root), if it has not changed; `status` is its own, of now."""
+        times, found = self._known.get(folder, (None, None))
+        if found is None or times != _times(status):
+            self.read_anew += 1
+            return None
+        self._new[folder] = _times(status), found
+        return found
+
+    def keep(self, folder: str, status: os.stat_result, found: Folder, has_links: bool) -> None:
+        """Remember what was found in `folder` after `status` was taken."""
+        if not has_links and max(_times(status)) + _GRANULE_NS < time.time_ns():
+            self._new[folder] = _times(status), found
+
+    def save(self) -> None:
+        """Write it, whole or not at all, if there is something new that is worth it."""
+        if self._file is None or self._new == self._known:
+            return
+        if sum(len(found.pictures) for _, found in self._new.values()) < WORTH_KEEPING:
+            return
+        beside = self._file.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                _dump(self._new, file)
+            os.replace(beside, self._file)
+        except OSError as error:
+            log.warning(f"{self._file}: {error.strerror}; the photos will be listed again at the next start")
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
+def memory_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
+    """Where the listing of the folders below `root` is kept."""
+    key = f"{_VERSION}\n{root.resolve()}".encode("utf-8", "surrogatepass")
+    return Path(runs_dir) / ".cache" / f"listing-{blake2b(key, digest_size=8).hexdigest()}.npz"
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns
+
+
+def _dump(known: dict[str, tuple[tuple[int, int], Folder]], file: Any) -> None:
+    folders = [found for _, found in known.values()]  # none of them with links
+    names = (name for found in folders for name in (*(name for name, _ in found.subfolders), *found.pictures))
+    np.savez(
+        file,
+        folders=_pack(known),
+        times=np.array([times for times, _ in known.values()], np.int64).reshape(-1, 2),
+        counts=np.array([(len(found.subfolders), len(found.pictures)) for found in folders], np.int64).reshape(-1, 2),
+        names=_pack(names),
+    )
+
+
+def _load(path: Path) -> dict[str, tuple[tuple[int, int], Folder]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        folders, names = _unpack(stored["folders"]), _unpack(stored["names"])
+        times, counts = stored["times"].tolist(), stored["counts"].tolist()
+    known, place = {}, 0
+    for folder, (changed, set_), (subfolders, pictures) in zip(folders, times, counts, strict=True):
+        middle, end = place + subfolders, place + subfolders + pictures
+        found = Folder([(name, False) for name in names[place:middle]], names[middle:end])
+        known[folder], place = ((changed, set_), found), end
+    if place != len(names):
+        raise ValueError("names are missing")
+    return known
+
+
+def _pack(names: Iterable[str]) -> np.ndarray[Any, Any]:
+    # No name has a zero in it. Names that are no text have surrogates, on Linux and on Windows.
+    return np.frombuffer("".join(f"{name}\0" for name in names).encode("utf-8", "surrogatepass"), np.uint8)
+
+
+def _unpack(packed: np.ndarray[Any, Any]) -> list[str]:
+    return packed.tobytes().decode("utf-8", "surrogatepass").split("\0")[:-1]
+
+
+class Names(Sequence[str]):
+    """A sequence of names in two tensors, which torch's worker processes share instead of copying.
+
+    A list of 1.3 million would be 0.15 GB in each worker, unpickled at the start of each epoch.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        self._ends = torch.from_numpy(np.cumsum(lengths))
+        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number, ends = range(len(self))[index], self._ends.numpy()
+        begin = ends[number - 1] if number else 0
+        return self._text.numpy()[begin : ends[number]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(len(self)):
+            yield self[number]

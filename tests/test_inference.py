@@ -1,0 +1,88 @@
+"""A network made ready to colour: the same function, in float32 to a level of 8 bits, on odd sizes too."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from colorize import checkpoints
+from colorize.checkpoints import Card, write_card
+from colorize.networks.folding import fold_norms
+from colorize.networks.inference import BlurredUp, prepare
+from colorize.networks.layers import PixelShuffleUp
+from colorize.networks.unet import UNet
+
+KINDS = {
+    "paper": {},
+    "artistic": {"norm": "spectral", "last_blur": True, "relu_before_sum": True},
+    "batch": {"norm": "batch"},
+}
+
+
+@torch.no_grad()
+def network(kind: str) -> UNet:
+    """Of random weights, with norms that do something."""
+    torch.manual_seed(0)
+    net = UNet(encoder="resnet10_half", width_factor=0.25, **KINDS[kind])
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.uniform_(-0.5, 0.5)
+            module.momentum = None
+    for name, parameter in net.named_parameters():
+        if name.endswith("gamma"):
+            parameter.fill_(0.3)
+    net.train()(torch.rand(2, 1, 64, 64))
+    return net.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(64, 64), (70, 33)])
+def test_float32_is_the_same_to_a_level_of_8_bits(kind: str, size: tuple[int, int]) -> None:
+    net, grey = network(kind), torch.rand(2, 1, *size)
+    ready = prepare(copy.deepcopy(net)).to(memory_format=torch.channels_last)
+    assert not any(isinstance(module, PixelShuffleUp) and module.blur for module in ready.modules())
+    expected, found = (
+        (n(grey.contiguous(memory_format=layout)).clamp(0, 1) * 255).round()
+        for n, layout in ((net, torch.contiguous_format), (ready, torch.channels_last))
+    )
+    assert expected.std() > 5, "pictures with something in them"
+    assert (found - expected).abs().max() <= 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(10, 14), (9, 13), (10, 13)])
+def test_the_joined_blur_is_the_blur_of_the_shuffled(size: tuple[int, int]) -> None:
+    up = fold_norms(PixelShuffleUp(6, 5, "batch", blur=True).eval())
+    nn.init.normal_(up.layer.conv.weight)
+    x = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    expected, found = up(x, torch.Size(size)), BlurredUp(up)(x, torch.Size(size))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert found.is_contiguous(memory_format=torch.channels_last) or found.stride(1) == 1
+
+
+def test_training_networks_and_unfolded_norms_are_refused() -> None:
+    with pytest.raises(ValueError, match="eval"):
+        prepare(UNet(encoder="resnet10_half", width_factor=0.5))
+    with pytest.raises(ValueError, match="folded first"):
+        BlurredUp(PixelShuffleUp(6, 5, "batch", blur=True).eval())
+
+
+def test_a_checkpoint_is_read_without_first_weights(tmp_path: Path) -> None:
+    net, path = network("artistic"), tmp_path / "network.ckpt"
+    net.to(memory_format=torch.channels_last)
+    checkpoint = {"state_dict": {f"generator.{name}": value for name, value in net.state_dict().items()}}
+    write_card(checkpoint, Card("pretrain_gen", 1, 1, 1, 64, net.architecture, None, 0))
+    torch.save(checkpoint, path)
+    state = torch.get_rng_state()
+    found = checkpoints.load_network(path, "generator")
+    assert torch.equal(torch.get_rng_state(), state), "nothing random was drawn"
+    path.write_bytes(b"")  # what was mapped from the file would be gone
+    loaded = found.state_dict()
+    assert list(loaded) == list(net.state_dict()) and not any(value.is_meta for value in loaded.values())
+    for name, value in net.state_dict().items():
+        assert torch.equal(loaded[name], value) and loaded[name].is_contiguous()
+    assert all(parameter.requires_grad for parameter in found.parameters()) and not found.training
