@@ -1,6 +1,7 @@
-"""Colour photos: a file, a folder with all that is in it, a glob, or a list of files.
+"""Colour photos and films: a file, a folder with all that is in it, a glob, or a list of files.
 
 python -m colorize.predict checkpoint=FILE input=PHOTOS output=DIR
+python -m colorize.predict checkpoint=FILE input=film.mkv output=film.mp4 start=60 duration=10
 python -m colorize.predict checkpoint=FILE input=photo.jpg output=coloured.jpg render_px=96 device=cpu
 
 The photos themselves are never written to. Results that exist are skipped, so that the same command goes on where it
@@ -35,12 +36,13 @@ SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
 
 
 def run(config: PredictConfig) -> None:
-    """Colour every photo that has no result yet.
+    """Colour every photo and film that has no result yet.
 
     Raises:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.photos import inputs
+    from colorize.video import needs
 
     check(config)
     check_contact_sheet(config)
@@ -64,8 +66,17 @@ def run(config: PredictConfig) -> None:
         from colorize.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
-        coloured, kept, failed = colour(config, colorizer, todo)
-        failures += failed
+        photos, films = ([job for job in todo if job.film == film] for film in (False, True))
+        if films:
+            needs.require()
+        if photos:
+            coloured, kept, failed = colour(config, colorizer, photos)
+            failures += failed
+        for job in films:
+            if why := colour_film(config, colorizer, job):
+                failures.append((job.source, why))
+            else:
+                coloured += 1
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
     report_failures(plan, failures)
@@ -87,6 +98,8 @@ def check(config: PredictConfig) -> None:
         raise UserError(f"there is no checkpoint {config.checkpoint}")
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
+    if config.every > 1 and not config.stabilize:
+        raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
 
 
 def check_contact_sheet(config: PredictConfig) -> None:
@@ -159,9 +172,40 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
     return coloured, kept, failures
 
 
+def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
+    """Colour a film under a progress bar; why it failed, if it did."""
+    from colorize.photos.inputs import shown
+    from colorize.video import film
+
+    how = film.How(
+        render_px=config.render_px,
+        tta=config.tta,
+        batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
+        stabilize=config.stabilize,
+        every=config.every,
+        codec=config.codec,
+        quality=config.quality,
+        start=config.start,
+        duration=config.duration,
+    )
+    status = os.stat(config.checkpoint)
+    weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
+    log.info(f"{shown(job.source)}: a film, coloured at {how.render_px or colorizer.preprocessing.render_px} px")
+    with progress(None) as advance:
+        try:
+            notes = film.colour_film(colorizer, job.source, job.result, how, advance, weights)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{job.source}: ")
+            log.warning(f"{shown(job.source)}: {reason}")
+            return reason
+    for note in notes:
+        log.warning(f"{shown(job.result)}: {note}")
+    return None
+
+
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, with the log above it."""
+def progress(total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, with the log above it: `advance()` by one, or `advance(done, total)`."""
     from rich import progress as bars
     from rich.console import Console
 
@@ -173,8 +217,15 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
         task = shown.add_task("", total=total)
         for handler in handlers:
             handler.setStream(sys.stderr)  # which is the bar's now
+
+        def advance(done: int | None = None, total: int | None = total) -> None:
+            if done is None:
+                shown.advance(task)
+            else:
+                shown.update(task, completed=done, total=None if total is None else max(done, total))
+
         try:
-            yield lambda: shown.advance(task)
+            yield advance
         finally:
             for handler, stream in zip(handlers, streams, strict=True):
                 handler.setStream(stream)

@@ -1,4 +1,7 @@
-"""Which photos `input=…` means, and the file that each one's result goes to. No photo is opened, none is written to."""
+"""Which photos and films `input=…` means, and the file that each one's result goes to.
+
+No photo is opened, none is written to. Of files that are not called as photos the first bytes are read.
+"""
 
 import fnmatch
 import os
@@ -13,6 +16,7 @@ from pathlib import Path
 from colorize.data.sources import IMAGE_EXTENSIONS
 from colorize.errors import UserError
 from colorize.photos.results import SUFFIXES
+from colorize.video.sniff import FILM_SUFFIXES, begins_as_film, is_film
 
 LIST_EXTENSIONS = (".txt", ".lst")
 """What the name of a list of photos ends with."""
@@ -24,7 +28,7 @@ FileId = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """A photo to colour.
+    """A photo or a film to colour.
 
     Attributes:
         source: its file.
@@ -32,12 +36,14 @@ class Job:
         as_png: where it goes instead, if the format that the name of `result` stands for cannot hold it; None where
             the user named the file.
         compare: where its before and after go.
+        film: whether it is a film.
     """
 
     source: str
     result: Path
     as_png: Path | None
     compare: Path
+    film: bool = False
 
     def done(self) -> bool:
         """Whether there is a result of an earlier start."""
@@ -65,11 +71,12 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
     """Find the photos, and give each a result of its own.
 
     Args:
-        given: a photo; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose folders are
-            taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt, .lst) with a
+        given: a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose folders
+            are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt, .lst) with a
             path a line (or between zero bytes), relative to the text file. What exists by this very name is no glob.
-        output: a folder, which may lie in a folder that is given; for a single photo also the result's own file.
-        format: one of FORMAT_EXTENSIONS; None keeps each photo's own.
+        output: a folder, which may lie in a folder that is given; for a single one also the result's own file.
+        format: one of FORMAT_EXTENSIONS; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES,
+            others become Matroska.
         contact_sheet: a file of ours that is not to be taken for a photo.
 
     Raises:
@@ -77,7 +84,7 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
     """
     target = Path(output)
     suffix = "" if target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
-    if suffix in IMAGE_EXTENSIONS:
+    if suffix in IMAGE_EXTENSIONS or suffix in FILM_SUFFIXES:
         return _plan_single(given, target, format)
     root, pattern = _root(given)
     if root is not None and target.exists() and os.path.samefile(root, target):
@@ -92,7 +99,7 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
     photos = _find(given, root, pattern, own, unreadable)
     if not photos and not unreadable:
         kinds = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
-        raise UserError(f"input={given}: no photos there (looked for the extensions {kinds})")
+        raise UserError(f"input={given}: no photos there (looked for films and the extensions {kinds})")
     target.mkdir(parents=True, exist_ok=True)
     return Plan(target, _jobs(photos, target, format, _same_name(target)), unreadable, target / "failed.txt")
 
@@ -194,7 +201,8 @@ def _walk(root: Path, pattern: list[str], own: frozenset[str], unreadable: list[
             links += [path for name in subfolders if os.path.islink(path := os.path.join(folder, name))]
             for name in sorted(files):
                 is_own = name in own_names and _real(os.path.join(folder, name)) in own
-                if _is_photo_name(name) and not is_own and _matches((*parts, name), pattern):
+                taken = not is_own and not name.startswith(".") and _matches((*parts, name), pattern)
+                if taken and (_is_photo_name(name) or is_film(os.path.join(folder, name))):
                     yield os.path.join(*parts, name)
         starts = sorted(links)
 
@@ -240,10 +248,25 @@ def _real(path: str) -> str:
 
 def _plan_single(given: str, target: Path, format: str | None) -> Plan:
     suffix = target.suffix.lower()
+    called = "film" if suffix in FILM_SUFFIXES else "picture"
+    if not os.path.lexists(given) and not set("*?[") & set(given):
+        raise UserError(f"input={given}: there is no such file or folder")
     if not _is_single(given):
         raise UserError(
-            f"output={target} is the name of a picture, but input={given} is no single photo: give a folder"
+            f"output={target} is the name of a {called}, but input={given} is no single photo: give a folder"
         )
+    if suffix in FILM_SUFFIXES:
+        if os.path.exists(given) and _is_still(given):
+            raise UserError(
+                f"output={target} is the name of a film, but input={given} is a photo: give a picture's name"
+            )
+        if target.exists() and os.path.exists(given) and os.path.samefile(given, target):
+            raise UserError(f"output={target} is the film itself, which is never written to: give another name")
+        film = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"), film=True)
+        return Plan(target.parent, [film], [], report=None)
+    if begins_as_film(given):
+        suffixes = " ".join(FILM_SUFFIXES)
+        raise UserError(f"output={target} is the name of a picture, but input={given} is a film: take {suffixes}")
     if suffix not in SUFFIXES:
         raise UserError(f"output={target}: {suffix} files are not written; give one of {' '.join(SUFFIXES)}")
     if format is not None and SUFFIXES[suffix] != SUFFIXES[FORMAT_EXTENSIONS[format]]:
@@ -258,13 +281,15 @@ def _jobs(photos: list[tuple[str, str]], folder: Path, format: str | None, key: 
     """A result of its own for each photo: its own name where that says the format, then what others leave free."""
     taken: set[str] = set()
     names = [name for _, name in photos]
-    results = _claim([_with_format(name, format) for name in names], names, taken, key)
-    not_png = [index for index, name in enumerate(results) if not name.lower().endswith(".png")]
+    films = [_is_film(source) for source, _ in photos]
+    wishes = [_film_name(name) if film else _with_format(name, format) for name, film in zip(names, films, strict=True)]
+    results = _claim(wishes, names, taken, key)
+    not_png = [index for index, name in enumerate(results) if not films[index] and not name.lower().endswith(".png")]
     pngs = _claim([_replaced(results[index], ".png") for index in not_png], [results[i] for i in not_png], taken, key)
     as_png = dict(zip(not_png, pngs, strict=True))
     compare = _claim([_replaced(name, ".compare.jpg") for name in results], results, taken, key)
     return [
-        Job(source, folder / result, folder / as_png[index] if index in as_png else None, folder / beside)
+        Job(source, folder / result, folder / as_png[index] if index in as_png else None, folder / beside, films[index])
         for index, ((source, _), result, beside) in enumerate(zip(photos, results, compare, strict=True))
     ]
 
@@ -275,6 +300,37 @@ def _with_format(name: str, format: str | None) -> str:
         return name if suffix in SUFFIXES else _replaced(name, ".png")
     extension = FORMAT_EXTENSIONS[format]
     return name if SUFFIXES.get(suffix) == SUFFIXES[extension] else _replaced(name, extension)
+
+
+def _film_name(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return name if suffix.lower() in FILM_SUFFIXES else (stem or name) + ".mkv"
+
+
+def _is_film(source: str) -> bool:
+    """Whether to colour a file as a film. One without a photo's name that nothing else tells is shown to FFmpeg."""
+    if begins_as_film(source):
+        return True
+    return not _is_photo_name(os.path.basename(source)) and (is_film(source) or _ffmpeg_sees_film(source))
+
+
+def _ffmpeg_sees_film(source: str) -> bool:
+    try:
+        from colorize.video.reading import has_pictures
+    except ImportError:
+        return False
+    return os.path.isfile(source) and not _is_still(source) and has_pictures(source)
+
+
+def _is_still(source: str) -> bool:
+    """Whether Pillow reads a single picture from a file."""
+    from colorize.data.images import UnreadableImage, opened
+
+    try:
+        with opened(source) as image:
+            return getattr(image, "n_frames", 1) == 1
+    except UnreadableImage:
+        return False
 
 
 def _replaced(name: str, extension: str) -> str:

@@ -16,6 +16,9 @@ from colorize.photos.reading import Photo
 from colorize.photos.results import Picture
 from colorize.photos.strip_files import Band
 
+MOST_RENDER_PX = 1 << 14
+"""No network is shown more: a file that asks for it is damaged, or wants the memory."""
+
 AREA_PER_RENDER = 3.0
 """A photo is shown with at most this many times render_px² pixels, however long it is."""
 
@@ -39,8 +42,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raise ValueError where no network could be shown such a size."""
-        if self.render_px < MIN_SIZE_PX:
-            raise ValueError(f"render_px={self.render_px}: at least {MIN_SIZE_PX}")
+        if not (isinstance(self.render_px, int) and MIN_SIZE_PX <= self.render_px <= MOST_RENDER_PX):
+            raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
 
     def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
         """Width and height at which a photo of `width` × `height` px is shown; a side may be below the network's least.

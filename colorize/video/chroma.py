@@ -1,0 +1,78 @@
+"""Between the network's RGB and the planes of luma and chroma in which films are coded."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from colorize.video.reading import Film
+
+Plane = np.ndarray[Any, Any]
+
+
+def eight_bits(luma: Plane, film: Film) -> Plane:
+    """The 8-bit grey picture, from black at 0 to white at 255, that coded luma stands for."""
+    steps = np.arange(1 << film.bits, dtype=np.float32) / (1 << (film.bits - 8))
+    grey = steps if film.full_range else (steps - 16) * (255 / 219)
+    return np.take(np.clip(grey.round(), 0, 255).astype(np.uint8), luma)
+
+
+def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
+    """Cb and Cr of RGB.
+
+    Args:
+        rgb: ``(3, h, w)`` float32, in [0, 1] or somewhat beyond.
+        weights: of red and blue in the luma (ITU-T H.273).
+
+    Returns:
+        ``(h, w, 2)`` float32, in about [-0.5, 0.5].
+    """
+    red, green, blue = rgb
+    kr, kb = weights
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    return np.stack(((blue - luma) / (2 - 2 * kb), (red - luma) / (2 - 2 * kr)), axis=-1).astype(np.float32)
+
+
+def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
+    """Chroma ``(h, w, 2)`` at another height and width: bicubic where it grows, the mean of areas where it shrinks."""
+    if chroma.shape[:2] == shape[:2]:
+        return chroma
+    shrinks = chroma.shape[0] > shape[0] or chroma.shape[1] > shape[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(chroma, (shape[1], shape[0]), interpolation=kind))
+
+
+def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> list[Plane]:
+    """A frame's planes: its luma as it came, and chroma that exists at that luma.
+
+    As for photos (:func:`colorize.color.merge_luma`), where a colour does not exist, saturation gives way. That is
+    decided at the chroma's own resolution.
+
+    Args:
+        film: says how luma is coded.
+        luma: ``(H, W)`` as it was coded.
+        chroma: ``(h, w, 2)`` float32, Cb and Cr, of any size.
+        pixel_format: FFmpeg's name of a planar format: yuv420p or yuv444p, or with 10 bits.
+    """
+    bits = 10 if pixel_format.endswith("10le") else 8
+    coded = luma
+    if film.bits > bits:
+        coded = np.minimum((luma.astype(np.uint16) + 2) >> 2, 255).astype(np.uint8)
+    height, width = luma.shape
+    half = pixel_format.startswith("yuv420")
+    shape = ((height + 1) // 2, (width + 1) // 2) if half else (height, width)
+    grey = cv2.resize(luma, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low, high = (0, 255) if film.full_range else (16, 235)
+    grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
+    blue, red = cv2.split(resized(chroma, shape))
+    kr, kb = film.weights
+    blue_off, red_off = (2 - 2 * kb) * blue, (2 - 2 * kr) * red
+    green_off = -(kr * red_off + kb * blue_off) / (1 - kr - kb)
+    scale = np.ones(shape, np.float32)
+    for offset in (red_off, green_off, blue_off):
+        room = np.where(offset > 0, 1 - grey, grey)
+        np.minimum(scale, room / np.maximum(np.abs(offset), 1e-6), out=scale)
+    span, middle, top = (255 if film.full_range else 224) << (bits - 8), 128 << (bits - 8), (1 << bits) - 1
+    kind = np.uint8 if bits == 8 else np.uint16
+    planes = [np.clip(np.rint(plane * scale * span + middle), 0, top).astype(kind) for plane in (blue, red)]
+    return [coded, *planes]

@@ -1,0 +1,62 @@
+"""Whether a file is a film: by its first bytes, as far as they tell, without PyAV."""
+
+import os
+import stat
+
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+"""What the names of films that are written may end with; a result keeps it, others become Matroska (`.mkv`)."""
+
+_KNOWN_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".flv"),
+        *(".f4v", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".dv", ".mxf", ".divx", ".qt", ".y4m"),
+    )
+)
+_SOUND_SUFFIXES = frozenset((".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".spx", ".wma"))
+_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"M4A ", b"M4B ")
+_STARTS = (
+    b"\x1aE\xdf\xa3",  # Matroska, WebM
+    b"FLV\x01",
+    b"0&\xb2u\x8ef\xcf\x11",  # ASF: Windows Media
+    *(b"\0\0\x01\xba", b"\0\0\x01\xb3"),  # MPEG-1 and -2: program stream, video alone
+    b"OggS",
+    b"\x06\x0e+4\x02\x05\x01\x01",  # MXF
+    b"YUV4MPEG2",
+    b"\x1f\x07\0",  # DV
+    b".RMF",  # RealMedia
+    b"nut/multimedia container\0",
+    b"DKIF",  # IVF
+)
+_TRANSPORT_PACKETS = ((0, 188), (4, 192))
+
+
+def is_film(path: str | os.PathLike[str]) -> bool:
+    """Whether to take a file for a film: it begins as one, or is called as one (and then what is wrong will be said).
+
+    Animated GIFs are pictures; files that are called as sound are none of both.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in _SOUND_SUFFIXES:
+        return False
+    return begins_as_film(path) or suffix in _KNOWN_SUFFIXES
+
+
+def begins_as_film(path: str | os.PathLike[str]) -> bool:
+    """Whether the first bytes of a file are those of a container for moving pictures."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+            return False
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return False
+    if head.startswith(_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return True
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _STILL_BRANDS
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"pnot", b"skip") and int.from_bytes(head[:4], "big") >= 8:
+        return True  # QuickTime without a brand
+    return any(
+        len(head) > first + 4 * step and all(head[first + k * step] == 0x47 for k in range(5))
+        for first, step in _TRANSPORT_PACKETS
+    )

@@ -1,0 +1,89 @@
+"""Colours that stay: each frame's chroma averaged with that of its neighbours, carried along the motion."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from colorize.video.motion import Link
+
+Plane = np.ndarray[Any, Any]
+
+LOOK_AHEAD = 10
+"""Frames to come that a frame's colours are averaged with, and so wait for."""
+
+MEMORY = 0.97
+"""What is left of the weight of other frames' colours after each frame between."""
+
+_FILL_WEIGHT, _FILL_PX = 1e-3, 7.0
+
+
+class Stabilizer:
+    """Averages chroma along time, a few frames behind what it is given.
+
+    The colours of a frame are the weighted mean of the network's for all frames of its shot, each carried here by the
+    motion: those before in a running sum, those of the next `look_ahead` frames one by one. A weight falls with the
+    distance in time, and to nothing where the motion cannot be trusted, so that no colour crosses an edge that moves.
+    A frame may come without colours of its own, and then has its neighbours'.
+
+    Args:
+        look_ahead: frames that are looked at before one is given out.
+        memory: weight of a frame's colours in the next.
+        past: the running sum to go on from (see :attr:`past`).
+    """
+
+    def __init__(self, look_ahead: int = LOOK_AHEAD, memory: float = MEMORY, past: Plane | None = None) -> None:
+        self.look_ahead, self.memory = look_ahead, memory
+        self.past = past
+        """``(h, w, 3)`` float32, weighted chroma and weight up to the frame that was given out last."""
+        self._window: deque[tuple[Plane, Link | None]] = deque()
+
+    def add(self, size: tuple[int, int], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
+        """Take the next frame, and give out the one that has seen enough of what comes.
+
+        Args:
+            size: height and width.
+            chroma: ``(h, w, 2)`` float32, the network's; None where it was not asked.
+            link: how it follows the frame before; None for the first of a shot.
+
+        Yields:
+            ``(h, w, 2)`` float32, of at most one earlier frame.
+        """
+        own = np.zeros((*size, 3), np.float32)
+        if chroma is not None:
+            own[..., :2], own[..., 2] = chroma, 1
+        if link is not None:  # with the memory in it, three channels deep
+            back, ahead = (cv2.merge([self.memory * trust] * 3) for trust in (link.back_trust, link.ahead_trust))
+            link = Link(link.back, back, link.ahead, ahead)
+        self._window.append((own, link))
+        if len(self._window) > self.look_ahead:
+            yield self._next()
+
+    def finish(self) -> Iterator[Plane]:
+        """Give out what is left."""
+        while self._window:
+            yield self._next()
+
+    def _next(self) -> Plane:
+        coming: Plane | None = None  # of the frames after, carried to the one looked at
+        for own, link in list(self._window)[:0:-1]:
+            if link is None:
+                coming = None
+            else:
+                coming = _carried(own if coming is None else coming + own, link.ahead, link.ahead_trust)
+        own, link = self._window.popleft()
+        if link is not None and self.past is not None:
+            own = own + _carried(self.past, link.back, link.back_trust)
+        self.past = own
+        total = own if coming is None else own + coming
+        weight = total[..., 2:]
+        if weight.min() < 0.1:  # where no frame knows the colour, that of what is around
+            total = total + _FILL_WEIGHT * cv2.GaussianBlur(total, (0, 0), _FILL_PX)
+        return total[..., :2] / np.maximum(total[..., 2:], 1e-9)
+
+
+def _carried(weighted: Plane, source: Plane, trust: Plane) -> Plane:
+    moved = cv2.remap(weighted, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.multiply(moved, trust, dst=moved)

@@ -1,0 +1,291 @@
+"""Films: what is kept of them, what is said of broken ones, and that they go on where they stopped."""
+
+import errno
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from colorize.colorizer import Colorizer, Rendered
+from colorize.photos.reading import Photo
+from colorize.video import film, reading, sniff, writing
+from colorize.video.chroma import chroma_of, coded_planes, eight_bits
+from tests.filming import SUBTITLES, grey_frames, read_film, write_film
+from tests.predicting import Colour, files, save
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the network's place, a tint that depends on the frame."""
+
+    def render(self: Colorizer, photos: list[Photo], *_: Any) -> list[Rendered]:
+        made = []
+        for photo in photos:
+            small = torch.from_numpy(photo.luma[::4, ::4].astype(np.float32) / 255)
+            tint = 0.3 * torch.tensor([1.0, float(small[0, 0]), 0.2])[:, None, None]
+            made.append(Rendered(small + tint, 48))
+        return made
+
+    monkeypatch.setattr(Colorizer, "render", render)
+
+
+def is_coloured(rgb: list[np.ndarray[Any, Any]]) -> bool:
+    return all(np.ptp(frame.astype(int), axis=2).mean() > 3 for frame in rgb)
+
+
+# --------------------------------------------------------------------------------------------------- what is kept of it
+
+
+def test_pictures_sound_subtitles_and_times_come_through(colour: Colour, tmp_path: Path) -> None:
+    times = [0, 40, 80, 200, 210, 500, 540, 900]
+    source = write_film(tmp_path / "in.mkv", grey_frames(8), times=times, sound="libopus", subtitles="subrip")
+    given = read_film(source)
+    for name in ("out.mkv", "out.mp4", "out.webm"):
+        status, err = colour(source, output=name, quality=100 if name == "out.mkv" else 95)
+        assert status == 0 and "1 coloured, 0 skipped" in err, err
+        made = read_film(tmp_path / name)
+        assert is_coloured(made.rgb)
+        assert made.times == pytest.approx([time / 1000 for time in times], abs=1e-6)
+        assert made.end == pytest.approx(0.94, abs=0.002) or name == "out.webm"  # where FFmpeg writes no lengths
+        assert made.sound == given.sound and len(given.sound) > 10
+        assert [time for time, _ in made.subtitles] == pytest.approx([0, 0.2], abs=0.002) or name == "out.mp4"
+        assert [text.strip() for _, text in made.subtitles if text.strip()] == list(SUBTITLES)
+        off = np.abs(np.stack(made.luma).astype(int) - np.stack(given.luma))
+        assert off.mean() < (1 if name == "out.mkv" else 3)
+    assert made.codecs == ["vp9", "opus", "webvtt"]
+    content = (tmp_path / "out.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # playable while it loads
+    assert files(tmp_path) == ["in.mkv", "out.mkv", "out.mp4", "out.webm"]  # no piece is left
+
+
+def test_luma_is_kept_to_the_bit_with_10_bits_and_odd_sides(quick: None, colour: Colour, tmp_path: Path) -> None:
+    frames = grey_frames(3, 51, 37)
+    write_film(tmp_path / "odd.mkv", frames, codec="ffv1", pixel_format="yuv444p")
+    assert colour("odd.mkv", output="out.mkv", codec="ffv1")[0] == 0
+    made = read_film(tmp_path / "out.mkv")
+    assert all(np.array_equal(*pair) for pair in zip(made.luma, frames, strict=True)) and is_coloured(made.rgb)
+    assert made.stream == (51, 37, Fraction(1))
+
+    deep = [(frame.astype(np.uint16) << 2) + 3 for frame in grey_frames(3)]
+    with av.open(tmp_path / "deep.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        for luma in deep:
+            frame = av.VideoFrame(64, 48, "yuv420p10le")
+            for plane, values in zip(frame.planes, (luma, *[np.full((24, 32), 512, np.uint16)] * 2), strict=True):
+                np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width] = values
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert colour("deep.mkv", output="deeper.mkv", codec="ffv1")[0] == 0
+    made = read_film(tmp_path / "deeper.mkv")
+    assert all(np.array_equal(*pair) for pair in zip(made.luma, deep, strict=True))
+
+
+@pytest.mark.parametrize(("turn", "upright"), [(90, 1), (180, 2), (-90, 3)])
+def test_a_turned_film_comes_out_upright_with_the_shape_of_its_pixels(
+    turn: int, upright: int, quick: None, colour: Colour, tmp_path: Path
+) -> None:
+    frames = grey_frames(2)
+    source = write_film(tmp_path / "in.mp4", frames, turn=turn, pixel_aspect=Fraction(2, 1), options={"crf": "1"})
+    assert colour(source, output="out.mkv", quality=100)[0] == 0
+    made, stored = read_film(tmp_path / "out.mkv"), read_film(source).luma
+    off = [
+        np.abs(np.rot90(stored[0], turns).astype(int) - made.luma[0]).mean() if (turns - upright) % 2 == 0 else 99
+        for turns in range(4)
+    ]
+    assert off[upright] < 1.5 and sorted(off)[1] > 10
+    assert made.stream == ((48, 64, Fraction(1, 2)) if turn != 180 else (64, 48, Fraction(2, 1)))
+
+
+def test_a_part_for_a_trial(quick: None, colour: Colour, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(40), sound="flac", options={"g": "10"})
+    given = read_film(source)
+    assert colour(source, output="out.mp4", start=0.8, duration=0.4)[0] == 0
+    made = read_film(tmp_path / "out.mp4")
+    assert made.times == pytest.approx([index / 25 for index in range(10)], abs=1e-6)
+    off = [np.abs(np.stack(given.luma[k : k + 10]).astype(int) - np.stack(made.luma)).mean() for k in (19, 20, 21)]
+    assert off.index(min(off)) == 1
+    first = next(index for index, packet in enumerate(given.sound) if packet == made.sound[0])
+    assert made.sound == given.sound[first : first + len(made.sound)]
+    assert 0.3 < len(made.sound) / len(given.sound) / 0.25 < 1.3
+    status, err = colour(source, output="late.mp4", start=9)
+    assert status == 1 and "start=9 is after its end, at 1.6 s" in err
+
+
+def test_sound_that_does_not_fit_is_coded_anew(quick: None, colour: Colour, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mkv", sound="flac", subtitles="ass")
+    status, err = colour(source, output="out.webm")
+    assert status == 0 and "its sound (flac) coded anew, as libopus" in err
+    assert read_film(tmp_path / "out.webm").codecs == ["vp9", "opus", "webvtt"]
+    source = write_film(tmp_path / "in.avi", codec="mpeg4", sound="mp2", time_base=Fraction(1, 25))
+    assert colour(source, output="out")[0] == 0  # and what nobody else writes becomes Matroska
+    assert read_film(tmp_path / "out" / "in.mkv").sound == read_film(source).sound
+
+
+def test_photos_and_films_in_one_folder(quick: None, colour: Colour, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png")
+    write_film(tmp_path / "in" / "b.mp4")
+    write_film(tmp_path / "in" / "no suffix.mkv").rename(tmp_path / "in" / "no suffix")
+    write_film(tmp_path / "in" / "c.avi", codec="mpeg4", time_base=Fraction(1, 25))
+    (tmp_path / "in" / "notes.txt").write_text("not a film")
+    (tmp_path / "in" / "broken.mkv").write_bytes((tmp_path / "in" / "b.mp4").read_bytes()[:700])
+    with av.open(tmp_path / "in" / "song.m4a", "w", format="mp4") as container:
+        container.add_stream("aac", rate=48000)
+    status, err = colour("in", stabilize=False)
+    assert status == 1 and "4 coloured, 0 skipped (their results exist), 1 failed" in err, err
+    assert files(tmp_path / "out") == ["a.png", "b.mp4", "c.mkv", "failed.txt", "no suffix.mkv"]
+    assert "broken.mkv\tnot a film, or a damaged one" in (tmp_path / "out" / "failed.txt").read_text()
+    assert "0 coloured, 4 skipped" in colour("in")[1]
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("empty.mp4", {}, "the file is empty"),
+        ("noise.mp4", {}, "not a film, or a damaged one"),
+        ("cut.mp4", {}, "not a film, or a damaged one"),
+        ("sound.mkv", {}, "no moving picture in it, only sound"),
+        ("gone.mp4", {}, "no such file"),
+        ("good.mkv", {"codec": "av1"}, "this FFmpeg has no encoder libsvtav1; it has h264"),
+        ("good.mkv", {"codec": "ffv1"}, "codec=ffv1 does not go into .mp4"),
+        ("wide.mkv", {"codec": "vp9", "output": "out.mkv"}, "cannot say in .mkv files that pixels are not square"),
+        ("good.mkv", {"output": "good.mkv"}, "is the film itself"),
+        ("good.mkv", {"output": "x.png"}, "is a film"),
+        ("a.png", {}, "is a photo"),
+        ("good.mkv", {"every": 2, "stabilize": False}, "every=2 needs stabilize=true"),
+    ],
+)
+def test_what_is_wrong_with_a_film_is_said_and_nothing_is_lost(
+    name: str,
+    keys: dict[str, Any],
+    message: str,
+    quick: None,
+    colour: Colour,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = write_film(tmp_path / "good.mkv")
+    write_film(tmp_path / "wide.mkv", pixel_aspect=Fraction(16, 11))
+    save(tmp_path / "a.png")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
+    (tmp_path / "cut.mp4").write_bytes(write_film(tmp_path / "whole.mp4").read_bytes()[:1500])
+    with av.open(tmp_path / "sound.mkv", "w") as container:
+        stream = container.add_stream("flac", rate=48000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    real = av.Codec
+    monkeypatch.setattr(writing.av, "Codec", lambda name, mode: real("none" if name == "libsvtav1" else name, mode))
+    before = good.read_bytes()
+    had = files(tmp_path)
+    status, err = colour(name, **{"output": "out.mp4", **keys})
+    assert status in (1, 2) and message in err and len(err.splitlines()) < 5, err
+    assert files(tmp_path) == had and good.read_bytes() == before
+
+
+def test_without_the_extra_one_line_says_so(colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "in.mp4")
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    status, err = colour("in.mp4")
+    assert status == 1 and "pip install 'colorize[video]'" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
+    fault: BaseException, quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(20), sound="flac", options={"g": "6"})
+    monkeypatch.setattr(film, "PIECE_FRAMES", 6)
+    words = {"output": "out.mkv", "codec": "ffv1", "every": 2}
+    assert colour(source, **words)[0] == 0
+    whole = (tmp_path / "out.mkv").read_bytes()
+    (tmp_path / "out.mkv").unlink()
+    add, finish, put_together = writing.Piece.add, writing.Piece.finish, film.put_together
+
+    def stop_adding(self: writing.Piece, planes: Any, time: int) -> None:
+        if time == 600:  # in the third piece, while others wait for the encoder
+            raise fault
+        add(self, planes, time)
+
+    def stop_finishing(self: writing.Piece) -> int:
+        if self.times[0] == 480:
+            raise fault
+        return finish(self)
+
+    monkeypatch.setattr(writing.Piece, "add", stop_adding if isinstance(fault, OSError) else add)
+    monkeypatch.setattr(writing.Piece, "finish", finish if isinstance(fault, OSError) else stop_finishing)
+    status, err = colour(source, **words)
+    assert status == (130 if isinstance(fault, KeyboardInterrupt) else 1)
+    assert "make room, and the same command goes on" in err or status == 130
+    left = [name for name in files(tmp_path) if name.startswith(".out.mkv.parts") and name.endswith(".mkv")]
+    assert len(left) == 2 and not (tmp_path / "out.mkv").exists()
+    monkeypatch.setattr(writing.Piece, "add", add)
+    monkeypatch.setattr(writing.Piece, "finish", finish)
+    monkeypatch.setattr(film, "put_together", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    assert colour(source, **words)[0] == 1  # all coloured, none put together
+    monkeypatch.setattr(film, "put_together", put_together)
+    monkeypatch.setattr(film, "_coloured_frames", None)
+    status, err = colour(source, **words)
+    assert status == 0 and "going on after 20 frames" in err
+    one, other = (tmp_path / "whole.mkv"), (tmp_path / "out.mkv")
+    one.write_bytes(whole)
+    first, second = read_film(one), read_film(other)
+    assert all(np.array_equal(*pair) for pair in zip(first.rgb, second.rgb, strict=True))
+    assert (first.times, first.sound) == (second.times, second.sound)
+    assert files(tmp_path) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+def test_a_damaged_film_is_coloured_as_far_as_it_goes(quick: None, colour: Colour, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(40), sound="flac")
+    content = source.read_bytes()
+    source.write_bytes(content[: 2 * len(content) // 3])
+    assert colour(source, output="out.mp4")[0] == 0
+    assert 5 < len(read_film(tmp_path / "out.mp4").times) < 40
+
+
+def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
+    """Decoded by FFmpeg, a frame shows the network's colours at the film's luma, whatever the matrix and range."""
+    rgb = torch.tensor([0.2, 0.5, 0.3])[:, None, None].expand(3, 8, 8)
+    for matrix, full in ((1, False), (6, False), (6, True)):
+        source = write_film(tmp_path / f"{matrix}{full}.mkv", grey_frames(1), codec="ffv1", pixel_format="yuv420p")
+        told = reading.probe(str(source))
+        told = reading.replace(told, matrix=matrix, full_range=full)
+        level = 120
+        chroma = chroma_of(rgb.numpy(), told.weights)
+        planes = coded_planes(told, np.full((48, 64), level, np.uint8), chroma, "yuv420p")
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        for plane, values in zip(frame.planes, planes, strict=True):
+            np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width] = values
+        space = {"src_colorspace": {1: "ITU709", 6: "ITU601"}[matrix], "src_color_range": "JPEG" if full else "MPEG"}
+        shown = frame.reformat(format="rgb24", dst_color_range="JPEG", **space).to_ndarray()[20, 20] / 255
+        grey_level = eight_bits(np.array([[level]], np.uint8), told)[0, 0] / 255
+        kr, kb = told.weights
+        own = kr * 0.2 + (1 - kr - kb) * 0.5 + kb * 0.3
+        assert shown == pytest.approx(np.array([0.2, 0.5, 0.3]) - own + grey_level, abs=0.012)
+
+
+def test_films_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+    for name, start in {
+        **{"film": b"\x1aE\xdf\xa3", "b.bin": b"RIFF\0\0\0\0AVI LIST", "t": (b"G" + bytes(187)) * 5 + b"G"},
+        "q": b"\0\0\0\x08wide",
+    }.items():
+        (tmp_path / name).write_bytes(start)
+        assert sniff.is_film(tmp_path / name)
+    for name, start in {
+        **{"a.heic": b"\0\0\0\x18ftypheic", "w.wav": b"RIFF\0\0\0\0WAVE", "t.txt": b"Great", "o.ogg": b"OggS"},
+        "x.ts": b"export const GG = 1",
+    }.items():
+        (tmp_path / name).write_bytes(start)
+        assert not sniff.is_film(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe")
+    assert not sniff.is_film(tmp_path / "pipe")
