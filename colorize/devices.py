@@ -1,5 +1,8 @@
 """Which device, and which numbers are fast on it."""
 
+import os
+import shutil
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -57,6 +60,20 @@ def pick_precision(precision: str, device: torch.device, key: str = "trainer.pre
 def place(network: Network, device: torch.device) -> Network:
     """Move `network` to `device`, its weights in the memory layout that convolutions are fastest with."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:
+    """Have torch compile `networks` at their first pass of each size; names in their state dicts stay as they are.
+
+    Raises:
+        UserError: on a CPU, there is no C++ compiler.
+    """
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        raise UserError("trainer.compile=true needs a C++ compiler on a CPU: install g++, or set trainer.compile=false")
+    # Sizes, training or not, frozen or not, with gradients or not: each is compiled once, more than torch expects.
+    torch._dynamo.config.recompile_limit = 64
+    for network in networks:
+        network.compile(dynamic=False)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
