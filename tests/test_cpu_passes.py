@@ -1,0 +1,125 @@
+"""The faster ways to the same numbers: convolutions as matrix products, weight norm, folded features, clipping."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils.parametrizations import weight_norm as weight_norm_of_torch
+
+from colorize import devices
+from colorize.errors import UserError
+from colorize.losses import VGGFeatures, mean_absolute_difference
+from colorize.networks.convolution import Conv2d
+from colorize.networks.critic import Critic
+from colorize.networks.weight_norm import weight_norm
+from colorize.optim import clip_gradients, make_optimizer
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("shape", "out_channels", "kernel", "stride", "bias"),
+    [
+        ((3, 20, 2, 2), 40, 3, 1, True),
+        ((2, 16, 5, 3), 32, 3, 2, False),  # odd: the last row has no neighbour
+        ((2, 16, 4, 4), 32, 3, 2, True),
+        ((2, 16, 5, 4), 32, 1, 2, True),
+        ((2, 16, 3, 3), 64, 1, 1, False),
+        ((1, 8, 8, 6), 16, 3, 1, True),  # forwards as torch has it, backwards as matrices
+    ],
+)
+def test_a_convolution_as_a_matrix_product_is_the_convolution(shape, out_channels, kernel, stride, bias, layout):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(shape[1], out_channels, kernel, stride, kernel // 2, bias=bias).double().to(memory_format=layout)
+    ours = Conv2d(shape[1], out_channels, kernel, stride, kernel // 2, bias=bias).double().to(memory_format=layout)
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
+    wanted_at, found_at = x.clone().requires_grad_(), x.clone().requires_grad_()
+    wanted, found = plain(wanted_at), ours(found_at)
+    assert "MatrixConv" in found.grad_fn.name() and "MatrixConv" not in wanted.grad_fn.name()
+    torch.testing.assert_close(found, wanted)
+    towards = torch.randn_like(wanted)
+    wanted.relu().backward(towards)
+    found.relu_().backward(towards)  # in place: a view that a Function returns would refuse
+    torch.testing.assert_close(found_at.grad, wanted_at.grad)
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_weight_norm_is_that_of_torch_in_either_layout_and_in_autocasts_precision():
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        theirs = nn.Conv2d(5, 7, 3).to(memory_format=layout)
+        ours = copy.deepcopy(theirs)
+        weight_norm_of_torch(theirs)
+        weight_norm(ours)
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        with torch.no_grad():
+            for parameter in (*theirs.parameters(), *ours.parameters()):
+                parameter.mul_(1.3)  # so that a direction's length is not the length
+        towards = torch.randn(7, 5, 3, 3)
+        for conv in (theirs, ours):
+            conv.weight.backward(towards)
+        torch.testing.assert_close(ours.weight, theirs.weight)
+        for one, other in zip(list(ours.parameters())[1:], list(theirs.parameters())[1:], strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(ours.weight, theirs.weight.bfloat16())
+
+
+def test_folded_features_are_the_features():
+    torch.manual_seed(0)
+    vgg = VGGFeatures("vgg16_bn", layers=(5, 7))  # 7: a convolution whose own output is compared
+    for module in vgg.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+    rgb = torch.rand(2, 3, 32, 32)
+    wanted = vgg(rgb)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in vgg.fold_norms().modules()) == 0
+    for one, other in zip(vgg(rgb), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = vgg(rgb)
+    vgg.round_to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(vgg(rgb), autocast, strict=True))
+
+
+def test_mean_absolute_difference_keeps_its_precision_in_half():
+    torch.manual_seed(0)
+    one, other = (torch.randn(2, 8, 64, 64).relu().bfloat16() for _ in range(2))
+    one.requires_grad_()
+    found = mean_absolute_difference(one, other)
+    assert found.item() == pytest.approx((one.double() - other.double()).abs().mean().item(), rel=1e-3)
+    (gradient,) = torch.autograd.grad(found * one.numel(), one)
+    assert torch.equal(gradient, (one - other).sgn())  # zero where both are
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_clipping_is_that_of_torch(scale):
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(6, 5), nn.Linear(6, 5)
+    optimizer = make_optimizer({"all": [ours]}, 1e-3, (0.9, 0.99), 0.0)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        one.grad = scale * torch.rand_like(one) / 10
+        other.grad = one.grad.clone()
+    norm = clip_gradients(optimizer, clip_norm=1.0)
+    assert norm == pytest.approx(clip_grad_norm_(theirs.parameters(), 1.0).item())
+    assert (norm > 1) == (scale > 1)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_compiling_leaves_names_and_copies_alone(monkeypatch):
+    network = Critic("resnet10_half")
+    names = list(network.state_dict())
+    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
+    devices.compile_in_place(torch.device("cpu"), [network])
+    assert network._compiled_call_impl is not None
+    assert list(network.state_dict()) == names
+    assert copy.deepcopy(network)._compiled_call_impl is None  # the average of the weights
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="C\\+\\+"):
+        devices.compile_in_place(torch.device("cpu"), [network])
