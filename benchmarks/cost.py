@@ -6,24 +6,16 @@ process above what it held once the networks were made.
 """
 
 import argparse
-import logging
 import statistics
 import time
-import warnings
 from typing import Any
 
 import torch
 from common import exponent, in_child, parser, peak_mb, save, start, table
-from fits import in_memory
+from fits import in_memory, quiet
 
 QUICK = {"model": "tiny", "sizes": (64, 96), "batches": (1, 2), "counts": (1, 2)}
 FULL = {"model": "paper", "sizes": (64, 128, 256, 512), "batches": (1, 2, 4, 8, 16), "counts": (4, 8, 16, 32)}
-
-
-def quiet() -> None:
-    """No advice of libraries among the figures."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
 
 
 def training(job: dict[str, Any], threads: int) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """Fits to be timed: the paper's recipe at one size, from photos or from a batch in memory."""
 
+import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 
 RANDOM_WEIGHTS = ("model.encoder_weights=none", "model.critic_weights=none", "model.vgg_weights=none")
@@ -59,8 +60,14 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         return options.from_hydra(compose("train", overrides), schema.SCHEMAS["train"])
 
 
-class Clock(L.Callback):
-    """When steps began and ended, and what they trained."""
+def quiet() -> None:
+    """No advice of libraries among the figures."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+class Clock:
+    """When steps began and ended, and what they trained: a callback, see `as_callback`."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -69,11 +76,11 @@ class Clock(L.Callback):
         self.losses: list[float] = []
         self.seconds: dict[str, list[float]] = {"generator": [], "critic": []}
 
-    def on_train_batch_start(self, *arguments: Any) -> None:
+    def began(self, *arguments: Any) -> None:
         wait_for(self.device)
         self.begins.append(time.perf_counter())
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: dict[str, Any], *rest: Any) -> None:
+    def ended(self, trainer: Any, module: Any, outputs: dict[str, Any], *rest: Any) -> None:
         wait_for(self.device)
         self.ends.append(time.perf_counter())
         network = "critic" if "critic/loss" in outputs else "generator"
@@ -81,8 +88,20 @@ class Clock(L.Callback):
         self.seconds[network].append(self.ends[-1] - self.begins[-1])
 
 
+def as_callback(clock: Clock) -> Any:
+    """`clock` for a Trainer. Lightning is imported here, for the workers that decode import this module too."""
+    import lightning as L
+
+    class ClockCallback(L.Callback):
+        on_train_batch_start, on_train_batch_end = staticmethod(clock.began), staticmethod(clock.ended)
+
+    return ClockCallback()
+
+
 def from_photos(job: dict[str, Any]) -> Clock:
     """A fit as `colorize.train` does it, on the photos of `job`."""
+    import lightning as L
+
     from colorize import build
     from colorize.devices import pick_device
     from colorize.module import ColorizationModule
@@ -97,7 +116,7 @@ def from_photos(job: dict[str, Any]) -> Clock:
         module = ColorizationModule(config, *build.make_networks(config, resume_from=Path("none")))
         schedule = build.make_schedule(config)
         trainer = build.make_trainer(config, PhaseFolder(config.runs_dir, "bench", job["phase"]), schedule, None)
-        trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, as_callback(clock))  # type: ignore[attr-defined]
         trainer.fit(module, datamodule)
     return clock
 
@@ -113,6 +132,7 @@ def in_memory(job: dict[str, Any], made: Callable[[], Any] | None = None) -> dic
         "critic" and "generator": seconds of each of its steps but the first two (compiled: three); "memory_mb": the
         most that a GPU held, or None.
     """
+    import lightning as L
     from torch.utils.data import DataLoader
 
     from colorize import build
@@ -152,7 +172,7 @@ def in_memory(job: dict[str, Any], made: Callable[[], Any] | None = None) -> dic
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[clock],
+        callbacks=[as_callback(clock)],
     )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -11,13 +11,12 @@ import argparse
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import compare, interleaved, parser, save, start, table
-from fits import draw_photos, flops, from_photos, in_memory, matmul_ceiling, wait_for
+from fits import draw_photos, flops, from_photos, in_memory, matmul_ceiling, quiet, wait_for
 
 PHASES = ("pretrain_gen", "pretrain_critic", "gan")
 BATCHES = {64: 256, 128: 64, 192: 32, 220: 24}
@@ -125,7 +124,9 @@ def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
 
     For several GPUs the same divided by their number: what they spend on each other is not in it.
     """
-    speeds = {(row["phase"], row["step"], row["size_px"]): row["images_per_s"] for row in rows if row.get("way") == way}
+    measured = [row for row in rows if row["way"] == way and "step" in row]  # the others ran out of memory
+    speeds = {(row["phase"], row["step"], row["size_px"]): row["images_per_s"] for row in measured}
+    memory = {(row["phase"], row["size_px"]): row["memory_gb"] for row in measured}
     found = []
     for phase in PHASES:
         for size_px, epochs, share in stages(phase):
@@ -141,6 +142,7 @@ def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
                     "images_per_s": 1 / statistics.mean(steps) if steps else None,
                     "hours_1_gpu": hours,
                     "hours_8_gpus": hours / 8 if hours is not None else None,
+                    "memory_gb": memory.get((phase, size_px)),
                 }
             )
     return found
@@ -149,7 +151,7 @@ def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
 def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The last line of the recipe's table: None where a part is missing."""
     total: dict[str, Any] = {"phase": "all, without saving and validating", "size_px": "", "images": ""}
-    total["images_per_s"] = ""
+    total["images_per_s"] = total["memory_gb"] = ""
     for key in ("hours_1_gpu", "hours_8_gpus"):
         hours = [part[key] for part in parts]
         total[key] = None if None in hours else sum(hours)
@@ -168,7 +170,7 @@ def main() -> None:
     options.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     given = options.parse_args()
     start(given)
-    warnings.simplefilter("ignore")
+    quiet()
     from colorize.devices import pick_device
 
     device = pick_device(given.device)

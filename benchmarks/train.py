@@ -12,21 +12,19 @@ image of phase gan counts once for each of the two steps.
 import argparse
 import contextlib
 import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import paired_ratio, parser, plain_passes, save, start, table
-from fits import draw_photos, from_photos
+from fits import draw_photos, from_photos, quiet
 
 HERE = Path(__file__).resolve().parent
 PHASES = ("pretrain_gen", "gan")
@@ -125,8 +123,7 @@ def seconds_an_image(begins: list[float], job: dict[str, Any]) -> float:
 
 def child(job: dict[str, Any]) -> dict[str, Any]:
     """What `--child` prints."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+    quiet()
     if job["way"] == PLAIN:
         with plain_passes():
             return plain_fit(job)
