@@ -73,9 +73,9 @@ def layers(
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Conv2d:
-    conv = Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+    # First weights are torch's own, smaller than He's: a batch norm follows, so that the size of weights says nothing
+    # but how fast they turn (van Laarhoven 2017), and what is not pretrained has to turn in a short fit.
+    return Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
