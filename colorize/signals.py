@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from colorize.errors import UserError
 from colorize.runs import is_first_process
 
 log = logging.getLogger("colorize")
@@ -110,6 +111,13 @@ def deferred() -> Iterator[None]:
         if _noted is None:
             raise
         raise Stopped(_noted[0]) from end
+    except UserError:
+        raise
+    except Exception as error:
+        if _noted is None:
+            raise
+        # It has ended another process too, a worker say, without which the step cannot be finished.
+        raise Stopped(_noted[0], f"before it could save ({type(error).__name__})") from error
     finally:
         _noted = None
 

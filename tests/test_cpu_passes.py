@@ -89,10 +89,10 @@ def test_folded_features_are_the_features():
 
 def test_mean_absolute_difference_keeps_its_precision_in_half():
     torch.manual_seed(0)
-    one, other = (torch.randn(2, 8, 64, 64).relu().bfloat16() for _ in range(2))
+    one, other = (torch.randn(8, 64, 16, 16).relu().bfloat16() for _ in range(2))
     one.requires_grad_()
     found = mean_absolute_difference(one, other)
-    assert found.item() == pytest.approx((one.double() - other.double()).abs().mean().item(), rel=1e-3)
+    assert found.item() == pytest.approx((one.double() - other.double()).abs().mean().item(), rel=1e-3)  # of 512 rounded sums
     (gradient,) = torch.autograd.grad(found * one.numel(), one)
     assert torch.equal(gradient, (one - other).sgn())  # zero where both are
 

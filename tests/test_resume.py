@@ -37,6 +37,7 @@ SHORT = (
     *("data.train_fraction=1", "data.noise=0.05", "loss.feature_weights=[0,0,0]", "trainer.log_every_n_steps=1"),
     *("grid_photos=1", "save.score_photos=2", "optim.generator.lr=1e-4", "optim.critic.lr=1e-4"),
     *("data.val_fraction=0.1", "switch.max_critic_steps=2", "switch.threshold=0.69"),
+    "optim.generator.frozen_norms=fixed",
 )
 """20 photos an epoch."""
 
@@ -118,6 +119,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_to_the_bit_as_one_that_is_no
     assert names[0] == names[1] >= {"images-8.ckpt", "images-32.ckpt"}
 
     # Its images: what a network makes of a photo may differ in a last bit with what stands beside it in the batch.
+    assert generate.whole_batches(list("abcdefg"), {"c", "g"}, 2) == ["c", "d", "g"]
     words = ("data.train_fraction=1", "data.val_fraction=0.1", "size_px=48", "batch_size=5")
     config = configure("generate", "run=whole", *words)
     generate.run(config)
@@ -299,6 +301,9 @@ def test_a_fit_notes_a_signal_and_a_second_one_ends_it(capfd: pytest.CaptureFixt
             with pytest.raises(signals.Stopped, match="by SIGINT at once"):
                 os.kill(os.getpid(), signal.SIGINT)
     assert signals.noted() is None
+    with pytest.raises(signals.Stopped, match=r"before it could save \(EOFError\)"), signals.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise EOFError  # of a worker that was ended too
     assert signal.getsignal(signal.SIGINT) is before
 
 

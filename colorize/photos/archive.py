@@ -75,7 +75,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
-    their luma.
+    their luma, or two and one photo for each writer.
 
     Raises:
         UserError: the disk is full or read-only.
@@ -108,7 +108,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
                 else:
                     writing.append(writers.submit(_write, job, photo, rendered, how))
             del read, to_colour, made
-            while len(writing) > how.batch_size:
+            while len(writing) > max(how.batch_size, _WORKERS - 1):  # none of the writers is to wait for the network
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
