@@ -303,6 +303,12 @@ def check_processes(settings: DevicesConfig) -> None:
         )
 
 
+def set_threads(settings: DevicesConfig) -> None:
+    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
 def quieten() -> None:
     """Lightning's own announcements are not for our users."""
     for library in ("lightning.pytorch", "lightning.fabric"):
@@ -315,6 +321,7 @@ def launch(settings: DevicesConfig) -> L.Fabric:
     The Trainer does as much for a fit.
     """
     check_processes(settings)
+    set_threads(settings)
     quieten()
     several = settings.devices * settings.num_nodes > 1
     fabric = L.Fabric(

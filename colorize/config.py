@@ -189,6 +189,9 @@ class DeviceConfig:
 
 @dataclass
 class DevicesConfig(DeviceConfig):
+    threads: int | None = opt(
+        None, "cores that each process computes on (null: all); leave one for each of data.num_workers", least=1
+    )
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
     num_nodes: int = opt(1, "how many machines", least=1)
 

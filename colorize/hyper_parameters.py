@@ -27,6 +27,7 @@ NO_HYPER_PARAMETERS = (
     "save.every_n_minutes",
     "save.score_photos",
     "trainer.accelerator",
+    "trainer.threads",
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.log_every_n_steps",

@@ -39,6 +39,7 @@ HOW = (
     "resume",
     "data.num_workers",
     "trainer.accelerator",
+    "trainer.threads",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",

@@ -55,6 +55,7 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     from colorize import build, ranks, signals
 
     build.check_processes(config.trainer)
+    build.set_threads(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config)

@@ -1,6 +1,7 @@
 """Batches as the Trainer gets them: order, augmentation, sizes, ranks, unreadable files, generated pairs."""
 
 import logging
+import multiprocessing
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,12 +117,12 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(photos: Photos, **options: Any) -> tuple[Recorder, ColorizationDataModule]:
+def fit(photos: Photos, batches: int | None = None, **options: Any) -> tuple[Recorder, ColorizationDataModule]:
     module, datamodule = Recorder(), make_datamodule(photos, **options)
     L.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
+        reload_dataloaders_every_n_epochs=1, limit_train_batches=batches,
     ).fit(module, datamodule=datamodule)  # fmt: skip
     return module, datamodule
 
@@ -132,6 +133,13 @@ def test_a_fit_sees_the_sizes_of_the_schedule(photos: Photos, num_workers: int) 
     module, _ = fit(photos, num_workers=num_workers)
     assert module.seen == [(0, 8, 3, 32, 32)] * 2 + [(1, 4, 3, 48, 48)] * 4
     assert module.val_names == photos.val * 2
+
+
+@in_a_fit
+def test_no_worker_outlives_a_fit_that_leaves_batches(photos: Photos) -> None:
+    module, _ = fit(photos, num_workers=1, batches=1)
+    assert len(module.seen) == 2
+    assert not multiprocessing.active_children()  # or the process would wait for it at its end
 
 
 @in_a_fit

@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,29 @@ from torch import Tensor, nn
 from torchvision.models import resnet34, vgg16_bn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-FEATURES = {"22": 20.0, "32": 70.0, "42": 10.0}
-"""VGG's layers before its last three pools -> the weights of their distances."""
+FEATURES = ("22", "32", "42")
+"""VGG's layers before its last three pools."""
 
 
 class Content(nn.Module):
     """Mean squared error of the pixels, and weighted mean absolute differences of VGG's features."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Sequence[float] = (20.0, 70.0, 10.0), vgg: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
-        self.vgg = create_feature_extractor(
-            vgg16_bn(weights=None).features.eval().requires_grad_(False), list(FEATURES)
-        )
+        network = vgg16_bn(weights=None)
+        if vgg is not None:
+            network.load_state_dict(vgg, strict=False)
+        self.vgg = create_feature_extractor(network.features.eval().requires_grad_(False), list(FEATURES))
+        self.weights = weights
 
     def forward(self, made: Tensor, wanted: Tensor, reduction: str = "mean") -> Tensor:
         made, wanted = made.as_subclass(torch.Tensor), wanted.as_subclass(torch.Tensor)
         here, there = self.vgg(made), self.vgg(wanted)
         pixels = nn.functional.mse_loss(made, wanted)
-        return pixels + sum(w * nn.functional.l1_loss(here[key], there[key]) for key, w in FEATURES.items())
+        return pixels + sum(
+            weight * nn.functional.l1_loss(here[key], there[key])
+            for key, weight in zip(FEATURES, self.weights, strict=True)
+        )
 
 
 class Clock(Callback):

@@ -149,6 +149,8 @@ class ColorizationDataModule(L.LightningDataModule):
             max_tries=self.max_unreadable + 1,
         )
         batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
+        if self._train_loader is not None:
+            self._train_loader.stop()
         self._train_loader = _LateDataLoader(dataset, batch_sampler=batches, **self._loader_options())
         return self._train_loader
 
@@ -171,11 +173,16 @@ class ColorizationDataModule(L.LightningDataModule):
         return self._val_loader
 
     def teardown(self, stage: str) -> None:
-        """Forgets the loaders: the next run may have other ranks."""
+        """Ends the workers, and forgets the loaders: the next run may have other ranks."""
+        self._stop()
         self._train_loader = self._val_loader = None
 
     def on_exception(self, exception: BaseException) -> None:
         """Ends the workers: what is left of a failed fit keeps them from being told to, and each is waited for."""
+        self._stop()
+
+    def _stop(self) -> None:
+        # A worker does not end at a first SIGTERM, and Lightning holds iterators that were not used up.
         for loader in (self._train_loader, self._val_loader):
             if loader is not None:
                 loader.stop()
