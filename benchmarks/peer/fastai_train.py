@@ -203,7 +203,7 @@ def main() -> None:
         generator,
         critic,
         weights_gen=(1.0, 1.5),
-        switcher=partial(AdaptiveGANSwitcher, critic_thresh=0.65),
+        switcher=AdaptiveGANSwitcher(critic_thresh=0.65),
         show_img=False,
         opt_func=partial(Adam, mom=0.0),
         cbs=[GANDiscriminativeLR(5.0)],

@@ -109,8 +109,8 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
 def leave_signals_alone(_: int) -> None:
     """Makes a worker outlast a Ctrl-C or a SIGTERM that goes to all processes: the fit has a step to finish with it.
 
-    A worker ends when its loader says so, or is gone, and at a second SIGTERM: when its process ends, multiprocessing
-    sends them until there is no worker left.
+    A worker ends when its loader says so, or is gone, and at a second SIGTERM. When the main process ends it sends one,
+    and waits: a loader that was not used up has to say so before.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from PIL import ExifTags, Image
 from torch import Tensor
@@ -199,8 +200,8 @@ def to_uint8(image: Image.Image) -> Tensor:
     """An RGB image as a ``(3, H, W)`` uint8 tensor."""
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, got mode {image.mode}")
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+    # Pillow turns planes out, and NumPy the order of axes, in a fraction of the time that torch's contiguous() takes.
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
 def to_pil(rgb: Tensor) -> Image.Image:
