@@ -16,7 +16,7 @@ from torch.nn.functional import (
 from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.networks.convolution import Conv2d
-from colorize.networks.weight_norm import weight_norm
+from colorize.networks.weight_norm import WeightNorm, weight_norm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -131,6 +131,15 @@ class ConvLayer(nn.Module):
         self.conv = conv
         self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
         self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Make the weights longer or shorter, not their directions; without effect where a norm sets the length."""
+        parametrizations = getattr(self.conv, "parametrizations", None)
+        if parametrizations is None:
+            self.conv.weight.mul_(factor)
+        elif isinstance(parametrizations.weight[0], WeightNorm):
+            parametrizations.weight.original0.mul_(factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in, H, W)` -> `(B, out, H, W)`."""

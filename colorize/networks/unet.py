@@ -157,6 +157,7 @@ class UNet(BodyNetwork):
             channels += 3
             self.last_block = ResidualBlock(channels, last_block_norm, relu_before_sum)
         self.to_colour = ConvLayer(channels, 3, 1, colour_norm, relu=False)
+        self.to_colour.scale(0.1)  # first colours near the middle: at the sigmoid's ends, where they fell, it is flat
 
     @property
     def architecture(self) -> dict[str, Any]:
