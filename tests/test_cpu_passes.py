@@ -92,7 +92,8 @@ def test_mean_absolute_difference_keeps_its_precision_in_half():
     one, other = (torch.randn(8, 64, 16, 16).relu().bfloat16() for _ in range(2))
     one.requires_grad_()
     found = mean_absolute_difference(one, other)
-    assert found.item() == pytest.approx((one.double() - other.double()).abs().mean().item(), rel=1e-3)  # of 512 rounded sums
+    expected = (one.double() - other.double()).abs().mean().item()
+    assert found.item() == pytest.approx(expected, rel=1e-3)  # the mean of 512 rounded sums
     (gradient,) = torch.autograd.grad(found * one.numel(), one)
     assert torch.equal(gradient, (one - other).sgn())  # zero where both are
 

@@ -112,7 +112,9 @@ def colour(model: nn.Module, grey: Sequence[Image.Image], batch: int = 50) -> li
     made = []
     for start in range(0, len(grey), batch):
         some = torch.stack([pil_to_tensor(picture.convert("RGB")) for picture in grey[start : start + batch]]) / 255
-        made += [(y * std + mean).clamp(0, 1) for y in model(normalize(some, *imagenet_stats)).as_subclass(torch.Tensor)]
+        made += [
+            (y * std + mean).clamp(0, 1) for y in model(normalize(some, *imagenet_stats)).as_subclass(torch.Tensor)
+        ]
     return [to_pil_image(rgb) for rgb in made]
 
 
