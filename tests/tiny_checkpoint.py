@@ -15,7 +15,7 @@ SIZE_PX = 48
 
 
 def tiny_unet(**options: Any) -> UNet:
-    """In eval mode; its norms and its attention do something, as after training."""
+    """In eval mode; its colours are lively, its norms and its attention do something, as after training."""
     return copy.deepcopy(_tiny_unet(**options))
 
 
@@ -23,6 +23,7 @@ def tiny_unet(**options: Any) -> UNet:
 def _tiny_unet(**options: Any) -> UNet:
     torch.manual_seed(0)
     unet = UNet(**{"encoder": "resnet10_half", "width_factor": 0.25, **options})
+    unet.to_colour.scale(10)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if name.endswith("gamma"):
