@@ -140,6 +140,17 @@ def test_a_fit_goes_on_with_another_number_of_devices(
     assert largest_difference(whole, parted) < 2e-6
 
 
+def test_a_process_computes_on_as_many_cores_as_it_is_given(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    build.set_threads(configure("train", "phase=pretrain_gen").trainer)
+    assert taken == []
+    build.set_threads(configure("train", "phase=pretrain_gen", "recipe=demo").trainer)
+    assert taken == [1]
+
+
 # --- one end for all --------------------------------------------------------------------------------------------------
 
 

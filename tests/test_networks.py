@@ -58,6 +58,13 @@ def test_unet_takes_any_size(unet, size):
     assert normalize_imagenet(rgb).abs().max() < 3 + 1e-4
 
 
+@torch.no_grad()
+def test_first_colours_are_not_at_the_ends_of_the_range():
+    torch.manual_seed(0)
+    unet = small_unet()  # of weight norm, where the last convolution's length is free
+    assert unet.forward_normalized(normalize_imagenet(torch.rand(4, 1, 64, 64))).abs().mean() < 1
+
+
 def test_unet_with_every_option_the_other_way():
     options = {"norm": "batch", "blur": False, "self_attention": False, "last_cross": False, "output_range": (0, 1)}
     options |= {"block_width": 32, "block_convs": 1, "last_blur": True, "relu_before_sum": True}
