@@ -34,6 +34,15 @@ from torchvision.models.feature_extraction import create_feature_extractor
 FEATURES = ("22", "32", "42")
 """VGG's layers before its last three pools."""
 
+GENERATOR: dict[str, Any] = {
+    "n_out": 3,
+    "blur": True,
+    "norm_type": NormType.Weight,
+    "self_attention": True,
+    "y_range": (-3.0, 3.0),
+}
+"""The paper's U-Net, as options of `unet_learner`."""
+
 
 class Content(nn.Module):
     """Mean squared error of the pixels, and weighted mean absolute differences of VGG's features."""
@@ -99,11 +108,7 @@ def main() -> None:
         data,
         resnet34,
         pretrained=False,
-        n_out=3,
-        blur=True,
-        norm_type=NormType.Weight,
-        self_attention=True,
-        y_range=(-3.0, 3.0),
+        **GENERATOR,
         loss_func=Content(),
     )
     generator.unfreeze()

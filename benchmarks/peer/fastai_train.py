@@ -24,7 +24,6 @@ import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.data.block import DataBlock, RegressionBlock
 from fastai.data.transforms import Normalize
-from fastai.layers import NormType
 from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
@@ -33,7 +32,7 @@ from fastai.vision.core import PILImage, PILImageBW, imagenet_stats
 from fastai.vision.data import ImageBlock
 from fastai.vision.gan import AdaptiveGANSwitcher, AdaptiveLoss, GANDiscriminativeLR, GANLearner
 from fastai.vision.learner import _resnet_split, create_vision_model, unet_learner
-from fastai_fit import Content
+from fastai_fit import GENERATOR, Content
 from PIL import Image
 from torch import nn
 from torchvision.models import ResNet, resnet34
@@ -164,11 +163,7 @@ def main() -> None:
         pairs(files, given.batch * 2, last_px, given.batch),
         arch,
         pretrained=False,
-        n_out=3,
-        blur=True,
-        norm_type=NormType.Weight,
-        self_attention=True,
-        y_range=(-3.0, 3.0),
+        **GENERATOR,
         loss_func=content,
         splitter=_resnet_split,
     )
