@@ -40,10 +40,10 @@ from colorize.networks.critic import Critic
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
 from colorize.options import BadOption
-from colorize.phases import TRAINED, averages, scores
-from colorize.resuming import sources
 from colorize.runs import PhaseFolder, processes_started
-from colorize.switching import Network
+from colorize.training.phases import TRAINED, averages, scores
+from colorize.training.resuming import sources
+from colorize.training.switching import Network
 
 log = logging.getLogger("colorize")
 

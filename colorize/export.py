@@ -35,10 +35,11 @@ def run(config: ExportConfig) -> None:
     card_file = output.with_name(f"{output.name}.md")
     check(config, output, card_file)
     if config.format == "onnx":
-        from colorize import onnx_file
+        from colorize.exporting import onnx_file
 
         onnx_file.require_extra()
-    from colorize import model_card, provenance, weights
+    from colorize import weights
+    from colorize.exporting import model_card, provenance
 
     loaded = weights.load(config.checkpoint, config.use_ema)
     stated = replace(loaded, provenance=provenance.of(config.checkpoint, loaded, config.use_ema))

@@ -15,15 +15,15 @@ from colorize.color import merge_luma
 from colorize.config import TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.errors import UserError
-from colorize.hyper_parameters import settings
 from colorize.losses import ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.unet import UNet
 from colorize.optim import clip_gradients, drop_frozen_gradients, make_optimizer
-from colorize.phases import TRAINED, VAL, VAL_EMA
-from colorize.plans import make_plan, make_turns
-from colorize.switching import Network
-from colorize.validated import Validated
+from colorize.training.hyper_parameters import settings
+from colorize.training.phases import TRAINED, VAL, VAL_EMA
+from colorize.training.plans import make_plan, make_turns
+from colorize.training.switching import Network
+from colorize.training.validated import Validated
 
 NAMED_AT_MOST = 32
 """Files of a batch that a message names."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from colorize import cli
 from colorize.config import TrainConfig
 from colorize.jobs import Figure
-from colorize.phases import MONITORED, monitored
-from colorize.resuming import is_complete, where_to_resume
 from colorize.runs import PhaseFolder, locked, run_name, write_config
+from colorize.training.phases import MONITORED, monitored
+from colorize.training.resuming import is_complete, where_to_resume
 
 if TYPE_CHECKING:
     import lightning as L

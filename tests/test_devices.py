@@ -22,7 +22,7 @@ from colorize.losses import ContentLoss
 from colorize.module import NonFiniteLoss
 from colorize.options import BadOption
 from colorize.runs import PhaseFolder
-from colorize.validated import Validated
+from colorize.training.validated import Validated
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint

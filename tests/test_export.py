@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import Colorizer, cli, export, onnx_file, weights
+from colorize import Colorizer, cli, export, weights
 from colorize.checkpoints import AVERAGE, Card
 from colorize.config import ExportConfig
 from colorize.errors import UserError
+from colorize.exporting import onnx_file
 from colorize.networks.unet import UNet
 
 CONFIG = """

@@ -20,11 +20,11 @@ from colorize.config import ModelConfig, TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.evaluation.stopping import read_scores
-from colorize.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
 from colorize.module import ColorizationModule, NonFiniteLoss, gradient_at
 from colorize.options import leaves
-from colorize.phases import TRAINED
 from colorize.runs import PhaseFolder
+from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
+from colorize.training.phases import TRAINED
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]

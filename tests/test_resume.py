@@ -19,15 +19,16 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from colorize import build, checkpoints, cli, generate, hyper_parameters, interop, resuming, signals, train
+from colorize import build, checkpoints, cli, generate, interop, signals, train
 from colorize.callbacks import random_states
 from colorize.callbacks.checkpoint import WholeFiles
 from colorize.config import DataConfig, ModelConfig, TrainConfig
 from colorize.errors import UserError
 from colorize.module import ColorizationModule
-from colorize.resuming import compare, newest_whole
 from colorize.runs import PhaseFolder, before
 from colorize.seal import fingerprint
+from colorize.training import hyper_parameters, resuming
+from colorize.training.resuming import compare, newest_whole
 from tests.sameness import assert_same, curves, rows
 
 Configure = Callable[..., Any]

@@ -16,9 +16,9 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize import ranks, signals
 from colorize.errors import writing
-from colorize.phases import SCORE, monitored
 from colorize.runs import before, link
 from colorize.seal import seal
+from colorize.training.phases import SCORE, monitored
 
 _KEPT = re.compile(r"images-(\d+)\.ckpt")
 _PART = ".part"
@@ -52,7 +52,7 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a figure is lowest, and kept ones.
 
-    The figure is `colorize.phases.monitored`; it is known after an epoch and, where it is the score, wherever a
+    The figure is `training.phases.monitored`; it is known after an epoch and, where it is the score, wherever a
     checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before stays, as
     last.ckpt.before: should the newer one be damaged, a fit goes on from there.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from colorize import ranks, runs
 from colorize.callbacks.resolution import ResolutionSchedule
-from colorize.phases import SCORE, VAL, VAL_EMA, monitored
+from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
 
@@ -59,7 +59,7 @@ class Monitor(L.Callback):
     """Writes every loss term, the rate of each group, sizes, speed and validation figures.
 
     `val/…` are the figures of each epoch (`val_ema/…` those of averaged weights), `score/…` those on the fixed photos,
-    `best/…` those of best.ckpt so far: of the same kind as the figure that makes it, see `colorize.phases.monitored`.
+    `best/…` those of best.ckpt so far: of the same kind as the figure that makes it, see `training.phases.monitored`.
 
     The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
     changes) means the same thing throughout a fit. Figures in TensorBoard are means since the last point, on rank 0.

@@ -21,8 +21,8 @@ from torch.utils.tensorboard import summary
 
 from colorize.config import TrainConfig
 from colorize.evaluation.regions import COUNTED
-from colorize.hyper_parameters import hyper_parameters
-from colorize.phases import TRAINED, VAL, VAL_EMA, averages
+from colorize.training.hyper_parameters import hyper_parameters
+from colorize.training.phases import TRAINED, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
 

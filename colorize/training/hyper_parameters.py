@@ -6,8 +6,8 @@ from typing import Any
 
 from colorize.config import TrainConfig
 from colorize.options import leaves
-from colorize.phases import TRAINED
-from colorize.switching import Network
+from colorize.training.phases import TRAINED
+from colorize.training.switching import Network
 
 Value = bool | int | float | str
 

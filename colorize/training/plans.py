@@ -2,7 +2,7 @@
 
 from colorize.config import NetworkOptimConfig, TrainConfig
 from colorize.optim import RatePlan, constant, one_cycle
-from colorize.switching import AdaptiveTurns, FixedTurns, Turns
+from colorize.training.switching import AdaptiveTurns, FixedTurns, Turns
 
 
 def make_turns(config: TrainConfig) -> Turns:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from colorize.errors import UserError
-from colorize.onnx_file import CHECKED, DESCRIPTIONS
+from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
 from colorize.photos.rendering import AREA_PER_RENDER, Preprocessing
 from colorize.weights import Weights
 

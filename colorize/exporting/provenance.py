@@ -14,7 +14,7 @@ import yaml
 from colorize import __version__, checkpoints, interop
 from colorize.checkpoints import Card
 from colorize.errors import UserError
-from colorize.phases import VAL, VAL_EMA
+from colorize.training.phases import VAL, VAL_EMA
 from colorize.weights import Weights
 
 log = logging.getLogger("colorize")

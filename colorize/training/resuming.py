@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from colorize import cli
 from colorize.config import TrainConfig
 from colorize.errors import UserError
-from colorize.hyper_parameters import PHOTOS, differences
 from colorize.options import BadOption
-from colorize.phases import TRAINED
 from colorize.runs import PhaseFolder, before, is_first_process, link, run_name
 from colorize.seal import fingerprint
+from colorize.training.hyper_parameters import PHOTOS, differences
+from colorize.training.phases import TRAINED
 
 if TYPE_CHECKING:
     from colorize.checkpoints import Card
