@@ -86,6 +86,27 @@ def test_luma_is_kept_to_the_bit_with_10_bits_and_odd_sides(quick: None, colour:
     assert all(np.array_equal(*pair) for pair in zip(made.luma, deep, strict=True))
 
 
+def test_fields_of_two_moments_become_one_picture(quick: None, colour: Colour, tmp_path: Path) -> None:
+    columns = np.arange(64) + np.zeros((48, 1))
+    moments = [(120 + 80 * np.sin((columns + 3 * time) / 5)).astype(np.uint8) for time in range(40)]
+    odd = np.arange(48)[:, None] % 2 == 1  # the rows that x264 takes for the first field
+    combed = [np.where(odd, first, second) for first, second in zip(moments[::2], moments[1::2], strict=True)]
+    options = {"x264-params": "interlaced=1", "crf": "1", "g": "8"}
+    source = write_film(tmp_path / "in.mkv", combed, options=options)
+    assert colour(source, output="out.mkv", codec="ffv1")[0] == 0
+    made, given = read_film(tmp_path / "out.mkv"), read_film(source)
+    assert (made.times, len(made.luma)) == (given.times, 20)
+    for luma, stored, moment in zip(made.luma[1:-1], given.luma[1:-1], moments[2:-2:2], strict=True):
+        assert np.array_equal(luma[1::2], stored[1::2])  # one field as it is coded
+        off = [np.abs(rows.astype(int) - moment[::2]).mean() for rows in (luma[::2], stored[::2])]
+        assert off[0] < 0.2 * off[1]
+    probed = reading.probe(str(source))
+    whole = list(reading.frames(probed, Fraction(0), None, None, []))
+    rest = list(reading.frames(probed, Fraction(0), None, whole[10].time, []))
+    assert len(rest) == 9
+    assert all(np.array_equal(a.luma, b.luma) and a.time == b.time for a, b in zip(whole[11:], rest, strict=True))
+
+
 @pytest.mark.parametrize(("turn", "upright"), [(90, 1), (180, 2), (-90, 3)])
 def test_a_turned_film_comes_out_upright_with_the_shape_of_its_pixels(
     turn: int, upright: int, quick: None, colour: Colour, tmp_path: Path

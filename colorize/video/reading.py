@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter.graph import Graph
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -51,6 +52,7 @@ class Film:
         matrix: number of the matrix coefficients that make luma and chroma of RGB (ITU-T H.273).
         primaries: number of the colour primaries.
         transfer: number of the transfer characteristics.
+        interlaced: its frames hold two fields, of two moments.
         sure_seeks: its times can be gone to.
     """
 
@@ -70,6 +72,7 @@ class Film:
     matrix: int
     primaries: int
     transfer: int
+    interlaced: bool
     sure_seeks: bool
 
     @property
@@ -174,6 +177,7 @@ def probe(path: str) -> Film:
             matrix=matrix,
             primaries=int(frame.color_primaries),
             transfer=int(frame.color_trc),
+            interlaced=bool(frame.interlaced_frame),
             sure_seeks=container.format.name.startswith(_WITH_INDEX),
         )
 
@@ -182,6 +186,9 @@ def frames(
     film: Film, first: Fraction, end: Fraction | None, after: int | None, damage: list[str]
 ) -> Iterator[FilmFrame]:
     """The frames of a film in the order in which they are shown; memory does not grow with their number.
+
+    Of interlaced frames the first field is kept, and the other made anew from it and the frames around: films are
+    written as whole frames, in which a player would show the comb of two moments.
 
     Args:
         film: which.
@@ -204,6 +211,8 @@ def frames(
                 yield from frames(replace(film, sure_seeks=False), first, end, after, damage)
                 return
             decoded = _chain(head, decoded)
+        if film.interlaced:
+            decoded = _deinterlaced(decoded, film.time_base)
         time: int | None = None
         length = max(1, round(1 / (film.rate * film.time_base)))
         for frame in decoded:
@@ -222,6 +231,38 @@ def frames(
 def _chain(head: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     yield head
     yield from rest
+
+
+def _deinterlaced(decoded: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
+    """As many frames, each of one moment (FFmpeg's bwdif); those without fields pass as they are.
+
+    It looks at a frame's neighbours alone, so that the result is the same from whichever frame on it is made.
+    """
+    graph, kind = Graph(), None
+    for frame in decoded:
+        if kind != (frame.width, frame.height, frame.format.name):
+            if kind is not None:
+                yield from _pulled(graph, None, time_base)
+            graph, kind = Graph(), (frame.width, frame.height, frame.format.name)
+            source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, time_base)
+            graph.link_nodes(
+                source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+            ).configure()
+        yield from _pulled(graph, frame, time_base)
+    if kind is not None:
+        yield from _pulled(graph, None, time_base)
+
+
+def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iterator[VideoFrame]:
+    """What is ready once a frame, or the end (None), has been pushed. The filter counts in units of its own."""
+    graph.vpush(frame)
+    with suppress(av.BlockingIOError, av.EOFError):
+        while True:
+            made = graph.vpull()
+            if made.pts is not None and made.time_base:
+                unit = made.time_base / time_base
+                made.pts, made.duration = round(made.pts * unit), round(made.duration * unit)
+            yield made
 
 
 def _video_streams(container: InputContainer) -> list[VideoStream]:
