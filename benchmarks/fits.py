@@ -27,17 +27,13 @@ def draw_photos(folder: Path, count: int) -> Path:
 
 def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
     """The paper's recipe at one size, everything free to learn."""
-    from hydra import compose, initialize_config_dir
+    from colorize import cli
 
-    from colorize import config as schema
-    from colorize import options
-
-    schema.register()
     overrides = [
         f"phase={job['phase']}",
         "data=folder",
-        f"data.root='{photos}'",
-        f"runs_dir='{runs}'",
+        f"data.root={photos}",
+        f"runs_dir={runs}",
         f"data.num_workers={job['workers']}",
         "data.max_val=16",
         "data.train_fraction=1",
@@ -56,8 +52,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         *RANDOM_WEIGHTS,
     ]
     overrides += ["switch.mode=fixed"] if job["phase"] == "gan" else []
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        return options.from_hydra(compose("train", overrides), schema.SCHEMAS["train"])
+    return cli.configured("train", overrides)
 
 
 def quiet() -> None:

@@ -107,15 +107,11 @@ def optimizers(device: torch.device, model: str, repeats: int) -> list[dict[str,
 
 def stages(phase: str) -> list[tuple[int, int, float]]:
     """(size in px, epochs, share of the training photos) of each stage of a phase of recipe=paper."""
-    from hydra import compose, initialize_config_dir
+    from colorize import cli
 
-    from colorize import config as schema
-
-    schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        config = compose("train", [f"phase={phase}", "data.root=nowhere", "run=none"])
+    config = cli.configured("train", [f"phase={phase}", "data.root=nowhere", "run=none"])
     resolution = config.resolution
-    share = float(config.data.train_fraction)
+    share = config.data.train_fraction
     return [(int(s), int(e), share) for s, e in zip(resolution.size_px, resolution.epochs, strict=True)]
 
 

@@ -236,6 +236,24 @@ _SWEEP_FUNCTION = re.compile(r"(?:choice|shuffle|sort|tag)\(.*\)", re.DOTALL)
 _PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
 
 
+def configured(name: str, overrides: Sequence[str]) -> Any:
+    """The configuration that a command would get from `overrides`, as they are typed after its name.
+
+    Args:
+        name: the command, a key of `SCHEMAS`.
+        overrides: `key=value` each, paths as they stand.
+
+    Returns:
+        An instance of the command's schema.
+
+    Raises:
+        BadOption, HydraException: what the command would refuse.
+    """
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return from_hydra(hydra.compose(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+
+
 def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:
     r"""`overrides` with the values of literal keys quoted: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
 

@@ -36,13 +36,12 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def total(values: Sequence[float], device: torch.device | str | None = None) -> list[float]:
-    """The sums over all ranks of a few numbers; `device` is what the ranks exchange tensors on (None: find out)."""
+def total(values: Sequence[float]) -> list[float]:
+    """The sums over all ranks of a few numbers."""
     if world_size() == 1:
         return list(values)
-    if device is None:
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    exchanged_on = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(values, dtype=torch.float64, device=exchanged_on)
     distributed.all_reduce(sums)
     return [float(value) for value in sums.tolist()]
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
+from colorize import cli, options, predict
 from colorize import config as schema
-from colorize import options, predict
 from colorize.colorizer import Colorizer
 from colorize.errors import UserError
 from colorize.photos.rendering import Preprocessing
@@ -61,14 +60,11 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
     """`configure(command, *overrides)`: the configuration that the command would get; runs lie in tmp_path."""
 
     def make(command: str, *overrides: str) -> Any:
-        schema.register()
-        own = [f"runs_dir='{tmp_path}/runs'", f"data.root='{photos}'", "data.val_fraction=0.25"]
+        own = [f"runs_dir={tmp_path}/runs", f"data.root={photos}", "data.val_fraction=0.25"]
         tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] != "model"]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]
-        with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-            composed = compose(command, [*tiny, *own, *overrides])
-        return options.from_hydra(composed, schema.SCHEMAS[command])
+        return cli.configured(command, [*tiny, *own, *overrides])
 
     return make
 

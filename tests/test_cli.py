@@ -9,14 +9,13 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import yaml
 
 from colorize import __version__, cli
-from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir, register
+from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir
 from colorize.errors import UserError
-from colorize.options import from_hydra, leaves
+from colorize.options import leaves
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATH_KEYS = [key.name for key in leaves(TrainConfig) if key.path]
@@ -304,15 +303,13 @@ def options(group: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(name for name, kind in SCHEMAS.items() if issubclass(kind, CommonConfig)))
 def test_every_yaml_composes(name: str) -> None:
-    register()
     trains = issubclass(SCHEMAS[name], TrainConfig)
     phases, models = (options("phase"), options("model")) if trains else ([""], [""])
     steps, rest = list(product(phases, options("recipe"))), list(product(models, options("data")))
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        for (phase, recipe), (model, data), _ in zip(cycle(steps), cycle(rest), range(max(len(steps), len(rest)))):
-            words = [f"recipe={recipe}", f"data={data}", f"phase={phase}", f"model={model}"][: 2 if not phase else 4]
-            config = from_hydra(hydra.compose(name, [*words, "data.root=x"]), SCHEMAS[name])
-            assert (config.recipe, config.data.kind) == (recipe, data)
+    for (phase, recipe), (model, data), _ in zip(cycle(steps), cycle(rest), range(max(len(steps), len(rest)))):
+        words = [f"recipe={recipe}", f"data={data}", f"phase={phase}", f"model={model}"][: 2 if not phase else 4]
+        config = cli.configured(name, [*words, "data.root=x"])
+        assert (config.recipe, config.data.kind) == (recipe, data)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values())

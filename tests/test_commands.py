@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from PIL import Image
 
-from colorize import build, checkpoints, generate, options, pipeline, train
+from colorize import build, checkpoints, cli, generate, options, pipeline, train
 from colorize import config as schema
 from colorize.cli import command, quoted
 from colorize.data.generated import image_path, read_manifest
@@ -94,14 +93,11 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     )
 
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
-    schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = compose("pipeline", quoted(words, schema.PipelineConfig))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.signals, "run", in_this_process)  # ten more processes would add nothing but time
     monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
     caplog.set_level("INFO", "colorize")
-    pipeline.run(options.from_hydra(composed, schema.PipelineConfig))
+    pipeline.run(cli.configured("pipeline", words))
     assert caplog.text.count("is complete") == 4
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
 
@@ -304,9 +300,6 @@ def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
         parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("hydra")])
         assert any(override.is_sweep_override() for override in parsed)
         overrides = [first_job(override) for override in parsed]
-    schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = compose(name, overrides)
-    config = options.from_hydra(composed, schema.SCHEMAS[name])
+    config = cli.configured(name, overrides)
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)

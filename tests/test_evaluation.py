@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from skimage import color as skimage_color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from colorize import checkpoints, evaluate, options
+from colorize import checkpoints, cli, evaluate
 from colorize import config as schema
 from colorize.cli import quoted
 from colorize.data.images import UnreadableImage
@@ -37,10 +36,7 @@ SCENES = ["data=scenes", "data.scenes=24", "data.val_fraction=0.25", "protocol=n
 
 def configured(folder: Path, *words: str) -> Any:
     """The configuration that `colorize.evaluate` would get."""
-    schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        composed = compose("evaluate", quoted([f"runs_dir={folder}/runs", *words], schema.EvaluateConfig))
-    return options.from_hydra(composed, schema.EvaluateConfig)
+    return cli.configured("evaluate", [f"runs_dir={folder}/runs", *words])
 
 
 def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool = False) -> Path:

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from colorize import config as schema
-from colorize import options
-from colorize.cli import quoted
+from colorize import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, TRAIN, COLOUR = (
@@ -51,14 +48,11 @@ def test_notebooks_have_no_outputs_and_name_what_exists(notebook: Path) -> None:
         module = importlib.import_module(str(node.module))
         assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
-    schema.register()
     lines = [line for text in sources(notebook, "markdown") for line in text.splitlines()]
     lines += [match[2] for code in sources(notebook) for match in MAGIC.finditer(code)]
     for line in lines:
         if command := re.match(r"(?:python|run) -m colorize\.(\w+) (.*)", line):
-            words = quoted(shlex.split(command[2]), schema.SCHEMAS[command[1]])
-            with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-                options.from_hydra(compose(command[1], words), schema.SCHEMAS[command[1]])
+            cli.configured(command[1], shlex.split(command[2]))
 
 
 def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
