@@ -228,5 +228,25 @@ def _report(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) -
 
 def peak_mb() -> float:
     """Most memory that this process has held so far, in MB (10^6 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # rusage begins with the peak of the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def draw_photos(folder: Path, count: int) -> Path:
+    """JPEGs of drawn scenes, 500 x 375 px with the noise of a camera, quality 90: 51 KB each (ImageNet's: 110 KB)."""
+    import numpy as np
+    from PIL import Image
+
+    from colorize.data.scenes import draw_scene
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        scene = draw_scene(0, index, 500).rgb[:375].astype(np.int16)
+        noise = np.random.default_rng(index).normal(0, 6, scene.shape)
+        picture = Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8))
+        picture.save(folder / f"{index:05}.jpg", quality=90)
+    return folder

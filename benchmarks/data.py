@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import compare, in_child, interleaved, parser, save, start, table
+from common import compare, draw_photos, in_child, interleaved, parser, save, start, table
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
@@ -24,17 +24,7 @@ from colorize.data.copies import CopiedPhotos, make_copies
 from colorize.data.datasets import AugmentedDataset, worker_context
 from colorize.data.images import image_rng, load_rgb, random_box
 from colorize.data.listing import Names
-from colorize.data.scenes import draw_scene
 from colorize.data.sources import Photos, list_imagenet
-
-
-def draw_photos(folder: Path, count: int) -> None:
-    """Scenes of 500 x 375 px with the noise of a camera, as JPEGs of quality 90 (about 80 KB, ImageNet's: 110 KB)."""
-    folder.mkdir(parents=True)
-    for index in range(count):
-        scene = draw_scene(0, index, 500).rgb[:375].astype(np.int16)
-        noise = np.random.default_rng(index).normal(0, 6, scene.shape)
-        Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{index}.jpg", quality=90)
 
 
 def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def figures(clips: Clips, rgb: torch.Tensor) -> dict[str, float]:
     }
 
 
-def write_strip(clips: Clips, rows: list[torch.Tensor], path: Path, start: int, count: int = 8) -> None:
+def write_strip(rows: list[torch.Tensor], path: Path, start: int, count: int = 8) -> None:
     """Consecutive frames: a row for each way."""
     strip = Image.new("RGB", (count * WIDTH, len(rows) * HEIGHT))
     for row, rgb in enumerate(rows):
@@ -179,7 +179,7 @@ def flicker_table(options: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     if options.strip:
-        write_strip(clips, [shown[0], shown[1], shown[2], clips.truth], options.strip, options.strip_start)
+        write_strip([shown[0], shown[1], shown[2], clips.truth], options.strip, options.strip_start)
     return rows
 
 

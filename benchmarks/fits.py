@@ -13,18 +13,6 @@ import torch
 RANDOM_WEIGHTS = ("model.encoder_weights=none", "model.critic_weights=none", "model.vgg_weights=none")
 
 
-def draw_photos(folder: Path, count: int) -> Path:
-    """Scenes of 500x375 px as JPEGs: the size of ImageNet's typical photo."""
-    from PIL import Image
-
-    from colorize.data.scenes import draw_scene
-
-    for index in range(count):
-        picture = Image.fromarray(draw_scene(0, index, 500).rgb[:375])
-        picture.save(folder / f"{index:05}.jpg", quality=92)
-    return folder
-
-
 def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
     """The paper's recipe at one size, everything free to learn."""
     from colorize import cli

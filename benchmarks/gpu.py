@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import compare, interleaved, parser, save, start, table
-from fits import draw_photos, flops, from_photos, in_memory, matmul_ceiling, quiet, wait_for
+from common import compare, draw_photos, interleaved, parser, save, start, table
+from fits import flops, from_photos, in_memory, matmul_ceiling, quiet, wait_for
 
 PHASES = ("pretrain_gen", "pretrain_critic", "gan")
 BATCHES = {64: 256, 128: 64, 192: 32, 220: 24}
@@ -33,7 +33,7 @@ def settings(phase: str, size_px: int, batch: int, model: str, steps: int, devic
     return job | {"accelerator": device.type, "precision": "auto"}
 
 
-def ways(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
+def ways(compiled: bool) -> dict[str, dict[str, Any]]:
     """What is compared, as changes of a job."""
     found: dict[str, dict[str, Any]] = {EAGER_32: {"precision": "32-true", "channels_last": False}}
     found[BF16] = {"precision": "bf16-mixed"}
@@ -47,7 +47,7 @@ def phase_rows(job: dict[str, Any], given: argparse.Namespace, ceilings: dict[st
     rows: list[dict[str, Any]] = []
     work = flops(job)
     baseline: dict[str, float] = {}
-    for way, change in ways(torch.device(job["accelerator"]), given.compile).items():
+    for way, change in ways(given.compile).items():
         try:
             taken = in_memory(job | change)
         except torch.OutOfMemoryError:

@@ -11,16 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
 from torch import Tensor, nn
 
 from colorize.colorizer import Colorizer
 from colorize.data.scenes import draw_scene
 from colorize.devices import pick_precision
-from colorize.networks.convolution import Conv2d
 from colorize.networks.unet import UNet
 from colorize.photos.rendering import Preprocessing
 from colorize.weights import load
@@ -84,8 +82,7 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
     ours = {p: Colorizer(copy.deepcopy(network), Preprocessing(256), device, p) for p in precisions}
 
     def eager() -> Tensor:
-        # PyTorch's own convolution, not ours, which is a faster one on small maps.
-        with torch.no_grad(), patch.object(Conv2d, "_conv_forward", nn.Conv2d._conv_forward):
+        with torch.no_grad(), plain_passes():
             return network(grey)
 
     candidates = {"eager": eager} | {p: lambda c=c: c._forward(grey) for p, c in ours.items()}

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import paired_ratio, parser, plain_passes, save, start, table
-from fits import draw_photos, from_photos, quiet
+from common import draw_photos, paired_ratio, parser, plain_passes, save, start, table
+from fits import from_photos, quiet
 
 HERE = Path(__file__).resolve().parent
 PHASES = ("pretrain_gen", "gan")

@@ -104,7 +104,7 @@ class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
     freeze_low: list[int] | None = opt(None, "epochs [first, end) without learning for the low group (end -1: all on)")
-    freeze_high: list[int] | None = opt(None, "the same for the high group, only while the low one is frozen too")
+    freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
     frozen_norms: str = opt(
         "statistics",
         "batch norms of a frozen group: kept, only their statistics, or their parameters too",
@@ -162,9 +162,9 @@ class SaveConfig:
         "keep checkpoints/images-COUNT.ckpt this often, inside epochs (null: nothing beside last and best)",
         least=1,
     )
-    keep: int | None = opt(5, "the newest of them that are kept (null: all)", least=1)
+    keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
     every_n_minutes: float | None = opt(
-        30, "inside epochs, a new last.ckpt at least this often (null: only with those above)", least=0
+        30, "inside epochs, write last.ckpt at least this often (null: only when a checkpoint is kept)", least=0
     )
     score_photos: int = opt(
         256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
@@ -310,7 +310,7 @@ class PredictConfig:
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
     every: int = opt(
-        1, "films: show the network every so manieth frame; those between get their neighbours' colours", least=1
+        1, "films: show the network only every Nth frame; the frames between take their neighbours' colours", least=1
     )
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)

@@ -43,7 +43,7 @@ def run(config: PipelineConfig) -> Figure | None:
     """
     check(config, cli.given_overrides())
     if config.data.report:
-        from colorize.data import report
+        from colorize import report
 
         report.run(config)
         return None

@@ -5,6 +5,7 @@ A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,6 +56,12 @@ class PhaseFolder:
 def before(file: Path) -> Path:
     """The name of what `file` was until it was last written."""
     return file.with_name(f"{file.name}.before")
+
+
+def kept_in(checkpoints: Path) -> dict[int, Path]:
+    """The checkpoints that were kept inside epochs, images-COUNT.ckpt, by their count of images seen."""
+    found = {path: re.fullmatch(r"images-(\d+)\.ckpt", path.name) for path in checkpoints.glob("images-*.ckpt")}
+    return {int(match[1]): path for path, match in found.items() if match}
 
 
 def link(file: Path, name: Path) -> None:

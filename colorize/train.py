@@ -30,7 +30,7 @@ def run(config: TrainConfig) -> Figure | None:
     With `data.report` it only says what the photos are.
     """
     if config.data.report:
-        from colorize.data import report
+        from colorize import report
 
         report.run(config)
         return None

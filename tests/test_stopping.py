@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from colorize import checkpoints
-from colorize.callbacks.checkpoint import Checkpoints, WholeFiles, kept_in
+from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
 from colorize.callbacks.regions import CONFUSIONS, figures, markdown
 from colorize.color import merge_luma
 from colorize.data.datasets import SquareDataset, collate, to_floats
@@ -17,6 +17,7 @@ from colorize.data.sources import list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
+from colorize.runs import kept_in
 
 CPU = torch.device("cpu")
 

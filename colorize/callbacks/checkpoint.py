@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,11 +15,10 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize import ranks, signals
 from colorize.errors import writing
-from colorize.runs import before, link
+from colorize.runs import before, kept_in, link
 from colorize.seal import seal
 from colorize.training.phases import SCORE, monitored
 
-_KEPT = re.compile(r"images-(\d+)\.ckpt")
 _PART = ".part"
 
 
@@ -165,12 +163,6 @@ def figure_of(metrics: Mapping[str, Any], name: str) -> float:
     """A figure that is lower where it is better; infinite where it is not there or is no number."""
     figure = float(metrics.get(name, math.inf))
     return math.inf if math.isnan(figure) else figure
-
-
-def kept_in(folder: Path) -> dict[int, Path]:
-    """The kept checkpoints of a folder, by the images that they have seen."""
-    found = {path: _KEPT.fullmatch(path.name) for path in folder.glob("images-*.ckpt")}
-    return {int(match[1]): path for path, match in found.items() if match}
 
 
 def best_score(checkpoint: Path) -> float:

@@ -10,7 +10,7 @@ from colorize import cli
 from colorize.config import TrainConfig
 from colorize.errors import UserError
 from colorize.options import BadOption
-from colorize.runs import PhaseFolder, before, is_first_process, link, run_name
+from colorize.runs import PhaseFolder, before, is_first_process, kept_in, link, run_name
 from colorize.seal import fingerprint
 from colorize.training.hyper_parameters import PHOTOS, differences
 from colorize.training.phases import TRAINED
@@ -51,7 +51,6 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
     Raises:
         UserError: all are damaged, or of another program.
     """
-    from colorize.callbacks.checkpoint import kept_in
     from colorize.checkpoints import read
 
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]

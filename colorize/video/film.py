@@ -57,7 +57,7 @@ class How:
         tta: average over mirror image and two sizes.
         batch_size: frames that the network sees at once.
         stabilize: carry colours along the motion.
-        every: the network sees every so manieth frame, the others have their neighbours' colours.
+        every: the network sees only every Nth frame, the others have their neighbours' colours.
         codec: a key of `writing.CODECS`, or auto.
         quality: 1 to 100.
         start: seconds of the film to leave out.
