@@ -63,7 +63,7 @@ PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 @contextmanager
 def options() -> Iterator[None]:
-    """What the objects of a fit refuse at their making is a bad option of the user's."""
+    """Turn a ValueError, with which an object of a fit refuses a value, into a BadOption."""
     try:
         yield
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -303,3 +304,15 @@ def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     config = cli.configured(name, overrides)
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)
+
+
+def test_the_file_tree_of_the_readme_names_every_module_in_its_folder() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The files")[2].split("```")[1]
+    named, folder = set(), Path()
+    for line in tree.partition("colorize/\n")[2].partition("\nconf/")[0].splitlines():
+        if not line.startswith("   "):  # else it goes on with the folder of the line before
+            first = line.split()[0]
+            folder = Path(first) if first.endswith("/") else Path()
+        named |= {str(folder / word) for word in re.findall(r"\w+\.py\b", line)}
+    modules = (ROOT / "colorize").rglob("*.py")
+    assert named == {str(file.relative_to(ROOT / "colorize")) for file in modules if file.name != "__init__.py"}
