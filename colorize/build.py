@@ -106,8 +106,11 @@ def make_photos(config: CommonConfig) -> Photos:
     return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
 
 
-def list_photos(data: DataConfig, seed: int, runs_dir: str) -> Photos:
-    """All photos of `data.root` and their split; long listings are kept in the `.cache` of `runs_dir`."""
+def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
+    """All photos of `data.root` and their split; long listings are kept in the `.cache` of `runs_dir`.
+
+    With `val_alone`, a tree that has val/ and no train/ will do.
+    """
     if data.kind == "scenes":
         return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
     if data.kind == "imagenet":
@@ -119,10 +122,11 @@ def list_photos(data: DataConfig, seed: int, runs_dir: str) -> Photos:
             max_val=data.max_val,
             file_list=data.file_list,
             runs_dir=runs_dir,
+            val_alone=val_alone,
         )
     if data.file_list is not None:
         raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val, runs_dir)
+    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val, runs_dir, val_alone)
 
 
 @options()
@@ -277,7 +281,7 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     if "generator" in TRAINED[config.phase]:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):
-        callbacks.append(Scoring(save.every_n_images, save.score_photos))
+        callbacks.append(Scoring(save.every_n_images, save.score_photos, save.score_fid))
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps),
         Settings(config, folder.path, typed_command(config)),

@@ -45,7 +45,7 @@ class Card:
     averaged: bool = False
     """Whether it has averaged weights of the generator (EMA) beside those of the last step."""
     curve: list[dict[str, float]] = field(default_factory=list)
-    """The scores so far: images_seen, ciede2000, delta_cf, distance at each moment (evaluation/stopping.py)."""
+    """The scores so far: images_seen, ciede2000, delta_cf, distance… at each moment (evaluation/stopping.py)."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The options that made the fit what it is (hyper_parameters.py), those of its last start."""
     sources: dict[str, str] = field(default_factory=dict)

@@ -169,6 +169,9 @@ class SaveConfig:
     score_photos: int = opt(
         256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
     )
+    score_fid: str = opt(
+        "none", "FID among the scores: Inception as imagenet (downloaded) or torch-fidelity's file; none", path=True
+    )
 
 
 @dataclass

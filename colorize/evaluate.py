@@ -23,6 +23,7 @@ from colorize.jobs import Figure
 from colorize.runs import locked
 
 if TYPE_CHECKING:
+    from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
     from colorize.evaluation.protocols import Pictures
 
@@ -36,7 +37,7 @@ ANOTHER_PICTURE_DB = 18.0
 
 
 def run(config: EvaluateConfig) -> Figure | None:
-    """Measure, write and print; returns the CIEDE2000 of the last row that was measured (of several ranks, the first).
+    """Measure, write and print; returns the CIEDE2000 of the last checkpoint or folder (of several ranks, the first).
 
     Each rank measures a share of the photos.
     """
@@ -63,21 +64,32 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     folders = inputs.named(config.coloured, taken=[*models, *ours])
     takes: dict[str, tuple[Path, bool]] = {}
     for row, path in models.items():
+        takes[row] = (path, config.use_ema)
         if config.use_ema and has_average(path):  # beside averaged weights those of the last step: both are of interest
             takes[f"{row} raw"] = (path, False)
-        takes[row] = (path, config.use_ema)
+    judged = [*models, *folders][-1]
     models = {row: path for row, (path, _) in takes.items()}
-    for path in checkpoints:
-        inputs.warn_of_another_split(config, path)
+    doubts = [sentence for path in checkpoints if (sentence := inputs.of_another_split(config, path)) is not None]
+    for sentence in doubts:
+        log.warning(sentence)
 
-    photos = build.list_photos(config.data, config.seed, config.runs_dir)
-    identities = inputs.choose_photos(photos, config.split, protocol)
-    everything = photos
-    if folders:
-        whole = replace(config.data, max_val=None, train_fraction=1.0)
-        everything = build.list_photos(whole, config.seed, config.runs_dir)
-    coloured = [inputs.match_coloured(everything, identities, folder) for folder in folders.values()]
-    identities = [identity for identity in identities if all(identity in files for files in coloured)]
+    whole = replace(config.data, max_val=None)
+    photos = everything = build.list_photos(whole, config.seed, config.runs_dir, val_alone=True)
+    if folders and whole.train_fraction < 1:
+        everything = build.list_photos(replace(whole, train_fraction=1.0), config.seed, config.runs_dir, val_alone=True)
+    sampled_from = None
+    if config.split == "val" and config.data.max_val is not None and config.data.max_val < len(photos.val):
+        sampled_from = len(photos.val)
+        photos = replace(photos, val=photos.val[: config.data.max_val])
+    chosen = inputs.choose_photos(photos, config.split, protocol)
+    coloured = [inputs.match_coloured(everything, chosen, folder) for folder in folders.values()]
+    left_out = {
+        identity: f"without a picture in {row}"
+        for row, files in zip(folders, coloured, strict=True)
+        for identity in chosen
+        if identity not in files
+    }
+    identities = [identity for identity in chosen if identity not in left_out]
     if not identities:
         raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
     fabric = build.launch(config.trainer)
@@ -103,7 +115,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         for row, colorizer in colorizers.items()
     }
     with ranks.one_fate(fabric.strategy.launcher):
-        averaged_photos = share(measuring.lookup_photos(photos))
+        averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         rows: dict[str, measuring.Colourer] = {
             measuring.GREY: measuring.grey_only,
             measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", with_coloured=False)),
@@ -118,19 +130,23 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     for name, reason in (item for found in elsewhere for item in found.items()):
         log.warning("left out %s (%s)", name, reason)
         unusable[name] = reason
+    left_out |= unusable
     if len(unusable) > config.data.max_unreadable:
         raise too_many(unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
     subject = files.Subject(
         rows=[*models, *folders],
+        judged=judged,
         protocol=config.protocol,
         split=config.split,
         data=config.data.kind,
         seed=config.seed,
         checkpoint_sha256={row: sha256(path) for row, path in models.items()},
         render_px=render_px,
-        notes=[*notes(config, measured, list(folders)), *advice],
+        notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
+        left_out=left_out,
+        sampled_from=sampled_from,
     )
     files.write(
         table,
@@ -142,7 +158,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{files.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
-    return Figure(table.rows[subject.rows[-1]]["ciede2000"].mean, "CIEDE2000")
+    return Figure(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
@@ -152,21 +168,29 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
 
     said = []
+    for earlier in output.glob("curve_*.png"):
+        earlier.unlink()
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
         scores = read_scores(phase)
-        curve, sentence = draw_curve(scores.curve), advice(scores)
+        sentence = advice(scores)
+        curve = draw_curve(scores, f"{phase.parent.name}, phase {phase.name}: scores on fixed validation photos")
         if curve is not None and sentence is not None:
             file = output / f"curve_{name.replace('/', '_')}.png"
             save_png(curve, file)
-            said.append(f"Where to stop ({file.name}): {sentence}.")
+            said.append(f"Where to stop in phase {name} ({file.name}): {sentence}.")
     return said
 
 
-def notes(config: EvaluateConfig, measured: Measurements, folders: Sequence[str]) -> list[str]:
+def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folders: Sequence[str]) -> list[str]:
     """What a reader has to know of this measurement."""
     found = []
-    if config.split != "val":
-        found.append("Training photos are among those measured: not a test.")
+    if not photos.train:
+        found.append("There are no training photos: the luma look-up was fitted on those measured, which flatters it.")
+    elif config.split != "val":
+        found.append(
+            "Photos of the training split are among those measured: no test of what was trained on them, and the luma "
+            "look-up was fitted on some of them."
+        )
     if config.data.min_colourfulness is not None:
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:

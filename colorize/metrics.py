@@ -49,7 +49,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
-    # In float32, flat areas are off by up to 1e-4; on a CPU, float64 takes ten times as long.
+    # In float32, a photo is off by up to 3e-4 (flat areas); on a CPU, float64 takes ten times as long.
     _, windows = structural_similarity_index_measure(
         255 * prediction.float(), 255 * target.float(), data_range=255.0, reduction="none", return_full_image=True
     )

@@ -13,7 +13,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -148,7 +148,7 @@ def summarize(config: PipelineConfig) -> float:
     size_px = config.data.val_size_px or read(trained)[0].size_px
     device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), build.make_photos(config)
 
-    def squares(names: list[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
+    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
@@ -158,7 +158,7 @@ def summarize(config: PipelineConfig) -> float:
     )
     rows = {
         measuring.GREY: measuring.grey_only,
-        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos))),
+        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))),
         AFTER_1: after_1,
         AFTER_4: after_4,
         measuring.TRUTH: measuring.the_truth,

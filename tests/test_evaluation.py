@@ -18,10 +18,10 @@ from colorize import checkpoints, cli, evaluate
 from colorize import config as schema
 from colorize.cli import quoted
 from colorize.data.images import UnreadableImage
-from colorize.data.sources import list_scenes
+from colorize.data.sources import Photos, list_folder, list_scenes
 from colorize.errors import UserError
 from colorize.evaluation import scores
-from colorize.evaluation.inputs import named, warn_of_another_split
+from colorize.evaluation.inputs import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
 from colorize.networks.unet import UNet
 from tests.conftest import draw_photo
@@ -115,7 +115,11 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, seed=len("gan"), average=True)
     assert evaluate.run(config) != pytest.approx(figure, abs=1e-3)
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert [*again["rows"]][2:5] == ["pretrain_gen/best", "gan/best raw", "gan/best"], "averaged beside raw"
+    assert [*again["rows"]][2:5] == ["pretrain_gen/best", "gan/best", "gan/best raw"], "averaged beside raw"
+    compared = [(found["row"], found["minus"]) for found in again["differences"]]
+    assert compared == [
+        ("gan/best", "pretrain_gen/best"), ("gan/best raw", "pretrain_gen/best"), ("gan/best raw", "gan/best")
+    ]  # fmt: skip
     del again["rows"]["gan/best"]
     for row, cells in again["rows"].items():
         for metric, cell in cells.items():
@@ -123,7 +127,7 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
                 before = rows[row.removesuffix(" raw")][metric][name]
                 assert value == before or value == pytest.approx(before, abs=1e-2)
     (advice,) = again["notes"]
-    assert advice.startswith("Where to stop (curve_gan.png): take ") and "best.ckpt, of 100 images" in advice
+    assert advice.startswith("Where to stop in phase gan (curve_gan.png): take ") and "best.ckpt, of 100 imag" in advice
     assert (tmp_path / "again" / "curve_gan.png").is_file()
 
 
@@ -152,7 +156,11 @@ def test_other_peoples_images_score_what_scikit_image_says(
     assert (found["n"], found["checkpoint_sha256"]) == (len(names) - 1, {})
     for metric, values in expected.items():
         assert found["rows"]["theirs"][metric]["mean"] == pytest.approx(np.mean(values), rel=2e-4), metric
-    assert f"1 photos are left out, having no picture there: {names[0]}" in caplog.text
+    assert found["left_out"] == {str(names[0]): "without a picture in theirs"} and found["sampled_from"] is None
+    assert (
+        f"- Left out of all rows, without a picture in theirs: 1 ({names[0]})."
+        in (tmp_path / "out" / "metrics.md").read_text()
+    )
     assert "1 pictures belong to no photo" in caplog.text and "nobody's.png" in caplog.text
 
 
@@ -184,23 +192,56 @@ def test_bad_input_is_named_in_one_line(tmp_path: Path, words: list[str], named_
     assert "\n" not in str(caught.value)
 
 
-def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    for index in range(3):
+        for path in (tmp_path / "photos" / "val" / "class" / f"{index}.jpg", theirs / f"{index}.jpg.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_photo(index).save(path)
+    (theirs / "2.jpg.png").write_bytes(b"spoilt")
+    words = [f"data.root={tmp_path}/photos", f"coloured={theirs}", "protocol=native", f"output={tmp_path}/out", *PLAIN]
+    for kind in ("folder", "imagenet"):
+        evaluate.run(configured(tmp_path, f"data={kind}", *words))
+        found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert (
+            found["n"] == 2
+            and found["rows"]["theirs"]["ciede2000"]["mean"] < found["rows"]["grey"]["ciede2000"]["mean"]
+        )
+        assert found["notes"] == [
+            "There are no training photos: the luma look-up was fitted on those measured, which flatters it."
+        ]
+        ((name, reason),) = found["left_out"].items()
+        assert name.endswith("theirs/2.jpg.png") and reason == "not a picture in a known format"
+    with pytest.raises(UserError, match="has a folder val but no folder train"):
+        list_folder(tmp_path / "photos", 0.5, 0)
+    evaluate.run(configured(tmp_path, "data=folder", *words, "data.max_val=2"))
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (found["n"] + len(found["left_out"]), found["sampled_from"]) == (2, 3)
+    assert "- A fixed sample of 2 of 3 photos." in (tmp_path / "out" / "metrics.md").read_text()
+
+
+def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path) -> None:
     config = configured(tmp_path, "data=folder", f"data.root={photos}", "split=all", "seed=1", *PLAIN)
     measured = measurements(theirs=([20] * 4, [0] * 4))
-    assert evaluate.notes(config, measured, ["theirs"]) == ["Training photos are among those measured: not a test."]
+    known = Photos(photos, ["a.jpg"], ["b.jpg"])
+    (said,) = evaluate.notes(config, known, measured, ["theirs"])
+    assert said.startswith("Photos of the training split are among those measured: no test of what was trained on them")
     measured.luma_psnr["theirs"] = 12.0
-    assert "The luma of theirs is 12.0 dB from the photos'" in evaluate.notes(config, measured, ["theirs"])[1]
+    assert "The luma of theirs is 12.0 dB from the photos'" in evaluate.notes(config, known, measured, ["theirs"])[1]
     checkpoint = tmp_path / "gan" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     text = f"seed: 0\ndata: {{root: {json.dumps(str(photos))}, val_fraction: 0.05}}\n"
     (tmp_path / "gan" / "config.yaml").write_text(text)
     config.split = "val"
-    warn_of_another_split(config, checkpoint)
-    assert "was trained on another split" in caplog.text and "give seed=0 data.val_fraction=0.05" in caplog.text
-    caplog.clear()
+    sentence = of_another_split(config, checkpoint) or ""
+    assert "was trained on another split" in sentence and "give seed=0 data.val_fraction=0.05" in sentence
     config.seed = 0
-    warn_of_another_split(config, checkpoint)
-    assert caplog.text == ""
+    assert of_another_split(config, checkpoint) is None
+    (tmp_path / "gan" / "config.yaml").write_text("seed: 0\ndata: {kind: scenes, root: scenes, val_fraction: 0.05}\n")
+    config = configured(tmp_path, *SCENES)
+    assert "give seed=0 data.val_fraction=0.05" in (of_another_split(config, checkpoint) or "")
+    config.seed = 1
+    assert of_another_split(config, checkpoint) is None, "other scenes"
 
 
 def test_several_paths_are_given_in_brackets() -> None:
@@ -221,7 +262,8 @@ def test_rows_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     files = sorted(tmp_path.rglob("*.ckpt"))
-    assert list(named(files)) == ["x/gan/last", "gan/best", "y/gan/last", "z"]
+    assert list(named(files)) == ["x/gan/last", "y/gan/best", "y/gan/last", "z"]
+    assert list(named(files[1:3])) == ["gan/best", "gan/last"], "of a single run"
     assert list(named([tmp_path / "x"], taken=["x"])) == [f"{tmp_path.name}/x"]
 
 
@@ -246,13 +288,23 @@ def test_protocols_cut_and_squeeze() -> None:
 
 
 def test_coloured_pictures_are_found_by_path_and_by_name(tmp_path: Path) -> None:
-    for name in ("a/1.jpg", "a/2.png", "a/3.jpg.png", "elsewhere/4_out.webp", "elsewhere/5.png", "6.png", ".7.png"):
+    for name in (
+        "a/1.jpg",
+        "a/2.png",
+        "a/3.jpg.png",
+        "elsewhere/4_out.webp",
+        "elsewhere/5.png",
+        "6.png",
+        ".7.png",
+        "8.jpg.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    photos = ["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/4.jpg", "b/5.jpg", "b/6.jpg", "c/6.jpg", "d/7.jpg"]
+    photos = ["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/4.jpg", "b/5.jpg", "b/6.jpg", "c/6.jpg", "d/7.jpg", "d/8.jpg"]
     found, surplus = match(photos, tmp_path)
     assert {photo: file.relative_to(tmp_path).as_posix() for photo, file in found.items()} == {
         "a/1.jpg": "a/1.jpg", "a/2.jpg": "a/2.png", "a/3.jpg": "a/3.jpg.png", "b/5.jpg": "elsewhere/5.png",
+        "d/8.jpg": "8.jpg.png",
     }  # fmt: skip
     assert surplus == ["6.png", "elsewhere/4_out.webp"], "two photos are called 6"
     (tmp_path / "a/2.webp").touch()

@@ -1,5 +1,7 @@
 """Where to stop: the score, its curve, the checkpoints that are kept; and what regions are taken for."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from colorize import checkpoints
+from colorize import checkpoints, train
 from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
 from colorize.callbacks.regions import CONFUSIONS, figures, markdown
 from colorize.color import merge_luma
 from colorize.data.datasets import SquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.sources import list_scenes
+from colorize.errors import UserError
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
-from colorize.runs import kept_in
+from colorize.runs import PhaseFolder, kept_in
 
 CPU = torch.device("cpu")
 
@@ -125,13 +128,25 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
     assert [(images, score["distance"]) for images, score in scores.curve] == [
         (20, 0.9), (40, 0.6), (50, 0.8), (60, 0.9), (80, 0.9), (100, 0.5)
     ]  # fmt: skip
-    path, images, score = scores.nearest or pytest.fail("none")
-    assert (path.name, images, score["ciede2000"]) == ("best.ckpt", 100, 5.0)
+    assert scores.nearest == 100 and scores.files[100].name == "best.ckpt"
     sentence = advice(scores) or ""
     assert "best.ckpt, of 100 images: distance 0.500 (CIEDE2000 5.00, ΔCF 15.00); it was 0.900 at 20" in sentence
-    picture = draw_curve(scores.curve)
+    picture = draw_curve(scores, "a phase")
     assert picture is not None and len(picture.getcolors(1 << 20) or []) > 4
-    assert read_scores(tmp_path / "nowhere") == Scored([], None) and advice(Scored([], None)) is None
+    assert read_scores(tmp_path / "nowhere") == Scored([], {}) and advice(Scored([], {})) is None
+
+
+def test_where_the_start_is_nearest_it_is_what_to_take(tmp_path: Path) -> None:
+    start = tmp_path / "pretrain_gen.ckpt"
+    start.touch()
+    grey = {"grey_ciede2000": 10.0, "grey_delta_cf": 30.0}
+    curve = [(n, {"distance": d, "ciede2000": 11 * d, "delta_cf": 9 * d} | grey) for n, d in ((0, 0.5), (90, 0.95))]
+    scores = Scored(curve, {90: tmp_path / "last.ckpt"}, start)
+    sentence = advice(scores) or ""
+    assert sentence.startswith(f"take {start}, which the phase started from") and "0.950 at 90" in sentence
+    sentence = advice(Scored(curve, {90: tmp_path / "last.ckpt"})) or ""  # its file is gone
+    assert sentence.startswith(f"take {tmp_path}/last.ckpt, of 90 images") and "0.500 at 0" in sentence
+    assert sentence.endswith("Its CIEDE2000 is worse than that of no colour at all, 10.00")
 
 
 def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_path: Path) -> None:
@@ -165,3 +180,30 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
     assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
     assert figures(torch.zeros_like(table)) == {}
+
+
+def test_fid_is_scored_too_where_its_weights_are_there(
+    configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Colours(torch.nn.Module):
+        def __init__(self, source: str, option: str) -> None:
+            super().__init__()
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return pictures.mean(dim=(2, 3))
+
+    one_size = ("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]")
+    words = ("phase=pretrain_gen", *one_size, "loss.feature_weights=[0]", "save.every_n_images=8")
+    with pytest.raises(UserError, match=r"save.score_fid: no file /no/inception.pth"):
+        train.run(configure("train", *words, "save.score_fid=/no/inception.pth"))
+    monkeypatch.setattr("colorize.callbacks.scoring.Inception", Colours)
+    config = configure("train", *words, "save.score_fid=inception.pth", "run=scored")
+    train.run(config)
+    scores = read_scores(PhaseFolder(config.runs_dir, "scored", "pretrain_gen").path)
+    fid = [score["fid"] for _, score in scores.curve]
+    assert [images for images, _ in scores.curve] == [0, 8, 16] and min(fid) > 0 and len(set(fid)) == 3
+    with_fid, without = (
+        draw_curve(replace(scores, curve=curve), "a phase")
+        for curve in (scores.curve, [(n, {k: v for k, v in s.items() if k != "fid"}) for n, s in scores.curve])
+    )
+    assert with_fid is not None and without is not None and 4 * (without.height - 62) == 3 * (with_fid.height - 62)

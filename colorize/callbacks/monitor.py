@@ -15,6 +15,7 @@ from torch import Tensor
 
 from colorize import ranks, runs
 from colorize.callbacks.resolution import ResolutionSchedule
+from colorize.evaluation.stopping import OF_GREY
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
@@ -197,4 +198,8 @@ def validation_figures(trainer: L.Trainer) -> dict[str, float]:
 
 def scored(point: dict[str, float]) -> dict[str, float]:
     """A point of the module's curve, as `score/…`."""
-    return {f"{SCORE}/{name}": value for name, value in point.items() if name != "images_seen"}
+    return {
+        f"{SCORE}/{name}": value
+        for name, value in point.items()
+        if name != "images_seen" and not name.startswith(OF_GREY)
+    }

@@ -7,8 +7,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from colorize import ranks
 from colorize.callbacks.monitor import scored
 from colorize.evaluation import stopping
+from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, frechet_distance
 
 
 class Scoring(L.Callback):
@@ -21,16 +23,28 @@ class Scoring(L.Callback):
     Args:
         every_n_images: inside epochs; None: not there.
         photos: how many validation photos, the first readable ones.
+        fid: weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID.
+
+    Raises:
+        UserError: Inception's weights cannot be had.
     """
 
-    def __init__(self, every_n_images: int | None, photos: int) -> None:
+    def __init__(self, every_n_images: int | None, photos: int, fid: str = "none") -> None:
         self.every_n_images, self.photos = every_n_images, photos
+        self.inception = None if fid == "none" else Inception(fid, "save.score_fid").eval().requires_grad_(False)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
-        self.of_grey = self.figures(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        ciede2000, delta_cf, _ = self.figures(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        self.of_grey = ciede2000, delta_cf
+        if self.inception is not None:
+            self.inception.to(pl_module.device)
+            self.of_truth = FeatureStatistics()
+            for part in self.rgb.split(16):
+                self.of_truth.update(self.inception(part.to(pl_module.device).float() / 255))
+            self.of_truth = joined(self.of_truth)
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module)
 
@@ -46,26 +60,45 @@ class Scoring(L.Callback):
         network = pl_module.average or pl_module.network("generator")
         was_training = network.training
         network.eval()
-        ciede2000, delta_cf = self.figures(trainer, pl_module, network)
+        ciede2000, delta_cf, features = self.figures(trainer, pl_module, network)
         network.train(was_training)
         point = {
             "ciede2000": ciede2000,
             "delta_cf": delta_cf,
             "distance": stopping.distance(ciede2000, delta_cf, self.of_grey),
+            f"{stopping.OF_GREY}ciede2000": self.of_grey[0],
+            f"{stopping.OF_GREY}delta_cf": self.of_grey[1],
         }
+        if self.inception is not None:
+            point["fid"] = frechet_distance(features, self.of_truth)
         pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
         for logger in trainer.loggers:
             logger.log_metrics(scored(point), step=pl_module.images_seen)
 
-    def figures(self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Means of CIEDE2000 and ΔCF over the photos of all devices."""
+    def figures(
+        self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
+    ) -> tuple[float, float, FeatureStatistics]:
+        """Means of CIEDE2000 and ΔCF over the photos of all devices, and Inception's features, if there is one."""
+        features = FeatureStatistics()
+
+        def show(seen: Tensor) -> None:
+            if self.inception is not None:
+                features.update(self.inception(seen))
 
         def coloured(grey: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
                 return colour(grey)
 
-        sums = stopping.figures(coloured, self.rgb, pl_module.device)
+        sums = stopping.figures(coloured, self.rgb, pl_module.device, show=show)
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
         ciede2000, delta_cf, photos = sums.tolist()
-        return ciede2000 / photos, delta_cf / photos
+        return ciede2000 / photos, delta_cf / photos, joined(features)
+
+
+def joined(own: FeatureStatistics) -> FeatureStatistics:
+    """The features of all ranks' photos."""
+    found = FeatureStatistics()
+    for part in ranks.gathered(own):
+        found.join(part)
+    return found

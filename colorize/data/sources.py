@@ -112,6 +112,7 @@ def list_folder(
     train_fraction: float = 1.0,
     max_val: int | None = None,
     runs_dir: str | Path | None = None,
+    val_alone: bool = False,
 ) -> Photos:
     """All pictures of a folder and the folders in it.
 
@@ -128,6 +129,7 @@ def list_folder(
             a greater one.
         max_val: the most validation pictures to keep.
         runs_dir: what folders of many pictures hold is kept in its ``.cache``; see ``FolderMemory``. None: nowhere.
+        val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training pictures.
 
     Raises:
         UserError: no such folder, no pictures in it, only one, or a layout that can be read in two ways.
@@ -135,12 +137,15 @@ def list_folder(
     _check_shares(val_fraction, train_fraction, max_val)
     root = _existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
-    if has_val and not has_train:
+    if has_val and not has_train and not val_alone:
         raise UserError(
             f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
         )
     memory = FolderMemory(root, runs_dir)
-    if not has_train:
+    train: list[str] = []
+    if has_val and not has_train:
+        val = _pictures_in(root, "val", memory)
+    elif not has_train:
         train, val = _split(_pictures_in(root, "", memory), val_fraction, seed, root)
     elif has_val:
         train, val = _pictures_in(root, "train", memory), _pictures_in(root, "val", memory)
@@ -159,6 +164,7 @@ def list_imagenet(
     max_val: int | None = None,
     file_list: str | Path | None = None,
     runs_dir: str | Path | None = None,
+    val_alone: bool = False,
 ) -> Photos:
     """The pictures of an extracted ImageNet tree, or those that a file lists.
 
@@ -178,6 +184,7 @@ def list_imagenet(
         max_val: as in :func:`list_folder`.
         file_list: the text file.
         runs_dir: as in :func:`list_folder`.
+        val_alone: as in :func:`list_folder`.
 
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no pictures.
@@ -188,10 +195,12 @@ def list_imagenet(
         train, val = _split_list(_read_list(Path(file_list), root), val_fraction, seed, Path(file_list))
         return _photos(root, train, val, seed, train_fraction, max_val)
     for tree in _IMAGENET_TREES:
-        if (root / tree / "train").is_dir() and (root / tree / "val").is_dir():
+        has_train = (root / tree / "train").is_dir()
+        if (has_train or val_alone) and (root / tree / "val").is_dir():
             root = root / tree
             memory = FolderMemory(root, runs_dir)
-            train, val = _pictures_in(root, "train", memory), _pictures_in(root, "val", memory)
+            train = _pictures_in(root, "train", memory) if has_train else []
+            val = _pictures_in(root, "val", memory)
             memory.save()
             return _photos(root, train, val, seed, train_fraction, max_val)
     raise UserError(
@@ -344,7 +353,7 @@ def _split(identities: list[str], val_fraction: float, seed: int, where: Path) -
 def _photos(
     root: Path, train: list[str], val: list[str], seed: int, train_fraction: float, max_val: int | None
 ) -> Photos:
-    if train_fraction < 1:
+    if train_fraction < 1 and train:
         # Not the hash of the split: that one is above val_fraction for every training picture.
         kept = [identity for identity in train if _hash(seed, "subset", identity) < train_fraction]
         train = kept or [min(train, key=lambda identity: _hash(seed, "subset", identity))]

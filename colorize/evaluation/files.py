@@ -17,6 +17,8 @@ from PIL import Image
 from colorize import __version__
 from colorize.data.images import save_png
 from colorize.evaluation import scores
+from colorize.evaluation.inputs import listed
+from colorize.evaluation.learned_metrics import INCEPTION_FEATURES
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import COLUMNS, Table
 from colorize.gallery import Block, Strip, page
@@ -33,6 +35,8 @@ class Subject:
 
     rows: list[str]
     """The checkpoints and folders, but for grey, luma_lookup and truth."""
+    judged: str
+    """The one of them that the gallery sorts photos by."""
     protocol: str
     split: str
     data: str
@@ -44,6 +48,10 @@ class Subject:
     """By row: short side of what the network was shown."""
     notes: list[str] = field(default_factory=list)
     """What a reader has to know of this measurement, a sentence each."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Photos of the split that were not measured, and why."""
+    sampled_from: int | None = None
+    """How many photos the split has, where a fixed sample of them was measured."""
 
 
 def write(
@@ -81,6 +89,8 @@ def to_json(table: Table, subject: Subject) -> dict[str, Any]:
         "true_greys": int(measured.true_grey.sum()),
         "differences": [scores.difference_to_json(table, row, minus) for row, minus in pairs(subject)],
         "missing": measured.missing,
+        "left_out": subject.left_out,
+        "sampled_from": subject.sampled_from,
         "notes": subject.notes,
     }
     if table.regions:
@@ -89,8 +99,13 @@ def to_json(table: Table, subject: Subject) -> dict[str, Any]:
 
 
 def pairs(subject: Subject) -> list[tuple[str, str]]:
-    """Which rows are compared: every later one with the first."""
-    return [(row, subject.rows[0]) for row in subject.rows[1:]]
+    """Which rows are compared: each with the first, and with the one before it."""
+    rows = subject.rows
+    return [
+        (row, minus)
+        for number, row in enumerate(rows)
+        for minus in dict.fromkeys(rows[:number][:1] + rows[:number][-1:])
+    ]
 
 
 def files_sha256(measured: Measurements) -> str:
@@ -134,7 +149,7 @@ def to_markdown(table: Table, subject: Subject) -> str:
         f"{about(table, subject)}. ± is half a 95 % bootstrap interval.\n",
         scores.markdown(table, table.columns, intervals=True),
     ]
-    parts += [f"- {note}" for note in (*subject.notes, *remarks(table))]
+    parts += [f"- {note}" for note in (*subject.notes, *remarks(table, subject))]
     if len(subject.rows) > 1:
         parts += ["\n## Differences\n", "On the same photos; bold where 0 is not in the interval.\n"]
         parts.append(scores.markdown_differences(table, pairs(subject), table.columns))
@@ -164,9 +179,15 @@ def about(table: Table, subject: Subject) -> str:
     return f"Protocol {subject.protocol}, {table.photos} {pictures} {split}{grey}"
 
 
-def remarks(table: Table) -> list[str]:
+def remarks(table: Table, subject: Subject) -> list[str]:
     """What is missing from the means, or says less than it seems to."""
     found = [f"{COLUMNS[name].title}: {reason}" for name, reason in table.measured.missing.items()]
+    if subject.sampled_from is not None:
+        found.append(f"A fixed sample of {table.photos + len(subject.left_out)} of {subject.sampled_from} photos.")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in subject.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    found += [f"Left out of all rows, {reason}: {len(names)} ({listed(names)})." for reason, names in reasons.items()]
     infinite = {
         row: cells["psnr"].left_out for row, cells in table.rows.items() if cells["psnr"].left_out and row != TRUTH
     }
@@ -175,15 +196,16 @@ def remarks(table: Table) -> list[str]:
         found.append(f"An infinite PSNR (no difference at all) is in no mean: {counts}.")
     if table.measured.fid:
         found.append(
-            f"FID over n = {table.photos} photos, TF-Inception features, antialiased resize; it falls as n grows, and "
+            f"FID over n = {table.photos} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
+            f"under {INCEPTION_FEATURES} photos their covariance is not even of full rank), and "
             "published colourization FIDs scale Inception's input otherwise: compare it with neither."
         )
     return found
 
 
 def draw_gallery(table: Table, subject: Subject, count: int, colour: Callable[[list[str]], Coloured]) -> Image.Image:
-    """Random, best, median and worst photos by CIEDE2000 of the last row that was measured."""
-    judged = subject.rows[-1]
+    """Random, best, median and worst photos by CIEDE2000 of the row that is judged."""
+    judged = subject.judged
     chosen = choose(table.measured, judged, count, subject.seed)
     names = list(dict.fromkeys(name for picked in chosen.values() for name in picked))
     pictures = dict(colour(names))

@@ -16,8 +16,8 @@ from colorize.runs import PhaseFolder, run_folder
 
 log = logging.getLogger("colorize")
 
-OF_A_RUN = (("pretrain_gen", "best"), ("gan", "best"), ("gan", "last"))
-"""The checkpoints of a run that are measured, where they are there and differ."""
+OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
+"""The checkpoints of a run that are measured, where they are there and differ; the one to take comes last."""
 
 DECIDES_THE_SPLIT = ("seed", "data.val_fraction")
 
@@ -39,22 +39,26 @@ def find_checkpoints(config: EvaluateConfig) -> list[Path]:
         if places[0].is_file():
             found.append(places[0])
         elif folders := [place for place in places if place.is_dir()]:
-            found += _checkpoints_of(folders[0])
+            found += _checkpoints_of(next(filter(_places, folders), folders[0]))
         else:
             raise UserError(f"there is no checkpoint and no run {given} (looked in {config.runs_dir} too)")
     return found
 
 
-def _checkpoints_of(run: Path) -> list[Path]:
+def _places(run: Path) -> list[Path]:
     places = [PhaseFolder(run.parent, run.name, phase).checkpoints / f"{kept}.ckpt" for phase, kept in OF_A_RUN]
-    found = [place for place in places if place.is_file()]
+    return [place for place in places if place.is_file()]
+
+
+def _checkpoints_of(run: Path) -> list[Path]:
+    found = _places(run)
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
     moments: dict[tuple[str, int], Path] = {}
-    for path in found:  # the last checkpoint of a fit may be its best one
+    for path in reversed(found):  # the last checkpoint of a fit may be its best one, and is called so then
         card, _ = read(path)
         moments.setdefault((card.phase, card.images_seen), path)
-    return list(moments.values())
+    return list(moments.values())[::-1]
 
 
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
@@ -74,11 +78,15 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
             raise BadOption(f"{path} is given twice")
         stem = whole.with_suffix("") if whole.is_file() else whole
         parts[whole] = [part for part in stem.parts if part != "checkpoints"]
+    others = [name.split("/") for name in taken]
+    of_runs = [whole for whole in parts if whole.parent.name == "checkpoints"]
+    runs = {whole.parents[2] for whole in of_runs}
     names: dict[str, Path] = {}
     for whole, own in parts.items():
-        others = [other for path, other in parts.items() if path != whole] + [name.split("/") for name in taken]
-        least = 2 if whole.parent.name == "checkpoints" else 1
-        length = next((n for n in range(least, len(own)) if all(own[-n:] != other[-n:] for other in others)), len(own))
+        rest = [other for path, other in parts.items() if path != whole] + others
+        # Of several runs each row has its own in its name, not only those that would be mistaken for each other.
+        least = 1 if whole not in of_runs else 2 if len(runs) == 1 else 3
+        length = next((n for n in range(least, len(own)) if all(own[-n:] != other[-n:] for other in rest)), len(own))
         names["/".join(own[-length:])] = whole
     return names
 
@@ -108,7 +116,7 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 
 
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The coloured picture of each photo in `folder`; a warning names what stays without.
+    """The coloured picture of each photo in `folder`; a warning names the pictures that belong to none.
 
     Args:
         photos: all of the source.
@@ -123,32 +131,36 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
     if len(lacking) == len(identities):
         raise UserError(
             f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
-            f"(the first is {identities[0]}; see split=…)"
+            f"(the first is {identities[0]}{', the first there ' + surplus[0] if surplus else ''}; see split=…)"
         )
     if surplus:
-        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {_list(surplus)}")
-    if lacking:
-        log.warning(f"{folder}: {len(lacking)} photos are left out, having no picture there: {_list(lacking)}")
+        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {listed(surplus)}")
     return found
 
 
-def warn_of_another_split(config: EvaluateConfig, checkpoint: Path) -> None:
-    """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
+def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
+    """Says so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
     file = checkpoint.parent.parent / "config.yaml"
-    if config.split != "val" or config.data.kind == "scenes" or (Path(config.data.root) / "val").is_dir():
-        return
+    is_scenes = config.data.kind == "scenes"
+    if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
+        return None
     try:
         trained = yaml.safe_load(file.read_text(encoding="utf-8"))
         data = trained["data"]
-        same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
         there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
+        if is_scenes:  # another seed draws other scenes
+            same = data["kind"] == "scenes" and there[0] == here[0]
+        else:
+            same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
     except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
-        return
-    if same and there != here:
-        values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
-        log.warning(f"{checkpoint} was trained on another split, and knows some of these photos: give {values}")
+        return None
+    if not same or there == here:
+        return None
+    values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
+    return f"{checkpoint} was trained on another split, and knows some of these photos: give {values}"
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     more = len(names) - NAMED_AT_MOST
     return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -21,7 +21,6 @@ from colorize import metrics, ranks
 from colorize.color import rgb_to_grey
 from colorize.colorizer import Colorizer
 from colorize.data.images import to_pil
-from colorize.data.sources import Photos
 from colorize.errors import UserError
 from colorize.evaluation.learned_metrics import FeatureStatistics, Learned, frechet_distance
 from colorize.evaluation.protocols import Pictures
@@ -77,9 +76,9 @@ def from_folder(number: int) -> Colourer:
     return lambda shown: shown.coloured[number]
 
 
-def lookup_photos(photos: Photos) -> list[str]:
-    """The training photos that the luma look-up averages: enough of them, evenly spread."""
-    return photos.train[:: max(1, -(-len(photos.train) // LOOKUP_PHOTOS))]
+def lookup_photos(identities: Sequence[str]) -> Sequence[str]:
+    """Those photos of many that the luma look-up averages: enough of them, evenly spread."""
+    return identities[:: max(1, -(-len(identities) // LOOKUP_PHOTOS))]
 
 
 def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:

@@ -219,8 +219,8 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
     """The coloured picture of each photo, and the pictures in ``folder`` that belong to none.
 
     For the photo ``a/b.jpg`` that is ``a/b.jpg``, else ``a/b.jpg.png`` (as colorize.generate names them), else ``a/b``
-    with any extension, else ``b`` with any extension anywhere in the folder; the last two where no other photo is
-    called so.
+    with any extension, else ``b`` or ``b.jpg`` with any extension anywhere in the folder; the last two where no other
+    photo is called so.
 
     Raises:
         UserError: there is no such folder, it holds no pictures, or two of them may be meant.
@@ -239,7 +239,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
         if not candidates and stems[_stem(identity)] == 1:
             candidates = by_stem.get(_stem(identity), [])
         if not candidates and names[_name(identity)] == 1:
-            candidates = by_name.get(_name(identity), [])
+            candidates = by_name.get(_name(identity)) or by_name.get(PurePosixPath(identity).name, [])
         if len(candidates) > 1:
             raise UserError(f"{folder} holds several pictures for {identity}: {', '.join(candidates[:3])}; keep one")
         if candidates:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -23,18 +24,28 @@ from colorize.errors import UserError
 log = logging.getLogger("colorize")
 
 FIGURES = {
-    "distance": "distance (0: truth, 1: grey)",
+    "distance": "distance",
     "ciede2000": "CIEDE2000",
-    "delta_cf": "difference of colourfulness",
+    "delta_cf": "difference of colourfulness, mean over photos",
+    "fid": "FID on these few photos: for comparing these points alone",
 }
-"""What is known of each moment, and how it is called."""
+"""What is known of each moment, and how it is called; FID only where its weights were there."""
+
+OF_GREY = "grey_"
+"""What the name of a figure begins with where it is grey's, on the same photos."""
 
 LEAST_OF_GREY = 1.0
 """What grey is taken to score at least, so that photos which are grey themselves divide nothing by zero."""
 
 
 @torch.no_grad()
-def figures(colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.device, batch_size: int = 16) -> Tensor:
+def figures(
+    colour: Callable[[Tensor], Tensor],
+    rgb: Tensor,
+    device: torch.device,
+    batch_size: int = 16,
+    show: Callable[[Tensor], None] | None = None,
+) -> Tensor:
     """Sums over photos of CIEDE2000 and of the difference of colourfulness (ΔCF), coloured on their own luma.
 
     Args:
@@ -42,6 +53,7 @@ def figures(colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.devic
         rgb: the photos, (N, 3, H, W) uint8.
         device: where to compute.
         batch_size: photos at a time.
+        show: is given each batch of coloured photos, (B, 3, H, W) RGB in [0, 1].
 
     Returns:
         (3,) float64, on the CPU: both sums, and N.
@@ -51,6 +63,8 @@ def figures(colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.devic
         truth = part.to(device).float() / 255
         grey = rgb_to_grey(truth)
         seen = merge_luma(colour(grey), grey)
+        if show is not None:
+            show(seen)
         delta_cf = (metrics.colourfulness(seen) - metrics.colourfulness(truth)).abs()
         both = torch.stack([metrics.mean_ciede2000(seen, truth), delta_cf]).sum(dim=1)
         sums += torch.cat([both.cpu().double(), torch.tensor([float(len(part))])])
@@ -63,18 +77,32 @@ def distance(ciede2000: float, delta_cf: float, of_grey: tuple[float, float]) ->
     return sum(shares) / 2
 
 
+Points = list[tuple[int, dict[str, float]]]
+"""Images seen, and the figures of that moment, in order."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """What a fit scored, from the cards of its checkpoints.
 
     Attributes:
-        curve: images seen, and `FIGURES`, in order; empty where none was scored. Points of checkpoints that are no
-            longer kept are in it: each card has all up to its own.
-        nearest: the checkpoint to take of those that are there: its path, images seen, and `FIGURES`.
+        curve: of each moment `FIGURES`, and those of grey; empty where none was scored. Points of checkpoints that are
+            no longer kept are in it: each card has all up to its own.
+        files: the checkpoints that are there, by the images that they have seen.
+        start: the file that the phase got its generator from, where that is known and there.
     """
 
-    curve: list[tuple[int, dict[str, float]]]
-    nearest: tuple[Path, int, dict[str, float]] | None
+    curve: Points
+    files: dict[int, Path]
+    start: Path | None = None
+
+    @property
+    def nearest(self) -> int | None:
+        """The moment to take: the nearest to the truth of those whose weights are there; None where none is."""
+        there = [(score["distance"], images) for images, score in self.curve if images in self.files]
+        if self.start is not None and self.curve and self.curve[0][0] == 0:
+            there.append((self.curve[0][1]["distance"], 0))
+        return min(there)[1] if there else None
 
 
 def read_scores(phase: Path) -> Scored:
@@ -91,53 +119,72 @@ def read_scores(phase: Path) -> Scored:
             log.warning(f"left out of the curve: {error}")
     points: dict[int, dict[str, float]] = {}
     for card, _ in sorted(cards, key=lambda found: found[0].images_seen):
-        points |= {int(p["images_seen"]): {name: p[name] for name in FIGURES} for p in card.curve}
-    nearest = None
-    if scored := [(card.score, path) for card, path in cards if card.score is not None]:
-        # Of the same weights under two names, best.ckpt is the one that stays.
-        score, path = min(scored, key=lambda found: (found[0]["distance"], found[1].name))
-        nearest = path, int(score["images_seen"]), {name: score[name] for name in FIGURES}
-    return Scored(sorted(points.items()), nearest)
+        points |= {int(p["images_seen"]): {n: v for n, v in p.items() if n != "images_seen"} for p in card.curve}
+    # Of the same weights under two names, best.ckpt is the one that stays.
+    files = {card.images_seen: path for card, path in reversed(cards) if card.score is not None}
+    return Scored(sorted(points.items()), files, _start(phase))
+
+
+def _start(phase: Path) -> Path | None:
+    """The generator that a phase began with, as its config.yaml has it."""
+    try:
+        found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))["init_from"]["generator"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return Path(found) if found is not None and Path(found).is_file() else None
 
 
 def advice(scores: Scored) -> str | None:
     """A sentence that names the checkpoint to take, with the figures it rests on; None where there is no curve."""
-    curve, nearest = scores.curve, scores.nearest
-    if nearest is None or len(curve) < 2:
+    nearest = scores.nearest
+    if nearest is None or len(scores.curve) < 2:
         return None
-    path, images, score = nearest
-    (_, first), (end, last) = curve[0], curve[-1]
-    said = f"take {path}, of {images:,} images: distance {score['distance']:.3f}"
-    said += f" (CIEDE2000 {score['ciede2000']:.2f}, ΔCF {score['delta_cf']:.2f})"
-    said += f"; it was {first['distance']:.3f} at {curve[0][0]:,} and {last['distance']:.3f} at {end:,}"
-    if curve[0][0] == 0 and first["distance"] < score["distance"]:
-        said += ". What the phase started from is nearer to the truth than all that came of it"
+    known = dict(scores.curve)
+    score, (first, last) = known[nearest], (scores.curve[0], scores.curve[-1])
+    if nearest in scores.files:
+        said = f"take {scores.files[nearest]}, of {nearest:,} images"
+    else:
+        said = f"take {scores.start}, which the phase started from: nothing that came of it is nearer to the truth"
+    said += f": distance {score['distance']:.3f} (CIEDE2000 {score['ciede2000']:.2f}, ΔCF {score['delta_cf']:.2f})"
+    others = [(images, other) for images, other in dict((first, last)).items() if images != nearest]
+    if others:
+        said += "; it was " + " and ".join(f"{other['distance']:.3f} at {images:,}" for images, other in others)
+    for name, title in (("ciede2000", "CIEDE2000"), ("delta_cf", "ΔCF")):
+        grey = score.get(OF_GREY + name)
+        if grey is not None and score[name] > grey:
+            said += f". Its {title} is worse than that of no colour at all, {grey:.2f}"
     return said
 
 
 INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 40)
 
 
-def draw_curve(
-    curve: list[tuple[int, dict[str, float]]], width_px: int = 900, panel_px: int = 190
-) -> Image.Image | None:
-    """A curve as a picture, a panel a figure over images seen, the lowest point marked; None under two points.
+def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
+    """A fit's scores as a picture, a panel a figure over images seen; None under two points.
+
+    The checkpoint to take is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
 
     Args:
-        curve: of `Scored`.
+        scores: of a phase.
+        title: what it says above.
         width_px: of the picture.
         panel_px: height of a panel.
     """
+    curve = scores.curve
     if len(curve) < 2:
         return None
-    font = ImageFont.load_default(size=13)
-    left, right, top, gap = 64, 24, 30, 34
-    canvas = Image.new("RGB", (width_px, len(FIGURES) * (panel_px + gap) + top), "white")
+    font, large = ImageFont.load_default(size=13), ImageFont.load_default(size=17)
+    left, right, top, gap = 64, 24, 62, 34
+    names = [name for name in FIGURES if all(name in score for _, score in curve)]
+    canvas = Image.new("RGB", (width_px, len(names) * (panel_px + gap) + top), "white")
     draw = ImageDraw.Draw(canvas)
-    most = curve[-1][0]
-    best = min(curve, key=lambda point: point[1]["distance"])[0]
-    for number, (name, title) in enumerate(FIGURES.items()):
+    most, nearest = curve[-1][0], scores.nearest
+    draw.text((left, 10), title, fill=INK, font=large)
+    legend = "red: the checkpoint to take; hollow: its weights are not kept; lower is nearer to the truth"
+    draw.text((left, 36), legend, fill=INK, font=font)
+    for number, name in enumerate(names):
         values = [score[name] for _, score in curve]
+        grey = 1.0 if name == "distance" else curve[-1][1].get(OF_GREY + name)
         low, high = min(values), max(values)
         base, room = top + number * (panel_px + gap) + panel_px, panel_px - 30
         scale = room / (high - low or 1.0)
@@ -145,14 +192,24 @@ def draw_curve(
             (left + (width_px - left - right) * images / most, base - (value - low) * scale)
             for (images, _), value in zip(curve, values, strict=True)
         ]
-        draw.text((left, base - panel_px + 4), title, fill=INK, font=font)
+        of_grey = "" if grey is None else f" (grey: {grey:.3g})"
+        draw.text((left, base - panel_px + 4), FIGURES[name] + of_grey, fill=INK, font=font)
+        digits = next(n for n in range(3, 9) if f"{low:.{n}g}" != f"{high:.{n}g}" or n == 8 or low == high)
         for level, value in ((base, low), (base - room, high)):
             draw.line((left, level, width_px - right, level), fill=PALE)
-            draw.text((left - 6, level), f"{value:.3g}", fill=INK, font=font, anchor="rm")
+            draw.text((left - 6, level), f"{value:.{digits}g}", fill=INK, font=font, anchor="rm")
+        if grey is not None and low < grey < high:
+            height = base - (grey - low) * scale
+            draw.line((left, height, width_px - right, height), fill=INK)
         draw.line(places, fill=LINE, width=2)
         for (images, _), (x, y) in zip(curve, places, strict=True):
-            colour, radius = (MARK, 5) if images == best else (LINE, 3)
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-    draw.text((left, canvas.height - 24), "0", fill=INK, font=font, anchor="mm")
-    draw.text((width_px - right, canvas.height - 24), f"{most:,} images seen", fill=INK, font=font, anchor="rm")
+            colour, radius = (MARK, 5) if images == nearest else (LINE, 3)
+            there = images in scores.files or images == nearest
+            draw.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill=colour if there else "white", outline=colour
+            )
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = left + (width_px - left - right) * part
+        text = f"{most:,} images seen" if part == 1 else f"{round(most * part):,}"
+        draw.text((x, canvas.height - 24), text, fill=INK, font=font, anchor="rm" if part == 1 else "mm")
     return canvas
