@@ -11,6 +11,7 @@ was interrupted. The colours are invented, not recovered.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -98,6 +99,8 @@ def check(config: PredictConfig) -> None:
         raise UserError(f"there is no checkpoint {config.checkpoint}")
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
+    if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
+        raise BadOption(f"start={config.start} duration={config.duration}: give seconds")
     if config.every > 1 and not config.stabilize:
         raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
 

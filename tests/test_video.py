@@ -2,6 +2,8 @@
 
 import errno
 import os
+import resource
+import signal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,20 +150,81 @@ def test_sound_that_does_not_fit_is_coded_anew(quick: None, colour: Colour, tmp_
     assert read_film(tmp_path / "out" / "in.mkv").sound == read_film(source).sound
 
 
+def sound_of(path: Path) -> tuple[str, float]:
+    """How a film's sound is coded, and how long it is, in seconds."""
+    with av.open(path) as container:
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(stream))
+        return stream.codec_context.codec.canonical_name, samples / stream.codec_context.sample_rate
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "result", "coded"),
+    [
+        ("in.avi", "adpcm_ima_wav", "out.mp4", "aac"),  # which says how many channels it has, and not which
+        ("in.mov", "pcm_mulaw", "out.mkv", "flac"),  # that FFmpeg's Matroska does not take
+        ("in.mov", "adpcm_ima_qt", "out.webm", "opus"),
+        ("in.mkv", "ac3", "out.mkv", "ac3"),
+    ],
+)
+def test_old_sound_comes_through_to_its_end(
+    source: str, sound: str, result: str, coded: str, quick: None, colour: Colour, tmp_path: Path
+) -> None:
+    codec = "mpeg4" if source.endswith(".avi") else "libx264"
+    write_film(tmp_path / source, grey_frames(25), codec=codec, sound=sound, time_base=Fraction(1, 25))
+    given = sound_of(tmp_path / source)[1]
+    status, err = colour(source, output=result)
+    assert status == 0 and "without" not in err and ("coded anew" in err) == (coded != sound), err
+    name, seconds = sound_of(tmp_path / result)
+    assert name == coded and given - 0.001 < seconds < given + 0.07  # the last packet is full
+
+
+def test_a_track_that_does_not_fit_costs_no_other(quick: None, colour: Colour, tmp_path: Path) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(10), sound="ac3", subtitles="ass")
+    with av.open(tmp_path / "two.mkv", "w") as made, av.open(source) as given, av.open(source) as again:
+        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
+        second = made.add_stream("wavpack", rate=48000, layout="mono")
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                made.mux(packet)
+        for frame in again.decode(audio=0):
+            made.mux(second.encode(frame))
+        made.mux(second.encode(None))
+    status, err = colour("two.mkv", output="out.mp4")
+    assert status == 0 and err.count("coded anew") == 1 and "without" not in err, err
+    assert read_film(tmp_path / "out.mp4").codecs == ["h264", "ac3", "aac", "mov_text"]
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.streams.video[0].average_rate == 25
+
+
+def test_recordings_joined_end_to_end_go_on(quick: None, colour: Colour, tmp_path: Path) -> None:
+    one = write_film(tmp_path / "one.ts", grey_frames(50), sound="mp2", time_base=Fraction(1, 90_000)).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(one + one)
+    assert colour("twice.ts", output="out.mp4")[0] == 0
+    made = read_film(tmp_path / "out.mp4")
+    assert len(made.times) == 100
+    assert np.diff(made.times) == pytest.approx([0.04] * 99, abs=0.03) and made.times[-1] == pytest.approx(
+        3.98, abs=0.1
+    )
+    assert sound_of(tmp_path / "out.mp4")[1] == pytest.approx(2 * sound_of(tmp_path / "one.ts")[1], abs=0.1)
+
+
 def test_photos_and_films_in_one_folder(quick: None, colour: Colour, tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     write_film(tmp_path / "in" / "b.mp4")
     write_film(tmp_path / "in" / "no suffix.mkv").rename(tmp_path / "in" / "no suffix")
     write_film(tmp_path / "in" / "c.avi", codec="mpeg4", time_base=Fraction(1, 25))
     (tmp_path / "in" / "notes.txt").write_text("not a film")
+    save(tmp_path / "photo.png").rename(tmp_path / "in" / "photo.mp4")
     (tmp_path / "in" / "broken.mkv").write_bytes((tmp_path / "in" / "b.mp4").read_bytes()[:700])
     with av.open(tmp_path / "in" / "song.m4a", "w", format="mp4") as container:
         container.add_stream("aac", rate=48000)
     status, err = colour("in", stabilize=False)
-    assert status == 1 and "4 coloured, 0 skipped (their results exist), 1 failed" in err, err
-    assert files(tmp_path / "out") == ["a.png", "b.mp4", "c.mkv", "failed.txt", "no suffix.mkv"]
+    assert status == 1 and "5 coloured, 0 skipped (their results exist), 1 failed" in err, err
+    assert files(tmp_path / "out") == ["a.png", "b.mp4", "c.mkv", "failed.txt", "no suffix.mkv", "photo.mp4.png"]
     assert "broken.mkv\tnot a film, or a damaged one" in (tmp_path / "out" / "failed.txt").read_text()
-    assert "0 coloured, 4 skipped" in colour("in")[1]
+    assert "0 coloured, 5 skipped" in colour("in")[1]
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -182,6 +245,9 @@ def test_photos_and_films_in_one_folder(quick: None, colour: Colour, tmp_path: P
         ("good.mkv", {"output": "x.png"}, "is a film"),
         ("a.png", {}, "is a photo"),
         ("good.mkv", {"every": 2, "stabilize": False}, "every=2 needs stabilize=true"),
+        ("good.mkv", {"output": "out.avi"}, "films are written as .mp4 .m4v .mov .mkv .webm"),
+        ("good.mkv", {"start": float("nan")}, "start=nan duration=None: give seconds"),
+        ("good.mkv", {"duration": float("inf")}, "duration=inf: give seconds"),
     ],
 )
 def test_what_is_wrong_with_a_film_is_said_and_nothing_is_lost(
@@ -266,11 +332,39 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     assert files(tmp_path) == ["in.mkv", "out.mkv", "whole.mkv"]
 
 
+def test_a_disk_that_fills_while_the_film_is_put_together_is_said_in_a_line(
+    quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(30), sound="pcm_s16le")
+    put_together = film.put_together
+
+    def on_a_small_disk(*arguments: Any) -> list[str]:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))  # a write beyond it fails, as on a full disk
+        try:
+            return put_together(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(film, "put_together", on_a_small_disk)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        status, err = colour(source, output="out.mp4")
+    finally:
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert status == 1 and "File too large" in err and "Traceback" not in err + "".join(capfd.readouterr()), err
+    left = files(tmp_path)
+    assert "out.mp4" not in left and not [name for name in left if name.endswith((".tmp", "joined.mp4"))]
+    monkeypatch.setattr(film, "put_together", put_together)
+    assert colour(source, output="out.mp4")[0] == 0 and files(tmp_path) == ["in.mkv", "out.mp4"]
+
+
 def test_a_damaged_film_is_coloured_as_far_as_it_goes(quick: None, colour: Colour, tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mkv", grey_frames(40), sound="flac")
     content = source.read_bytes()
-    source.write_bytes(content[: 2 * len(content) // 3])
-    assert colour(source, output="out.mp4")[0] == 0
+    source.write_bytes(content[: len(content) // 3])
+    status, err = colour(source, output="out.mp4")
+    assert status == 0 and "of 1.6 s: the film is damaged, or incomplete" in err, err
     assert 5 < len(read_film(tmp_path / "out.mp4").times) < 40
 
 

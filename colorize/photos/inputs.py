@@ -15,8 +15,9 @@ from pathlib import Path
 
 from colorize.data.sources import IMAGE_EXTENSIONS
 from colorize.errors import UserError
+from colorize.options import BadOption
 from colorize.photos.results import SUFFIXES
-from colorize.video.sniff import FILM_SUFFIXES, begins_as_film, is_film
+from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
 LIST_EXTENSIONS = (".txt", ".lst")
 """What the name of a list of photos ends with."""
@@ -81,11 +82,14 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
 
     Raises:
         UserError: nothing is found, or the results would come to lie where the photos are.
+        BadOption: the result is called as a film of a kind that is not written.
     """
     target = Path(output)
     suffix = "" if target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
     if suffix in IMAGE_EXTENSIONS or suffix in FILM_SUFFIXES:
         return _plan_single(given, target, format)
+    if suffix in READ_SUFFIXES and os.path.isfile(given):
+        raise BadOption(f"output={output}: films are written as {' '.join(FILM_SUFFIXES)}; give a name that ends so")
     root, pattern = _root(given)
     if root is not None and target.exists() and os.path.samefile(root, target):
         raise UserError(
@@ -311,7 +315,9 @@ def _is_film(source: str) -> bool:
     """Whether to colour a file as a film. One without a photo's name that nothing else tells is shown to FFmpeg."""
     if begins_as_film(source):
         return True
-    return not _is_photo_name(os.path.basename(source)) and (is_film(source) or _ffmpeg_sees_film(source))
+    if _is_photo_name(os.path.basename(source)) or _is_still(source):
+        return False
+    return is_film(source) or _ffmpeg_sees_film(source)
 
 
 def _ffmpeg_sees_film(source: str) -> bool:
@@ -319,7 +325,7 @@ def _ffmpeg_sees_film(source: str) -> bool:
         from colorize.video.reading import has_pictures
     except ImportError:
         return False
-    return os.path.isfile(source) and not _is_still(source) and has_pictures(source)
+    return os.path.isfile(source) and has_pictures(source)
 
 
 def _is_still(source: str) -> bool:

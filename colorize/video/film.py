@@ -126,6 +126,8 @@ def colour_film(colorizer: Colorizer, source: str, result: Path, how: How, tick:
                     f"{result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
                 ) from error
             raise UserError(f"{result} cannot be written: {error.strerror or error}") from error
+        except ValueError as error:  # what PyAV says of what it cannot pass on
+            raise UserError(f"{result} cannot be written: {error}") from error
 
 
 def _colour(
@@ -143,10 +145,14 @@ def _colour(
         done = _encode_all(film, codec, how, coloured, work, done, lambda count: tick(count, total))
     if not done.pieces:
         raise UserError(f"{film.path}: there is no frame to colour" + (f" ({damage[0]})" if damage else ""))
-    notes = put_together(film, done.pieces, done.length, origin, end, result)
+    notes = put_together(film, done.pieces, done.length, origin, end, work.joined())
+    os.replace(work.joined(), result)
     work.remove()
     if damage:
         notes.append(f"without what is damaged in the film ({len(damage)} times: {damage[0]})")
+    ended_s = float(((done.last or 0) + done.length) * film.time_base - film.start)
+    if end is None and film.says_length and film.seconds is not None and ended_s < 0.98 * film.seconds - 0.5:
+        notes.append(f"ends after {ended_s:.1f} s of {film.seconds:.1f} s: the film is damaged, or incomplete")
     return notes
 
 

@@ -28,6 +28,9 @@ _HD_ROWS = 720
 _UNKNOWN = 2
 _FULL_RANGE = 2
 _WITH_INDEX = ("mov", "matroska")
+JUMP_S = 1
+"""A track that goes back by more than so many seconds is one that begins again."""
+
 _STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
 
 
@@ -46,6 +49,7 @@ class Film:
         time_base: unit of its times, in seconds.
         start: when the film begins, on the clock of the file, in seconds.
         seconds: its length, where the file says so.
+        says_length: it is the length of the pictures, not of what is longest in the file.
         rate: frames a second, on average.
         bits: of its luma, 8 or 10.
         full_range: luma goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
@@ -66,6 +70,7 @@ class Film:
     time_base: Fraction
     start: Fraction
     seconds: float | None
+    says_length: bool
     rate: Fraction
     bits: int
     full_range: bool
@@ -102,6 +107,23 @@ class FilmFrame:
     time: int
     length: int
     luma: Plane
+
+
+class Clock:
+    """The times of a track, made to go on where its source jumps back: recordings joined end to end, cells of a DVD."""
+
+    def __init__(self) -> None:
+        self._end_s: Fraction | None = None
+        self.later_s = Fraction(0)
+        """What is to be added to the times from here on, in seconds."""
+
+    def follow(self, time: int, length: int, unit: Fraction) -> None:
+        """Take note of a packet or a frame, with its time and length in `unit`."""
+        begin_s = time * unit + self.later_s
+        if self._end_s is not None and self._end_s - begin_s > JUMP_S:
+            self.later_s += self._end_s - begin_s
+            begin_s = self._end_s
+        self._end_s = max(self._end_s or begin_s, begin_s + length * unit)
 
 
 @contextmanager
@@ -156,6 +178,8 @@ def probe(path: str) -> Film:
             matrix = _REC_601 if min(height, width) < _HD_ROWS else _REC_709
         grey_without_range = frame.format.name.startswith("gray") and frame.color_range == 0
         seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+        seconds = seconds or _written_length(stream.metadata.get("DURATION", ""))
+        says_length = seconds is not None
         if seconds is None and container.duration:
             seconds = container.duration / av.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -170,6 +194,7 @@ def probe(path: str) -> Film:
             time_base=stream.time_base or Fraction(1, av.time_base),
             start=Fraction(container.start_time or 0, av.time_base),
             seconds=seconds,
+            says_length=says_length,
             rate=rate if 0.01 < rate <= 1000 else Fraction(25),
             bits=8 if frame.format.components[0].bits <= 8 else 10,
             full_range=is_yuv
@@ -214,18 +239,28 @@ def frames(
         if film.interlaced:
             decoded = _deinterlaced(decoded, film.time_base)
         time: int | None = None
-        length = max(1, round(1 / (film.rate * film.time_base)))
+        length, clock = max(1, round(1 / (film.rate * film.time_base))), Clock()
         for frame in decoded:
+            pts = frame.pts
+            if pts is not None:
+                clock.follow(pts, frame.duration or length, film.time_base)
+                pts += round(clock.later_s / film.time_base)
             # Some containers give no times, or the same twice: then a frame follows the one before.
-            if frame.pts is None or (time is not None and frame.pts <= time):
-                time = int(film.start / film.time_base) if time is None else time + (length if frame.pts is None else 1)
+            if pts is None or (time is not None and pts <= time):
+                time = int(film.start / film.time_base) if time is None else time + (length if pts is None else 1)
             else:
-                time = frame.pts
+                time = pts
             if time * film.time_base < first or (after is not None and time <= after):
                 continue
             if end is not None and time * film.time_base >= end:
                 return
             yield FilmFrame(time, frame.duration or 0, _luma(film, frame))
+
+
+def _written_length(text: str) -> float | None:
+    """Seconds of the tag by which Matroska's files say how long a track is: 00:01:02.300000000."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(\.\d+)?)", text)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def _chain(head: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:

@@ -6,12 +6,15 @@ import stat
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """What the names of films that are written may end with; a result keeps it, others become Matroska (`.mkv`)."""
 
-_KNOWN_SUFFIXES = frozenset(
+READ_SUFFIXES = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".flv"),
-        *(".f4v", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".dv", ".mxf", ".divx", ".qt", ".y4m"),
+        *(".f4v", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".dv", ".mxf", ".divx", ".qt", ".y4m", ".rmvb"),
+        *(".wtv", ".h264", ".264", ".h265", ".hevc", ".m1v", ".mpv"),
     )
 )
+"""What a file that is to be a film may be called; what is wrong with it will be said."""
+
 _SOUND_SUFFIXES = frozenset((".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".spx", ".wma"))
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"M4A ", b"M4B ")
 _STARTS = (
@@ -38,7 +41,7 @@ def is_film(path: str | os.PathLike[str]) -> bool:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SOUND_SUFFIXES:
         return False
-    return begins_as_film(path) or suffix in _KNOWN_SUFFIXES
+    return begins_as_film(path) or suffix in READ_SUFFIXES
 
 
 def begins_as_film(path: str | os.PathLike[str]) -> bool:

@@ -85,6 +85,10 @@ class Work:
         """File of a piece's pictures."""
         return self._folder / f"{number:06}.mkv"
 
+    def joined(self) -> Path:
+        """File in which the pieces are put together, which then is renamed to the result."""
+        return self._folder / f"joined{self._result.suffix}"
+
     def remember(self, number: int, done: Done) -> None:
         """Write down that a piece is finished, the last of `done`, and what has to be known to go on after it."""
         piece, nothing = done.pieces[-1], np.empty(0)

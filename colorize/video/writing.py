@@ -1,6 +1,6 @@
 """Encoding a film's frames, piece by piece, and putting the pieces together with the sound of the source."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -98,12 +98,23 @@ class _Watched:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.name = file.name  # under which FFmpeg reads what it has written, to put its index first
-        self.seek, self.tell, self._write = file.seek, file.tell, file.write
+        self._file = file
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
+        return self._tried(lambda: self._file.write(content))
+
+    def seek(self, offset: int, whence: int = 0) -> int:  # which writes what Python still holds
+        return self._tried(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._tried(self._file.tell)
+
+    def _tried(self, call: Callable[[], int]) -> int:
+        if self.error is not None:
+            return 0  # FFmpeg goes on tidying up; what it is told no longer matters
         try:
-            return self._write(content)
+            return call()
         except OSError as error:
             self.error = error
             raise
@@ -117,6 +128,8 @@ class _Watched:
             if self.error is not None:
                 raise self.error from error
             raise
+        if self.error is not None:
+            raise self.error
 
 
 _MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an order
@@ -237,16 +250,10 @@ def put_together(
     Raises:
         OSError: it cannot be written.
     """
-    for sound in ("copied", "coded anew", "left out"):
-        notes: list[str] = []
-        try:
-            with written_whole(path) as file, (watched := _Watched(file)).told():
-                _write_whole(watched, film, pieces, last_length, origin, end, path, sound, notes)
-            return notes
-        except av.FFmpegError:  # the container takes no such sound after all
-            if sound == "left out":
-                raise
-    raise AssertionError
+    notes: list[str] = []
+    with written_whole(path) as file, (watched := _Watched(file)).told():
+        _write_whole(watched, film, pieces, last_length, origin, end, path, notes)
+    return notes
 
 
 def _write_whole(
@@ -257,7 +264,6 @@ def _write_whole(
     origin: Fraction,
     end: Fraction | None,
     path: Path,
-    sound: str,
     notes: list[str],
 ) -> None:
     kind = MUXERS[path.suffix.lower()]
@@ -267,21 +273,34 @@ def _write_whole(
             video = result.add_stream_from_template(first.streams.video[0], opaque=True)  # whoever decodes it
         video.time_base = film.time_base
         video.codec_context.sample_aspect_ratio = film.pixel_aspect
+        video.codec_context.framerate = film.rate
         video.metadata.update(_told(source.streams[film.stream].metadata))
-        tracks = Tracks(source, result, origin, end, sound, notes)
+        video.disposition = source.streams[film.stream].disposition
+        tracks = Tracks(source, result, origin, end, notes)
         result.metadata.update(_told(source.metadata))
         result.start_encoding()
-        others = tracks.packets()
+        others, damaged = tracks.packets(), 0
         waiting = next(others, None)
-        for packet, seconds in _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov")):
-            while waiting is not None and waiting[1] <= seconds:
-                result.mux(waiting[0])
+
+        def add_others(until: Fraction | None) -> int:
+            nonlocal waiting
+            refused = 0
+            while waiting is not None and (until is None or waiting[1] <= until):
+                try:
+                    result.mux(waiting[0])
+                except av.FFmpegError:
+                    if file.error is not None:
+                        raise
+                    refused += 1
                 waiting = next(others, None)
+            return refused
+
+        for packet, seconds in _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov")):
+            damaged += add_others(seconds)
             packet.stream = video
             result.mux(packet)
-        while waiting is not None:
-            result.mux(waiting[0])
-            waiting = next(others, None)
+        if damaged := damaged + add_others(None):
+            notes.append(f"without {damaged} damaged bits of its sound or subtitles")
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:
