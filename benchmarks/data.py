@@ -32,9 +32,11 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jp*g"))[: options.count]
     photos = Photos(folder, names, [])
     with tempfile.TemporaryDirectory() as cache:
-        where = make_copies(photos, Path(cache), options.cache_px, 100.0, 0)
-        assert where is not None
-        sources = {"ours": photos, f"ours, data.cache_px={options.cache_px}": CopiedPhotos(folder, names, [], where)}
+        sources = {"ours": photos}
+        for cache_px in options.cache_px:
+            where = make_copies(photos, Path(cache), cache_px, 100.0, 0)
+            assert where is not None
+            sources[f"ours, data.cache_px={cache_px}"] = CopiedPhotos(folder, names, [], where)
         crop = v2.Compose(
             [v2.RandomResizedCrop(size_px, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage(),
              v2.ToDtype(torch.float32, scale=True)]
@@ -136,7 +138,7 @@ def main() -> None:
     options.add_argument("--photos", type=Path, help="folder of JPEGs, at least one folder below another")
     options.add_argument("--count", type=int, default=100, help="photos")
     options.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 220], help="px")
-    options.add_argument("--cache_px", type=int, default=160, help="data.cache_px")
+    options.add_argument("--cache_px", type=int, nargs="+", default=[96, 128, 160, 256], help="data.cache_px")
     options.add_argument("--listed", type=int, default=130_000, help="photos to list; ImageNet has 1,300,000")
     given = options.parse_args()
     start(given)

@@ -56,7 +56,11 @@ class DataConfig:
     cache: str | None = opt(
         None, "folder for small copies of the training photos, made first and read instead (null: none)", path=True
     )
-    cache_px: int = opt(256, "short side of the copies; a crop too small in them comes from its photo", least=32)
+    cache_px: int = opt(
+        256,
+        "short side of the copies; a crop too small in them comes from its photo (1.7 times the training size holds all)",
+        least=32,
+    )
     cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before the fit stops with their list", least=0)
