@@ -58,7 +58,7 @@ class DataConfig:
     )
     cache_px: int = opt(
         256,
-        "short side of the copies; a crop too small in them comes from its photo (1.7 times the training size holds all)",
+        "short side of the copies; crops too small in them come from the photo (1.7 times the size holds all)",
         least=32,
     )
     cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)

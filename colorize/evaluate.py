@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize import cli
 from colorize.config import EvaluateConfig
-from colorize.errors import UserError
 from colorize.jobs import Figure
 from colorize.runs import locked
 
@@ -73,25 +72,9 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     for sentence in doubts:
         log.warning(sentence)
 
-    whole = replace(config.data, max_val=None)
-    photos = everything = build.list_photos(whole, config.seed, config.runs_dir, val_alone=True)
-    if folders and whole.train_fraction < 1:
-        everything = build.list_photos(replace(whole, train_fraction=1.0), config.seed, config.runs_dir, val_alone=True)
-    sampled_from = None
-    if config.split == "val" and config.data.max_val is not None and config.data.max_val < len(photos.val):
-        sampled_from = len(photos.val)
-        photos = replace(photos, val=photos.val[: config.data.max_val])
-    chosen = inputs.choose_photos(photos, config.split, protocol)
-    coloured = [inputs.match_coloured(everything, chosen, folder) for folder in folders.values()]
-    left_out = {
-        identity: f"without a picture in {row}"
-        for row, files in zip(folders, coloured, strict=True)
-        for identity in chosen
-        if identity not in files
-    }
-    identities = [identity for identity in chosen if identity not in left_out]
-    if not identities:
-        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+    list_photos = partial(build.list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
+    chosen = inputs.choose(config, protocol, folders, list_photos)
+    photos, identities = chosen.photos, chosen.identities
     fabric = build.launch(config.trainer)
     device, first = fabric.device, fabric.is_global_zero
     colorizers = {
@@ -102,8 +85,8 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     unusable: dict[str, str] = {}
 
     def read(names: Sequence[str], doing: str, with_coloured: bool = True) -> Iterator[Pictures]:
-        files = coloured if with_coloured else []
-        dataset = ProtocolDataset(photos, names, protocol, coloured=files, scene_px=config.scene_px)
+        coloured = chosen.coloured if with_coloured else []
+        dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, unusable)
         return watched(found, len(names), doing) if first else found
 
@@ -130,7 +113,6 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     for name, reason in (item for found in elsewhere for item in found.items()):
         log.warning("left out %s (%s)", name, reason)
         unusable[name] = reason
-    left_out |= unusable
     if len(unusable) > config.data.max_unreadable:
         raise too_many(unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
@@ -145,8 +127,8 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         checkpoint_sha256={row: sha256(path) for row, path in models.items()},
         render_px=render_px,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
-        left_out=left_out,
-        sampled_from=sampled_from,
+        left_out=chosen.left_out | unusable,
+        sampled_from=chosen.sampled_from,
     )
     files.write(
         table,

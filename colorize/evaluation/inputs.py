@@ -1,13 +1,14 @@
 """What an evaluation is to measure: checkpoints, runs, folders of coloured images, and which photos."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import yaml
 
 from colorize.checkpoints import read
-from colorize.config import EvaluateConfig
+from colorize.config import DataConfig, EvaluateConfig
 from colorize.data.sources import Photos
 from colorize.errors import UserError
 from colorize.evaluation.protocols import NAMED_AT_MOST, Protocol, match
@@ -100,6 +101,64 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
         if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
             return phase.parent / "evaluation"
     return run_folder(config) / "evaluation"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which photos are measured.
+
+    Attributes:
+        photos: the source, with those training photos that the luma look-up may be fitted on.
+        identities: what is measured, in order.
+        coloured: for each folder of coloured pictures, the file of each identity.
+        left_out: photos that are not measured, and why.
+        sampled_from: how many the split has, where a fixed sample is measured.
+    """
+
+    photos: Photos
+    identities: list[str]
+    coloured: list[dict[str, Path]]
+    left_out: dict[str, str]
+    sampled_from: int | None
+
+
+def choose(
+    config: EvaluateConfig,
+    protocol: Protocol,
+    folders: Mapping[str, Path],
+    list_photos: Callable[[DataConfig], Photos],
+) -> Chosen:
+    """The photos of the split that the protocol takes and that have a picture in each folder.
+
+    Args:
+        config: says which split, and how many of it.
+        protocol: how they are to be measured.
+        folders: of coloured pictures, by the names of their rows.
+        list_photos: gives all photos of a source.
+
+    Raises:
+        UserError: there are none.
+    """
+    whole = replace(config.data, max_val=None)
+    photos = everything = list_photos(whole)
+    if folders and whole.train_fraction < 1:
+        everything = list_photos(replace(whole, train_fraction=1.0))
+    sampled_from = None
+    if config.split == "val" and config.data.max_val is not None and config.data.max_val < len(photos.val):
+        sampled_from = len(photos.val)
+        photos = replace(photos, val=photos.val[: config.data.max_val])
+    identities = choose_photos(photos, config.split, protocol)
+    coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
+    left_out = {
+        identity: f"without a picture in {row}"
+        for row, found in zip(folders, coloured, strict=True)
+        for identity in identities
+        if identity not in found
+    }
+    identities = [identity for identity in identities if identity not in left_out]
+    if not identities:
+        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+    return Chosen(photos, identities, coloured, left_out, sampled_from)
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
