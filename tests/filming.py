@@ -43,8 +43,9 @@ def write_film(
     pixel_aspect: Fraction | None = None,
     time_base: Fraction = MILLISECOND,
     options: dict[str, str] | None = None,
+    sound_s: float | None = None,
 ) -> Path:
-    """A grey film of 25 frames a second, or of frames at `times`."""
+    """A grey film of 25 frames a second, or of frames at `times`; its sound is as long as its frames, or `sound_s`."""
     frames = grey_frames(12) if frames is None else frames
     times = [round(index / 25 / time_base) for index in range(len(frames))] if times is None else times
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def write_film(
             container.mux(video.encode(frame))
         container.mux(video.encode())
         if heard is not None:
-            tone = (8000 * np.sin(np.arange(round(48000 * len(frames) / 25)) / 17)).astype(np.int16)
+            tone = (8000 * np.sin(np.arange(round(48000 * (sound_s or len(frames) / 25))) / 17)).astype(np.int16)
             for start in range(0, len(tone), 960):
                 piece = av.AudioFrame.from_ndarray(tone[None, start : start + 960], format="s16", layout="mono")
                 piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)

@@ -198,16 +198,35 @@ def test_a_track_that_does_not_fit_costs_no_other(quick: None, colour: Colour, t
         assert container.streams.video[0].average_rate == 25
 
 
-def test_recordings_joined_end_to_end_go_on(quick: None, colour: Colour, tmp_path: Path) -> None:
-    one = write_film(tmp_path / "one.ts", grey_frames(50), sound="mp2", time_base=Fraction(1, 90_000)).read_bytes()
+def sound_times(path: Path) -> list[float]:
+    """When each packet of sound begins, in seconds."""
+    with av.open(path) as container:
+        return [float(packet.pts * packet.time_base) for packet in container.demux(audio=0) if packet.pts is not None]
+
+
+def test_recordings_joined_end_to_end_go_on_together(quick: None, colour: Colour, tmp_path: Path) -> None:
+    """Their sound is shorter than their pictures."""
+    unit = Fraction(1, 90_000)
+    one = write_film(tmp_path / "one.ts", grey_frames(75), sound="mp2", time_base=unit, sound_s=1.5).read_bytes()
     (tmp_path / "twice.ts").write_bytes(one + one)
-    assert colour("twice.ts", output="out.mp4")[0] == 0
-    made = read_film(tmp_path / "out.mp4")
-    assert len(made.times) == 100
-    assert np.diff(made.times) == pytest.approx([0.04] * 99, abs=0.03) and made.times[-1] == pytest.approx(
-        3.98, abs=0.1
-    )
-    assert sound_of(tmp_path / "out.mp4")[1] == pytest.approx(2 * sound_of(tmp_path / "one.ts")[1], abs=0.1)
+    assert reading.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
+    for name in ("out.mp4", "out.webm"):  # copied, coded anew
+        assert colour("twice.ts", output=name)[0] == 0
+        made, heard = read_film(tmp_path / name), sound_times(tmp_path / name)
+        assert len(made.times) == 150 and np.diff(made.times) == pytest.approx([0.04] * 149, abs=0.005)
+        second = min(time for time in heard if time > 2)
+        assert second - heard[0] == pytest.approx(made.times[75] - made.times[0], abs=0.03)
+    status, err = colour("twice.ts", output="part.mp4", start=3.2, duration=1)
+    assert status == 0 and "without" not in err, err
+    assert len(read_film(tmp_path / "part.mp4").times) == 25
+    assert len(sound_times(tmp_path / "part.mp4")) == pytest.approx(41, abs=2)
+
+
+def test_a_pause_is_no_join(quick: None, colour: Colour, tmp_path: Path) -> None:
+    times = [40 * index + 5000 * (index > 12) for index in range(30)]
+    source = write_film(tmp_path / "in.mp4", grey_frames(30), times=times, options={"bf": "3"})
+    assert colour(source, output="out.mp4")[0] == 0
+    assert read_film(tmp_path / "out.mp4").times == pytest.approx(read_film(source).times, abs=1e-3)
 
 
 def test_photos_and_films_in_one_folder(quick: None, colour: Colour, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colorize.errors import UserError
+from colorize.video.joins import JUMP_S, measured
 
 Plane = np.ndarray[Any, Any]
 
@@ -28,9 +29,6 @@ _HD_ROWS = 720
 _UNKNOWN = 2
 _FULL_RANGE = 2
 _WITH_INDEX = ("mov", "matroska")
-JUMP_S = 1
-"""A track that goes back by more than so many seconds is one that begins again."""
-
 _STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
 
 
@@ -50,6 +48,8 @@ class Film:
         start: when the film begins, on the clock of the file, in seconds.
         seconds: its length, where the file says so.
         says_length: it is the length of the pictures, not of what is longest in the file.
+        joins: by how much later, in seconds, the second part of a file whose times begin again is than they say, and
+            those after it; see :mod:`colorize.video.joins`.
         rate: frames a second, on average.
         bits: of its luma, 8 or 10.
         full_range: luma goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
@@ -71,6 +71,7 @@ class Film:
     start: Fraction
     seconds: float | None
     says_length: bool
+    joins: tuple[Fraction, ...]
     rate: Fraction
     bits: int
     full_range: bool
@@ -107,23 +108,6 @@ class FilmFrame:
     time: int
     length: int
     luma: Plane
-
-
-class Clock:
-    """The times of a track, made to go on where its source jumps back: recordings joined end to end, cells of a DVD."""
-
-    def __init__(self) -> None:
-        self._end_s: Fraction | None = None
-        self.later_s = Fraction(0)
-        """What is to be added to the times from here on, in seconds."""
-
-    def follow(self, time: int, length: int, unit: Fraction) -> None:
-        """Take note of a packet or a frame, with its time and length in `unit`."""
-        begin_s = time * unit + self.later_s
-        if self._end_s is not None and self._end_s - begin_s > JUMP_S:
-            self.later_s += self._end_s - begin_s
-            begin_s = self._end_s
-        self._end_s = max(self._end_s or begin_s, begin_s + length * unit)
 
 
 @contextmanager
@@ -177,12 +161,18 @@ def probe(path: str) -> Film:
         if matrix == _UNKNOWN:
             matrix = _REC_601 if min(height, width) < _HD_ROWS else _REC_709
         grey_without_range = frame.format.name.startswith("gray") and frame.color_range == 0
-        seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-        seconds = seconds or _written_length(stream.metadata.get("DURATION", ""))
-        says_length = seconds is not None
-        if seconds is None and container.duration:
-            seconds = container.duration / av.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        rate = rate if 0.01 < rate <= 1000 else Fraction(25)
+        has_index, joins = container.format.name.startswith(_WITH_INDEX), tuple[Fraction, ...]()
+        if has_index:
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            seconds = seconds or _written_length(stream.metadata.get("DURATION", ""))
+        else:
+            with opened(path) as again:
+                joins, seconds = measured(again, _video(again, path), 1 / rate)
+        says_length = bool(seconds)
+        if not seconds and container.duration:
+            seconds = container.duration / av.time_base
         return Film(
             path=path,
             stream=stream.index,
@@ -195,7 +185,8 @@ def probe(path: str) -> Film:
             start=Fraction(container.start_time or 0, av.time_base),
             seconds=seconds,
             says_length=says_length,
-            rate=rate if 0.01 < rate <= 1000 else Fraction(25),
+            joins=joins,
+            rate=rate,
             bits=8 if frame.format.components[0].bits <= 8 else 10,
             full_range=is_yuv
             and (frame.color_range == _FULL_RANGE or "yuvj" in frame.format.name or grey_without_range),
@@ -203,7 +194,7 @@ def probe(path: str) -> Film:
             primaries=int(frame.color_primaries),
             transfer=int(frame.color_trc),
             interlaced=bool(frame.interlaced_frame),
-            sure_seeks=container.format.name.startswith(_WITH_INDEX),
+            sure_seeks=has_index,
         )
 
 
@@ -239,12 +230,15 @@ def frames(
         if film.interlaced:
             decoded = _deinterlaced(decoded, film.time_base)
         time: int | None = None
-        length, clock = max(1, round(1 / (film.rate * film.time_base))), Clock()
+        length = max(1, round(1 / (film.rate * film.time_base)))
+        raw: int | None = None
+        joins, later = [*dict.fromkeys(film.joins)], 0
         for frame in decoded:
             pts = frame.pts
             if pts is not None:
-                clock.follow(pts, frame.duration or length, film.time_base)
-                pts += round(clock.later_s / film.time_base)
+                if joins and raw is not None and (raw - pts) * film.time_base > JUMP_S:
+                    later = round(joins.pop(0) / film.time_base)
+                raw, pts = pts, pts + later
             # Some containers give no times, or the same twice: then a frame follows the one before.
             if pts is None or (time is not None and pts <= time):
                 time = int(film.start / film.time_base) if time is None else time + (length if pts is None else 1)

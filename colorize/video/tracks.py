@@ -1,8 +1,8 @@
 """Sound and subtitles of a film's source on their way into the result: copied where it can hold them."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from typing import Any, cast
@@ -11,9 +11,11 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-from colorize.video.reading import Clock
+from colorize.video.joins import Joins, demuxed
+from colorize.video.reading import Film
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")
 _TEXTS = ("ass", "ssa", "subrip", "srt", "text", "mov_text", "webvtt")
 _TEXT_CODECS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 _ASS_HEADER = b"""[Script Info]
@@ -33,6 +35,7 @@ class Tracks:
     """All that a source has beside its pictures. Each track is copied, coded anew or left out by itself.
 
     Args:
+        film: the source's pictures, whose joins the tracks follow.
         source: the opened source.
         result: the opened result, to which streams are added.
         origin: the time of the source at which the result begins, in seconds.
@@ -41,25 +44,39 @@ class Tracks:
     """
 
     def __init__(
-        self, source: InputContainer, result: OutputContainer, origin: Fraction, end: Fraction | None, notes: list[str]
+        self,
+        film: Film,
+        source: InputContainer,
+        result: OutputContainer,
+        origin: Fraction,
+        end: Fraction | None,
+        notes: list[str],
     ) -> None:
-        self._source, self._origin, self._end, self._notes = source, origin, end, notes
-        self._whole = end is None and origin == Fraction(source.start_time or 0, av.time_base)
+        self._film, self._source, self._origin, self._end = film, source, origin, end
+        self._whole = end is None and origin == film.start
         kind = result.format.name.split(",")[0]
         self._has_edit_lists = kind in ("mp4", "mov")
         self._copied: dict[int, Any] = {}
-        self._coded: dict[int, Any] = {}
+        self._coded: dict[int, _Coded] = {}
         self._texts: dict[int, Any] = {}
-        self._heard: dict[int, tuple[Fraction, Fraction]] = {}
+        self._lost: Counter[int] = Counter()
+        self._kept: Counter[int] = Counter()
         for stream in cast("list[Any]", source.streams.audio):
             name = _codec(stream)
             if _takes(result, partial(_copy, stream)):
                 self._copied[stream.index] = _copy(stream, result)
-            elif _takes(result, partial(_sound, stream)):
-                made = self._coded[stream.index] = _sound(stream, result)
-                notes.append(f"its sound ({name}) coded anew, as {made.codec_context.name}")
-            else:
+                continue
+            layouts = _layouts(stream)
+            layout = next((one for one in layouts if _takes(result, partial(_sound, stream, one))), None)
+            if layout is None:
                 notes.append(f"without its sound ({name or 'of unknown kind'})")
+                continue
+            made = _sound(stream, layout, result)
+            self._coded[stream.index] = _Coded(made)
+            fewer = made.codec_context.layout.nb_channels < stream.codec_context.layout.nb_channels
+            notes.append(
+                f"its sound ({name}) coded anew, as {made.codec_context.name}{', in ' + layout if fewer else ''}"
+            )
         for stream in cast("list[Any]", source.streams.subtitles):
             name, text = _codec(stream), _TEXT_CODECS.get(kind)
             if _takes(result, partial(_copy, stream)):
@@ -72,7 +89,9 @@ class Tracks:
                 self._texts[stream.index] = written
             else:
                 notes.append(f"without its subtitles ({name or 'of unknown kind'})")
-        for index, track in {**self._copied, **self._coded, **self._texts}.items():
+        coded = {index: track.stream for index, track in self._coded.items()}
+        self._results = {**self._copied, **coded, **self._texts}
+        for index, track in self._results.items():
             track.metadata.update(_language(source.streams[index].metadata))
             track.disposition = source.streams[index].disposition
         if kind == "matroska":
@@ -82,65 +101,79 @@ class Tracks:
         if self._whole and (chapters := source.chapters()):
             result.set_chapters(chapters)
 
-    def packets(self) -> Iterator[tuple[Any, Fraction]]:
-        """Packets of the result in the order of the source, each with its time in seconds."""
-        wanted = [self._source.streams[index] for index in (*self._copied, *self._coded, *self._texts)]
-        if not wanted:
+    def packets(self) -> Iterator[tuple[int, Any, Fraction]]:
+        """Packets of the result in the order of the source: the source's track, the packet, its time in seconds."""
+        if not self._results:
             return
-        if not self._whole and self._origin > 0:
+        if not self._whole and self._origin > 0 and self._film.sure_seeks:
             self._source.seek(int(self._origin * av.time_base), backward=True)
         over: set[int] = set()
-        clocks = {stream.index: Clock() for stream in wanted if stream.type == "audio"}
-        for packet in self._source.demux(wanted):
+        joins = Joins(self._film.stream)
+        for packet in demuxed(self._source, [self._film.stream, *self._results]):
             index = packet.stream.index
             if packet.pts is None or packet.time_base is None:
                 continue
-            if index in clocks:
-                clocks[index].follow(packet.pts, packet.duration or 0, packet.time_base)
-            clock = clocks.get(index) or next(iter(clocks.values()), Clock())  # subtitles keep to the sound
-            later = round(clock.later_s / packet.time_base)
+            later = round(joins.later_s(packet, self._film.joins) / packet.time_base)
+            if index == self._film.stream:
+                continue
             packet.pts += later
             packet.dts = packet.pts if packet.dts is None else packet.dts + later
             time, length = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
             if self._end is not None and time >= self._end:
                 over.add(index)
-                if len(over) == len(wanted):
+                if len(over) == len(self._results):
                     break
                 continue
             if index in self._texts:
                 if self._whole or time + length > self._origin:
-                    yield from self._as_text(index, packet, time, length)
+                    yield from self._tried(index, self._as_text(index, packet, time, length))
             elif time < self._origin and not self._whole:
                 continue
             elif index in self._coded:
-                yield from self._encoded(index, _decoded(packet))
+                yield from self._tried(index, self._encoded(index, packet))
             elif not packet.is_discard or self._has_edit_lists:  # else what the source has cut out would be heard
                 shift = round(self._origin / packet.time_base)
                 packet.pts -= shift
                 packet.dts -= shift
                 packet.stream = self._copied[index]
-                yield packet, time - self._origin
+                yield index, packet, time - self._origin
         for index, track in self._coded.items():
-            with suppress(av.FFmpegError):
-                yield from self._encoded(index, cast("Any", self._source.streams[index]).decode(None))
-            if index not in self._heard:
-                self._notes.append(f"nothing of its sound ({_codec(self._source.streams[index])}) can be decoded")
-            for made in track.encode(None):
-                yield made, made.pts * made.time_base
+            yield from self._tried(index, self._encoded(index, None))
+            yield from self._tried(index, track.finish())
 
-    def _encoded(self, index: int, frames: list[Any]) -> Iterator[tuple[Any, Fraction]]:
-        for frame in frames:
+    def given(self, index: int, taken: bool) -> None:
+        """Take note of whether the result took a packet of a track."""
+        (self._kept if taken else self._lost)[index] += 1
+
+    def losses(self) -> Iterator[str]:
+        """What did not come through, a line for each track."""
+        for index in self._results:
+            stream: Any = self._source.streams[index]
+            what = f"{'sound' if stream.type == 'audio' else 'subtitles'} ({_codec(stream)})"
+            if self._lost[index] and not self._kept[index]:
+                yield f"without its {what}, which cannot be decoded or does not fit"
+            elif self._lost[index]:
+                yield f"without {self._lost[index]} damaged bits of its {what}"
+
+    def _tried(self, index: int, packets: Iterator[tuple[Any, Fraction]]) -> Iterator[tuple[int, Any, Fraction]]:
+        try:
+            for packet, time in packets:
+                yield index, packet, time
+        except (av.FFmpegError, ValueError):  # of PyAV's, what does not fit together is a ValueError
+            self.given(index, taken=False)
+
+    def _encoded(self, index: int, packet: Any) -> Iterator[tuple[Any, Fraction]]:
+        """What comes of a packet of sound; of None what its decoder still holds."""
+        track = self._coded[index]
+        for frame in cast("Any", self._source.streams[index]).decode(None) if packet is None else packet.decode():
             if frame.pts is None or frame.time_base is None:  # the last ones of some codecs: they follow on
-                heard_s, unit = self._heard.get(index, (Fraction(0), Fraction(1, frame.sample_rate)))
-                frame.time_base, frame.pts = unit, round(heard_s / unit)
+                frame.time_base, frame.pts = track.unit, round(track.heard_s / track.unit)
             else:
                 frame.pts -= round(self._origin / frame.time_base)
-            time = frame.pts * frame.time_base
-            self._heard[index] = time + Fraction(frame.samples, frame.sample_rate), frame.time_base
-            if self._end is not None and time >= self._end - self._origin:
-                continue
-            for made in self._coded[index].encode(_laid_out(frame)):
-                yield made, made.pts * made.time_base
+            track.unit, time = frame.time_base, frame.pts * frame.time_base
+            track.heard_s = time + Fraction(frame.samples, frame.sample_rate)
+            if self._end is None or time < self._end - self._origin:
+                yield from track.encode(frame)
 
     def _as_text(self, index: int, packet: Any, time: Fraction, length: Fraction) -> Iterator[tuple[Any, Fraction]]:
         found = packet.stream.codec_context.decode2(packet)
@@ -158,13 +191,46 @@ class Tracks:
             yield made, begin
 
 
+class _Coded:
+    """A track of sound that is coded anew; its source may change its kind on the way.
+
+    Attributes:
+        heard_s: the time at which the last frame ended.
+        unit: of its times.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.heard_s, self.unit = Fraction(0), Fraction(1, 1000)
+        self._kind: tuple[str, str, int] | None = None
+        self._resampler: Any = None
+
+    def encode(self, frame: Any) -> Iterator[tuple[Any, Fraction]]:
+        frame = _laid_out(frame)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            yield from self._resampled(None)
+            context = self.stream.codec_context
+            self._kind, self._resampler = kind, av.AudioResampler(context.format, context.layout, context.sample_rate)
+        yield from self._resampled(frame)
+
+    def finish(self) -> Iterator[tuple[Any, Fraction]]:
+        yield from self._resampled(None)
+        for packet in self.stream.encode(None):
+            yield packet, packet.pts * packet.time_base
+
+    def _resampled(self, frame: Any) -> Iterator[tuple[Any, Fraction]]:
+        for made in self._resampler.resample(frame) if self._resampler is not None else ():
+            for packet in self.stream.encode(made):
+                yield packet, packet.pts * packet.time_base
+
+
 def _takes(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> bool:
     """Whether a file of the kind of `result` can be begun with a certain track in it."""
     kind = "matroska" if result.format.name.startswith("matroska") else result.format.name.split(",")[0]
     try:
         with av.open(io.BytesIO(), "w", format=kind) as trial:
-            if add(trial) is None:
-                return False
+            add(trial)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
         return False
@@ -180,25 +246,27 @@ def _copy(stream: Any, result: OutputContainer) -> Any:
     return result.add_stream_from_template(stream)
 
 
-def _sound(stream: Any, result: OutputContainer) -> Any:
-    """A stream of the result's own kind of sound, None where FFmpeg cannot decode the source's."""
-    kind, context = result.format.name.split(",")[0], stream.codec_context
+def _layouts(stream: Any) -> list[str]:
+    """The layouts in which a track of sound may be coded anew, the best first; none where it cannot be decoded."""
+    context = stream.codec_context
     if context is None or not context.layout.nb_channels:
-        return None
+        return []
+    usual = _LAYOUTS.get(context.layout.nb_channels)
+    return [name for name in (context.layout.name, usual, "stereo") if name is not None and "channels" not in name]
+
+
+def _sound(stream: Any, layout: str, result: OutputContainer) -> Any:
+    """A stream of the result's own kind of sound."""
+    kind, source = result.format.name.split(",")[0], _codec(stream)
     name = {"mp4": "aac", "mov": "aac", "webm": "libopus"}.get(kind)
-    if name is None:  # Matroska: what was not compressed loses nothing
-        name = "flac" if _codec(stream).startswith("pcm_") else "aac"
-    rates = av.Codec(name, "w").audio_rates
-    rate = 48000 if name == "libopus" else context.sample_rate
-    rate = min(rates, key=lambda known: abs(known - rate)) if rates else rate
-    return result.add_stream(name, rate=rate, layout=_LAYOUTS.get(context.layout.nb_channels, "stereo"))
-
-
-def _decoded(packet: Any) -> list[Any]:
-    try:
-        return list(packet.decode())
-    except av.FFmpegError:
-        return []  # a damaged bit of sound is a short silence
+    if name is None:  # Matroska
+        name = "flac" if source.startswith("pcm_") else "aac"
+    rates, rate = av.Codec(name, "w").audio_rates, stream.codec_context.sample_rate
+    rate = 48000 if name == "libopus" else min(rates, key=lambda known: abs(known - rate)) if rates else rate
+    made: Any = result.add_stream(name, rate=rate, layout=layout)
+    if name == "flac":
+        made.codec_context.format = "s16" if source in _AT_MOST_16_BITS else "s32"
+    return made
 
 
 def _laid_out(frame: Any) -> Any:

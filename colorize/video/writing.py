@@ -276,31 +276,31 @@ def _write_whole(
         video.codec_context.framerate = film.rate
         video.metadata.update(_told(source.streams[film.stream].metadata))
         video.disposition = source.streams[film.stream].disposition
-        tracks = Tracks(source, result, origin, end, notes)
+        tracks = Tracks(film, source, result, origin, end, notes)
         result.metadata.update(_told(source.metadata))
         result.start_encoding()
-        others, damaged = tracks.packets(), 0
+        others = tracks.packets()
         waiting = next(others, None)
 
-        def add_others(until: Fraction | None) -> int:
+        def add_others(until: Fraction | None) -> None:
             nonlocal waiting
-            refused = 0
-            while waiting is not None and (until is None or waiting[1] <= until):
+            while waiting is not None and (until is None or waiting[2] <= until):
+                track, packet, _ = waiting
                 try:
-                    result.mux(waiting[0])
+                    result.mux(packet)
+                    tracks.given(track, taken=True)
                 except av.FFmpegError:
                     if file.error is not None:
                         raise
-                    refused += 1
+                    tracks.given(track, taken=False)
                 waiting = next(others, None)
-            return refused
 
         for packet, seconds in _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov")):
-            damaged += add_others(seconds)
+            add_others(seconds)
             packet.stream = video
             result.mux(packet)
-        if damaged := damaged + add_others(None):
-            notes.append(f"without {damaged} damaged bits of its sound or subtitles")
+        add_others(None)
+        notes += tracks.losses()
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:
