@@ -84,10 +84,10 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     learned = Learned(vars(config.weights), "weights", device)
     unusable: dict[str, str] = {}
 
-    def read(names: Sequence[str], doing: str, with_coloured: bool = True) -> Iterator[Pictures]:
-        coloured = chosen.coloured if with_coloured else []
+    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[Pictures]:
+        coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
-        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, unusable)
+        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
         return watched(found, len(names), doing) if first else found
 
     def share(names: Sequence[str]) -> Sequence[str]:
@@ -101,7 +101,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         rows: dict[str, measuring.Colourer] = {
             measuring.GREY: measuring.grey_only,
-            measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", with_coloured=False)),
+            measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False)),
         }
         rows |= {row: measuring.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
         rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
@@ -128,6 +128,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         render_px=render_px,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
         left_out=chosen.left_out | unusable,
+        sample=chosen.sample,
         sampled_from=chosen.sampled_from,
     )
     files.write(
@@ -148,10 +149,11 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     from colorize.data.images import save_png
     from colorize.evaluation.inputs import named
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
+    from colorize.training.phases import TRAINED
 
     said = []
-    for earlier in output.glob("curve_*.png"):
-        earlier.unlink()
+    for trained in TRAINED:  # what an earlier evaluation drew, and this one may not
+        (output / f"curve_{trained}.png").unlink(missing_ok=True)
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
         scores = read_scores(phase)
         sentence = advice(scores)

@@ -157,10 +157,8 @@ def test_other_peoples_images_score_what_scikit_image_says(
     for metric, values in expected.items():
         assert found["rows"]["theirs"][metric]["mean"] == pytest.approx(np.mean(values), rel=2e-4), metric
     assert found["left_out"] == {str(names[0]): "without a picture in theirs"} and found["sampled_from"] is None
-    assert (
-        f"- Left out of all rows, without a picture in theirs: 1 ({names[0]})."
-        in (tmp_path / "out" / "metrics.md").read_text()
-    )
+    said = f"- 1 photos are left out of all rows ({names[0]}: without a picture in theirs)."
+    assert said in (tmp_path / "out" / "metrics.md").read_text()
     assert "1 pictures belong to no photo" in caplog.text and "nobody's.png" in caplog.text
 
 
@@ -211,7 +209,7 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
             "There are no training photos: the luma look-up was fitted on those measured, which flatters it."
         ]
         ((name, reason),) = found["left_out"].items()
-        assert name.endswith("theirs/2.jpg.png") and reason == "not a picture in a known format"
+        assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not a picture in a known format")
     with pytest.raises(UserError, match="has a folder val but no folder train"):
         list_folder(tmp_path / "photos", 0.5, 0)
     evaluate.run(configured(tmp_path, "data=folder", *words, "data.max_val=2"))

@@ -21,6 +21,7 @@ from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
 from colorize.runs import PhaseFolder, kept_in
+from colorize.seal import fingerprint
 
 CPU = torch.device("cpu")
 
@@ -182,6 +183,23 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     assert figures(torch.zeros_like(table)) == {}
 
 
+def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None:
+    start = tmp_path / "pretrain_gen.ckpt"
+    start.write_bytes(b"weights")
+    phase = tmp_path / "gan"
+    (phase / "checkpoints").mkdir(parents=True)
+    (phase / "config.yaml").write_text(f"init_from: {{generator: {start}}}\n")
+    point = {"images_seen": 0, "ciede2000": 5.0, "delta_cf": 15.0, "distance": 0.5}
+    sources = {"init_from.generator": fingerprint(start)}
+    card = checkpoints.Card(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)
+    content: dict[str, Any] = {"state_dict": {}}
+    checkpoints.write_card(content, card)
+    WholeFiles().save_checkpoint(content, phase / "checkpoints" / "last.ckpt")
+    assert read_scores(phase).start == start
+    start.write_bytes(b"trained further")
+    assert read_scores(phase).start is None
+
+
 def test_fid_is_scored_too_where_its_weights_are_there(
     configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,9 +212,11 @@ def test_fid_is_scored_too_where_its_weights_are_there(
 
     one_size = ("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]")
     words = ("phase=pretrain_gen", *one_size, "loss.feature_weights=[0]", "save.every_n_images=8")
+    with pytest.raises(UserError, match=r"needs save.score_photos of at least 2, not 1"):
+        train.run(configure("train", *words, "save.score_fid=x", "save.score_photos=1"))
     with pytest.raises(UserError, match=r"save.score_fid: no file /no/inception.pth"):
         train.run(configure("train", *words, "save.score_fid=/no/inception.pth"))
-    monkeypatch.setattr("colorize.callbacks.scoring.Inception", Colours)
+    monkeypatch.setattr("colorize.evaluation.learned_metrics.Inception", Colours)
     config = configure("train", *words, "save.score_fid=inception.pth", "run=scored")
     train.run(config)
     scores = read_scores(PhaseFolder(config.runs_dir, "scored", "pretrain_gen").path)

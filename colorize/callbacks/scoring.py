@@ -9,8 +9,9 @@ from torch import Tensor
 
 from colorize import ranks
 from colorize.callbacks.monitor import scored
-from colorize.evaluation import stopping
-from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, frechet_distance
+from colorize.errors import UserError
+from colorize.evaluation import learned_metrics, stopping
+from colorize.evaluation.learned_metrics import FeatureStatistics, frechet_distance
 
 
 class Scoring(L.Callback):
@@ -31,7 +32,11 @@ class Scoring(L.Callback):
 
     def __init__(self, every_n_images: int | None, photos: int, fid: str = "none") -> None:
         self.every_n_images, self.photos = every_n_images, photos
-        self.inception = None if fid == "none" else Inception(fid, "save.score_fid").eval().requires_grad_(False)
+        self.inception = None
+        if fid != "none":
+            if photos < 2:
+                raise UserError(f"save.score_fid={fid} needs save.score_photos of at least 2, not {photos}")
+            self.inception = learned_metrics.Inception(fid, "save.score_fid").eval().requires_grad_(False)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
@@ -42,7 +47,7 @@ class Scoring(L.Callback):
         if self.inception is not None:
             self.inception.to(pl_module.device)
             self.of_truth = FeatureStatistics()
-            for part in self.rgb.split(16):
+            for part in self.rgb.split(16) if len(self.rgb) else ():
                 self.of_truth.update(self.inception(part.to(pl_module.device).float() / 255))
             self.of_truth = joined(self.of_truth)
         if pl_module.images_seen == 0:

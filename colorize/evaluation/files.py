@@ -18,7 +18,6 @@ from colorize import __version__
 from colorize.data.images import save_png
 from colorize.evaluation import scores
 from colorize.evaluation.inputs import listed
-from colorize.evaluation.learned_metrics import INCEPTION_FEATURES
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import COLUMNS, Table
 from colorize.gallery import Block, Strip, page
@@ -50,8 +49,10 @@ class Subject:
     """What a reader has to know of this measurement, a sentence each."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Photos of the split that were not measured, and why."""
+    sample: int = 0
+    """How many were to be measured, those included that are left out."""
     sampled_from: int | None = None
-    """How many photos the split has, where a fixed sample of them was measured."""
+    """How many photos the split has, where a fixed sample of its validation photos was measured."""
 
 
 def write(
@@ -183,11 +184,10 @@ def remarks(table: Table, subject: Subject) -> list[str]:
     """What is missing from the means, or says less than it seems to."""
     found = [f"{COLUMNS[name].title}: {reason}" for name, reason in table.measured.missing.items()]
     if subject.sampled_from is not None:
-        found.append(f"A fixed sample of {table.photos + len(subject.left_out)} of {subject.sampled_from} photos.")
-    reasons: dict[str, list[str]] = {}
-    for name, reason in subject.left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    found += [f"Left out of all rows, {reason}: {len(names)} ({listed(names)})." for reason, names in reasons.items()]
+        found.append(f"A fixed sample of {subject.sample} of {subject.sampled_from} photos.")
+    if subject.left_out:
+        why = [f"{name}: {reason}" for name, reason in subject.left_out.items()]
+        found.append(f"{len(why)} photos are left out of all rows ({listed(why)}).")
     infinite = {
         row: cells["psnr"].left_out for row, cells in table.rows.items() if cells["psnr"].left_out and row != TRUTH
     }
@@ -197,7 +197,7 @@ def remarks(table: Table, subject: Subject) -> list[str]:
     if table.measured.fid:
         found.append(
             f"FID over n = {table.photos} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
-            f"under {INCEPTION_FEATURES} photos their covariance is not even of full rank), and "
+            "under 2,048 photos their covariance is not even of full rank), and "
             "published colourization FIDs scale Inception's input otherwise: compare it with neither."
         )
     return found

@@ -81,7 +81,7 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
         parts[whole] = [part for part in stem.parts if part != "checkpoints"]
     others = [name.split("/") for name in taken]
     of_runs = [whole for whole in parts if whole.parent.name == "checkpoints"]
-    runs = {whole.parents[2] for whole in of_runs}
+    runs = {whole.parent.parent.parent for whole in of_runs}
     names: dict[str, Path] = {}
     for whole, own in parts.items():
         rest = [other for path, other in parts.items() if path != whole] + others
@@ -112,13 +112,15 @@ class Chosen:
         identities: what is measured, in order.
         coloured: for each folder of coloured pictures, the file of each identity.
         left_out: photos that are not measured, and why.
-        sampled_from: how many the split has, where a fixed sample is measured.
+        sample: how many were chosen, those included that are left out.
+        sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
     """
 
     photos: Photos
     identities: list[str]
     coloured: list[dict[str, Path]]
     left_out: dict[str, str]
+    sample: int
     sampled_from: int | None
 
 
@@ -144,10 +146,11 @@ def choose(
     if folders and whole.train_fraction < 1:
         everything = list_photos(replace(whole, train_fraction=1.0))
     sampled_from = None
-    if config.split == "val" and config.data.max_val is not None and config.data.max_val < len(photos.val):
-        sampled_from = len(photos.val)
+    if config.split != "train" and config.data.max_val is not None and config.data.max_val < len(photos.val):
+        sampled_from = len(choose_photos(photos, config.split, protocol))
         photos = replace(photos, val=photos.val[: config.data.max_val])
     identities = choose_photos(photos, config.split, protocol)
+    sample = len(identities)
     coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
     left_out = {
         identity: f"without a picture in {row}"
@@ -158,7 +161,7 @@ def choose(
     identities = [identity for identity in identities if identity not in left_out]
     if not identities:
         raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
-    return Chosen(photos, identities, coloured, left_out, sampled_from)
+    return Chosen(photos, identities, coloured, left_out, sample, sampled_from)
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:

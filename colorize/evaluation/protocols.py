@@ -131,8 +131,7 @@ class ProtocolDataset(Dataset[Pictures]):
         return len(self.identities)
 
     def __getitem__(self, index: int) -> Pictures:
-        identity = name = self.identities[index]
-        regions = None
+        identity, where, regions = self.identities[index], "", None
         try:
             if isinstance(self.photos, Scenes):
                 scene = self.photos.scene(identity, self.scene_px)
@@ -146,10 +145,12 @@ class ProtocolDataset(Dataset[Pictures]):
                 raise UnreadableImage(f"is {_by(picture.size)} px; at least {LEAST_PX} are needed")
             coloured = []
             for files in self.coloured:
-                name = str(files[identity])
+                where = f"{files[identity]}: "
                 coloured.append(self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size))
         except UnreadableImage as error:
-            return Pictures(torch.empty(0, 3, 1, 1, dtype=torch.uint8), [], None, [], [], [(name, str(error))])
+            return Pictures(
+                torch.empty(0, 3, 1, 1, dtype=torch.uint8), [], None, [], [], [(identity, f"{where}{error}")]
+            )
         rgb = to_uint8(picture).unsqueeze(0)
         return Pictures(rgb, [to_uint8(c).unsqueeze(0) for c in coloured], regions, [identity], [digest], [])
 

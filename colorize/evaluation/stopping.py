@@ -20,6 +20,7 @@ from colorize import metrics
 from colorize.checkpoints import read
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.errors import UserError
+from colorize.seal import fingerprint
 
 log = logging.getLogger("colorize")
 
@@ -122,16 +123,17 @@ def read_scores(phase: Path) -> Scored:
         points |= {int(p["images_seen"]): {n: v for n, v in p.items() if n != "images_seen"} for p in card.curve}
     # Of the same weights under two names, best.ckpt is the one that stays.
     files = {card.images_seen: path for card, path in reversed(cards) if card.score is not None}
-    return Scored(sorted(points.items()), files, _start(phase))
+    digests = [card.sources.get("init_from.generator") for card, _ in cards]
+    return Scored(sorted(points.items()), files, _start(phase, digests[0]) if digests else None)
 
 
-def _start(phase: Path) -> Path | None:
-    """The generator that a phase began with, as its config.yaml has it."""
+def _start(phase: Path, digest: str | None) -> Path | None:
+    """The generator that a phase began with: what its config.yaml names, if that still has the content of then."""
     try:
-        found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))["init_from"]["generator"]
+        found = Path(yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))["init_from"]["generator"])
+        return found if fingerprint(found) == digest else None
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return None
-    return Path(found) if found is not None and Path(found).is_file() else None
 
 
 def advice(scores: Scored) -> str | None:
@@ -204,7 +206,7 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
         draw.line(places, fill=LINE, width=2)
         for (images, _), (x, y) in zip(curve, places, strict=True):
             colour, radius = (MARK, 5) if images == nearest else (LINE, 3)
-            there = images in scores.files or images == nearest
+            there = images in scores.files or (images == 0 and scores.start is not None)
             draw.ellipse(
                 (x - radius, y - radius, x + radius, y + radius), fill=colour if there else "white", outline=colour
             )
