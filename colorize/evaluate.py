@@ -128,7 +128,6 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         render_px=render_px,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
         left_out=chosen.left_out | unusable,
-        sample=chosen.sample,
         sampled_from=chosen.sampled_from,
     )
     files.write(

@@ -49,8 +49,6 @@ class Subject:
     """What a reader has to know of this measurement, a sentence each."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Photos of the split that were not measured, and why."""
-    sample: int = 0
-    """How many were to be measured, those included that are left out."""
     sampled_from: int | None = None
     """How many photos the split has, where a fixed sample of its validation photos was measured."""
 
@@ -184,7 +182,7 @@ def remarks(table: Table, subject: Subject) -> list[str]:
     """What is missing from the means, or says less than it seems to."""
     found = [f"{COLUMNS[name].title}: {reason}" for name, reason in table.measured.missing.items()]
     if subject.sampled_from is not None:
-        found.append(f"A fixed sample of {subject.sample} of {subject.sampled_from} photos.")
+        found.append(f"A fixed sample of {table.photos + len(subject.left_out)} of {subject.sampled_from} photos.")
     if subject.left_out:
         why = [f"{name}: {reason}" for name, reason in subject.left_out.items()]
         found.append(f"{len(why)} photos are left out of all rows ({listed(why)}).")

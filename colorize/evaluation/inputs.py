@@ -112,7 +112,6 @@ class Chosen:
         identities: what is measured, in order.
         coloured: for each folder of coloured pictures, the file of each identity.
         left_out: photos that are not measured, and why.
-        sample: how many were chosen, those included that are left out.
         sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
     """
 
@@ -120,7 +119,6 @@ class Chosen:
     identities: list[str]
     coloured: list[dict[str, Path]]
     left_out: dict[str, str]
-    sample: int
     sampled_from: int | None
 
 
@@ -150,7 +148,6 @@ def choose(
         sampled_from = len(choose_photos(photos, config.split, protocol))
         photos = replace(photos, val=photos.val[: config.data.max_val])
     identities = choose_photos(photos, config.split, protocol)
-    sample = len(identities)
     coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
     left_out = {
         identity: f"without a picture in {row}"
@@ -161,7 +158,7 @@ def choose(
     identities = [identity for identity in identities if identity not in left_out]
     if not identities:
         raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
-    return Chosen(photos, identities, coloured, left_out, sample, sampled_from)
+    return Chosen(photos, identities, coloured, left_out, sampled_from)
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
