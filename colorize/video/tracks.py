@@ -109,7 +109,8 @@ class Tracks:
             self._source.seek(int(self._origin * av.time_base), backward=True)
         over: set[int] = set()
         joins = Joins(self._film.stream)
-        for packet in demuxed(self._source, [self._film.stream, *self._results]):
+        pictures = [self._film.stream] if self._film.joins else []  # which say in what part of the file one is
+        for packet in demuxed(self._source, [*pictures, *self._results]):
             index = packet.stream.index
             if packet.pts is None or packet.time_base is None:
                 continue
