@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 
 import lightning as L
@@ -25,7 +26,7 @@ from colorize.callbacks.scoring import Scoring
 from colorize.callbacks.tensorboard import CurveLogger, Settings
 from colorize.callbacks.unreadable import SharedUnreadable
 from colorize.checkpoints import check_architecture, load_network, read
-from colorize.config import CommonConfig, DataConfig, DevicesConfig, TrainConfig
+from colorize.config import CommonConfig, DataConfig, DevicesConfig, ModelConfig, TrainConfig
 from colorize.data.augment import Augmentation
 from colorize.data.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
@@ -34,11 +35,13 @@ from colorize.data.sources import Photos, list_folder, list_imagenet, list_scene
 from colorize.data.survey import leave_out_dull
 from colorize.devices import compile_in_place, pick_device, pick_precision, place
 from colorize.errors import UserError
-from colorize.losses import ContentLoss, VGGFeatures
+from colorize.losses import ChromaLoss, ContentLoss, VGGFeatures, count_cells, smooth_prior
 from colorize.module import ColorizationModule
-from colorize.networks.critic import Critic
+from colorize.networks import GENERATORS, make_generator
+from colorize.networks.critic import PATCH, Critic
+from colorize.networks.generator import Generator, set_prior
+from colorize.networks.heads import BinsHead
 from colorize.networks.pretrained import load_pretrained
-from colorize.networks.unet import UNet
 from colorize.options import BadOption
 from colorize.runs import PhaseFolder, processes_started
 from colorize.training.phases import TRAINED, averages, scores
@@ -57,6 +60,9 @@ NOISE = (
     "Grad strides do not match bucket view strides.*",  # 1 x 1 kernels, whose memory layout says nothing
 )
 """Third-party warnings that a user can do nothing about."""
+
+PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
+"""How many training photos tell how often each colour occurs, and at which size."""
 
 PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
@@ -81,15 +87,21 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
     """The LightningModule of this phase, with the first weights of its networks."""
     networks = make_networks(config, resume_from)
+    generator = networks[0]
+    loss, bins = config.loss, generator is not None and isinstance(generator.head, BinsHead)
+    centres = generator.head.centres if bins else None
+    chroma_loss = ChromaLoss(loss.distribution_weight if bins else 0.0, loss.chroma_weight, loss.rebalance, centres)
     with options():
-        module = ColorizationModule(config, *networks)
+        if loss.adversarial_share is not None and not 0 < loss.adversarial_share < 1:
+            raise ValueError(f"loss.adversarial_share={loss.adversarial_share}: between 0 and 1, or null")
+        module = ColorizationModule(config, *networks, chroma_loss)
     module.sources = sources(config)
     if config.trainer.compile:
         compile_networks(config, networks)
     return module
 
 
-def compile_networks(config: TrainConfig, networks: tuple[UNet | None, Critic | None, ContentLoss | None]) -> None:
+def compile_networks(config: TrainConfig, networks: tuple[Generator | None, Critic | None, ContentLoss | None]) -> None:
     """Have torch compile what `make_networks` made, at the first pass of each size."""
     generator, critic, content_loss = networks
     features = content_loss.vgg if content_loss is not None else None
@@ -191,34 +203,27 @@ def make_squares(config: CommonConfig, size_px: int, batch_size: int) -> Coloriz
 
 def make_networks(
     config: TrainConfig, resume_from: Path | None
-) -> tuple[UNet | None, Critic | None, ContentLoss | None]:
+) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
     """The networks of this phase with their first weights, and the content loss where the generator learns."""
     model, trained = config.model, TRAINED[config.phase]
-    generator: UNet | None = None
+    generator: Generator | None = None
     critic: Critic | None = None
     content_loss: ContentLoss | None = None
     if "generator" in trained:
         torch.manual_seed(config.seed)
         with options():
-            generator = UNet(
-                encoder=model.encoder,
-                width_factor=model.width_factor,
-                norm=model.norm,
-                blur=model.blur,
-                self_attention=model.self_attention,
-                last_cross=model.last_cross,
-                output_range=(model.output_range[0], model.output_range[1]),
-                block_width=model.block_width,
-                block_convs=model.block_convs,
-                last_blur=model.last_blur,
-                relu_before_sum=model.relu_before_sum,
-            )
+            generator = make_generator(generator_options(model))
         if resume_from is None and not init_from(config, "generator", generator):
             load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
         torch.manual_seed(config.seed)
         vgg = None
-        if not any(config.loss.feature_weights) and config.loss.pixel_weight == 0:
-            raise BadOption("loss.pixel_weight=0 with loss.feature_weights all 0 leaves no content loss")
+        loss = config.loss
+        chroma = model.output == "bins" and loss.distribution_weight or model.output != "rgb" and loss.chroma_weight
+        if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
+            raise BadOption(
+                "loss.pixel_weight=0 with loss.feature_weights all 0, and no loss.chroma_weight or distribution_weight "
+                f"that is of use with model.output={model.output}, leaves no content loss"
+            )
         if any(config.loss.feature_weights):
             vgg = VGGFeatures(model.vgg, config.loss.feature_layers)
             load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
@@ -230,7 +235,10 @@ def make_networks(
         torch.manual_seed(config.seed + 1)
         critic = Critic(model.critic)
         if resume_from is None and not init_from(config, "critic", critic):
-            load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
+            if model.critic == PATCH and model.critic_weights not in ("none", "imagenet"):
+                raise BadOption(f"model.critic_weights={model.critic_weights}: nobody publishes any for critic=patch")
+            if model.critic != PATCH:
+                load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
     if resume_from is not None and resume_from.is_file():
         card, _ = read(resume_from)
         if generator is not None:
@@ -243,7 +251,27 @@ def make_networks(
     return generator, critic, content_loss
 
 
-def init_from(config: TrainConfig, name: Network, network: UNet | Critic) -> bool:
+def generator_options(model: ModelConfig) -> dict[str, object]:
+    """What `make_generator` takes, of the configuration: the options of the decoder that it names."""
+    names = signature(GENERATORS[model.decoder]).parameters
+    return {"decoder": model.decoder, **{name: getattr(model, name) for name in names}}
+
+
+def measure_prior(config: TrainConfig, module: ColorizationModule, datamodule: ColorizationDataModule) -> None:
+    """Count how often each colour occurs in training photos, for a generator that predicts a distribution.
+
+    Each rank counts the same photos. A generator that was trained before brings its prior along.
+    """
+    generator = module.generator
+    if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
+        return
+    counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)
+    for batch in datamodule.squares(list(spread(datamodule.photos.train, PRIOR_PHOTOS)), PRIOR_SIZE_PX):
+        counts += count_cells(batch.rgb, generator.head.centres)
+    set_prior(generator, smooth_prior(counts, generator.head.centres))
+
+
+def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
     """Give `network` the weights of an earlier phase; False where the configuration names none.
 
     Raises:

@@ -8,7 +8,7 @@ architecture of each network, and how far the fit is. It holds primitives and te
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from colorize import interop
 from colorize.errors import UserError
+from colorize.networks import GENERATORS, make_generator
 from colorize.networks.critic import Critic
-from colorize.networks.unet import UNet
+from colorize.networks.generator import Generator
 
 log = logging.getLogger("colorize")
 
@@ -27,7 +28,6 @@ FORMAT = 1
 AVERAGE = "generator_average"
 """Name of the callback state that holds averaged weights of the generator."""
 
-NETWORKS: dict[str, type[UNet] | type[Critic]] = {"generator": UNet, "critic": Critic}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def load_network(
     return network.eval()
 
 
-def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> UNet | Critic:
+def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> Generator | Critic:
     """A network as a file states it, without memory for its weights: whoever wrote the file may have stated anything.
 
     Raises:
@@ -171,7 +171,7 @@ def build_stated(path: str | Path, name: Literal["generator", "critic"], archite
     """
     try:
         with torch.device("meta"):
-            return NETWORKS[name](**architecture)
+            return make_generator(architecture) if name == "generator" else Critic(**architecture)
     except Exception as error:  # sizes that overflow, options that are none…
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} does not state its network in a way that this program reads: {reason}") from error
@@ -186,7 +186,7 @@ def _copy(value: Any, own: Tensor | None) -> Any:
     return value.to(own.dtype).clone(memory_format=torch.contiguous_format)
 
 
-def _load_foreign(content: Any, path: str | Path, expected: dict[str, Any] | None) -> UNet:
+def _load_foreign(content: Any, path: str | Path, expected: dict[str, Any] | None) -> Generator:
     state = interop.state_of(content, path)
     source = interop.recognise(state)
     if source is not None and expected is not None:
@@ -223,7 +223,8 @@ def _differing(
 
     A checkpoint from before an option existed does not state it: its network is the one that the default gives.
     """
-    parameters = inspect.signature(NETWORKS[name]).parameters
+    maker: Callable[..., Generator | Critic] = Critic if name == "critic" else GENERATORS.get(expected.get("decoder", "unet"), GENERATORS["unet"])
+    parameters = inspect.signature(maker).parameters
     stated = {key: parameter.default for key, parameter in parameters.items()} | architecture
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
     return {key: stated.get(key) for key in sorted(expected) if stated.get(key) != expected[key]}

@@ -34,6 +34,19 @@ def rgb_to_grey(rgb: Tensor) -> Tensor:
     return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(-3)
 
 
+def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
+    """The chroma of ``rgb`` added to ``luma`` in full: linear, for training, where every gradient has to flow.
+
+    Args:
+        rgb: ``(..., 3, H, W)``, sRGB-encoded; its own luma is ignored.
+        luma: ``(..., 1, H, W)``, Rec. 601 luma in [0, 1].
+
+    Returns:
+        ``(..., 3, H, W)``, which may lie outside [0, 1]; ``rgb_to_grey`` of it is ``luma`` (to rounding).
+    """
+    return luma + (rgb - rgb_to_grey(rgb))
+
+
 def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     """The luma of ``grey`` with the chroma of ``rgb``.
 
@@ -52,6 +65,12 @@ def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     # A channel without chroma limits nothing: at worst 0 / tiny, and then the channels of both signs say 0 as well.
     scale = (room / chroma.abs().clamp_min(1e-12)).amin(dim=-3, keepdim=True).clamp(0, 1)
     return (grey + scale * chroma).clamp(0, 1)
+
+
+def strengthen(rgb: Tensor, factor: float) -> Tensor:
+    """Multiply the chroma of ``(..., 3, H, W)`` RGB in [0, 1] on its own luma; saturation gives way at the gamut."""
+    luma = rgb_to_grey(rgb)
+    return rgb if factor == 1 else merge_luma(luma + factor * (rgb - luma), luma)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
@@ -84,6 +103,11 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     fy = (lightness + 16) / 116
     xyz = [white * _expand(f) for white, f in zip(_WHITE, (fy + a / 500, fy, fy - b / 200), strict=True)]
     return torch.stack([_encode_srgb(_weigh(row, xyz)) for row in _RGB_FROM_XYZ], dim=-3)
+
+
+def grey_to_lightness(grey: Tensor) -> Tensor:
+    """Lab's L, from 0 to 100, of neutral greys ``(..., 1, H, W)``, sRGB-encoded in [0, 1]."""
+    return 116 * _compand(_decode_srgb(grey)) - 16
 
 
 def _channels(image: Tensor) -> tuple[Tensor, ...]:

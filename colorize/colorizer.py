@@ -28,7 +28,7 @@ from colorize.devices import autocast, pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.inference import prepare
-from colorize.networks.unet import UNet
+from colorize.networks.generator import Generator
 from colorize.photos import reading
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import Preprocessing, coloured
@@ -80,7 +80,7 @@ class Colorizer:
 
     def __init__(
         self,
-        network: UNet,
+        network: Generator,
         preprocessing: Preprocessing,
         device: str | torch.device = "auto",
         precision: str = "auto",

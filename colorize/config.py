@@ -13,7 +13,7 @@ from omegaconf import MISSING as REQUIRED
 
 from colorize.options import node, opt
 
-RESNETS = ("resnet10_half", "resnet18", "resnet34", "resnet101")
+ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 
 
 @dataclass
@@ -69,8 +69,22 @@ class DataConfig:
 @dataclass
 class ModelConfig:
     name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
-    encoder: str = opt("resnet34", "U-Net encoder", choices=RESNETS)
-    encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
+    decoder: str = opt(
+        "unet",
+        "unet: fastai's DynamicUnet, as the paper; light: chroma at 1/4 of the size, refined at 1/2, for CPUs",
+        choices=("unet", "light"),
+    )
+    encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)
+    encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
+    output: str = opt(
+        "rgb",
+        "what the generator predicts: rgb; chroma (Lab's a and b); bins, a distribution over cells of chroma",
+        choices=("rgb", "chroma", "bins"),
+    )
+    temperature: float = opt(0.38, "bins: of the mean that is shown; 1 is the plain mean, near 0 the likeliest cell")
+    keep_luma: bool = opt(False, "put the colours onto the input's luma inside the network, where losses see it too")
+    widths: list[int] = opt([256, 192, 96, 64], "light: channels at 1/32, 1/16, 1/8 and 1/4 of the size")
+    refine_width: int = opt(32, "light: channels of the refinement at 1/2 of the size (0: none)", least=0)
     width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)
     block_width: int | None = opt(
         None, "channels of every up block, before width_factor (null: as many as come together in it)", least=2
@@ -87,8 +101,10 @@ class ModelConfig:
     last_cross: bool = opt(True, "show the input again to the last layers")
     relu_before_sum: bool = opt(False, "the last block's second ReLU before its sum, as in DeOldify, not after it")
     output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
-    critic: str = opt("resnet34", "the critic's network", choices=RESNETS)
-    critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a torchvision state dict", path=True)
+    critic: str = opt(
+        "resnet34", "the critic's network; patch: a logit for each 70 x 70 px, no weights", choices=(*ENCODERS, "patch")
+    )
+    critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
     vgg: str = opt("vgg16_bn", "network of the perceptual loss", choices=("vgg16", "vgg16_bn"))
     vgg_weights: str = opt("imagenet", "its weights: imagenet, none, or a torchvision state dict", path=True)
 
@@ -99,8 +115,21 @@ class LossConfig:
     pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss")
     feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
     feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
-    content: float = opt(1.0, "weight of the content loss (pixel + perceptual) for the generator")
+    distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
+    rebalance: float = opt(0.75, "bins: how much rare colours count more than common ones, 0 to 1: stronger colours")
+    chroma_weight: float = opt(
+        0.0, "model.output=chroma or bins: weight of the distance of Lab's a and b, in units of 110", least=0
+    )
+    content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
     adversarial: float = opt(1.0, "weight of the adversarial loss for the generator, in phase gan")
+    adversarial_share: float | None = opt(
+        None,
+        "phase gan: scale the adversarial gradient to this share of it and the content's, at the image (null: as the "
+        "weights have it)",
+        least=0,
+    )
+    gan: str = opt("bce", "loss of the critic, and the generator's by it", choices=("bce", "hinge"))
+    real_chroma: float = opt(1.0, "chroma of real photos times this, for the critic alone (DDColor: 1.2)", least=0)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The losses of generator and critic, as pure tensor functions: pixel, perceptual and adversarial."""
+"""The losses of generator and critic: pixel, perceptual, chroma, distribution and adversarial."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, relu, smooth_l1_loss
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from colorize.color import rgb_to_lab
 from colorize.errors import UserError
 from colorize.networks.convolution import Conv2d
+from colorize.networks.heads import CELL, MOST_AB, Prediction
 from colorize.networks.layers import imagenet_std, init_conv, normalize_imagenet
 
 _VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions), a max pool after each
@@ -180,20 +182,112 @@ class _MeanAbsoluteDifference(torch.autograd.Function):
         return difference.sgn().mul_(gradient / difference.numel()), None
 
 
-def critic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Binary cross-entropy of the critic, the mean over real and generated images: a float32 scalar, ln 2 at chance.
+class ChromaLoss(nn.Module):
+    """Distance of a predicted chroma, or distribution of chroma, to the original's, at the network's own resolution.
 
-    Takes logits `(B,)`, positive for a real photo (Goodfellow et al. 2014).
+    The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
+    (Zhang et al. 2016, "Colorful image colorization"); `rebalance` says how much rare colours count more than common
+    ones: a cell's weight is 1 / ((1 - rebalance) prior + rebalance / cells), 1 on average. Without, the mean of the
+    distribution is as grey as what a pixel loss teaches.
+
+    Args:
+        distribution_weight: of the cross-entropy; only of networks that predict a distribution.
+        chroma_weight: of the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
+        rebalance: from 0 (every pixel counts alike) to 1 (every cell does).
+        centres: `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
+
+    Raises:
+        UserError: `rebalance` outside [0, 1], or a negative weight.
     """
+
+    SIGMA, NEIGHBOURS = 5.0, 5
+
+    nearest: Tensor
+    shares: Tensor
+
+    def __init__(
+        self, distribution_weight: float, chroma_weight: float, rebalance: float, centres: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= rebalance <= 1:
+            raise UserError(f"loss.rebalance={rebalance}: from 0 to 1")
+        if min(distribution_weight, chroma_weight) < 0:
+            raise UserError(f"negative weight among distribution {distribution_weight} and chroma {chroma_weight}")
+        self.distribution_weight, self.chroma_weight, self.rebalance = distribution_weight, chroma_weight, rebalance
+        if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
+            values = torch.arange(-MOST_AB, MOST_AB + 1.0)
+            distances = torch.cdist(torch.cartesian_prod(values, values), centres)
+            near, cells = distances.topk(self.NEIGHBOURS, largest=False)
+            self.register_buffer("nearest", cells)
+            self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
+
+    def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
+        """Weighted terms of the loss, "distribution" and "chroma", as far as they apply: float32 scalars.
+
+        Args:
+            prediction: of a generator.
+            target: `(B, 3, H, W)` RGB in [0, 1].
+            prior: `(cells,)`, see `BinsHead`; needed where there is a distribution.
+        """
+        terms = {}
+        if prediction.logits is not None and prior is not None and self.distribution_weight:
+            cross_entropy = self._cross_entropy(prediction.logits, _chroma_at(prediction.logits, target), prior)
+            terms["distribution"] = self.distribution_weight * cross_entropy
+        if prediction.ab is not None and self.chroma_weight:
+            distance = smooth_l1_loss(prediction.ab, _chroma_at(prediction.ab, target)) / MOST_AB
+            terms["chroma"] = self.chroma_weight * distance
+        return terms
+
+    def _cross_entropy(self, logits: Tensor, ab: Tensor, prior: Tensor) -> Tensor:
+        places = ab.round().clamp(-MOST_AB, MOST_AB).long() + MOST_AB
+        index = places[:, 0] * (2 * MOST_AB + 1) + places[:, 1]
+        cells, shares = self.nearest[index].movedim(-1, 1), self.shares[index].movedim(-1, 1)
+        likelihoods = torch.log_softmax(logits, dim=1).gather(1, cells)
+        weights = 1 / ((1 - self.rebalance) * prior + self.rebalance / len(prior))
+        weights = weights / (weights * prior).sum()
+        return -(weights[cells[:, 0]] * (shares * likelihoods).sum(dim=1)).mean()
+
+
+def _chroma_at(like: Tensor, rgb: Tensor) -> Tensor:
+    """Lab's a and b of RGB images at the resolution of `like`: `(B, 2, h, w)`."""
+    with torch.no_grad():
+        return rgb_to_lab(adaptive_avg_pool2d(rgb.float(), like.shape[-2:]))[:, 1:]
+
+
+def count_cells(rgb: Tensor, centres: Tensor) -> Tensor:
+    """How many pixels of RGB images `(B, 3, H, W)` in [0, 1] are nearest to each cell: `(cells,)` float64."""
+    ab = rgb_to_lab(rgb)[:, 1:].movedim(1, -1).reshape(-1, 2)
+    nearest = torch.cat([torch.cdist(part, centres).argmin(dim=1) for part in ab.split(1 << 16)])
+    return torch.bincount(nearest, minlength=len(centres)).double()
+
+
+def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
+    """Turn counts into the prior of each cell, `(cells,)` float32 with sum 1, shared with its neighbours."""
+    kernel = torch.softmax(-torch.cdist(centres, centres).square() / (2 * (CELL / 2) ** 2), dim=1)
+    smooth = counts.float() @ kernel
+    return smooth / smooth.sum()
+
+
+def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
+    """Loss of the critic, the mean over real and generated images: a float32 scalar.
+
+    Args:
+        real_logits: `(B,)`, or `(B, patches)`, of photos; positive: taken for real.
+        fake_logits: the same of generated images.
+        kind: "bce", binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance; or "hinge" (Lim & Ye 2017, "Geometric
+            GAN"), 1 at chance.
+    """
+    if kind == "hinge":
+        return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2
     return (_cross_entropy(real_logits, real=True) + _cross_entropy(fake_logits, real=False)) / 2
 
 
-def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating generator loss (Goodfellow et al. 2014): a float32 scalar, low where the critic is deceived.
+def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
+    """Loss of the generator by the critic's logits of its images: a float32 scalar, low where the critic is deceived.
 
-    Takes the critic's logits `(B,)` of generated images.
+    Non-saturating for "bce" (Goodfellow et al. 2014), the negative logit for "hinge".
     """
-    return _cross_entropy(fake_logits, real=True)
+    return -fake_logits.float().mean() if kind == "hinge" else _cross_entropy(fake_logits, real=True)
 
 
 def _cross_entropy(logits: Tensor, real: bool) -> Tensor:

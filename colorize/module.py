@@ -1,5 +1,6 @@
 """ColorizationModule: the method's training, with manual optimization, in its three phases."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +12,25 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from colorize import checkpoints, losses, metrics, ranks
-from colorize.color import merge_luma
+from colorize.color import merge_luma, strengthen
 from colorize.config import TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.errors import UserError
-from colorize.losses import ContentLoss
+from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
-from colorize.networks.unet import UNet
+from colorize.networks.generator import Generator
+from colorize.networks.heads import BinsHead, Prediction
 from colorize.optim import clip_gradients, drop_frozen_gradients, make_optimizer
 from colorize.training.hyper_parameters import settings
 from colorize.training.phases import TRAINED, VAL, VAL_EMA
 from colorize.training.plans import make_plan, make_turns
 from colorize.training.switching import Network
 from colorize.training.validated import Validated
+
+log = logging.getLogger("colorize")
+
+UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
+"""An adversarial share above this for so many steps of the generator undoes what it learned before (docs/LOG.md)."""
 
 NAMED_AT_MOST = 32
 """Files of a batch that a message names."""
@@ -44,17 +51,28 @@ class ColorizationModule(L.LightningModule):
         config: the whole configuration of the phase.
         generator: needed where the phase trains it.
         critic: needed where the phase trains it.
-        content_loss: needed where the phase trains the generator.
+        content_loss: on images; needed where the phase trains the generator.
+        chroma_loss: on what a generator predicts of chroma, likewise.
     """
 
     def __init__(
-        self, config: TrainConfig, generator: UNet | None, critic: Critic | None, content_loss: ContentLoss | None
+        self,
+        config: TrainConfig,
+        generator: Generator | None,
+        critic: Critic | None,
+        content_loss: ContentLoss | None,
+        chroma_loss: ChromaLoss | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.trained = config, TRAINED[config.phase]
         self.generator, self.critic = generator, critic
-        self._unsaved: dict[str, Any] = {"content_loss": content_loss, "average": None}
+        self._unsaved: dict[str, Any] = {
+            "content_loss": content_loss,
+            "chroma_loss": chroma_loss or ChromaLoss(0.0, 0.0, 0.0),
+            "average": None,
+        }
+        self.unbalanced_steps = 0
         self.turns = make_turns(config)
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
@@ -93,33 +111,74 @@ class ColorizationModule(L.LightningModule):
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the generator on the content loss and, in phase gan, on what the critic says.
 
-        The two gradients are taken at the picture and sent through the generator together: as cheap as one backward
-        pass of the sum, and it shows how much of the push is the critic's.
+        Gradients of losses on images are taken at the image and sent through the generator together: as cheap as one
+        backward pass of the sum, and it shows how much of the gradient is the critic's.
         """
         generator = self.network("generator").train()
         optimizer = self.optimizer("generator")
         with self.toggled_optimizer(optimizer):
-            fake = generator(batch.grey)
-            picture = fake.detach().requires_grad_()
-            content_terms = self.content_loss(picture, batch.rgb)
-            content = self.config.loss.content * torch.stack(list(content_terms.values())).sum()
-            terms = {f"generator/{name}": value.detach() for name, value in content_terms.items()}
+            found: Prediction = generator(batch.grey, batch.luma, detailed=True)
+            image = found.rgb.detach().requires_grad_()
+            image_terms = self.content_loss(image, batch.rgb)
+            chroma_terms = self.chroma_terms(generator, found, batch)
+            weight = self.config.loss.content
+            content = weight * total(image_terms | chroma_terms, image)
+            gradient = gradient_at(image, weight * total(image_terms, image)) if image_terms else torch.zeros_like(image)
+            terms = {f"generator/{name}": value.detach() for name, value in (image_terms | chroma_terms).items()}
             terms |= {"generator/content": content.detach(), "generator/total": content.detach()}
-            gradient = gradient_at(picture, content)
+            chroma = weight * total(chroma_terms, image)
             if self.config.phase == "gan":
-                adversarial = self.config.loss.adversarial * losses.adversarial_loss(
-                    self.network("critic").eval()(picture)
-                )
-                push = gradient_at(picture, adversarial)
-                share = push.norm() / (push.norm() + gradient.norm()).clamp_min(1e-30)
-                gradient = gradient + push
+                logits = self.network("critic").eval()(image)
+                adversarial = self.config.loss.adversarial * losses.adversarial_loss(logits, self.config.loss.gan)
+                push = gradient_at(image, adversarial)
+                share, scale = self.balance(found, gradient, chroma, push, self.share_of(batch))
+                gradient = gradient + scale * push
                 terms |= {
                     "generator/adversarial": adversarial.detach(),
-                    "generator/adversarial_gradient_share": share,
+                    "generator/adversarial_gradient_share": image.new_tensor(share),
                     "generator/total": (content + adversarial).detach(),
                 }
-            self.descend("generator", optimizer, terms["generator/total"], fake, gradient, batch)
+            loss = (found.rgb * gradient).sum() + chroma  # whose gradient at the image is `gradient`
+            self.descend("generator", optimizer, terms["generator/total"], loss, gradient, batch)
         return terms
+
+    def chroma_terms(self, generator: Generator, found: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """Named terms of the losses on chroma and its distribution; none of a generator that predicts RGB."""
+        loss: ChromaLoss = self._unsaved["chroma_loss"].to(self.device)
+        return loss(found, batch.rgb, generator.head.prior if isinstance(generator.head, BinsHead) else None)
+
+    def balance(
+        self, found: Prediction, gradient: Tensor, chroma: Tensor, push: Tensor, part: float
+    ) -> tuple[float, float]:
+        """Share of the adversarial gradient in it and the content's, and the factor that brings it to the wanted one.
+
+        Norms are those over all devices; they are taken at the image, or where a loss acts before it, at the logits.
+
+        Args:
+            found: what the generator predicted.
+            gradient: of the content loss at the image.
+            chroma: the losses that act on `found` itself.
+            push: the adversarial gradient at the image.
+            part: of the global batch that is this device's.
+        """
+        if chroma.requires_grad:
+            place = found.ab if found.logits is None else found.logits
+            (acting,) = torch.autograd.grad((found.rgb * gradient).sum() + chroma, place, retain_graph=True)
+            (pushing,) = torch.autograd.grad((found.rgb * push).sum(), place, retain_graph=True)
+        else:
+            acting, pushing = gradient, push
+        squares = [float((part * g.float()).square().sum()) for g in (acting, pushing)]
+        ours, theirs = (math.sqrt(square) for square in ranks.total(squares))
+        share, wanted = theirs / max(ours + theirs, 1e-30), self.config.loss.adversarial_share
+        if wanted is not None:
+            return share, wanted / (1 - wanted) * ours / max(theirs, 1e-30)
+        self.unbalanced_steps = self.unbalanced_steps + 1 if share > UNBALANCED_SHARE else 0
+        if self.unbalanced_steps == UNBALANCED_STEPS:
+            log.warning(
+                f"the critic's share of the generator's gradient has been above {UNBALANCED_SHARE} for "
+                f"{UNBALANCED_STEPS} steps: what step 1 learned will be lost; set loss.adversarial_share=0.3"
+            )
+        return share, 1.0
 
     def critic_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the critic on real photos against saved or fresh generated ones.
@@ -129,49 +188,59 @@ class ColorizationModule(L.LightningModule):
         """
         critic = self.network("critic").train()
         optimizer = self.optimizer("critic")
-        fake = batch.fake if batch.fake is not None else self.colour(batch.grey)
+        fake = batch.fake if batch.fake is not None else self.colour(batch.grey, batch.luma)
         with self.toggled_optimizer(optimizer):
-            real_logits, fake_logits = critic(torch.cat([batch.rgb, fake])).chunk(2)
-            loss = losses.critic_loss(real_logits, fake_logits)
+            loss, terms = self.judge(batch.rgb, fake)
             self.descend("critic", optimizer, loss.detach(), loss, None, batch)
+        return {f"critic/{name}": value for name, value in terms.items()}
+
+    def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's loss on photos and generated images, and its named terms."""
+        real = strengthen(real, self.config.loss.real_chroma)
+        real_logits, fake_logits = self.network("critic")(torch.cat([real, fake])).chunk(2)
+        loss = losses.critic_loss(real_logits, fake_logits, self.config.loss.gan)
         accuracy_real, accuracy_fake = losses.critic_accuracy(real_logits.detach(), fake_logits.detach())
-        return {
-            "critic/loss": loss.detach(),
-            "critic/accuracy_real": accuracy_real,
-            "critic/accuracy_fake": accuracy_fake,
-        }
+        return loss, {"loss": loss.detach(), "accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
 
     @torch.no_grad()
-    def colour(self, grey: Tensor) -> Tensor:
-        """What the generator, standing in eval mode, makes of `grey`: (B, 1, H, W) to (B, 3, H, W), no gradient."""
-        coloured: Tensor = self.network("generator").eval()(grey)
+    def colour(self, grey: Tensor, luma: Tensor) -> Tensor:
+        """What the generator, in eval mode, makes of `grey` on `luma`: (B, 1, H, W) to (B, 3, H, W), no gradient."""
+        coloured: Tensor = self.network("generator").eval()(grey, luma)
         return coloured
 
     def descend(
         self,
         name: Network,
         optimizer: LightningOptimizer,
+        value: Tensor,
         loss: Tensor,
-        root: Tensor,
         gradient: Tensor | None,
         batch: Batch,
     ) -> None:
-        """Backward from `root` (with `gradient` where it is no scalar) and one step of `optimizer`.
+        """Backward from the scalar `loss` and one step of `optimizer`.
+
+        Args:
+            name: of the network.
+            optimizer: its own.
+            value: of the loss, as it is logged.
+            loss: what is differentiated.
+            gradient: at the images, where it was taken there.
+            batch: of this step.
 
         Raises:
             NonFiniteLoss: before anything changes.
         """
         fault = None
-        if not torch.isfinite(loss):
-            fault = NonFiniteLoss(self.describe(f"the {name}'s loss is {loss.item()}", batch))
+        if not torch.isfinite(value):
+            fault = NonFiniteLoss(self.describe(f"the {name}'s loss is {value.item()}", batch))
         elif gradient is not None and not gradient.isfinite().all():  # no loss scale can mend this one
             fault = NonFiniteLoss(self.describe(f"the {name}'s gradient at its pictures is not finite", batch))
         ranks.agree(fault)
         optimizer.zero_grad()
         share = self.share_of(batch)
         if (weight := share * self.trainer.world_size) != 1:  # gradients are averaged over devices, not over photos
-            root, gradient = (root * weight, None) if gradient is None else (root, gradient * weight)
-        self.manual_backward(root, gradient=gradient)
+            loss = loss * weight
+        self.manual_backward(loss)
         ranks.average_statistics(self.network(name), share)
         self._stepping = (name, batch)
         optimizer.step()
@@ -257,28 +326,29 @@ class ColorizationModule(L.LightningModule):
         seen: dict[str, Tensor] = {}
         fake = batch.fake
         if self.generator is not None:
-            fake = self.colour(batch.grey)
-            seen[VAL] = self.validate_colours(VAL, fake, batch)
+            found = self.generator.eval()(batch.grey, batch.luma, detailed=True)
+            fake = found.rgb
+            seen[VAL] = self.validate_colours(VAL, self.generator, found, batch)
             if self.average is not None:
-                seen[VAL_EMA] = self.validate_colours(VAL_EMA, self.average(batch.grey), batch)
+                averaged = self.average(batch.grey, batch.luma, detailed=True)
+                seen[VAL_EMA] = self.validate_colours(VAL_EMA, self.average, averaged, batch)
         if self.critic is not None and fake is not None:
-            real_logits, fake_logits = self.critic(torch.cat([batch.rgb, fake])).chunk(2)
-            accuracy_real, accuracy_fake = losses.critic_accuracy(real_logits, fake_logits)
-            terms = {
-                "critic_loss": losses.critic_loss(real_logits, fake_logits),
-                "accuracy_real": accuracy_real,
-                "accuracy_fake": accuracy_fake,
-                "accuracy": (accuracy_real + accuracy_fake) / 2,
-            }
+            _, judged = self.judge(batch.rgb, fake)
+            terms = {"critic_loss": judged.pop("loss"), **judged}
+            terms["accuracy"] = (judged["accuracy_real"] + judged["accuracy_fake"]) / 2
             self.validated.add(VAL, terms, len(batch.rgb))
         return seen
 
-    def validate_colours(self, group: str, coloured: Tensor, batch: Batch) -> Tensor:
-        """Log how far a generator's output is from the photos; returns it with the photos' luma, (B, 3, S, S)."""
-        content = self.content_loss(coloured, batch.rgb)
-        seen = merge_luma(coloured, batch.grey)
+    def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
+        """Log how far a generator's colours are from the photos; returns them on the photos' luma, (B, 3, S, S).
+
+        Losses too are those of the colours on the photos' luma, which is what a user sees: of two networks the one with
+        the better luma of its own is not the better one.
+        """
+        seen = merge_luma(found.rgb, batch.luma)
+        content = self.content_loss(seen, batch.rgb) | self.chroma_terms(generator, found, batch)
         terms = content | {
-            "content": torch.stack(list(content.values())).sum(),
+            "content": total(content, seen),
             "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
             "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
             "delta_cf": (metrics.colourfulness(seen) - metrics.colourfulness(batch.rgb)).abs().mean(),
@@ -310,12 +380,12 @@ class ColorizationModule(L.LightningModule):
         return found
 
     @property
-    def average(self) -> UNet | None:
+    def average(self) -> Generator | None:
         """The generator with averaged weights, in eval mode; None where there is none."""
-        average: UNet | None = self._unsaved["average"]
+        average: Generator | None = self._unsaved["average"]
         return average
 
-    def lend_average(self, average: UNet) -> None:
+    def lend_average(self, average: Generator) -> None:
         """Give it an average to validate and to score, which remains the giver's to train and to save."""
         self._unsaved["average"] = average
 
@@ -358,6 +428,11 @@ class ColorizationModule(L.LightningModule):
         card = checkpoints.Card(**checkpoint["colorize"])
         self.images_seen, self.curve, self.sources = card.images_seen, card.curve, card.sources
         self.turns.restore(card.turns)
+
+
+def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """Sum of named scalars; zero, on the device of `like`, where there are none."""
+    return torch.stack(list(terms.values())).sum() if terms else like.new_zeros(())
 
 
 def gradient_at(picture: Tensor, loss: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ An export is a safetensors file with the generator's `state_dict()` and one entr
 is JSON:
 
     {"format": 1,
-     "generator": {…},      the arguments of `UNet`, as `UNet.architecture` gives them
+     "generator": {…},      what `Generator.architecture` states
      "preprocessing": {…},  the fields of `colorize.photos.rendering.Preprocessing`
      "provenance": {…}}     what it was trained on and how, for people to read
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 from colorize import checkpoints, interop
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.unet import UNet
+from colorize.networks.generator import Generator
 from colorize.photos.rendering import Preprocessing
 
 EXPORT_FORMAT = 1
@@ -51,7 +51,7 @@ class Weights:
         provenance: what an export says of its training.
     """
 
-    network: UNet
+    network: Generator
     preprocessing: Preprocessing
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def load(path: str | Path, use_ema: bool = True) -> Weights:
     if isinstance(content, Mapping) and "colorize" in content:
         card, _ = checkpoints.read(path)
         network = checkpoints.load_network(path, "generator", use_ema=use_ema)
-        assert isinstance(network, UNet)
+        assert isinstance(network, Generator)
         title = f"checkpoint of phase {card.phase}, {card.images_seen} images seen"
         if card.averaged:
             title += ", averaged weights" if use_ema else ", weights of the last step"
@@ -121,7 +121,7 @@ def _load_export(path: str | Path, stated: str) -> Weights:
         if content["format"] != EXPORT_FORMAT:
             raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
         network = checkpoints.build_stated(path, "generator", content["generator"])
-        assert isinstance(network, UNet)
+        assert isinstance(network, Generator)
         preprocessing = Preprocessing(**content["preprocessing"])
         provenance = dict(content.get("provenance", {}))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -10,7 +10,7 @@ from colorize import weights
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
-from colorize.networks.unet import UNet
+from colorize.networks.generator import Generator
 from colorize.weights import Weights
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -70,7 +70,7 @@ def _pictures() -> list[Tensor]:
     return [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]
 
 
-def _translate(network: UNet, metadata: dict[str, str]) -> bytes:
+def _translate(network: Generator, metadata: dict[str, str]) -> bytes:
     batch, height, width = (torch.export.Dim(name, min=least) for name, least in _DIMENSIONS.items())
     program = torch.onnx.export(
         network.requires_grad_(False),

@@ -1,8 +1,29 @@
-"""The generator (U-Net), the critic, their shared ResNet body and the loading of its pretrained weights."""
+"""Generators (U-Nets), the critic, their encoders and the loading of pretrained weights."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from colorize.networks.critic import Critic
-from colorize.networks.encoder import ResNetBody
+from colorize.networks.generator import Generator
+from colorize.networks.light_unet import LightUNet
 from colorize.networks.pretrained import load_pretrained
+from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
 
-__all__ = ["Critic", "ResNetBody", "UNet", "load_pretrained"]
+__all__ = ["GENERATORS", "Critic", "Generator", "LightUNet", "ResNetBody", "UNet", "load_pretrained", "make_generator"]
+
+GENERATORS: dict[str, type[UNet] | type[LightUNet]] = {"unet": UNet, "light": LightUNet}
+"""By `model.decoder`."""
+
+
+def make_generator(architecture: Mapping[str, Any]) -> UNet | LightUNet:
+    """Build the network that `Generator.architecture` states; files from before there was a choice mean `UNet`.
+
+    Raises:
+        ValueError: no such network can be made.
+    """
+    options = dict(architecture)
+    decoder = options.pop("decoder", "unet")
+    if decoder not in GENERATORS:
+        raise ValueError(f"decoder={decoder!r}: one of {', '.join(GENERATORS)}")
+    return GENERATORS[decoder](**options)

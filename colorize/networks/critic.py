@@ -4,18 +4,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
-from colorize.networks.encoder import BodyNetwork, ResNetBody
-from colorize.networks.layers import normalize_imagenet
+from colorize.networks.encoder import BodyNetwork, Encoder
+from colorize.networks.encoders import make_encoder
+from colorize.networks.layers import SpectralNorm, init_conv, normalize_imagenet
+
+PATCH = "patch"
 
 
 class Critic(BodyNetwork):
-    """ResNet with a single logit, the discriminator of a GAN (Goodfellow et al. 2014).
+    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
 
     Layer groups: body_low, body_high, head.
 
     Args:
-        backbone: the ResNet's name, see `ResNetBody`.
+        backbone: an encoder's name, see `colorize.networks.encoders`; or "patch", see `PatchBody`.
     """
 
     body_name = "body"
@@ -23,8 +27,9 @@ class Critic(BodyNetwork):
 
     def __init__(self, backbone: str = "resnet34") -> None:
         super().__init__()
-        self.body = ResNetBody(backbone)
-        self.head = nn.Linear(self.body.channels[-1], 1)
+        self.body: Encoder = PatchBody() if backbone == PATCH else make_encoder(backbone)
+        channels = self.body.channels[-1]
+        self.head = _spectral(channels, 1, stride=1) if backbone == PATCH else nn.Linear(channels, 1)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -32,11 +37,56 @@ class Critic(BodyNetwork):
         return {"backbone": self.body.name}
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits `(B,)`, positive for a real photo.
+        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits, positive for a real photo: `(B,)`, or `(B, patches)`.
 
         Raises ValueError where H or W is below 32.
         """
-        features = self.body(normalize_imagenet(rgb))[-1]
+        features = self.body(self.body.normalize(rgb))[-1]
+        if self.body.name == PATCH:
+            return self.head(features).float().flatten(1)
         pooled = features.mean(dim=(2, 3), dtype=torch.float32)
         with torch.autocast(rgb.device.type, enabled=False):
             return self.head(pooled).squeeze(1)
+
+
+class PatchBody(Encoder):
+    """Body of the patch critic: four 4x4 convolutions under spectral norm, without batch norm, for logits of 70 x 70 px.
+
+    Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018. Colours
+    are judged place by place, as the critics of DeOldify and DDColor do, rather than photo by photo.
+    """
+
+    normalize = staticmethod(normalize_imagenet)
+
+    def __init__(self) -> None:
+        super().__init__(PATCH, (64, 128, 256, 512))
+        ins = (3, *self.channels)
+        self.layers = nn.ModuleList(
+            nn.Sequential(_spectral(ins[number], ins[number + 1], 1 if number == 3 else 2), nn.LeakyReLU(0.2))
+            for number in range(4)
+        )
+
+    @property
+    def low(self) -> list[nn.Module]:
+        """The first two layers."""
+        return list(self.layers[:2])
+
+    @property
+    def high(self) -> list[nn.Module]:
+        """The last two layers."""
+        return list(self.layers[2:])
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """`(B, 3, H, W)` -> the outputs of the four layers, at 1/2, 1/4, 1/8 and just under 1/8 of the size."""
+        found = []
+        for number, layer in enumerate(self.layers):
+            x = self._run(layer, x, self._low_frozen if number < 2 else self._high_frozen)
+            found.append(x)
+        return found
+
+
+def _spectral(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 4, stride, padding=1)
+    init_conv(conv, "relu")
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv

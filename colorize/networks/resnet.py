@@ -1,4 +1,4 @@
-"""The parts of a ResNet (He et al. 2016), under torchvision's names.
+"""ResNet (He et al. 2016) as an encoder, under torchvision's names.
 
 Torchvision itself is not imported for them: it takes longer than everything else that colours a photo.
 """
@@ -8,6 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from colorize.networks.convolution import Conv2d
+from colorize.networks.encoder import Encoder
+from colorize.networks.layers import normalize_imagenet
 
 
 class BasicBlock(nn.Module):
@@ -55,12 +57,64 @@ class Bottleneck(nn.Module):
         return self.relu(y)
 
 
-def stem(channels: int) -> nn.Conv2d:
-    """The first convolution, 7x7 at half the size."""
-    return _conv(3, channels, 7, 2)
+CHANNELS = {
+    "resnet10_half": (32, 32, 64, 128, 256),
+    "resnet18": (64, 64, 128, 256, 512),
+    "resnet34": (64, 64, 128, 256, 512),
+    "resnet101": (64, 256, 512, 1024, 2048),
+}
+_BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet10_half": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
 
 
-def layers(
+class ResNetBody(Encoder):
+    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
+
+    A torchvision state dict less `fc.*` loads strictly. Two layer groups: `low` (conv1, bn1, layer1, layer2) and
+    `high` (layer3, layer4).
+
+    Args:
+        name: "resnet18", "resnet34" or "resnet101", or "resnet10_half", for which no weights are published: one block
+            a layer and half the channels, for a CPU. Randomly initialised.
+    """
+
+    normalize = staticmethod(normalize_imagenet)
+
+    def __init__(self, name: str) -> None:
+        if name not in CHANNELS:
+            raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
+        super().__init__(name, CHANNELS[name])
+        self.conv1 = _conv(3, self.channels[0], 7, 2)
+        self.bn1 = nn.BatchNorm2d(self.channels[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = _layers(*_BLOCKS[name], self.channels)
+
+    @property
+    def low(self) -> list[nn.Module]:
+        """The modules of the first layer group."""
+        return [self.conv1, self.bn1, self.layer1, self.layer2]
+
+    @property
+    def high(self) -> list[nn.Module]:
+        """The modules of the second layer group."""
+        return [self.layer3, self.layer4]
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """See `Encoder.features`; that of 1/2 is taken before the max pool."""
+        low, high = self._low_frozen, self._high_frozen
+        half = self.relu(self._run(self.bn1, self._run(self.conv1, x, low), low))
+        quarter = self._run(self.layer1, self.maxpool(half), low)
+        eighth = self._run(self.layer2, quarter, low)
+        sixteenth = self._run(self.layer3, eighth, high)
+        return [half, quarter, eighth, sixteenth, self._run(self.layer4, sixteenth, high)]
+
+
+def _layers(
     block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], channels: tuple[int, ...]
 ) -> list[nn.Sequential]:
     """The four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""

@@ -1,18 +1,14 @@
-"""The generator: a U-Net whose down-sampling half is a ResNet."""
+"""The paper's generator: a U-Net whose down-sampling half is a ResNet, or another encoder."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from colorize.networks.encoder import BodyNetwork, ResNetBody
-from colorize.networks.layers import (
-    ConvLayer,
-    PixelShuffleUp,
-    SelfAttention,
-    denormalize_imagenet,
-    normalize_imagenet,
-)
+from colorize.networks.encoders import make_encoder
+from colorize.networks.generator import Generator, make_head
+from colorize.networks.heads import BinsHead, Prediction, RGBHead, paint
+from colorize.networks.layers import ConvLayer, PixelShuffleUp, SelfAttention, denormalize_imagenet
 
 NORMS = {
     "weight": ("weight", "weight", "weight", "weight"),
@@ -69,8 +65,8 @@ class ResidualBlock(nn.Module):
         return total if self.relu_before_sum else total.relu_()
 
 
-class UNet(BodyNetwork):
-    """U-Net (Ronneberger et al. 2015) on a ResNet, as fastai's DynamicUnet, from grey to colour.
+class UNet(Generator):
+    """U-Net (Ronneberger et al. 2015) on an encoder, as fastai's DynamicUnet, from grey to colour.
 
     The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), which were built
     on fastai 1.0.51: see conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
@@ -78,7 +74,7 @@ class UNet(BodyNetwork):
     Layer groups: encoder_low, encoder_high, decoder.
 
     Args:
-        encoder: the ResNet's name, see `ResNetBody`.
+        encoder: its name, see `colorize.networks.encoders`.
         width_factor: of the up blocks' output; 1 gives 512, 384, 256 and 96 channels on ResNet-34, 1.5 is
             DeOldify's Artistic generator, 0.5 serves a CPU.
         norm: of the decoder's convolutions. "weight": weight norm; "batch": convolution without bias, batch norm,
@@ -96,10 +92,10 @@ class UNet(BodyNetwork):
         block_convs: 3x3 convolutions in an up block, 1 or 2.
         last_blur: smooth the last pixel shuffle too, as fastai 1.0.51 did whatever its `blur` said.
         relu_before_sum: in the last residual block, as fastai 1 did; see `ResidualBlock`.
+        output: "rgb", "chroma" or "bins", see `colorize.networks.heads`.
+        temperature: of bins.
+        keep_luma: put the colours onto the input's luma.
     """
-
-    body_name = "encoder"
-    own_group = "decoder"
 
     def __init__(
         self,
@@ -114,6 +110,9 @@ class UNet(BodyNetwork):
         block_convs: int = 2,
         last_blur: bool = False,
         relu_before_sum: bool = False,
+        output: str = "rgb",
+        temperature: float = 0.38,
+        keep_luma: bool = False,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -133,9 +132,13 @@ class UNet(BodyNetwork):
             "block_convs": block_convs,
             "last_blur": bool(last_blur),
             "relu_before_sum": bool(relu_before_sum),
+            "output": output,
+            "temperature": float(temperature),
+            "keep_luma": bool(keep_luma),
         }
+        self.keep_luma = bool(keep_luma)
         block_norm, last_up_norm, last_block_norm, colour_norm = NORMS[norm]
-        self.encoder = ResNetBody(encoder)
+        self.encoder = make_encoder(encoder)
         *skips, channels = self.encoder.channels
         self.bottom_norm = nn.BatchNorm2d(channels)
         self.bottom = nn.Sequential(
@@ -156,7 +159,8 @@ class UNet(BodyNetwork):
         if last_cross:
             channels += 3
             self.last_block = ResidualBlock(channels, last_block_norm, relu_before_sum)
-        self.to_colour = ConvLayer(channels, 3, 1, colour_norm, relu=False)
+        self.head = make_head(output, (float(low), float(high)), temperature)
+        self.to_colour = ConvLayer(channels, self.head.channels, 1, colour_norm, relu=False)
         self.to_colour.scale(0.1)  # first colours near the middle: at the sigmoid's ends, where they fell, it is flat
 
     @property
@@ -164,26 +168,25 @@ class UNet(BodyNetwork):
         """See `BodyNetwork.architecture`."""
         return {**self._architecture, "output_range": list(self._architecture["output_range"])}
 
-    def forward(self, grey: Tensor) -> Tensor:
-        """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.
-
-        Raises ValueError where the input has not one channel, or H or W is below 32; any size from there up will do.
-        """
-        if grey.ndim != 4 or grey.shape[1] != 1:
-            raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")
-        return denormalize_imagenet(self.forward_normalized(normalize_imagenet(grey)))
+    def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
+        """See `Generator.predict`."""
+        x = self.encoder.normalize(grey)
+        raw = self.to_colour(self.decode(self.encode(x), x)).float()
+        if isinstance(self.head, RGBHead):
+            return Prediction(denormalize_imagenet(self.head(raw)))
+        ab = self.head.to_ab(raw)
+        return Prediction(paint(ab, luma), ab, raw if isinstance(self.head, BinsHead) else None)
 
     def forward_normalized(self, x: Tensor) -> Tensor:
         """`(B, 3, H, W)` -> `(B, 3, H, W)` float32 in `output_range`, both ImageNet-normalised RGB.
 
-        What the networks of fastai and DeOldify compute. Raises ValueError where H or W is below 32.
+        What the networks of fastai and DeOldify compute, by a ResNet and a head for RGB. Raises ValueError where H or W
+        is below 32.
         """
-        features = self.encode(x)
-        decoded = self.decode(features, x)
-        return self.to_rgb(decoded)
+        return self.head(self.to_colour(self.decode(self.encode(x), x)).float())
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """`(B, 3, H, W)` ImageNet-normalised RGB -> the five features of `ResNetBody.forward`."""
+        """`(B, 3, H, W)`, as the encoder normalises it -> the five features of `Encoder.forward`."""
         return self.encoder(x)
 
     def decode(self, features: list[Tensor], x: Tensor) -> Tensor:
@@ -198,8 +201,3 @@ class UNet(BodyNetwork):
             x = x.to(decoded.dtype, memory_format=layout)  # mixed inputs would turn the whole join into the other one
             decoded = self.last_block(torch.cat([decoded, x], dim=1))
         return decoded
-
-    def to_rgb(self, decoded: Tensor) -> Tensor:
-        """`(B, C, H, W)` -> `(B, 3, H, W)` ImageNet-normalised RGB in `output_range`, in float32."""
-        low, high = self._architecture["output_range"]
-        return low + (high - low) * torch.sigmoid(self.to_colour(decoded).float())

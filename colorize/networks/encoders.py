@@ -1,0 +1,24 @@
+"""Registry of encoders: adding one means a class, a line here, and its name among the choices in config.py."""
+
+from collections.abc import Callable
+from functools import partial
+
+from colorize.networks.efficientnet import EfficientNetLite0
+from colorize.networks.encoder import Encoder
+from colorize.networks.resnet import CHANNELS, ResNetBody
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    **{name: partial(ResNetBody, name) for name in CHANNELS},
+    "efficientnet_lite0": EfficientNetLite0,
+}
+
+
+def make_encoder(name: str) -> Encoder:
+    """Build an encoder with random weights.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}: one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]()

@@ -1,0 +1,88 @@
+"""What every generator is: an encoder, a decoder, and a head that turns features into colour."""
+
+from abc import abstractmethod
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from colorize.color import onto_luma
+from colorize.networks.encoder import BodyNetwork, Encoder
+from colorize.networks.heads import BinsHead, ChromaHead, Prediction, RGBHead
+from colorize.networks.layers import ConvLayer
+
+
+class Generator(BodyNetwork):
+    """Network from grey to colour, in the layer groups encoder_low, encoder_high and decoder.
+
+    With `keep_luma` it puts its colours onto the luma of its input, as users will see them, so that losses, critic and
+    exports see the same (DDColor and others put Lab's L back before their losses); by addition alone, so that gradients
+    flow where a sum is no colour.
+    """
+
+    body_name = "encoder"
+    own_group = "decoder"
+
+    encoder: Encoder
+    head: RGBHead | ChromaHead | BinsHead
+    to_colour: ConvLayer
+    keep_luma: bool
+
+    @abstractmethod
+    def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
+        """Colours of `grey`, `(B, 1, H, W)` in [0, 1], on the lightness of `luma`, the same."""
+
+    @overload
+    def forward(self, grey: Tensor, luma: Tensor | None = ..., detailed: Literal[False] = ...) -> Tensor: ...
+
+    @overload
+    def forward(self, grey: Tensor, luma: Tensor | None = ..., *, detailed: Literal[True]) -> Prediction: ...
+
+    def forward(self, grey: Tensor, luma: Tensor | None = None, detailed: bool = False) -> Tensor | Prediction:
+        """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.
+
+        Args:
+            grey: what the network is shown; any height and width from 32 up.
+            luma: `(B, 1, H, W)` in [0, 1], the luma of the result where it is not that of `grey`, to which noise or
+                age may have been added; matters with `keep_luma`, and for heads that predict chroma.
+            detailed: return the whole `Prediction`.
+
+        Raises ValueError where the input has not one channel, or H or W is below 32.
+        """
+        if grey.ndim != 4 or grey.shape[1] != 1:
+            raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")
+        luma = grey if luma is None else luma
+        found = self.predict(grey, luma)
+        if self.keep_luma:
+            found = found._replace(rgb=onto_luma(found.rgb, luma.float()))
+        return found if detailed else found.rgb
+
+
+def make_head(
+    output: str, output_range: tuple[float, float], temperature: float
+) -> RGBHead | ChromaHead | BinsHead:
+    """Build a head by its name: rgb, chroma or bins.
+
+    Raises:
+        ValueError: an unknown name, or a temperature out of (0, 1].
+    """
+    if output == "rgb":
+        return RGBHead(output_range)
+    if output == "chroma":
+        return ChromaHead()
+    if output == "bins":
+        return BinsHead(temperature)
+    raise ValueError(f"output={output!r}: rgb, chroma or bins")
+
+
+@torch.no_grad()
+def set_prior(generator: Generator, prior: Tensor) -> None:
+    """Tell a generator that predicts a distribution how often each cell occurs, `(cells,)` with sum 1."""
+    assert isinstance(generator.head, BinsHead)
+    generator.head.prior.copy_(prior)
+    # First predictions are the prior: nothing has to unlearn that every colour is as likely (Lin et al. 2017, RetinaNet)
+    bias = generator.to_colour.conv.bias
+    if bias is not None:
+        bias.copy_(prior.clamp_min(1e-6).log())
+
+

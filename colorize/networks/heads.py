@@ -1,0 +1,108 @@
+"""What a generator's last features mean: RGB, the chroma of Lab, or a distribution over cells of Lab chroma."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
+
+CELL = 10
+"""Side of a cell, in units of Lab's a and b."""
+MOST_AB = 110
+"""Beyond ± this no sRGB colour has a or b."""
+
+
+class Prediction(NamedTuple):
+    """What a generator makes of grey images, and what it rests on."""
+
+    rgb: Tensor
+    """`(B, 3, H, W)` float32, sRGB-encoded, nominally in [0, 1] but not clamped."""
+    ab: Tensor | None = None
+    """`(B, 2, h, w)` float32, Lab chroma at the network's own resolution; None of a head that gives RGB."""
+    logits: Tensor | None = None
+    """`(B, cells, h, w)` float32, the distribution over `BinsHead.centres`; None of other heads."""
+
+
+class RGBHead(nn.Module):
+    """RGB by a scaled sigmoid in ImageNet-normalised space, as fastai and DeOldify have it."""
+
+    channels = 3
+
+    def __init__(self, output_range: tuple[float, float]) -> None:
+        super().__init__()
+        self.output_range = output_range
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """`(B, 3, H, W)` -> `(B, 3, H, W)` ImageNet-normalised RGB in `output_range`."""
+        low, high = self.output_range
+        return low + (high - low) * torch.sigmoid(raw)
+
+
+class ChromaHead(nn.Module):
+    """Lab's a and b themselves, in ±110."""
+
+    channels = 2
+
+    def to_ab(self, raw: Tensor) -> Tensor:
+        """`(B, 2, h, w)` -> `(B, 2, h, w)` Lab chroma."""
+        return MOST_AB * torch.tanh(raw)
+
+
+class BinsHead(nn.Module):
+    """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
+
+    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them;
+    a temperature below 1 moves it towards the likeliest.
+
+    Args:
+        temperature: of the softmax that is averaged; 1 is the plain mean, near 0 the likeliest cell.
+
+    Attributes:
+        centres: `(cells, 2)` a and b of each cell.
+        prior: `(cells,)` how often each occurs in training photos; uniform until `set_prior`.
+    """
+
+    centres: Tensor
+    prior: Tensor
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        if not 0 < temperature <= 1:
+            raise ValueError(f"temperature={temperature}: above 0 and at most 1")
+        self.temperature = temperature
+        self.register_buffer("centres", gamut_cells())
+        self.register_buffer("prior", torch.full((len(self.centres),), 1 / len(self.centres)))
+        self.channels = len(self.centres)
+
+    def to_ab(self, raw: Tensor) -> Tensor:
+        """`(B, cells, h, w)` logits -> `(B, 2, h, w)` Lab chroma."""
+        share = torch.softmax(raw / self.temperature, dim=1)
+        # A product of matrices, in float32 also under autocast: half precision would round hues.
+        with torch.autocast(raw.device.type, enabled=False):
+            return torch.einsum("bqhw,qc->bchw", share, self.centres)
+
+
+def gamut_cells() -> Tensor:
+    """`(cells, 2)` float32: centres, multiples of `CELL`, of the cells that hold the chroma of some sRGB colour."""
+    level = torch.linspace(0, 1, 33)
+    rgb = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(2)
+    cells = (rgb_to_lab(rgb)[1:] / CELL).round().flatten(1)
+    return CELL * torch.unique(cells, dim=1).T.contiguous()
+
+
+def paint(ab: Tensor, luma: Tensor) -> Tensor:
+    """Colour in RGB of a chroma at any resolution, on the lightness of a grey image.
+
+    Args:
+        ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bilinear interpolation.
+        luma: `(B, 1, H, W)` Rec. 601 luma in [0, 1].
+
+    Returns:
+        `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
+    """
+    ab = ab.float()
+    if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():
+        ab = interpolate(ab, luma.shape[-2:], mode="bilinear", align_corners=False)
+    return lab_to_rgb(torch.cat([grey_to_lightness(luma.float()), ab], dim=-3))

@@ -1,0 +1,111 @@
+"""A generator for machines without a GPU: chroma is decoded at a quarter of the size, where little of it is lost."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from colorize.networks.encoders import make_encoder
+from colorize.networks.generator import Generator, make_head
+from colorize.networks.heads import MOST_AB, BinsHead, Prediction, RGBHead, paint
+from colorize.networks.layers import ConvLayer
+
+
+class LightUNet(Generator):
+    """U-Net that predicts chroma at 1/4 of the size and refines it at 1/2, guided by the grey.
+
+    Half of a U-Net's arithmetic lies at 1/2 and 1/1, where chroma hardly lives. Every step up is bilinear, joins the
+    encoder's features and has two 3x3 convolutions with batch norm; the mean over the whole image is added at 1/32, so
+    that each place knows what kind of scene it is in.
+
+    Layer groups: encoder_low, encoder_high, decoder.
+
+    Args:
+        encoder: its name, see `colorize.networks.encoders`.
+        widths: channels at 1/32, 1/16, 1/8 and 1/4.
+        output: "chroma" or "bins", see `colorize.networks.heads`.
+        temperature: of bins.
+        keep_luma: put the colours onto the input's luma.
+        refine_width: channels of the refinement at 1/2; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "efficientnet_lite0",
+        widths: tuple[int, ...] | list[int] = (256, 192, 96, 64),
+        output: str = "bins",
+        temperature: float = 0.38,
+        keep_luma: bool = True,
+        refine_width: int = 32,
+    ) -> None:
+        super().__init__()
+        if len(widths) != 4 or min(widths) < 1:
+            raise ValueError(f"widths={list(widths)}: four numbers of channels are needed")
+        self._architecture: dict[str, Any] = {
+            "decoder": "light",
+            "encoder": encoder,
+            "widths": list(widths),
+            "output": output,
+            "temperature": float(temperature),
+            "keep_luma": bool(keep_luma),
+            "refine_width": int(refine_width),
+        }
+        self.keep_luma = bool(keep_luma)
+        self.encoder = make_encoder(encoder)
+        half, *skips, deepest = self.encoder.channels
+        self.bottom = ConvLayer(deepest, widths[0], 1, "batch")
+        self.context = nn.Linear(widths[0], widths[0])
+        self.blocks = nn.ModuleList()
+        for below, skip, width in zip(widths, reversed(skips), widths[1:], strict=False):
+            grey = 1 if len(self.blocks) == 2 else 0
+            first = ConvLayer(below + skip + grey, width, 3, "batch")
+            self.blocks.append(nn.Sequential(first, ConvLayer(width, width, 3, "batch")))
+        head = make_head(output, (0.0, 1.0), temperature)
+        if isinstance(head, RGBHead):
+            raise ValueError("output=rgb: decoder=light predicts chroma or bins")
+        self.head: Any = head
+        self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)
+        self.to_colour.scale(0.1)
+        self.refine = nn.Sequential()
+        if refine_width:
+            self.refine.append(ConvLayer(half + 3, refine_width, 3, "batch"))
+            self.refine.append(ConvLayer(refine_width, 2, 3, "none", relu=False))
+            self.refine[1].scale(0.0)  # it starts from what the quarter says
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """See `BodyNetwork.architecture`."""
+        return {**self._architecture, "widths": list(self._architecture["widths"])}
+
+    def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
+        """See `Generator.predict`."""
+        half, *skips, deepest = self.encoder(self.encoder.normalize(grey))
+        decoded = self.decode(skips, deepest, grey)
+        logits = self.to_colour(decoded).float()
+        ab = self.head.to_ab(logits)
+        if len(self.refine):
+            ab = self.refined(ab, half, grey)
+        return Prediction(paint(ab, luma), ab, logits if isinstance(self.head, BinsHead) else None)
+
+    def decode(self, skips: list[Tensor], deepest: Tensor, grey: Tensor) -> Tensor:
+        """Features at 1/4, 1/8, 1/16 and the deepest at 1/32, and the grey image -> `(B, C, H/4, W/4)` features."""
+        x = self.bottom(deepest)
+        x = x + self.context(x.mean(dim=(2, 3)))[:, :, None, None]
+        for number, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
+            parts = [_resized(x, skip), skip]
+            if number == 2:
+                parts.append(_resized(grey, skip).to(skip.dtype))
+            x = block(torch.cat(parts, dim=1))
+        return x
+
+    def refined(self, ab: Tensor, half: Tensor, grey: Tensor) -> Tensor:
+        """Chroma at 1/4 -> chroma at 1/2, `(B, 2, H/2, W/2)`: edges go where the grey and the first features have them."""
+        ab = _resized(ab, half)
+        joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
+        return ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()
+
+
+def _resized(x: Tensor, like: Tensor) -> Tensor:
+    """`x` at the height and width of `like`, bilinear; antialiasing is left to what follows."""
+    return interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
