@@ -154,6 +154,11 @@ class ResolutionConfig:
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the fit")
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
+    rate_scale: str = opt(
+        "none",
+        "factor on a stage's learning rates: its batch over the first stage's (linear), the root of that (sqrt), or 1",
+        choices=("none", "sqrt", "linear"),
+    )
 
 
 @dataclass

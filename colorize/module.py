@@ -60,9 +60,7 @@ class ColorizationModule(L.LightningModule):
         self.curve: list[dict[str, float]] = []
         self.sources: dict[str, str] = {}
         self.plans = {
-            name: make_plan(
-                getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution.batch_scale
-            )
+            name: make_plan(getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution)
             for name in self.trained
         }
 

@@ -47,7 +47,8 @@ class RatePlan:
 
     `multipliers` maps every group, first layers first, to its factor on `lr`; `frozen_epochs` maps some of them to an
     interval [first, end) of epochs in which their factor is zero (end -1: to the last epoch). With `norms="learn"`
-    the batch norms of a frozen group go on learning, as in fastai.
+    the batch norms of a frozen group go on learning, as in fastai. `epoch_factors` are on `lr`, an epoch each; the last
+    goes on.
     """
 
     lr: float
@@ -55,6 +56,7 @@ class RatePlan:
     schedule: Schedule
     frozen_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     norms: str = "statistics"
+    epoch_factors: Sequence[float] = (1.0,)
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
         """Names of the groups that stand still in `epoch`."""
@@ -64,7 +66,8 @@ class RatePlan:
 
     def apply(self, optimizer: Optimizer, epoch: int, progress: float) -> None:
         """Set the rate of every parameter group of `optimizer` for a step at `progress` of the fit."""
-        factor, frozen = self.lr * self.schedule(progress), self.frozen_at(epoch)
+        stage = self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
+        factor, frozen = self.lr * self.schedule(progress) * stage, self.frozen_at(epoch)
         for group in optimizer.param_groups:
             still = group["layer_group"] in frozen and not (group["norms"] and self.norms == "learn")
             group["lr"] = 0.0 if still else factor * self.multipliers[group["layer_group"]]

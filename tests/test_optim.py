@@ -1,10 +1,14 @@
 """Layer groups, discriminative rates, freezing, schedules."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from colorize.networks import Critic, UNet
 from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.training.plans import make_plan
 
 
 @pytest.mark.parametrize("make", [lambda: UNet("resnet18", width_factor=0.25), lambda: Critic("resnet18")])
@@ -70,3 +74,22 @@ def test_one_cycle_rises_falls_and_is_a_function_of_progress() -> None:
     assert falling == sorted(falling, reverse=True)
     with pytest.raises(ValueError, match="pct_start"):
         one_cycle(0.0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "factors"), [("none", [1, 1, 1, 1]), ("sqrt", [1, 1, 0.5, 0.5]), ("linear", [1, 1, 0.25, 0.25])]
+)
+def test_rates_follow_the_batch_of_the_first_stage_with_an_epoch(
+    configure: Callable[..., Any], scale: str, factors: list[float]
+) -> None:
+    table = ("resolution.size_px=[32,48,64]", "resolution.batch_size=[256,64,16]", "resolution.epochs=[0,2,1]")
+    config = configure("train", "phase=pretrain_critic", *table, f"resolution.rate_scale={scale}")
+    network = Critic("resnet18")
+    groups = network.layer_groups()
+    plan = make_plan(config.optim.critic, list(groups), config.resolution)
+    optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), 0.0)
+    found = []
+    for epoch in range(4):  # one more than there are
+        plan.apply(optimizer, epoch, progress=0.25)
+        found.append(optimizer.param_groups[-1]["lr"] / config.optim.critic.lr)
+    assert found == pytest.approx(factors)
