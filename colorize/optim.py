@@ -82,6 +82,8 @@ def make_optimizer(
 ) -> AdamW:
     """AdamW over all parameters, in two static groups a layer group: weights, and norms and biases (without decay).
 
+    A length of weight norm, (O, 1, 1, 1), is to its direction what a batch norm's factor is to a weight: a norm.
+
     The groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP never
     see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. `fused`: one pass over the
     memory for each parameter, not seven.
@@ -90,7 +92,7 @@ def make_optimizer(
     for layer_group, modules in layer_groups.items():
         parameters = [parameter for module in modules for parameter in module.parameters()]
         for norms, name in ((False, layer_group), (True, f"{layer_group}_norms")):
-            members = [p for p in parameters if (p.ndim == 1) == norms]
+            members = [p for p in parameters if (p.ndim == 1 or p.numel() == p.shape[0]) == norms]
             decay = 0.0 if norms else weight_decay
             if members:
                 groups.append(

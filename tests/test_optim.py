@@ -11,7 +11,14 @@ from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optim
 from colorize.training.plans import make_plan
 
 
-@pytest.mark.parametrize("make", [lambda: UNet("resnet18", width_factor=0.25), lambda: Critic("resnet18")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: UNet("resnet18", width_factor=0.25),
+        lambda: UNet("resnet18", width_factor=0.25, norm="batch"),
+        lambda: Critic("resnet18"),
+    ],
+)
 def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
@@ -19,10 +26,12 @@ def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             rates.setdefault(id(parameter), []).append(group["lr"])
-            assert (group["weight_decay"] == 0) == (parameter.ndim == 1), "norms and biases do not decay, weights do"
+            spared = parameter.ndim == 1 or names[id(parameter)].endswith("weight.original0")  # the lengths
+            assert (group["weight_decay"] == 0) == spared, "norms and biases do not decay, weights do"
     assert all(len(of_one) == 1 for of_one in rates.values())
     assert set(rates) == {id(p) for p in network.parameters() if p.requires_grad}
     for (name, modules), multiplier in zip(groups.items(), (0.01, 0.1, 1.0), strict=True):
