@@ -137,7 +137,8 @@ def in_memory(job: dict[str, Any], made: Callable[[], Any] | None = None) -> dic
         build.compile_networks(config, networks)
     rgb = torch.rand(job["batch"], 3, job["size_px"], job["size_px"], generator=torch.Generator().manual_seed(0))
     fake = rgb_to_grey(rgb).expand_as(rgb).contiguous() if job["phase"] == "pretrain_critic" else None
-    batch = Batch(rgb, rgb_to_grey(rgb), fake, [str(number) for number in range(job["batch"])])
+    grey = rgb_to_grey(rgb)
+    batch = Batch(rgb, grey, grey, fake, [str(number) for number in range(job["batch"])])
     clock = Clock(device)
 
     class Data(L.LightningDataModule):

@@ -153,6 +153,7 @@ def make_augmentation(data: DataConfig) -> Augmentation:
         rotation_deg=data.rotation_deg,
         noise=data.noise,
         **asdict(data.jitter),
+        **{f"old_{name}": value for name, value in asdict(data.old_photo).items()},
     )
 
 

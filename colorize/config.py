@@ -25,6 +25,15 @@ class JitterConfig:
 
 
 @dataclass
+class OldPhotoConfig:
+    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
+    blur_px: float = opt(
+        0.0, "a third of the photos blurred by up to this standard deviation, in pixels of the training square", least=0
+    )
+
+
+@dataclass
 class DataConfig:
     kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
@@ -46,6 +55,9 @@ class DataConfig:
         least=0,
     )
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
+    old_photo: OldPhotoConfig = node(
+        OldPhotoConfig, "a grey that looks old, drawn for each training photo; where data.noise goes, and no further"
+    )
     min_colourfulness: float | None = opt(
         None,
         "leave duller photos out of training, never out of validation: Hasler and Süsstrunk's figure, measured once "
@@ -171,6 +183,11 @@ class ResolutionConfig:
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the fit")
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
+    rate_scale: str = opt(
+        "none",
+        "factor on a stage's learning rates: its batch over the first stage's (linear), the root of that (sqrt), or 1",
+        choices=("none", "sqrt", "linear"),
+    )
 
 
 @dataclass

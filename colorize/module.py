@@ -78,9 +78,7 @@ class ColorizationModule(L.LightningModule):
         self.curve: list[dict[str, float]] = []
         self.sources: dict[str, str] = {}
         self.plans = {
-            name: make_plan(
-                getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution.batch_scale
-            )
+            name: make_plan(getattr(config.optim, name), list(self.network(name).layer_groups()), config.resolution)
             for name in self.trained
         }
 
@@ -425,6 +423,20 @@ class ColorizationModule(L.LightningModule):
         checkpoints.write_card(checkpoint, self.card(epochs_done=checkpoint["epoch"] + self.trainer.is_last_batch))
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was written.
+
+        Raises:
+            UserError: its optimizers have other groups, from when the lengths of weight norms were decayed.
+        """
+        for made, kept in zip(self.configure_optimizers(), checkpoint["optimizer_states"], strict=True):
+            own, its = ([len(g["params"]) for g in groups] for groups in (made.param_groups, kept["param_groups"]))
+            if own != its:
+                path = self.trainer.ckpt_path
+                fault = (
+                    f"{path} is from when the lengths of weight norms were decayed: its weights fit, its optimizer not"
+                )
+                taken = " ".join(f"init_from.{name}={path}" for name in self.trained)
+                raise ranks.on_all(UserError(f"{fault}; start another run with {taken}"))
         card = checkpoints.Card(**checkpoint["colorize"])
         self.images_seen, self.curve, self.sources = card.images_seen, card.curve, card.sources
         self.turns.restore(card.turns)

@@ -47,7 +47,8 @@ class RatePlan:
 
     `multipliers` maps every group, first layers first, to its factor on `lr`; `frozen_epochs` maps some of them to an
     interval [first, end) of epochs in which their factor is zero (end -1: to the last epoch). With `norms="learn"`
-    the batch norms of a frozen group go on learning, as in fastai.
+    the batch norms of a frozen group go on learning, as in fastai. `epoch_factors` are on `lr`, an epoch each; the last
+    goes on.
     """
 
     lr: float
@@ -55,6 +56,7 @@ class RatePlan:
     schedule: Schedule
     frozen_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     norms: str = "statistics"
+    epoch_factors: Sequence[float] = (1.0,)
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
         """Names of the groups that stand still in `epoch`."""
@@ -64,7 +66,8 @@ class RatePlan:
 
     def apply(self, optimizer: Optimizer, epoch: int, progress: float) -> None:
         """Set the rate of every parameter group of `optimizer` for a step at `progress` of the fit."""
-        factor, frozen = self.lr * self.schedule(progress), self.frozen_at(epoch)
+        stage = self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
+        factor, frozen = self.lr * self.schedule(progress) * stage, self.frozen_at(epoch)
         for group in optimizer.param_groups:
             still = group["layer_group"] in frozen and not (group["norms"] and self.norms == "learn")
             group["lr"] = 0.0 if still else factor * self.multipliers[group["layer_group"]]
@@ -79,6 +82,8 @@ def make_optimizer(
 ) -> AdamW:
     """AdamW over all parameters, in two static groups a layer group: weights, and norms and biases (without decay).
 
+    A length of weight norm, (O, 1, 1, 1), is to its direction what a batch norm's factor is to a weight: a norm.
+
     The groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP never
     see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. `fused`: one pass over the
     memory for each parameter, not seven.
@@ -87,7 +92,7 @@ def make_optimizer(
     for layer_group, modules in layer_groups.items():
         parameters = [parameter for module in modules for parameter in module.parameters()]
         for norms, name in ((False, layer_group), (True, f"{layer_group}_norms")):
-            members = [p for p in parameters if (p.ndim == 1) == norms]
+            members = [p for p in parameters if (p.ndim == 1 or p.numel() == p.shape[0]) == norms]
             decay = 0.0 if norms else weight_decay
             if members:
                 groups.append(

@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn for a photo, and that colour goes on grey and target, noise on the grey alone."""
+"""Augmentation: what is drawn for a photo, and that colour goes on grey and target, age and noise on the grey alone."""
 
 import math
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from colorize import build
 from colorize.color import rgb_to_grey
-from colorize.data.augment import Augmentation, Jitter, Noise
+from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
 from colorize.data.sources import list_scenes
 from colorize.options import BadOption
@@ -22,6 +23,9 @@ EVERYTHING: dict[str, Any] = {
     "saturation": 0.3,
     "hue": 0.1,
     "noise": 0.2,
+    "old_gamma": 0.35,
+    "old_contrast": 0.3,
+    "old_blur_px": 0.7,
 }
 
 
@@ -35,23 +39,30 @@ def test_options_draw_from_sequences_of_their_own() -> None:
         plain = Augmentation().treatment(7, epoch, "a.jpg")
         drawn = (plain.flip, plain.choose_box(300, 200))
         assert drawn == (flip, pytest.approx(box, rel=1e-12))
-        assert (plain.angle_deg, plain.jitter, plain.noise) == (0, None, None)
+        assert (plain.angle_deg, plain.jitter, plain.noise, plain.old_photo) == (0, None, None, None)
         full = Augmentation(**EVERYTHING).treatment(7, epoch, "a.jpg")
         assert (full.flip, full.choose_box(300, 200)) == drawn
         for name, value in EVERYTHING.items():
             alone = Augmentation(**{name: value}).treatment(7, epoch, "a.jpg")
             of_full = {"rotation_deg": (full.angle_deg, alone.angle_deg), "noise": (full.noise, alone.noise)}
+            if name.startswith("old_"):
+                of_full[name] = tuple(getattr(one.old_photo, name.removeprefix("old_")) for one in (full, alone))
             one, other = of_full.get(name) or (getattr(full.jitter, name), getattr(alone.jitter, name))
-            assert one == other != 0
+            assert one == other and (one or name == "old_blur_px")
     many = [Augmentation(**EVERYTHING).treatment(0, epoch, "a.jpg") for epoch in range(200)]
     for values, least, most in (
         ([one.angle_deg for one in many], -30, 30),
         ([one.jitter.brightness for one in many if one.jitter], 0.8, 1.2),
         ([one.jitter.hue for one in many if one.jitter], -0.1, 0.1),
         ([one.noise.std for one in many if one.noise], 0, 0.2),
+        ([math.log(one.old_photo.gamma) for one in many if one.old_photo], -0.35, 0.35),
+        ([one.old_photo.contrast for one in many if one.old_photo], 0.7, 1.3),
+        ([one.old_photo.blur_px for one in many if one.old_photo], 0, 0.7),
     ):
         margin = 0.1 * (most - least)
         assert least <= min(values) < least + margin and most - margin < max(values) <= most
+
+    assert 50 < sum(one.old_photo.blur_px > 0 for one in many if one.old_photo) < 84, "a third"
 
 
 def shown(**options: float) -> Batch:
@@ -75,6 +86,28 @@ def test_jitter_is_on_grey_and_target_and_noise_on_the_grey_alone() -> None:
     sample = Noise(0.1, seed=3)(200).float()
     assert sample.std().item() == pytest.approx(0.1, rel=0.02) and abs(sample.mean().item()) < 0.002
     assert not torch.equal(sample, Noise(0.1, seed=4)(200).float())
+    aged, both = shown(old_gamma=0.35, old_contrast=0.3), shown(old_gamma=0.35, old_contrast=0.3, noise=0.3)
+    for batch, clean in ((plain, plain), (noisy, jittered), (aged, plain), (both, plain)):
+        assert torch.equal(batch.rgb, clean.rgb) and torch.equal(batch.luma, rgb_to_grey(clean.rgb))
+        assert (batch.grey is batch.luma) == (batch is plain)
+        assert batch.grey.min() >= 0 and batch.grey.max() <= 1
+    assert ((aged.grey - aged.luma).abs().mean(dim=(1, 2, 3)) > 0.005).all()
+    rgb = (plain.rgb[:1] * 255).round().to(torch.uint8)
+    old, noise, joint = (
+        Augmentation(**options).treatment(0, 0, "a.jpg").grey_change(rgb)
+        for options in ({"old_gamma": 0.35}, {"noise": 0.3}, {"old_gamma": 0.35, "noise": 0.3})
+    )
+    assert old is not None and noise is not None and joint is not None
+    torch.testing.assert_close(joint, old + noise)
+
+
+def test_an_old_photo_is_blurred_then_its_gamma_and_contrast_change() -> None:
+    grey = torch.rand(1, 1, 33, 40, generator=torch.Generator().manual_seed(0))
+    expected = gaussian_blur(grey, [7, 7], [0.9, 0.9]) ** 1.3
+    expected = expected.mean() + 0.8 * (expected - expected.mean())
+    torch.testing.assert_close(OldPhoto(1.3, 0.8, 0.9)(grey), expected, atol=1e-5, rtol=0)
+    assert (OldPhoto(1, 1, 0)(grey) - grey).abs().max() < 1e-6
+    assert (OldPhoto(1, 0.5, 5)(grey) - grey.mean()).abs().max() < 0.1, "wide blurs too"
 
 
 def test_jitter_does_what_its_fields_say() -> None:
@@ -98,6 +131,7 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
         ({"hue": 0.6}, r"data\.jitter\.hue=0\.6 must be from 0 to 0\.5"),
         ({"saturation": -0.1}, r"data\.jitter\.saturation=-0\.1 must be from 0 to 1"),
         ({"noise": 25.0}, r"data\.noise=25\.0 must be from 0 to 1"),
+        ({"old_blur_px": 9.0}, r"data\.old_photo\.blur_px=9\.0 must be from 0 to 5"),
         ({"rotation_deg": math.nan}, r"data\.rotation_deg=nan must be from 0 to 180"),
         ({"crop_scale": (0.9, 0.5)}, r"data\.crop_scale=\[0\.9, 0\.5\] must be two rising shares"),
         ({"crop_ratio": (0, 1)}, r"data\.crop_ratio=\[0, 1\] must be two rising ratios"),
@@ -105,8 +139,11 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
         with pytest.raises(ValueError, match=named):
             Augmentation(**value)
     overrides = ("data.jitter.contrast=0.25", "data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
-    data = configure("train", "phase=pretrain_gen", *overrides).data
-    assert build.make_augmentation(data) == Augmentation(flip=False, contrast=0.25, rotation_deg=5, noise=0.1)
+    aged = ("data.old_photo.gamma=0.3", "data.old_photo.contrast=0.2", "data.old_photo.blur_px=0.5")
+    data = configure("train", "phase=pretrain_gen", *overrides, *aged).data
+    assert build.make_augmentation(data) == Augmentation(
+        flip=False, contrast=0.25, rotation_deg=5, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
+    )
     data.jitter.hue = 0.6
     with pytest.raises(BadOption, match=r"data\.jitter\.hue=0\.6"):
         build.make_augmentation(data)

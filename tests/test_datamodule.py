@@ -51,9 +51,9 @@ def make_datamodule(
 
 
 def by_name(batch: RawBatch) -> dict[str, list[float]]:
-    assert batch.noise is not None
-    both = zip(batch.names, batch.rgb, batch.noise, strict=True)
-    return {name: rgb.flatten().tolist() + noise.flatten().tolist() for name, rgb, noise in both}
+    assert batch.grey_change is not None
+    both = zip(batch.names, batch.rgb, batch.grey_change, strict=True)
+    return {name: rgb.flatten().tolist() + change.flatten().tolist() for name, rgb, change in both}
 
 
 def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos: Photos) -> None:
@@ -176,7 +176,7 @@ def test_a_photo_and_its_resaved_self_cannot_be_told_apart(photos: Photos, tmp_p
     for loader, size_px in ((datamodule.train_dataloader(), 32), (datamodule.val_dataloader(), val_size_px)):
         for raw in loader:
             assert raw.rgb.shape == (len(raw.names), 3, size_px, size_px) and raw.names and not raw.unreadable
-            assert raw.fake is not None and torch.equal(raw.rgb, raw.fake) and raw.noise is None
+            assert raw.fake is not None and torch.equal(raw.rgb, raw.fake) and raw.grey_change is None
     fixed = datamodule.fixed_val(4)
     assert fixed.fake is not None and torch.equal(fixed.rgb, fixed.fake)
 

@@ -34,7 +34,7 @@ def some_batch(photos: int = 4, size_px: int = 32, fake: bool = False) -> Batch:
     rgb = torch.stack([to_uint8(draw_photo(i).resize((size_px, size_px))) for i in range(photos)]).float() / 255
     grey = rgb_to_grey(rgb)
     names = [f"photo {i}" for i in range(photos)]
-    return Batch(rgb, grey, grey.expand(-1, 3, -1, -1).clone() if fake else None, names)
+    return Batch(rgb, grey, grey, grey.expand(-1, 3, -1, -1).clone() if fake else None, names)
 
 
 class OneBatch(L.LightningDataModule):

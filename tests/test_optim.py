@@ -1,13 +1,24 @@
 """Layer groups, discriminative rates, freezing, schedules."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from colorize.networks import Critic, UNet
 from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.training.plans import make_plan
 
 
-@pytest.mark.parametrize("make", [lambda: UNet("resnet18", width_factor=0.25), lambda: Critic("resnet18")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: UNet("resnet18", width_factor=0.25),
+        lambda: UNet("resnet18", width_factor=0.25, norm="batch"),
+        lambda: Critic("resnet18"),
+    ],
+)
 def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
@@ -15,10 +26,12 @@ def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             rates.setdefault(id(parameter), []).append(group["lr"])
-            assert (group["weight_decay"] == 0) == (parameter.ndim == 1), "norms and biases do not decay, weights do"
+            spared = parameter.ndim == 1 or names[id(parameter)].endswith("weight.original0")  # the lengths
+            assert (group["weight_decay"] == 0) == spared, "norms and biases do not decay, weights do"
     assert all(len(of_one) == 1 for of_one in rates.values())
     assert set(rates) == {id(p) for p in network.parameters() if p.requires_grad}
     for (name, modules), multiplier in zip(groups.items(), (0.01, 0.1, 1.0), strict=True):
@@ -70,3 +83,22 @@ def test_one_cycle_rises_falls_and_is_a_function_of_progress() -> None:
     assert falling == sorted(falling, reverse=True)
     with pytest.raises(ValueError, match="pct_start"):
         one_cycle(0.0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "factors"), [("none", [1, 1, 1, 1]), ("sqrt", [1, 1, 0.5, 0.5]), ("linear", [1, 1, 0.25, 0.25])]
+)
+def test_rates_follow_the_batch_of_the_first_stage_with_an_epoch(
+    configure: Callable[..., Any], scale: str, factors: list[float]
+) -> None:
+    table = ("resolution.size_px=[32,48,64]", "resolution.batch_size=[256,64,16]", "resolution.epochs=[0,2,1]")
+    config = configure("train", "phase=pretrain_critic", *table, f"resolution.rate_scale={scale}")
+    network = Critic("resnet18")
+    groups = network.layer_groups()
+    plan = make_plan(config.optim.critic, list(groups), config.resolution)
+    optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), 0.0)
+    found = []
+    for epoch in range(4):  # one more than there are
+        plan.apply(optimizer, epoch, progress=0.25)
+        found.append(optimizer.param_groups[-1]["lr"] / config.optim.critic.lr)
+    assert found == pytest.approx(factors)

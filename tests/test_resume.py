@@ -148,6 +148,26 @@ def test_a_run_that_is_stopped_again_and_again_ends_to_the_bit_as_one_that_is_no
     assert {"generator/total", "critic/loss"} <= set(rows(folder_of(broken))[0]), "both had their turns"
 
 
+def test_an_optimizer_that_decayed_the_lengths_of_weight_norms_does_not_go_on_but_its_weights_do(
+    configure: Configure,
+) -> None:
+    config = configure("train", "phase=pretrain_gen", "resume=auto", *SHORT, "resolution.batch_size=[5,5]")
+    config.save.every_n_minutes = 0.0
+    with breaking([], crash=10), pytest.raises(Crash):
+        train.run(config)
+    last = folder_of(config).last
+    content = torch.load(last, weights_only=True)
+    groups = {group["name"]: group["params"] for group in content["optimizer_states"][0]["param_groups"]}
+    groups["decoder"].append(groups["decoder_norms"].pop())
+    WholeFiles().save_checkpoint(content, last)
+    with pytest.raises(UserError, match=rf"weight norms were decayed.* another run with init_from\.generator={last}$"):
+        train.run(config)
+    config.run, config.init_from.generator, config.resolution.epochs = "other", str(last), [1, 0]
+    with breaking([]):
+        train.run(config)
+    assert checkpoints.read(folder_of(config).last)[0].images_seen == 20
+
+
 def test_random_states_come_back() -> None:
     saved = random_states.states()
     drawn = [(random.random(), np.random.rand(), float(torch.rand(1))) for _ in range(2)]

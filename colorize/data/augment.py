@@ -1,15 +1,18 @@
-"""Augmentation of training photos: which part, mirrored, turned, in which light, and the noise on their grey.
+"""Augmentation of training photos: which part, mirrored, turned, in which light, and what their grey alone suffers.
 
 Everything that is drawn is a function of (seed, epoch, identity). Crop and flip share one sequence of random numbers;
-rotation, colour and noise have one each, so that switching one on changes nothing that another draws.
+rotation, colour, age and noise have one each, so that switching one on changes nothing that another draws.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from colorize.color import rgb_to_grey
 from colorize.data.images import center_box, image_rng, random_box
 from colorize.data.tilt import Box
 
@@ -59,6 +62,31 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class OldPhoto:
+    """What an old lens, film and print do to a grey: blur, then gamma, then contrast."""
+
+    gamma: float
+    contrast: float
+    """Factor on the distances from the mean grey."""
+    blur_px: float
+    """Standard deviation of the blur; 0 for none."""
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """``(1, 1, H, W)`` float32 in [0, 1] to the same, of which contrast may take some outside."""
+        values = grey.numpy()  # whose sums and powers, unlike torch's, come out alike on any number of threads
+        if self.blur_px:
+            reach = math.ceil(3 * self.blur_px)
+            weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.blur_px) ** 2)
+            weights = (weights / weights.sum()).astype(np.float32)
+            values = np.pad(values, ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
+            for axis in (2, 3):
+                windows = np.lib.stride_tricks.sliding_window_view(values, len(weights), axis)
+                values = np.einsum("...k,k->...", windows, weights)
+        values = values**self.gamma
+        return torch.from_numpy(values.mean() + self.contrast * (values - values.mean()))
+
+
+@dataclass(frozen=True)
 class Treatment:
     """How one photo is shown in one epoch. The default is the centre square as it is."""
 
@@ -67,11 +95,21 @@ class Treatment:
     angle_deg: float = 0.0
     jitter: Jitter | None = None
     noise: Noise | None = None
+    old_photo: OldPhoto | None = None
+
+    def grey_change(self, rgb: Tensor) -> Tensor | None:
+        """What is to be added to the grey of ``rgb``, ``(1, 3, S, S)`` uint8: ``(1, 1, S, S)`` float16, if anything."""
+        noise = None if self.noise is None else self.noise(rgb.shape[-1]).unsqueeze(0)
+        if self.old_photo is None:
+            return noise
+        grey = rgb_to_grey(rgb.float() / 255)
+        change = (self.old_photo(grey) - grey).half()
+        return change if noise is None else change + noise
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training photo; each of the last six is off at 0.
+    """What may happen to a training photo; each but crop and flip is off at 0.
 
     Raises:
         ValueError: a value out of its range.
@@ -95,6 +133,12 @@ class Augmentation:
     """Hues turn by up to this share of the colour circle either way."""
     noise: float = 0.0
     """Greatest standard deviation of the noise on the grey, in grey units of [0, 1]. The target never gets any."""
+    old_gamma: float = 0.0
+    """The grey is raised to the power exp(u), u being of up to this either way."""
+    old_contrast: float = 0.0
+    """Distances of the grey from its mean are multiplied by a factor of up to 1 ± this."""
+    old_blur_px: float = 0.0
+    """Greatest standard deviation of the blur that every third grey gets, at random."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -111,6 +155,9 @@ class Augmentation:
             "jitter.saturation": (self.saturation, 1.0),
             "jitter.hue": (self.hue, 0.5),
             "noise": (self.noise, 1.0),
+            "old_photo.gamma": (self.old_gamma, 2.0),
+            "old_photo.contrast": (self.old_contrast, 1.0),
+            "old_photo.blur_px": (self.old_blur_px, 5.0),
         }
         for name, (value, most) in limits.items():
             if not 0 <= value <= most:
@@ -131,7 +178,7 @@ class Augmentation:
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)
-        angle_deg, jitter, noise = 0.0, None, None
+        angle_deg, jitter, noise, old_photo = 0.0, None, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
         if self.jitters:
@@ -146,4 +193,9 @@ class Augmentation:
         if self.noise:
             rng = image_rng(seed, epoch, identity, "noise")
             noise = Noise(self.noise * rng.uniform(0, 1), rng.getrandbits(63))
-        return Treatment(choose_box, flip, angle_deg, jitter, noise)
+        if any((self.old_gamma, self.old_contrast, self.old_blur_px)):
+            rng = image_rng(seed, epoch, identity, "old_photo")
+            gamma, contrast = (rng.uniform(-1, 1) for _ in range(2))
+            blur_px = self.old_blur_px * rng.uniform(0, 1) * (rng.random() < 1 / 3)
+            old_photo = OldPhoto(math.exp(self.old_gamma * gamma), 1 + self.old_contrast * contrast, blur_px)
+        return Treatment(choose_box, flip, angle_deg, jitter, noise, old_photo)

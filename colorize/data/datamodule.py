@@ -227,7 +227,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return without > 0
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        """8-bit RGB to floats and (noisy) grey, on the device."""
+        """8-bit RGB to floats, luma and the grey that is shown, on the device."""
         return to_floats(batch, batch.rgb.device)
 
     def fixed_val(self, n: int) -> Batch:

@@ -35,8 +35,8 @@ class RawBatch(NamedTuple):
     """The B identities."""
     unreadable: list[tuple[str, str]]
     """Names of the files met that could not be read, and why."""
-    noise: Tensor | None = None
-    """``(B, 1, S, S)`` float16, to be added to the grey of ``rgb``; ``None`` for none."""
+    grey_change: Tensor | None = None
+    """``(B, 1, S, S)`` float16, to be added to the grey of ``rgb``; ``None`` for nothing."""
     regions: Tensor | None = None
     """``(B, S, S)`` uint8, indices into ``REGIONS``; ``None`` but for the centre squares of scenes."""
 
@@ -47,7 +47,10 @@ class Batch(NamedTuple):
     rgb: Tensor
     """``(B, 3, S, S)`` float32, RGB in [0, 1]."""
     grey: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``; in training with ``data.noise`` on it."""
+    """``(B, 1, S, S)`` float32 in [0, 1], what a network is shown: ``luma``, in training as ``data.old_photo`` and
+    ``data.noise`` leave it."""
+    luma: Tensor
+    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``; is ``grey`` where nothing was done to it."""
     fake: Tensor | None
     """``(B, 3, S, S)`` float32, RGB in [0, 1], the saved generated pictures; ``None`` except in the critic's phase."""
     names: list[str]
@@ -60,24 +63,24 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
     """Moves a batch to a device and makes the floats and the grey there: a quarter of the bytes travel."""
     rgb = raw.rgb.to(device, non_blocking=True).float() / 255
     fake = None if raw.fake is None else raw.fake.to(device, non_blocking=True).float() / 255
-    grey = rgb_to_grey(rgb)
-    if raw.noise is not None:
-        grey = (grey + raw.noise.to(device, non_blocking=True)).clamp(0, 1)
+    grey = luma = rgb_to_grey(rgb)
+    if raw.grey_change is not None:
+        grey = (luma + raw.grey_change.to(device, non_blocking=True)).clamp(0, 1)
     regions = None if raw.regions is None else raw.regions.to(device, non_blocking=True)
-    return Batch(rgb, grey, fake, raw.names, regions)
+    return Batch(rgb, grey, luma, fake, raw.names, regions)
 
 
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Joins batches of one or no picture, as the datasets give them, into one."""
     fakes = [sample.fake for sample in samples if sample.fake is not None]
-    noises = [sample.noise for sample in samples if sample.noise is not None]
+    changes = [sample.grey_change for sample in samples if sample.grey_change is not None]
     regions = [sample.regions for sample in samples if sample.regions is not None]
     return RawBatch(
         rgb=torch.cat([sample.rgb for sample in samples]),
         fake=torch.cat(fakes) if fakes else None,
         names=[name for sample in samples for name in sample.names],
         unreadable=[problem for sample in samples for problem in sample.unreadable],
-        noise=torch.cat(noises) if noises else None,
+        grey_change=torch.cat(changes) if changes else None,
         regions=torch.cat(regions) if regions else None,
     )
 
@@ -148,8 +151,8 @@ class _Squares(Dataset[RawBatch]):
                 pictures = [self.photos.square(identity, self.size_px, choose_box, angle_deg)]
             else:
                 # The photo goes the way that its generated picture came: the same centre square at the same size. From
-                # there on both are 8-bit squares treated alike, so that only their content tells them apart. (Noise is
-                # for a grey that is coloured, and here none is.)
+                # there on both are 8-bit squares treated alike, so that only their content tells them apart. (Noise and
+                # age are for a grey that is coloured, and here none is.)
                 side = self.generated.size_px
                 photo = self.photos.square(identity, side, center_box)
                 saved = image_path(self.generated.folder, identity)
@@ -164,8 +167,7 @@ class _Squares(Dataset[RawBatch]):
         tensors = [self._tensor(picture, treatment) for picture in pictures]
         if self.generated is not None:
             return RawBatch(tensors[0], tensors[1], [identity], [])
-        noise = None if treatment.noise is None else treatment.noise(self.size_px).unsqueeze(0)
-        return RawBatch(tensors[0], None, [identity], [], noise)
+        return RawBatch(tensors[0], None, [identity], [], treatment.grey_change(tensors[0]))
 
     def _none(self, name: str, reason: str) -> RawBatch:
         none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """The turns and the rates of a phase, from its configuration."""
 
-from colorize.config import NetworkOptimConfig, TrainConfig
+from colorize.config import NetworkOptimConfig, ResolutionConfig, TrainConfig
 from colorize.optim import RatePlan, constant, one_cycle
 from colorize.training.switching import AdaptiveTurns, FixedTurns, Turns
 
@@ -14,7 +14,7 @@ def make_turns(config: TrainConfig) -> Turns:
     return AdaptiveTurns(config.switch.threshold, config.switch.max_critic_steps)
 
 
-def make_plan(optim: NetworkOptimConfig, groups: list[str], batch_scale: float) -> RatePlan:
+def make_plan(optim: NetworkOptimConfig, groups: list[str], resolution: ResolutionConfig) -> RatePlan:
     """The rates of one network, from its configuration.
 
     Raises:
@@ -30,12 +30,16 @@ def make_plan(optim: NetworkOptimConfig, groups: list[str], batch_scale: float) 
         raise ValueError(f"freeze_high={frozen[1]}: the high group can only be frozen with the low ({frozen[0]})")
     if len(optim.betas) != 2:
         raise ValueError(f"betas={optim.betas}: Adam has two")
+    stages = zip(resolution.batch_size, resolution.epochs, strict=True)
+    batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
     return RatePlan(
-        lr=optim.lr * batch_scale,
+        lr=optim.lr * resolution.batch_scale,
         multipliers=dict(zip(groups, optim.lr_multipliers, strict=True)),
         schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
         frozen_epochs={group: interval for group, interval in zip(groups, frozen, strict=False) if interval},
         norms=optim.frozen_norms,
+        epoch_factors=[(batch_size / batches[0]) ** power for batch_size in batches],
     )
 
 
