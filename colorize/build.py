@@ -31,7 +31,7 @@ from colorize.data.augment import Augmentation
 from colorize.data.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
-from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes
+from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes, spread
 from colorize.data.survey import leave_out_dull
 from colorize.devices import compile_in_place, pick_device, pick_precision, place
 from colorize.errors import UserError
@@ -267,7 +267,7 @@ def measure_prior(config: TrainConfig, module: ColorizationModule, datamodule: C
     if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
         return
     counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)
-    for batch in datamodule.squares(list(spread(datamodule.photos.train, PRIOR_PHOTOS)), PRIOR_SIZE_PX):
+    for batch in datamodule.squares(spread(datamodule.photos.train, PRIOR_PHOTOS), PRIOR_SIZE_PX):
         counts += count_cells(batch.rgb, generator.head.centres)
     set_prior(generator, smooth_prior(counts, generator.head.centres))
 

@@ -241,11 +241,12 @@ class ChromaLoss(nn.Module):
     def _cross_entropy(self, logits: Tensor, ab: Tensor, prior: Tensor) -> Tensor:
         places = ab.round().clamp(-MOST_AB, MOST_AB).long() + MOST_AB
         index = places[:, 0] * (2 * MOST_AB + 1) + places[:, 1]
-        cells, shares = self.nearest[index].movedim(-1, 1), self.shares[index].movedim(-1, 1)
-        likelihoods = torch.log_softmax(logits, dim=1).gather(1, cells)
+        cells, shares = self.nearest[index], self.shares[index]
+        # Rows of cells, which lie together in channels_last.
+        likelihoods = torch.log_softmax(logits.permute(0, 2, 3, 1), dim=-1).gather(-1, cells)
         weights = 1 / ((1 - self.rebalance) * prior + self.rebalance / len(prior))
         weights = weights / (weights * prior).sum()
-        return -(weights[cells[:, 0]] * (shares * likelihoods).sum(dim=1)).mean()
+        return -(weights[cells[..., 0]] * (shares * likelihoods).sum(dim=-1)).mean()
 
 
 def _chroma_at(like: Tensor, rgb: Tensor) -> Tensor:

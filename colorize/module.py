@@ -201,7 +201,7 @@ class ColorizationModule(L.LightningModule):
         return loss, {"loss": loss.detach(), "accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
 
     @torch.no_grad()
-    def colour(self, grey: Tensor, luma: Tensor) -> Tensor:
+    def colour(self, grey: Tensor, luma: Tensor | None = None) -> Tensor:
         """What the generator, in eval mode, makes of `grey` on `luma`: (B, 1, H, W) to (B, 3, H, W), no gradient."""
         coloured: Tensor = self.network("generator").eval()(grey, luma)
         return coloured

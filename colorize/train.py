@@ -60,6 +60,8 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config)
     module = build.make_module(config, resume_from)
+    if resume_from is None:
+        build.measure_prior(config, module, datamodule)
     trainer = build.make_trainer(config, folder, schedule, resume_from)
     if trainer.is_global_zero:
         write_config(folder.config, config)

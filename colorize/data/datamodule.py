@@ -1,7 +1,7 @@
 """The LightningDataModule: loaders whose batches depend on seed, epoch and image alone."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -249,21 +249,24 @@ class ColorizationDataModule(L.LightningDataModule):
             raise UserError(f"no validation image in {self.photos.root} can be read: {self._unreadable_list()}")
         return to_floats(collate(found), "cpu")
 
-    def squares(self, identities: list[str]) -> Iterator[Batch]:
-        """Centre squares of these photos at ``val_size_px``, on the CPU, batch by batch; unreadable ones left out.
+    def squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
+        """Centre squares of these photos at ``size_px``, on the CPU, batch by batch; unreadable ones left out.
+
+        Without a size they are those of the validation.
 
         Raises:
             UserError: more than ``max_unreadable`` files are unreadable.
         """
-        for raw in DataLoader(self._val_dataset(identities), batch_size=self.val_batch_size, **self._loader_options()):
+        dataset = self._val_dataset(identities, size_px)
+        for raw in DataLoader(dataset, batch_size=self.val_batch_size, **self._loader_options()):
             self._note(raw.unreadable)
             if len(self.unreadable | self._news) > self.max_unreadable:  # this rank alone has met as many
                 raise self._too_many()
             if raw.names:
                 yield to_floats(raw, "cpu")
 
-    def _val_dataset(self, identities: list[str]) -> SquareDataset:
-        return SquareDataset(self.photos, identities, self.val_size_px, self.generated)
+    def _val_dataset(self, identities: Sequence[str], size_px: int | None = None) -> SquareDataset:
+        return SquareDataset(self.photos, identities, size_px or self.val_size_px, self.generated)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -88,6 +88,11 @@ class Scenes(Photos):
     def scene(self, identity: str, size_px: int) -> Scene:
         """The whole picture at ``size_px`` × ``size_px``, and what is where in it."""
         return draw_scene(self.seed, int(identity.removeprefix(_SCENE)), size_px)
+
+
+def spread(identities: Sequence[str], most: int) -> Sequence[str]:
+    """At most about so many of many photos, evenly spread over them: the same ones in every run."""
+    return identities[:: max(1, -(-len(identities) // most))]
 
 
 def list_scenes(

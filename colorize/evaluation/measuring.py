@@ -21,6 +21,7 @@ from colorize import metrics, ranks
 from colorize.color import rgb_to_grey
 from colorize.colorizer import Colorizer
 from colorize.data.images import to_pil
+from colorize.data.sources import spread
 from colorize.errors import UserError
 from colorize.evaluation.learned_metrics import FeatureStatistics, Learned, frechet_distance
 from colorize.evaluation.protocols import Pictures
@@ -78,7 +79,7 @@ def from_folder(number: int) -> Colourer:
 
 def lookup_photos(identities: Sequence[str]) -> Sequence[str]:
     """Those photos of many that the luma look-up averages: enough of them, evenly spread."""
-    return identities[:: max(1, -(-len(identities) // LOOKUP_PHOTOS))]
+    return spread(identities, LOOKUP_PHOTOS)
 
 
 def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:

@@ -78,10 +78,10 @@ class BinsHead(nn.Module):
 
     def to_ab(self, raw: Tensor) -> Tensor:
         """`(B, cells, h, w)` logits -> `(B, 2, h, w)` Lab chroma."""
-        share = torch.softmax(raw / self.temperature, dim=1)
-        # A product of matrices, in float32 also under autocast: half precision would round hues.
-        with torch.autocast(raw.device.type, enabled=False):
-            return torch.einsum("bqhw,qc->bchw", share, self.centres)
+        # Rows of cells: in channels_last, the layout of all networks here, they lie together.
+        share = torch.softmax(raw.permute(0, 2, 3, 1) / self.temperature, dim=-1)
+        with torch.autocast(raw.device.type, enabled=False):  # half precision would round hues
+            return (share @ self.centres).permute(0, 3, 1, 2)
 
 
 def gamut_cells() -> Tensor:
