@@ -49,7 +49,7 @@ test-all: setup ## run all the tests
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 bench: setup ## measure speed and memory, each figure a ratio (ARGS="--quick": only see that they run)
-	@for file in $(filter-out benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done
 

@@ -4,7 +4,7 @@ python benchmarks/film.py --checkpoint runs/demo/gan/checkpoints/best.ckpt --str
 python benchmarks/film.py --memory-minutes 10
 
 Without a checkpoint, the true colours with a tint of their own in each frame stand in for a network's. Clips are drawn
-(`colorize.data.clips`): a camera that pans and zooms, things that move on their own, cuts; with grain on the luma.
+(`benchmarks/clips.py`): a camera that pans and zooms, things that move on their own, cuts; with grain on the luma.
 What grey scores is the luma's part of CDC and warping error, grain and motion, which no colours change.
 """
 
@@ -28,16 +28,16 @@ import torch
 from PIL import Image
 
 from benchmarks import common
-from colorize.color import merge_luma
-from colorize.colorizer import Colorizer, Rendered
-from colorize.data.clips import draw_clip, pan_over
-from colorize.metrics import (
+from benchmarks.clips import (
     colour_distribution_consistency,
     colour_histograms,
-    colourfulness,
-    mean_ciede2000,
+    draw_clip,
+    pan_over,
     warping_error,
 )
+from colorize.color import merge_luma
+from colorize.colorizer import Colorizer, Rendered
+from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
 from colorize.video import film
 from colorize.video.chroma import chroma_of, resized

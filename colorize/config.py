@@ -399,6 +399,7 @@ class OnlyConfig:
 
 @dataclass
 class PipelineConfig(TrainConfig):
+    cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 
 

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
@@ -176,72 +175,6 @@ def _opponents(rgb: Tensor) -> Tensor:
 def _spread_and_mean(opponents: Tensor) -> Tensor:
     variance, mean = torch.var_mean(opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
-
-
-def colour_histograms(rgb: Tensor) -> Tensor:
-    """How often each of 256 values occurs in each channel.
-
-    Args:
-        rgb: ``(B, 3, H, W)``, RGB in [0, 1].
-
-    Returns:
-        ``(B, 3, 256)`` float64 on the CPU; each channel's sums to 1.
-    """
-    values = (rgb.detach().cpu() * 255).round().clamp(0, 255).long().flatten(2)
-    counts = torch.zeros(*values.shape[:2], 256, dtype=torch.float64)
-    counts.scatter_add_(2, values, torch.ones_like(values, dtype=torch.float64))
-    return counts / values.shape[2]
-
-
-def colour_distribution_consistency(histograms: Tensor, shots: Tensor | None = None) -> float:
-    """CDC of a film: how far its colours wander from frame to frame. A grey film has the lowest: report it beside.
-
-    Liu et al., "Temporally consistent video colorization with deep feature propagation and self-regularization
-    learning", Computational Visual Media 10, 2024: the Jensen-Shannon divergence (natural logarithm) of the histograms
-    of frames t and t + step, mean over channels and frames, then over the steps 1, 2 and 4.
-
-    Args:
-        histograms: ``(T, 3, 256)``, of :func:`colour_histograms`, frame by frame.
-        shots: ``(T,)``, the number of the shot that each frame is of; pairs over a cut are left out. None: one shot.
-
-    Returns:
-        From 0 to log 2; NaN where no two frames are a step apart.
-    """
-    means = []
-    for step in (1, 2, 4):
-        one, other = histograms[:-step], histograms[step:]
-        if shots is not None:
-            same = shots[:-step] == shots[step:]
-            one, other = one[same], other[same]
-        if len(one):
-            middle = (one + other) / 2
-            divergence = (torch.xlogy(one, one / middle) + torch.xlogy(other, other / middle)).nan_to_num(0.0) / 2
-            means.append(float(divergence.sum(dim=2).mean()))
-    return sum(means) / len(means) if means else math.nan
-
-
-def warping_error(frame: Tensor, following: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
-    """How much a film's colours change along its motion: mean square over what is seen in both frames, and channels.
-
-    Lai et al., "Learning blind video temporal consistency", ECCV 2018, with the motion given.
-
-    Args:
-        frame: ``(B, 3, H, W)``, RGB in [0, 1].
-        following: the frames after them, the same.
-        flow: ``(B, 2, H, W)``, how far right and down, in pixels, each pixel of `frame` has moved in `following`.
-        seen: ``(B, H, W)`` bool, whether it is seen there at all.
-
-    Returns:
-        ``(B,)``; NaN where nothing is.
-    """
-    height, width = frame.shape[-2:]
-    columns = torch.arange(width, dtype=frame.dtype, device=frame.device)
-    rows = torch.arange(height, dtype=frame.dtype, device=frame.device)
-    x, y = columns + flow[:, 0], rows[:, None] + flow[:, 1]
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    warped = grid_sample(following, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    square = (frame - warped).square().mean(dim=1) * seen
-    return square.sum(dim=(1, 2)) / seen.sum(dim=(1, 2))
 
 
 def is_true_grey(rgb: Tensor) -> Tensor:

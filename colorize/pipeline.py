@@ -4,7 +4,8 @@ python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS
 python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS model=small 'only.gan=optim.critic.lr=1e-5'
 
 Each step is the command that you could type yourself. Started again, it goes on where it stopped. It ends with
-runs/NAME/gallery.png and a table of scores.
+runs/NAME/gallery.png and a table of scores. With cycles=N, steps 2 to 4 are done N times, as in DeOldify's NoGAN
+(https://github.com/jantic/DeOldify): each time from the networks of the time before, in runs/NAME/cycle_2 and so on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize import cli, signals
@@ -22,7 +24,7 @@ from colorize.config import GenerateConfig, PipelineConfig
 from colorize.errors import UserError
 from colorize.jobs import Figure
 from colorize.options import BadOption, leaves
-from colorize.runs import PhaseFolder, processes_started, run_folder, run_name, write_text
+from colorize.runs import PhaseFolder, cycle_name, processes_started, run_folder, run_name, write_text
 
 if TYPE_CHECKING:
     from colorize.evaluation.protocols import Pictures
@@ -37,7 +39,7 @@ class StepFailed(UserError):
 
 
 def run(config: PipelineConfig) -> Figure | None:
-    """Run the steps, each in a process of its own, then write the gallery and the table; returns step 4's CIEDE2000.
+    """Run the steps, each in a process of its own, then write the gallery and the table; returns the last CIEDE2000.
 
     With `data.report` it only says what the photos are.
     """
@@ -47,23 +49,46 @@ def run(config: PipelineConfig) -> Figure | None:
 
         report.run(config)
         return None
-    overrides, config_dir = for_steps(config, cli.given_overrides()), cli.given_config_dir()
-    for number, step in enumerate(STEPS, 1):
-        only = shlex.split(getattr(config.only, step))
-        command = step_command(step, overrides, only, config_dir)
-        log.info(f"step {number} of {len(STEPS)}: {shlex.join(['python', *command])}")
-        status = signals.run([sys.executable, *command])
-        if status:
-            raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
+    for cycle in range(1, config.cycles + 1):
+        overrides, config_dir = for_steps(config, cli.given_overrides(), cycle), cli.given_config_dir()
+        for step in STEPS if cycle == 1 else STEPS[1:]:
+            only = [*shlex.split(getattr(config.only, step)), *from_the_cycle_before(config, step, cycle)]
+            command = step_command(step, overrides, only, config_dir)
+            where = f"step {STEPS.index(step) + 1} of {len(STEPS)}"
+            where += f", cycle {cycle} of {config.cycles}" if cycle > 1 else ""
+            log.info(f"{where}: {shlex.join(['python', *command])}")
+            status = signals.run([sys.executable, *command])
+            if status:
+                raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
     return Figure(summarize(config), "CIEDE2000")
 
 
-def for_steps(config: PipelineConfig, overrides: list[str]) -> list[str]:
-    """The pipeline's overrides; the steps of a sweep's job are those of a run in the job's folder."""
-    if config.sweep is None:
+def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> list[str]:
+    """The pipeline's overrides; the steps of a sweep's job, and of a later cycle, are those of a run in its folder."""
+    if config.sweep is None and cycle == 1:
         return overrides
-    kept = [override for override in overrides if cli.key_of(override) not in ("run", "sweep", "job")]
-    return [*(resolved(config, override) for override in kept), f"run={run_name(config)}"]
+    others = ("run", "sweep", "job", *(STARTS if cycle > 1 else ()))
+    kept = [override for override in overrides if cli.key_of(override) not in others]
+    return [*(resolved(config, override) for override in kept), f"run={cycle_name(run_name(config), cycle)}"]
+
+
+def from_the_cycle_before(config: PipelineConfig, step: str, cycle: int) -> list[str]:
+    """The overrides by which a step of a later cycle goes on from the cycle before, whatever the first was given.
+
+    Both networks are those of its best.ckpt: that critic was trained against this very generator, the one of last.ckpt
+    against a generator that is given up.
+    """
+    if cycle == 1:
+        return []
+    before, own = (cycle_name(run_name(config), number) for number in (cycle - 1, cycle))
+    last, generated = PhaseFolder(config.runs_dir, before, "gan").best, Path(config.runs_dir) / own / "generated"
+    critic = PhaseFolder(config.runs_dir, own, "pretrain_critic").best
+    places = {
+        "generate": {"checkpoint": last, "output": generated},
+        "pretrain_critic": {"init_from.critic": last, "generated": generated},
+        "gan": {"init_from.generator": last, "init_from.critic": critic},
+    }
+    return [f"{key}={path}" for key, path in places[step].items()]
 
 
 def resolved(config: PipelineConfig, override: str) -> str:
@@ -87,8 +112,8 @@ def step_command(step: str, overrides: list[str], only: list[str], config_dir: s
     return ["-m", "colorize.generate", *flags, *shared, *only]
 
 
-OURS = ("only", "hydra")
-"""Sections that concern the pipeline itself, but for this:"""
+OURS = ("only", "cycles", "hydra")
+"""Keys and sections that concern the pipeline itself, but for this:"""
 
 SEARCH_PATH = "hydra.searchpath"
 
@@ -129,9 +154,9 @@ AFTER_1, AFTER_4 = "after step 1 (pretrained)", "after step 4 (GAN)"
 
 
 def summarize(config: PipelineConfig) -> float:
-    """Write runs/NAME/gallery.png and scores.md, and print the table; returns the CIEDE2000 after step 4.
+    """Write runs/NAME/gallery.png and scores.md, and print the table; returns the CIEDE2000 after the last step 4.
 
-    Photos are scored as a user sees them, with their own luma, at the size that step 4 ended with.
+    Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
     from colorize import build
     from colorize.checkpoints import read
@@ -143,8 +168,10 @@ def summarize(config: PipelineConfig) -> float:
     from colorize.gallery import sheet
 
     folder = run_folder(config)
-    pretrained = PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best
-    trained = PhaseFolder(config.runs_dir, run_name(config), "gan").best
+    checkpoints = {AFTER_1: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
+    for cycle in range(1, config.cycles + 1):
+        last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
+        trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
     size_px = config.data.val_size_px or read(trained)[0].size_px
     device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), build.make_photos(config)
 
@@ -152,23 +179,21 @@ def summarize(config: PipelineConfig) -> float:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
-    after_1, after_4 = (
-        measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
-        for path in (pretrained, trained)
-    )
+    networks = {
+        row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
+        for row, path in checkpoints.items()
+    }
     rows = {
         measuring.GREY: measuring.grey_only,
         measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))),
-        AFTER_1: after_1,
-        AFTER_4: after_4,
+        **networks,
         measuring.TRUTH: measuring.the_truth,
     }
     table = scores.tabulate(measuring.measure(rows, squares(photos.val), device), config.seed)
     shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
-        ("after step 1", after_1(shown)),
-        ("after step 4", after_4(shown)),
+        *((row.partition(" (")[0].replace("step 4, ", ""), network(shown)) for row, network in networks.items()),
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
@@ -178,7 +203,7 @@ def summarize(config: PipelineConfig) -> float:
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
-    return table.rows[AFTER_4]["ciede2000"].mean
+    return table.rows[last]["ciede2000"].mean
 
 
 THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"

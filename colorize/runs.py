@@ -1,7 +1,8 @@
 """The folder of a run: where each phase keeps what, made and locked by us.
 
 runs/NAME/{pretrain_gen,pretrain_critic,gan}/checkpoints/{last,best}.ckpt, runs/NAME/generated/, runs/NAME/gallery.png.
-A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N.
+A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N; so have the pipeline's later cycles,
+runs/NAME/cycle_2 and so on.
 """
 
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,6 +41,16 @@ def run_name(config: CommonConfig) -> str:
 def run_folder(config: CommonConfig) -> Path:
     """Where `config` writes; what it reads of earlier steps is stated in conf/."""
     return Path(config.runs_dir) / run_name(config)
+
+
+def cycle_name(run: str, cycle: int) -> str:
+    """The run that a cycle of the pipeline writes to, as `run=…` would name it; the first one's is `run` itself."""
+    return run if cycle == 1 else f"{run}/cycle_{cycle}"
+
+
+def cycles_in(run: Path) -> list[Path]:
+    """The folders of a run's cycles, in order; `run`, which may not be there, is the first."""
+    return [run, *takewhile(Path.is_dir, (Path(cycle_name(str(run), cycle)) for cycle in count(2)))]
 
 
 class PhaseFolder:

@@ -23,7 +23,9 @@ from colorize.cli import command, quoted
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.errors import UserError
+from colorize.evaluation import inputs
 from colorize.runs import PhaseFolder, locked
+from colorize.seal import fingerprint
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -101,6 +103,58 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     pipeline.run(cli.configured("pipeline", words))
     assert caplog.text.count("is complete") == 4
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+
+
+def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, "run=trial", f"data.root={photos}", "data.train_fraction=1", "loss.feature_weights=[0,0,0]"]
+    words += ["resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]", "switch.mode=fixed"]
+    words += ["only.generate=size_px=32"]
+    begun: list[str] = []
+    stops_at = ""
+
+    def step(arguments: list[str]) -> int:
+        begun.append(" ".join(word for word in arguments if word.startswith(("phase=", "run="))))
+        return 143 if begun[-1] == stops_at else in_this_process(arguments)
+
+    def start(cycles: int) -> float | None:
+        given = [*words, f"cycles={cycles}"]
+        monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(given))
+        return pipeline.run(cli.configured("pipeline", given))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline.signals, "run", step)
+    first, second = tmp_path / "runs/trial", tmp_path / "runs/trial/cycle_2"
+    start(1)
+    assert "after step 4 (GAN)" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in first.rglob("*.ckpt")}
+    with Image.open(first / "gallery.png") as gallery:
+        width = gallery.width
+    stops_at = "phase=pretrain_critic run=trial/cycle_2"
+    with pytest.raises(pipeline.StepFailed, match="step pretrain_critic failed"):
+        start(2)
+    kept |= {path: path.stat().st_mtime_ns for path in (second / "generated").rglob("*.png")}
+    assert len(begun) == 4 + 6
+    stops_at = ""
+    figure = start(2)
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+
+    best = first / "gan/checkpoints/best.ckpt"
+    own = second / "pretrain_critic/checkpoints/best.ckpt"
+    assert read_manifest(second / "generated").checkpoint_sha256 == checkpoints.sha256(best)
+    sources = {
+        phase: checkpoints.read(PhaseFolder(second, "", phase).best)[0].sources for phase in ("gan", own.parts[-3])
+    }
+    assert sources["pretrain_critic"]["init_from.critic"] == fingerprint(best)
+    assert sources["gan"] == {"init_from.generator": fingerprint(best), "init_from.critic": fingerprint(own)}
+    rows = {row[1].strip(): row for line in capsys.readouterr().out.splitlines() if len(row := line.split("|")) > 2}
+    assert "after step 4 (GAN)" in rows
+    assert float(rows["after step 4, cycle 2 (GAN)"][3].split()[0]) == pytest.approx(figure, abs=0.01)
+    with Image.open(first / "gallery.png") as gallery:
+        assert gallery.width > width + 160
+    measured = inputs.find_checkpoints(cli.configured("evaluate", ["run=trial", "data=folder", f"data.root={photos}"]))
+    assert list(inputs.named(measured)) == ["trial/pretrain_gen/best", "trial/gan/best", "cycle_2/gan/best"]
 
 
 def paper_through_all_steps(configure: Configure, *model: str) -> None:
@@ -188,6 +242,45 @@ def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
         assert {"data.root=x", "model=small", "seed=3", f"phase={step}", "resume=auto"} <= set(steps[step])
         assert ("init_from.generator=a.ckpt" in steps[step]) == (step == "pretrain_gen")
         assert ("init_from.critic=b.ckpt" in steps[step]) == (step == "pretrain_critic")
+
+
+def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed_words = ["run=mine", "data=folder", "data.root=x", "init_from.critic=a.ckpt", "data.cache=${run}/copies"]
+    typed_words += ["only.gan=optim.critic.lr=1e-5 init_from.generator=b.ckpt", "only.generate=output=elsewhere"]
+    typed_words += ["only.pretrain_critic=generated=elsewhere"]
+    commands: list[list[str]] = []
+
+    def start(words: list[str]) -> None:
+        commands.clear()
+        monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
+        pipeline.run(cli.configured("pipeline", words))
+
+    monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
+    monkeypatch.setattr(pipeline, "summarize", lambda config: 1.0)
+    start(typed_words)
+    alone = list(commands)
+    start([*typed_words, "cycles=3"])
+    assert commands[:4] == alone, "the first cycle is what there is without others"
+    steps = [cli.configured(module.removeprefix("colorize."), words) for module, *words in commands]
+    assert {step.data.cache for step in steps} == {"mine/copies"}
+    assert [step.run for step in steps] == ["mine"] * 4 + ["mine/cycle_2"] * 3 + ["mine/cycle_3"] * 3
+    assert (steps[2].init_from.critic, steps[3].init_from.generator) == ("a.ckpt", "b.ckpt")
+    for before, own, (generate_, critic, gan) in (
+        ("runs/mine", "runs/mine/cycle_2", steps[4:7]),
+        ("runs/mine/cycle_2", "runs/mine/cycle_3", steps[7:]),
+    ):
+        last = f"{before}/gan/checkpoints/best.ckpt"
+        assert (generate_.checkpoint, str(generate.output_folder(generate_))) == (last, f"{own}/generated")
+        assert (critic.phase, critic.init_from.critic, critic.generated) == (
+            "pretrain_critic",
+            last,
+            f"{own}/generated",
+        )
+        assert (gan.phase, gan.optim.critic.lr, gan.resume) == ("gan", 1e-5, "auto")
+        assert gan.init_from.generator == last
+        assert gan.init_from.critic == f"{own}/pretrain_critic/checkpoints/best.ckpt"
+    with pytest.raises(options.BadOption, match="cycles=0 is too small"):
+        cli.configured("pipeline", [*typed_words, "cycles=0"])
 
 
 @pytest.mark.parametrize(

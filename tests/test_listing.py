@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colorize.data import listing
-from colorize.data.listing import FolderMemory, Names, memory_file
+from colorize.data.listing import Names, memory_file
 from colorize.data.sources import Photos, list_folder, list_imagenet
 from colorize.errors import UserError
 
@@ -102,7 +102,6 @@ def test_few_photos_leave_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(listing, "WORTH_KEEPING", 81)
     kept(root)
     assert not memory_file(root.parent / "runs", root).exists()
-    assert FolderMemory(root, root.parent / "runs").read_anew == 0
 
 
 def test_names_are_a_sequence_of_any_names() -> None:

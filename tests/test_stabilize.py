@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import clips
+from benchmarks.clips import ClipFrame, draw_clip
 from colorize import color, metrics
-from colorize.data.clips import ClipFrame, draw_clip
 from colorize.video.chroma import chroma_of
 from colorize.video.motion import Motion
 from colorize.video.stabilize import Stabilizer
@@ -54,8 +55,8 @@ def test_carried_colours_flicker_less_and_are_nearer_to_the_truth(clip: list[Cli
     seen = torch.from_numpy(np.stack([frame.seen for frame in clip]))[same]
 
     def figures(rgb: torch.Tensor) -> tuple[float, float, float]:
-        error = metrics.warping_error(rgb[same], rgb[[number + 1 for number in same]], flow, seen)
-        cdc = metrics.colour_distribution_consistency(metrics.colour_histograms(rgb), shots)
+        error = clips.warping_error(rgb[same], rgb[[number + 1 for number in same]], flow, seen)
+        cdc = clips.colour_distribution_consistency(clips.colour_histograms(rgb), shots)
         return cdc, float(error.mean()), float(metrics.mean_ciede2000(rgb, truth).mean())
 
     before, floor = figures(given), figures(truth)
@@ -112,8 +113,8 @@ def test_a_clip_shows_what_its_flow_says(clip: list[ClipFrame]) -> None:
             assert not frame.seen.any()
             continue
         pair = (rgb[[number]], rgb[[number + 1]])
-        right = metrics.warping_error(*pair, flow[[number]], seen[[number]])
-        wrong = metrics.warping_error(*pair, -flow[[number]], seen[[number]])
+        right = clips.warping_error(*pair, flow[[number]], seen[[number]])
+        wrong = clips.warping_error(*pair, -flow[[number]], seen[[number]])
         assert right < 0.001 and right < wrong / 3 and frame.seen.mean() > 0.6
     again = list(islice(draw_clip(3, 1, 18, 112, 80, shot_frames=14, speed=1.5), 2))
     assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(clip[:2], again, strict=True))
@@ -132,9 +133,7 @@ def test_cdc_and_warping_error_agree_with_other_computations() -> None:
     for step in (1, 2, 4):
         pairs = [(t, t + step) for t in range(7 - step) if shots[t] == shots[t + step]]
         steps.append(np.mean([jensenshannon(counts[a][c], counts[b][c]) ** 2 for a, b in pairs for c in range(3)]))
-    assert metrics.colour_distribution_consistency(metrics.colour_histograms(film), shots) == pytest.approx(
-        np.mean(steps)
-    )
+    assert clips.colour_distribution_consistency(clips.colour_histograms(film), shots) == pytest.approx(np.mean(steps))
 
     one = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(1))
     flow = torch.zeros(1, 2, 6, 8)
@@ -142,6 +141,6 @@ def test_cdc_and_warping_error_agree_with_other_computations() -> None:
     moved = torch.roll(one, (-1, 2), dims=(2, 3))
     seen = torch.zeros(1, 6, 8, dtype=torch.bool)
     seen[:, 1:, :6] = True
-    assert metrics.warping_error(one, moved, flow, seen) == pytest.approx(0, abs=1e-12)
+    assert clips.warping_error(one, moved, flow, seen) == pytest.approx(0, abs=1e-12)
     moved[0, :, 0, 2] += 0.5  # where (1, 0) has gone
-    assert float(metrics.warping_error(one, moved, flow, seen)) == pytest.approx(0.25 / 30, rel=1e-4)
+    assert float(clips.warping_error(one, moved, flow, seen)) == pytest.approx(0.25 / 30, rel=1e-4)

@@ -49,8 +49,6 @@ class FolderMemory:
         self._file = None if runs_dir is None else memory_file(runs_dir, root)
         self._known: dict[str, tuple[tuple[int, int], Folder]] = {}
         self._new: dict[str, tuple[tuple[int, int], Folder]] = {}
-        self.read_anew = 0
-        """How many folders were not in it, or not any more as they were."""
         if self._file is not None and self._file.exists():
             try:
                 self._known = _load(self._file)
@@ -61,7 +59,6 @@ class FolderMemory:
         """What is in `folder` (relative to the root), if it has not changed; `status` is its own, of now."""
         times, found = self._known.get(folder, (None, None))
         if found is None or times != _times(status):
-            self.read_anew += 1
             return None
         self._new[folder] = _times(status), found
         return found

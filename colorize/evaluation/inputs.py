@@ -13,12 +13,12 @@ from colorize.data.sources import Photos
 from colorize.errors import UserError
 from colorize.evaluation.protocols import NAMED_AT_MOST, Protocol, match
 from colorize.options import BadOption
-from colorize.runs import PhaseFolder, run_folder
+from colorize.runs import PhaseFolder, cycles_in, run_folder
 
 log = logging.getLogger("colorize")
 
 OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
-"""The checkpoints of a run that are measured, where they are there and differ; the one to take comes last."""
+"""The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
 
 DECIDES_THE_SPLIT = ("seed", "data.val_fraction")
 
@@ -47,7 +47,11 @@ def find_checkpoints(config: EvaluateConfig) -> list[Path]:
 
 
 def _places(run: Path) -> list[Path]:
-    places = [PhaseFolder(run.parent, run.name, phase).checkpoints / f"{kept}.ckpt" for phase, kept in OF_A_RUN]
+    places = [
+        PhaseFolder(cycle.parent, cycle.name, phase).checkpoints / f"{kept}.ckpt"
+        for cycle in cycles_in(run)
+        for phase, kept in OF_A_RUN
+    ]
     return [place for place in places if place.is_file()]
 
 
@@ -55,10 +59,10 @@ def _checkpoints_of(run: Path) -> list[Path]:
     found = _places(run)
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
-    moments: dict[tuple[str, int], Path] = {}
+    moments: dict[tuple[Path, int], Path] = {}
     for path in reversed(found):  # the last checkpoint of a fit may be its best one, and is called so then
         card, _ = read(path)
-        moments.setdefault((card.phase, card.images_seen), path)
+        moments.setdefault((path.parent, card.images_seen), path)
     return list(moments.values())[::-1]
 
 

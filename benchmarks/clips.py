@@ -1,6 +1,7 @@
-"""Drawn films whose motion is known: a camera pans and zooms over a scene in which things move on their own, and cuts.
+"""Drawn films whose motion is known, and how much a film's colours flicker.
 
-Every pixel's colour, and where it is in the next frame, follow from the drawing: what measures of moving pictures need.
+A camera pans and zooms over a scene in which things move on their own, and cuts. Every pixel's colour, and where it is
+in the next frame, follow from the drawing: what the measures need.
 """
 
 import math
@@ -188,3 +189,69 @@ def _sampled(layer: Tensor, place: _Place, x: Tensor, y: Tensor) -> Tensor:
     sampled = grid_sample(layer[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
     inside = (grid.abs() < 1).all(dim=-1)
     return torch.cat([sampled[:3], sampled[3:] * inside])
+
+
+def colour_histograms(rgb: Tensor) -> Tensor:
+    """How often each of 256 values occurs in each channel.
+
+    Args:
+        rgb: ``(B, 3, H, W)``, RGB in [0, 1].
+
+    Returns:
+        ``(B, 3, 256)`` float64 on the CPU; each channel's sums to 1.
+    """
+    values = (rgb.detach().cpu() * 255).round().clamp(0, 255).long().flatten(2)
+    counts = torch.zeros(*values.shape[:2], 256, dtype=torch.float64)
+    counts.scatter_add_(2, values, torch.ones_like(values, dtype=torch.float64))
+    return counts / values.shape[2]
+
+
+def colour_distribution_consistency(histograms: Tensor, shots: Tensor | None = None) -> float:
+    """CDC of a film: how far its colours wander from frame to frame. A grey film has the lowest: report it beside.
+
+    Liu et al., "Temporally consistent video colorization with deep feature propagation and self-regularization
+    learning", Computational Visual Media 10, 2024: the Jensen-Shannon divergence (natural logarithm) of the histograms
+    of frames t and t + step, mean over channels and frames, then over the steps 1, 2 and 4.
+
+    Args:
+        histograms: ``(T, 3, 256)``, of :func:`colour_histograms`, frame by frame.
+        shots: ``(T,)``, the number of the shot that each frame is of; pairs over a cut are left out. None: one shot.
+
+    Returns:
+        From 0 to log 2; NaN where no two frames are a step apart.
+    """
+    means = []
+    for step in (1, 2, 4):
+        one, other = histograms[:-step], histograms[step:]
+        if shots is not None:
+            same = shots[:-step] == shots[step:]
+            one, other = one[same], other[same]
+        if len(one):
+            middle = (one + other) / 2
+            divergence = (torch.xlogy(one, one / middle) + torch.xlogy(other, other / middle)).nan_to_num(0.0) / 2
+            means.append(float(divergence.sum(dim=2).mean()))
+    return sum(means) / len(means) if means else math.nan
+
+
+def warping_error(frame: Tensor, following: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
+    """How much a film's colours change along its motion: mean square over what is seen in both frames, and channels.
+
+    Lai et al., "Learning blind video temporal consistency", ECCV 2018, with the motion given.
+
+    Args:
+        frame: ``(B, 3, H, W)``, RGB in [0, 1].
+        following: the frames after them, the same.
+        flow: ``(B, 2, H, W)``, how far right and down, in pixels, each pixel of `frame` has moved in `following`.
+        seen: ``(B, H, W)`` bool, whether it is seen there at all.
+
+    Returns:
+        ``(B,)``; NaN where nothing is.
+    """
+    height, width = frame.shape[-2:]
+    columns = torch.arange(width, dtype=frame.dtype, device=frame.device)
+    rows = torch.arange(height, dtype=frame.dtype, device=frame.device)
+    x, y = columns + flow[:, 0], rows[:, None] + flow[:, 1]
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    warped = grid_sample(following, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    square = (frame - warped).square().mean(dim=1) * seen
+    return square.sum(dim=(1, 2)) / seen.sum(dim=(1, 2))
