@@ -87,10 +87,9 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
     """The LightningModule of this phase, with the first weights of its networks."""
     networks = make_networks(config, resume_from)
-    generator = networks[0]
-    loss, bins = config.loss, generator is not None and isinstance(generator.head, BinsHead)
-    centres = generator.head.centres if bins else None
-    chroma_loss = ChromaLoss(loss.distribution_weight if bins else 0.0, loss.chroma_weight, loss.rebalance, centres)
+    head, loss = networks[0].head if networks[0] is not None else None, config.loss
+    centres = head.centres if isinstance(head, BinsHead) else None
+    chroma_loss = ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres)
     with options():
         if loss.adversarial_share is not None and not 0 < loss.adversarial_share < 1:
             raise ValueError(f"loss.adversarial_share={loss.adversarial_share}: between 0 and 1, or null")
@@ -219,7 +218,7 @@ def make_networks(
         torch.manual_seed(config.seed)
         vgg = None
         loss = config.loss
-        chroma = model.output == "bins" and loss.distribution_weight or model.output != "rgb" and loss.chroma_weight
+        chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
         if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
             raise BadOption(
                 "loss.pixel_weight=0 with loss.feature_weights all 0, and no loss.chroma_weight or distribution_weight "

@@ -29,7 +29,6 @@ AVERAGE = "generator_average"
 """Name of the callback state that holds averaged weights of the generator."""
 
 
-
 @dataclass(frozen=True)
 class Card:
     """What a checkpoint says of itself, in primitives."""
@@ -223,7 +222,9 @@ def _differing(
 
     A checkpoint from before an option existed does not state it: its network is the one that the default gives.
     """
-    maker: Callable[..., Generator | Critic] = Critic if name == "critic" else GENERATORS.get(expected.get("decoder", "unet"), GENERATORS["unet"])
+    maker: Callable[..., Generator | Critic] = (
+        Critic if name == "critic" else GENERATORS.get(expected.get("decoder", "unet"), GENERATORS["unet"])
+    )
     parameters = inspect.signature(maker).parameters
     stated = {key: parameter.default for key, parameter in parameters.items()} | architecture
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}

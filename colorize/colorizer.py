@@ -27,8 +27,8 @@ from colorize.data.images import UnreadableImage
 from colorize.devices import autocast, pick_device, pick_precision, place
 from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.inference import prepare
 from colorize.networks.generator import Generator
+from colorize.networks.inference import prepare
 from colorize.photos import reading
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import Preprocessing, coloured

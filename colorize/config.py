@@ -128,7 +128,9 @@ class LossConfig:
     feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
     feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
     distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
-    rebalance: float = opt(0.75, "bins: how much rare colours count more than common ones, 0 to 1: stronger colours")
+    rebalance: float = opt(
+        0.75, "bins: 1 counts every pixel alike; towards 0 rare colours count more, and colours come out stronger"
+    )
     chroma_weight: float = opt(
         0.0, "model.output=chroma or bins: weight of the distance of Lab's a and b, in units of 110", least=0
     )

@@ -186,14 +186,14 @@ class ChromaLoss(nn.Module):
     """Distance of a predicted chroma, or distribution of chroma, to the original's, at the network's own resolution.
 
     The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
-    (Zhang et al. 2016, "Colorful image colorization"); `rebalance` says how much rare colours count more than common
-    ones: a cell's weight is 1 / ((1 - rebalance) prior + rebalance / cells), 1 on average. Without, the mean of the
-    distribution is as grey as what a pixel loss teaches.
+    (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is
+    1 / ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. Without, at 1, the mean of the distribution
+    is as pale as what a pixel loss teaches.
 
     Args:
         distribution_weight: of the cross-entropy; only of networks that predict a distribution.
         chroma_weight: of the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
-        rebalance: from 0 (every pixel counts alike) to 1 (every cell does).
+        rebalance: λ, from 1 (every pixel counts alike) down to 0 (every cell does); theirs is 0.5.
         centres: `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
 
     Raises:
@@ -252,7 +252,7 @@ class ChromaLoss(nn.Module):
 def _chroma_at(like: Tensor, rgb: Tensor) -> Tensor:
     """Lab's a and b of RGB images at the resolution of `like`: `(B, 2, h, w)`."""
     with torch.no_grad():
-        return rgb_to_lab(adaptive_avg_pool2d(rgb.float(), like.shape[-2:]))[:, 1:]
+        return rgb_to_lab(adaptive_avg_pool2d(rgb.float(), (like.shape[-2], like.shape[-1])))[:, 1:]
 
 
 def count_cells(rgb: Tensor, centres: Tensor) -> Tensor:
@@ -275,8 +275,8 @@ def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> 
     Args:
         real_logits: `(B,)`, or `(B, patches)`, of photos; positive: taken for real.
         fake_logits: the same of generated images.
-        kind: "bce", binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance; or "hinge" (Lim & Ye 2017, "Geometric
-            GAN"), 1 at chance.
+        kind: "bce", binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance; or "hinge" (Lim & Ye 2017,
+            "Geometric GAN"), 1 at chance.
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2

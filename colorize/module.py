@@ -121,7 +121,9 @@ class ColorizationModule(L.LightningModule):
             chroma_terms = self.chroma_terms(generator, found, batch)
             weight = self.config.loss.content
             content = weight * total(image_terms | chroma_terms, image)
-            gradient = gradient_at(image, weight * total(image_terms, image)) if image_terms else torch.zeros_like(image)
+            gradient = (
+                gradient_at(image, weight * total(image_terms, image)) if image_terms else torch.zeros_like(image)
+            )
             terms = {f"generator/{name}": value.detach() for name, value in (image_terms | chroma_terms).items()}
             terms |= {"generator/content": content.detach(), "generator/total": content.detach()}
             chroma = weight * total(chroma_terms, image)
@@ -161,6 +163,7 @@ class ColorizationModule(L.LightningModule):
         """
         if chroma.requires_grad:
             place = found.ab if found.logits is None else found.logits
+            assert place is not None
             (acting,) = torch.autograd.grad((found.rgb * gradient).sum() + chroma, place, retain_graph=True)
             (pushing,) = torch.autograd.grad((found.rgb * push).sum(), place, retain_graph=True)
         else:
@@ -184,7 +187,7 @@ class ColorizationModule(L.LightningModule):
         Both halves go through the critic as one batch, so that its batch norms cannot tell them apart by their own
         statistics, and see in training the mixture that they keep for evaluation.
         """
-        critic = self.network("critic").train()
+        self.network("critic").train()
         optimizer = self.optimizer("critic")
         fake = batch.fake if batch.fake is not None else self.colour(batch.grey, batch.luma)
         with self.toggled_optimizer(optimizer):

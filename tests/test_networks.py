@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from colorize.errors import UserError
 from colorize.losses import VGGFeatures
 from colorize.networks.critic import Critic
-from colorize.networks.encoder import BodyNetwork, ResNetBody
+from colorize.networks.encoder import BodyNetwork
 from colorize.networks.layers import (
     ConvLayer,
     PixelShuffleUp,
@@ -24,6 +24,7 @@ from colorize.networks.layers import (
     normalize_imagenet,
 )
 from colorize.networks.pretrained import load_pretrained
+from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
 
 

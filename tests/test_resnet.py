@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 
-from colorize.networks.encoder import ResNetBody
+from colorize.networks.resnet import ResNetBody
 
 
 @torch.no_grad()

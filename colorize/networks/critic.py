@@ -50,7 +50,7 @@ class Critic(BodyNetwork):
 
 
 class PatchBody(Encoder):
-    """Body of the patch critic: four 4x4 convolutions under spectral norm, without batch norm, for logits of 70 x 70 px.
+    """Body of the patch critic: four 4x4 convolutions under spectral norm, no batch norm, for logits of 70 x 70 px.
 
     Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018. Colours
     are judged place by place, as the critics of DeOldify and DDColor do, rather than photo by photo.

@@ -135,7 +135,16 @@ class _Depthwise(torch.autograd.Function):
         x, weight = (saved.float() for saved in ctx.saved_tensors)
         needed = ctx.needs_input_grad[:2]
         for_x, for_weight, _ = torch.ops.aten.convolution_backward(
-            gradient.float(), x, weight, None, [ctx.stride] * 2, [0, 0], [1, 1], False, [0, 0], len(weight),
+            gradient.float(),
+            x,
+            weight,
+            None,
+            [ctx.stride] * 2,
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            len(weight),
             [*needed, False],
         )
         return for_x, for_weight, None

@@ -58,9 +58,7 @@ class Generator(BodyNetwork):
         return found if detailed else found.rgb
 
 
-def make_head(
-    output: str, output_range: tuple[float, float], temperature: float
-) -> RGBHead | ChromaHead | BinsHead:
+def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
     """Build a head by its name: rgb, chroma or bins.
 
     Raises:
@@ -80,9 +78,7 @@ def set_prior(generator: Generator, prior: Tensor) -> None:
     """Tell a generator that predicts a distribution how often each cell occurs, `(cells,)` with sum 1."""
     assert isinstance(generator.head, BinsHead)
     generator.head.prior.copy_(prior)
-    # First predictions are the prior: nothing has to unlearn that every colour is as likely (Lin et al. 2017, RetinaNet)
+    # First predictions are the prior: nothing has to unlearn that all are as likely (Lin et al. 2017, RetinaNet).
     bias = generator.to_colour.conv.bias
     if bias is not None:
         bias.copy_(prior.clamp_min(1e-6).log())
-
-

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from colorize.networks.folding import fold_norms
-from colorize.networks.layers import PixelShuffleUp
 from colorize.networks.generator import Generator
+from colorize.networks.layers import PixelShuffleUp
 from colorize.networks.unet import UNet, UpBlock
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from colorize.networks.encoders import make_encoder
 from colorize.networks.generator import Generator, make_head
-from colorize.networks.heads import MOST_AB, BinsHead, Prediction, RGBHead, paint
+from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, paint
 from colorize.networks.layers import ConvLayer
 
 
@@ -64,14 +64,14 @@ class LightUNet(Generator):
         head = make_head(output, (0.0, 1.0), temperature)
         if isinstance(head, RGBHead):
             raise ValueError("output=rgb: decoder=light predicts chroma or bins")
-        self.head: Any = head
+        self.head: ChromaHead | BinsHead = head
         self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)
         self.to_colour.scale(0.1)
         self.refine = nn.Sequential()
         if refine_width:
-            self.refine.append(ConvLayer(half + 3, refine_width, 3, "batch"))
-            self.refine.append(ConvLayer(refine_width, 2, 3, "none", relu=False))
-            self.refine[1].scale(0.0)  # it starts from what the quarter says
+            change = ConvLayer(refine_width, 2, 3, "none", relu=False)
+            change.scale(0.0)  # it starts from what the quarter says
+            self.refine.extend([ConvLayer(half + 3, refine_width, 3, "batch"), change])
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class LightUNet(Generator):
         return x
 
     def refined(self, ab: Tensor, half: Tensor, grey: Tensor) -> Tensor:
-        """Chroma at 1/4 -> chroma at 1/2, `(B, 2, H/2, W/2)`: edges go where the grey and the first features have them."""
+        """Chroma at 1/4 -> chroma at 1/2, `(B, 2, H/2, W/2)`, its edges moved to where the grey has them."""
         ab = _resized(ab, half)
         joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
         return ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()

@@ -113,9 +113,7 @@ def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str)
     fitted = counters | fitted
 
     missing = [key for key in wanted if key not in fitted]
-    surplus = [
-        key for key in state if key not in wanted and key not in published and not key.startswith(_CLASSIFIERS)
-    ]
+    surplus = [key for key in state if key not in wanted and key not in published and not key.startswith(_CLASSIFIERS)]
     misshaped = [
         f"{key} {tuple(fitted[key].shape)} instead of {tuple(wanted[key].shape)}"
         for key in wanted
