@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,10 +27,14 @@ from colorize.data.datasets import (
 )
 from colorize.data.sources import Photos
 from colorize.errors import UserError
+from colorize.metrics import LumaLookup
 
 _log = logging.getLogger("colorize")
 
 _NAMED_AT_MOST = 20
+
+LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
+"""Training photos that the luma look-up of a fit averages, and their side at most: it is to cost little."""
 
 
 class Stage(Protocol):
@@ -249,21 +254,31 @@ class ColorizationDataModule(L.LightningDataModule):
             raise UserError(f"no validation image in {self.photos.root} can be read: {self._unreadable_list()}")
         return to_floats(collate(found), "cpu")
 
-    def squares(self, identities: list[str]) -> Iterator[Batch]:
-        """Centre squares of these photos at ``val_size_px``, on the CPU, batch by batch; unreadable ones left out.
+    @cached_property
+    def luma_lookup(self) -> LumaLookup:
+        """The mean colour of each grey over a fixed spread of training photos; each rank reads all of them."""
+        lookup = LumaLookup()
+        spread = self.photos.train[:: len(self.photos.train) // LOOKUP_PHOTOS + 1]
+        for batch in self.squares(spread, min(LOOKUP_PX, self.val_size_px)):
+            lookup.update(batch.rgb)
+        return lookup
+
+    def squares(self, identities: list[str], size_px: int | None = None) -> Iterator[Batch]:
+        """Centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
 
         Raises:
             UserError: more than ``max_unreadable`` files are unreadable.
         """
-        for raw in DataLoader(self._val_dataset(identities), batch_size=self.val_batch_size, **self._loader_options()):
+        dataset = self._val_dataset(identities, size_px)
+        for raw in DataLoader(dataset, batch_size=self.val_batch_size, **self._loader_options()):
             self._note(raw.unreadable)
             if len(self.unreadable | self._news) > self.max_unreadable:  # this rank alone has met as many
                 raise self._too_many()
             if raw.names:
                 yield to_floats(raw, "cpu")
 
-    def _val_dataset(self, identities: list[str]) -> SquareDataset:
-        return SquareDataset(self.photos, identities, self.val_size_px, self.generated)
+    def _val_dataset(self, identities: list[str], size_px: int | None = None) -> SquareDataset:
+        return SquareDataset(self.photos, identities, size_px or self.val_size_px, self.generated)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
