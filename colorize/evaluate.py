@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("colorize")
 
-SHORT = ("psnr", "ssim", "lpips_alex", "ciede2000", "cf", "delta_cf_of_means", "delta_cf_per_image", "fid")
+SHORT = ("psnr", "ssim", "lpips_alex", "ciede2000", "skill", "cf", "delta_cf_of_means", "delta_cf_per_image", "fid")
 """The metrics that are printed; metrics.md has all."""
 
 ANOTHER_PICTURE_DB = 18.0

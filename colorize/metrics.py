@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.errors import UserError
 
 SSIM_WINDOW_PX = 11
 """Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""
@@ -190,6 +191,39 @@ def is_true_grey(rgb: Tensor) -> Tensor:
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
 
 
+def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
+    """What :func:`skill` is made of; those of several photos add up.
+
+    Args:
+        prediction: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
+        target: the same.
+        lookup: the same, what :class:`LumaLookup` makes of the luma of ``target``.
+
+    Returns:
+        ``(B, 3)``: sums over pixels of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
+        ``prediction`` and ``target`` less that of ``lookup``.
+    """
+    known = rgb_to_lab(lookup)[:, 1:]
+    own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
+    return torch.stack([(a * b).sum(dim=(1, 2, 3)) for a, b in ((own, true), (own, own), (true, true))], dim=1)
+
+
+def skill(sums: Tensor) -> Tensor:
+    """The cosine, over all pixels that were summed up, between prediction and truth of chroma less the luma look-up's.
+
+    Near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside :func:`colourfulness`.
+
+    Args:
+        sums: ``(..., 3)``, of :func:`skill_sums`.
+
+    Returns:
+        ``(...)``, in [-1, 1]: 1 for the truth, 0 where either has the look-up's colours.
+    """
+    product, own, true = sums.unbind(dim=-1)
+    length = own.sqrt() * true.sqrt()
+    return torch.where(length == 0, 0.0, product / length)
+
+
 class LumaLookup:
     """The mean colour of a set of photos for each of 256 grey values.
 
@@ -232,7 +266,7 @@ class LumaLookup:
             ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
 
         Raises:
-            ValueError: before the first :meth:`update`.
+            UserError: before the first :meth:`update`.
         """
         offsets = self._offsets().to(dtype=grey.dtype, device=grey.device)
         offset = offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1)
@@ -242,7 +276,7 @@ class LumaLookup:
         """The offset of each grey value, ``(256, 3)``."""
         known = self._count.nonzero().flatten()
         if len(known) == 0:
-            raise ValueError("the look-up has seen no photo: call update first")
+            raise UserError("the luma look-up has seen no photo: none of those for it can be read")
         mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
         values = torch.arange(_GREY_VALUES)
         above = torch.searchsorted(known, values).clamp(max=len(known) - 1)

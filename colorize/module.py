@@ -353,12 +353,15 @@ class ColorizationModule(L.LightningModule):
             "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
             "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
             "delta_cf": (metrics.colourfulness(seen) - metrics.colourfulness(batch.rgb)).abs().mean(),
+            "skill": metrics.skill_sums(seen, batch.rgb, self.luma_lookup.predict(batch.grey)).mean(dim=0),
         }
         self.validated.add(group, terms, len(batch.rgb))
         return seen
 
     def on_validation_epoch_start(self) -> None:
         self.validated = Validated()
+        if self.generator is not None:
+            self.luma_lookup = self.trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self) -> None:
         # The Monitor writes them, against images seen. Lightning's own means: see Validated.

@@ -197,7 +197,7 @@ def summarize(config: PipelineConfig) -> float:
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    cells = scores.markdown(table, ("psnr", "ciede2000", "delta_cf_per_image"), truth=False)
+    cells = scores.markdown(table, ("psnr", "ciede2000", "cf", "delta_cf_per_image", "skill"), truth=False)
     text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")

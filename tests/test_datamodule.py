@@ -18,6 +18,7 @@ from colorize.data.datasets import Batch, RawBatch, SquareDataset, collate, to_f
 from colorize.data.images import save_png, to_pil
 from colorize.data.sources import Photos
 from colorize.errors import UserError
+from colorize.metrics import LumaLookup
 from tests.conftest import draw_photo
 from tests.test_augment import EVERYTHING
 
@@ -162,6 +163,25 @@ def test_unreadable_files_are_replaced_named_once_and_counted(photos: Photos, ca
         fit(photos)
     with pytest.raises(UserError, match=r"more than data\.max_unreadable=0"):
         fit(photos, max_unreadable=0)
+
+
+def test_every_rank_has_the_luma_lookup_of_the_same_training_photos(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colorize.data.datamodule.LOOKUP_PHOTOS", 8)
+    photos.path(photos.train[3]).write_bytes(b"")
+    expected = LumaLookup()
+    for batch in make_datamodule(photos).squares([*photos.train[:3:3], *photos.train[6::3]]):
+        expected.update(batch.rgb)
+    grey = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    for rank in range(2):
+        datamodule = make_datamodule(photos, rank=rank, world_size=2, val_size_px=32, num_workers=rank)
+        assert torch.allclose(datamodule.luma_lookup.predict(grey), expected.predict(grey), atol=1e-6)
+    assert (expected.predict(grey) - grey).abs().max() > 0.01
+    for name in photos.train:
+        photos.path(name).write_bytes(b"")
+    with pytest.raises(UserError, match="none of those for it can be read"):
+        make_datamodule(photos).luma_lookup.predict(grey)
 
 
 @pytest.mark.parametrize("val_size_px", [40, 32])

@@ -206,11 +206,14 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
         if rank == 0:  # the other one could read none of its photos
             validated.add("val", {"content": torch.tensor(4.0)}, photos=3)
         validated.add("val", {"both": torch.tensor(float(rank))}, photos=3 - rank)
+        sums = [[8.0, 16.0, 9.0], [-3.0, 4.0, 3.0]][rank]  # 3 photos, then 2: 18 / √(56 · 33), not a mean of cosines
+        validated.add("val", {"skill": torch.tensor(sums)}, photos=3 - rank)
         return validated.means(), met, said, statistics.running_mean.tolist()
 
     one, other = on_ranks(work)
     assert one == other, one
     means, met, said, mean = one
+    assert means.pop("val/skill") == pytest.approx(18 / (56 * 33) ** 0.5)
     assert (means, mean) == ({"val/content": 4.0, "val/both": 0.4}, [0.25])
     assert [sorted(names) for names in met[:3]] == [["6.jpg", "7.jpg"], ["0.jpg", *met[0]], ["0.jpg", "1.jpg", *met[0]]]
     assert said[0][0].startswith("6 images in") and said[1:] == [("a fault of rank 1", True)] and said[0][1]

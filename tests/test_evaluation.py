@@ -88,11 +88,15 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
             assert cell["mean"] is None or cell["low"] <= cell["mean"] <= cell["high"]
     assert rows["truth"]["psnr"] == {"mean": None, "low": None, "high": None, "without_greys": None, "infinite": count}
     assert rows["truth"]["ciede2000"]["mean"] == rows["grey"]["cf"]["mean"] == 0
+    assert rows["truth"]["skill"]["low"] == 1 and rows["luma_lookup"]["skill"]["high"] == 0
+    own = [rows[row]["skill"] for row in ("grey", *models)]
+    assert all(-1 < cell["low"] < cell["mean"] < cell["high"] < 1 for cell in own)
     assert rows["grey"]["delta_cf_of_means"]["mean"] == pytest.approx(rows["truth"]["cf"]["mean"])
     assert rows["grey"]["region_accuracy"]["mean"] == 0 and rows["truth"]["region_accuracy"]["mean"] > 0.9
     assert found["regions"]["grey"]["grass"]["taken_for"] == {"colourless": 1.0}
     [difference] = found["differences"]
     assert (difference["row"], difference["minus"]) == ("gan/best", "pretrain_gen/best")
+    assert difference["metrics"]["skill"]["mean"] == pytest.approx(own[2]["mean"] - own[1]["mean"], abs=2e-6)
     gap = rows["gan/best"]["ciede2000"]["mean"] - rows["pretrain_gen/best"]["ciede2000"]["mean"]
     assert difference["metrics"]["ciede2000"]["mean"] == pytest.approx(gap, abs=2e-6)
     assert figure == pytest.approx(rows["gan/best"]["ciede2000"]["mean"], abs=1e-6)

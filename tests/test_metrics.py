@@ -8,6 +8,8 @@ import torch
 from skimage import color as skimage_color
 from skimage.metrics import structural_similarity
 
+from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.errors import UserError
 from colorize.metrics import (
     LumaLookup,
     ciede2000,
@@ -16,6 +18,8 @@ from colorize.metrics import (
     is_true_grey,
     mean_ciede2000,
     psnr,
+    skill,
+    skill_sums,
     ssim,
 )
 
@@ -145,7 +149,7 @@ def test_luma_lookup_gives_the_mean_colour_of_each_grey() -> None:
 
 
 def test_luma_lookup_interpolates_between_greys_it_has_seen() -> None:
-    with pytest.raises(ValueError, match="no photo"):
+    with pytest.raises(UserError, match="no photo"):
         LumaLookup().predict(torch.zeros(1, 1, 1, 1))
     offset = torch.tensor([0.701, -0.299, -0.299]).view(1, 3, 1, 1)
     lookup = LumaLookup()
@@ -154,3 +158,37 @@ def test_luma_lookup_interpolates_between_greys_it_has_seen() -> None:
     grey = torch.tensor([[[[90.0, 100.0, 150.0, 200.0, 210.0]]]]) / 255
     expected = grey + torch.tensor([0.1, 0.1, 0.15, 0.2, 0.2]).view(1, 1, 1, 5) * offset
     torch.testing.assert_close(lookup.predict(grey), expected, atol=1e-5, rtol=0)
+
+
+def test_skill_is_blind_to_strength_and_to_whatever_follows_from_luma() -> None:
+    # Bright parts are bluish and dark ones reddish, by half: each blob of a photo has a colour of its own besides.
+    noise = torch.Generator().manual_seed(0)
+    lab = torch.nn.functional.interpolate(
+        torch.rand(24, 3, 6, 6, generator=noise), size=(48, 48), mode="bilinear", align_corners=False
+    )
+    light = 15 + 70 * lab[:, :1]
+    tint = (0.5 - light / 100) * torch.tensor([40.0, 40.0]).view(1, 2, 1, 1)
+    photos = lab_to_rgb(torch.cat([light, tint + 60 * (lab[:, 1:] - 0.5)], dim=1)).clamp(0, 1)
+    trained, truth = photos[:12], photos[12:]
+    grey, lookup = rgb_to_grey(truth), LumaLookup()
+    lookup.update(trained)
+    known = lookup.predict(grey)
+
+    def stronger(times: float, rgb: torch.Tensor) -> torch.Tensor:
+        return merge_luma(grey + times * (rgb - grey), grey)
+
+    def found(prediction: torch.Tensor) -> float:
+        return float(skill(skill_sums(prediction, truth, known).sum(dim=0)))
+
+    assert found(known) == 0 and found(truth) == pytest.approx(1)
+    sepia = {times: found(stronger(times, known)) for times in (0, 0.5, 1.5, 3)}
+    assert all(abs(value) < 0.1 for value in sepia.values()), sepia
+    lab_known, lab_truth = rgb_to_lab(known), rgb_to_lab(truth)
+    halved = lab_to_rgb(lab_known + 0.5 * (lab_truth - lab_known))
+    assert found(halved) == pytest.approx(1, abs=1e-3), "blind to strength"
+    assert found(stronger(0.5, truth)) > 0.9
+    assert found(lab_to_rgb(2 * lab_known - lab_truth)) == pytest.approx(-1, abs=1e-3)
+    # Sums over pixels, so that a photo of more pixels counts for more: not the mean of the photos' cosines.
+    mixed = torch.cat([truth[:6], stronger(3, known)[6:]])
+    own, true = (rgb_to_lab(rgb)[:, 1:] - lab_known[:, 1:] for rgb in (mixed, truth))
+    assert found(mixed) == pytest.approx(torch.cosine_similarity(own.flatten(), true.flatten(), dim=0).item(), abs=1e-5)

@@ -307,8 +307,11 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert events.ended
     assert (first.hparams["trainer.limit_val_batches"], events.hparams["trainer.limit_val_batches"]) == ("null", 99)
     assert ["limit_val_batches: 99" in text for text in events.config] == [True]
-    assert [*events.curves["score/distance"]] == [0, 8, 16, 24, 32]
+    assert [*events.curves["score/distance"]] == [*events.curves["score/skill"]] == [0, 8, 16, 24, 32]
     assert events.last("val/content") != events.last("val_ema/content") >= events.last("best/content")
+    # All four validation photos are scored: the same pixels, by the averaged weights, in another order.
+    assert events.curves["val_ema/skill"][32] == pytest.approx(curve[4][1]["skill"], abs=1e-4)
+    assert events.last("val/skill") != events.last("val_ema/skill") == events.last("best/skill")
     assert events.curves["data/size_px"] == {16: 32, 32: 48}
     assert set(events.pictures) == {0, *events.curves["val/psnr"]} == {0, 16, 32}
     assert {picture.width for picture in events.pictures.values()} == {6 * (128 + 4) + 4}

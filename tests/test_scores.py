@@ -8,7 +8,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorize.color import lab_to_rgb
+from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, list_scenes
 from colorize.errors import UserError
@@ -85,6 +85,35 @@ def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
     assert "| truth | ∞ |" in scores.markdown(table, ["psnr"])
 
 
+def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(4, 50))
+    predictions = {"one": 0.3 * truth + rng.normal(size=(4, 50)), "two": 0.1 * truth, "luma_lookup": 0 * truth}
+    measured = measurements(**{row: ([20] * 4, [10] * 4) for row in (*predictions, "truth")})
+    predictions["truth"] = truth
+    for row, own in predictions.items():
+        measured.skill_sums[row] = np.stack([own * truth, own**2, truth**2], axis=2).sum(axis=1)
+        measured.values[row]["skill"] = np.full(4, 9.0)  # the photos' own, of which the skill is not the mean
+    table = scores.tabulate(measured, seed=5)
+    found = {row: cells["skill"] for row, cells in table.rows.items()}
+
+    def cosine(own: np.ndarray, photos: Sequence[int] = range(4)) -> float:
+        a, b = own[list(photos)].ravel(), truth[list(photos)].ravel()
+        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+    assert (found["one"].mean, found["one"].without_greys) == pytest.approx(
+        (cosine(predictions["one"]), cosine(predictions["one"], [1, 2, 3]))
+    )
+    assert (found["two"].mean, found["two"].high, found["truth"].mean) == pytest.approx((1, 1, 1))
+    assert (found["luma_lookup"].mean, found["luma_lookup"].low, found["luma_lookup"].high) == (0, 0, 0)
+    drawn = np.random.default_rng(5).integers(4, size=(2000, 4))
+    expected = np.percentile([cosine(predictions["one"], photos) for photos in drawn], [2.5, 97.5])
+    assert (found["one"].low, found["one"].high) == pytest.approx(tuple(expected))
+    gap = table.difference("skill", "one", "two")
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
+    assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in scores.markdown(table, ["psnr", "skill"])
+
+
 def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = list_scenes(6, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=48)
@@ -92,8 +121,11 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     def half_way(shown: measuring.Shown) -> torch.Tensor:
         return shown.rgb * 0.7 + 0.13 / 255
 
+    def bluish(shown: measuring.Shown) -> torch.Tensor:
+        return merge_luma(shown.grey + torch.tensor([-0.05, 0.0, 0.1]).view(3, 1, 1), shown.grey)
+
     def measured() -> measuring.Measurements:
-        rows = {"half": half_way, "truth": measuring.the_truth}
+        rows = {"half": half_way, measuring.LOOKUP: bluish, "truth": measuring.the_truth}
         return measuring.measure(rows, batches(dataset, batch_size=2), CPU)
 
     whole = measured()
@@ -103,7 +135,16 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     assert whole.values["half"]["psnr"][0] == pytest.approx(expected, abs=1e-4)
     cf = colourfulness(torch.from_numpy(picture / 255).permute(2, 0, 1)[None]).item()
     assert whole.values["half"]["cf"][0] == pytest.approx(cf, rel=1e-5)
+    assert set(whole.values[measuring.LOOKUP]["skill"]) == {0} and 0 < whole.values["half"]["skill"].max() < 1
+    assert list(whole.values) == ["half", measuring.LOOKUP, "truth"], "in the order given"
+    own, true = (rgb_to_lab(torch.from_numpy(rgb / 255).permute(2, 0, 1)) for rgb in (picture, truth))
+    shown = torch.from_numpy(truth / 255).permute(2, 0, 1)[None]
+    reference = bluish(measuring.Shown(shown, rgb_to_grey(shown), []))[0]
+    known = rgb_to_lab((reference * 255).round() / 255)
+    cosine = torch.cosine_similarity((own - known)[1:].flatten(), (true - known)[1:].flatten(), dim=0).item()
+    assert whole.values["half"]["skill"][0] == pytest.approx(cosine, abs=1e-4)
     monkeypatch.setattr(measuring, "_STRIP_PIXELS", 48 * 2 * 7)
+    assert measured().skill_sums["half"] == pytest.approx(whole.skill_sums["half"], rel=1e-5)
     for metric, values in measured().values["half"].items():
         assert values == pytest.approx(whole.values["half"][metric], rel=1e-5), metric
 

@@ -11,8 +11,9 @@ import torch
 
 from colorize import checkpoints, train
 from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
+from colorize.callbacks.monitor import Monitor
 from colorize.callbacks.regions import CONFUSIONS, figures, markdown
-from colorize.color import merge_luma
+from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.datasets import SquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.sources import list_scenes
@@ -20,6 +21,7 @@ from colorize.errors import UserError
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
+from colorize.metrics import LumaLookup
 from colorize.runs import PhaseFolder, kept_in
 from colorize.seal import fingerprint
 
@@ -30,19 +32,24 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None
     scenes = list_scenes(12, 0, 0.5)
     rgb = torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.train])
     truth = rgb.float() / 255
-    greys = stopping.figures(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, batch_size=4)
-    of_grey = (float(greys[0] / len(rgb)), float(greys[1] / len(rgb)))
-    found = {}
+    lookup = LumaLookup()
+    lookup.update(torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.val]).float() / 255)
+    of_grey = stopping.of_sums(stopping.figures(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup, 4))
+    found, skill = {}, {}
     for name, coloured in {
         "truth": truth,
         "pale": (truth + truth.mean(dim=1, keepdim=True)) / 2,
         "strange": truth.roll(1, dims=1),
+        "look-up": lookup.predict(rgb_to_grey(truth)),
     }.items():
         pictures = iter(coloured.split(4))
-        ciede2000, delta_cf, photos = stopping.figures(lambda _, p=pictures: next(p), rgb, CPU, batch_size=4).tolist()
-        assert photos == len(rgb)
-        found[name] = distance(ciede2000 / photos, delta_cf / photos, of_grey)
-    assert distance(*of_grey, of_grey) == pytest.approx(1)
+        sums = stopping.figures(lambda _, p=pictures: next(p), rgb, CPU, lookup, batch_size=4)
+        assert sums[0] == len(rgb)
+        score = stopping.of_sums(sums)
+        found[name], skill[name] = distance(score, of_grey), score["skill"]
+    assert distance(of_grey, of_grey) == pytest.approx(1)
+    assert skill["truth"] == pytest.approx(1) and skill["pale"] > 0.7 > 0.4 > skill["strange"]
+    assert abs(skill["look-up"]) < 0.01
     assert found["truth"] == pytest.approx(0, abs=1e-4)
     assert 0.2 < found["pale"] < 0.8 < found["strange"]
 
@@ -65,6 +72,11 @@ def test_an_interrupted_write_leaves_no_half_file(tmp_path: Path, monkeypatch: p
 
 
 CARD = {"phase": "gan", "epochs_done": 0, "epochs": 1, "size_px": 32, "generator": None, "critic": None, "turns": 0}
+
+
+def score(far: float, skill: float | None) -> dict[str, float]:
+    figures = {"ciede2000": 10 * far, "delta_cf": 30 * far, "distance": far}
+    return figures if skill is None else figures | {"skill": skill}
 
 
 class Fit:
@@ -93,12 +105,14 @@ class Fit:
         checkpoints.write_card(content, card)
         WholeFiles().save_checkpoint(content, path)
 
-    def step(self, far: float) -> None:
+    def start(self, far: float, skill: float) -> None:
+        self.module.curve.append({"images_seen": 0, **score(far, skill)})
+
+    def step(self, far: float, skill: float | None = None) -> None:
         self.module.images_seen += 10
         self.trainer.is_last_batch = self.images % 50 == 0
         if self.images % 20 == 0 or self.trainer.is_last_batch:
-            point = {"images_seen": self.images, "ciede2000": 10 * far, "delta_cf": 30 * far, "distance": far}
-            self.module.curve.append(point)
+            self.module.curve.append({"images_seen": self.images, **score(far, skill)})
         self.callback.on_train_batch_end(self.trainer, self.module, None, None, 0)
         if self.trainer.is_last_batch:
             self.callback.on_train_epoch_end(self.trainer, self.module)
@@ -135,6 +149,46 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
     picture = draw_curve(scores, "a phase")
     assert picture is not None and len(picture.getcolors(1 << 20) or []) > 4
     assert read_scores(tmp_path / "nowhere") == Scored([], {}) and advice(Scored([], {})) is None
+
+
+def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp_path: Path) -> None:
+    fit = Fit(tmp_path, every_n_images=20, keep=1)
+    best, monitor = fit.callback.folder / "best.ckpt", Monitor(None, tmp_path / "metrics.csv", 1)  # type: ignore[arg-type]
+
+    def shown() -> dict[str, float]:
+        return monitor.best_figures("score/distance", fit.module.curve)
+
+    fit.start(0.8, skill=0.2)
+    for far, skill in ((0.9, 0.9), (0.6, 0.1)):
+        fit.step(far, skill)
+    assert checkpoints.read(best)[0].images_seen == 20 and fit.callback.fallen, "one there has to be"
+    sentence = advice(read_scores(tmp_path)) or ""
+    assert "take the start, if you have it: all that is here has lost skill, the nearest being" in sentence
+    assert sentence.endswith("count, with a skill not below its 0.200: none of 1")
+    start = replace(read_scores(tmp_path), start=tmp_path / "step 1.ckpt")
+    assert start.nearest == 0 and "which the phase started from: nothing that came of it" in (advice(start) or "")
+
+    for far, skill in ((0.9, 0.9), (0.7, 0.2)):
+        fit.step(far, skill)
+    assert checkpoints.read(best)[0].images_seen == 40 and not fit.callback.fallen, "farther, and as skilled"
+    resumed = Fit(tmp_path, every_n_images=20, keep=1)
+    resumed.callback.load_state_dict(fit.callback.state_dict())
+    resumed.module.images_seen, resumed.module.curve = fit.images, fit.module.curve
+    resumed.step(0.5, 0.19)
+    resumed.step(0.3, 0.1)
+    scores = read_scores(tmp_path)
+    assert [images for images, _ in scores.curve] == [0, 20, 40, 50, 60] and set(scores.files) == {40, 60}
+    assert checkpoints.read(best)[0].images_seen == scores.nearest == 40
+    assert shown() == {"best/distance": 0.7, "best/ciede2000": 7, "best/delta_cf": 21, "best/skill": 0.2}
+    sentence = advice(scores) or ""
+    assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
+    assert sentence.endswith("Points after the first that count, with a skill not below its 0.200: 1 of 4")
+    picture, old = (
+        draw_curve(replace(scores, curve=curve), "a phase")
+        for curve in (scores.curve, [(n, {k: v for k, v in s.items() if k != "skill"}) for n, s in scores.curve])
+    )
+    assert picture is not None and old is not None and 3 * (picture.height - 62) == 4 * (old.height - 62)
+    assert replace(scores, curve=[(0, score(0.8, None)), *scores.curve[1:]]).nearest == 60, "of before skill: all count"
 
 
 def test_where_the_start_is_nearest_it_is_what_to_take(tmp_path: Path) -> None:
@@ -226,4 +280,7 @@ def test_fid_is_scored_too_where_its_weights_are_there(
         draw_curve(replace(scores, curve=curve), "a phase")
         for curve in (scores.curve, [(n, {k: v for k, v in s.items() if k != "fid"}) for n, s in scores.curve])
     )
-    assert with_fid is not None and without is not None and 4 * (without.height - 62) == 3 * (with_fid.height - 62)
+    assert with_fid is not None and without is not None and 5 * (without.height - 62) == 4 * (with_fid.height - 62)
+    assert (
+        all(-1 <= score["skill"] <= 1 for _, score in scores.curve) and len({s["skill"] for _, s in scores.curve}) > 2
+    )

@@ -15,6 +15,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize import ranks, signals
 from colorize.errors import writing
+from colorize.evaluation.stopping import rank
 from colorize.runs import before, kept_in, link
 from colorize.seal import seal
 from colorize.training.phases import SCORE, monitored
@@ -50,9 +51,9 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a figure is lowest, and kept ones.
 
-    The figure is `training.phases.monitored`; it is known after an epoch and, where it is the score, wherever a
-    checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before stays, as
-    last.ckpt.before: should the newer one be damaged, a fit goes on from there.
+    The figure is `training.phases.monitored`, for scores in the order of `stopping.rank`; it is known after an epoch
+    and, where it is the score, wherever a checkpoint is kept. A state is written once, whatever the number of its
+    names. The last.ckpt before stays, as last.ckpt.before: should the newer one be damaged, a fit goes on from there.
 
     Nothing is saved on the last batch of an epoch: a fit cannot be resumed from there without losing the validation,
     and the epoch's own checkpoint follows at once.
@@ -73,12 +74,14 @@ class Checkpoints(Checkpoint):
         self.every_n_minutes, self.saved_at = every_n_minutes, time.monotonic()
         self.best: float | None = None
         """The figure of best.ckpt."""
+        self.fallen = False
+        """Whether its skill is below the start's, so that whatever counts takes its place."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "fallen": self.fallen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.fallen = state_dict["best"], state_dict.get("fallen", False)  # not in those of before skill
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -130,12 +133,15 @@ class Checkpoints(Checkpoint):
         return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
-        """Whether the figure is lower than any before; the first one always is. Takes note of it."""
-        group, _, name = monitored(pl_module.config).partition("/")
-        figure = pl_module.curve[-1][name] if group == SCORE else figure_of(trainer.callback_metrics, f"{group}/{name}")
-        if self.best is not None and figure >= self.best:
+        """Whether the figure is lower than any before that counts; the first one always is. Takes note of it."""
+        figure = monitored(pl_module.config)
+        if figure.startswith(f"{SCORE}/"):
+            found = rank(pl_module.curve[-1], pl_module.curve[0])
+        else:
+            found = False, figure_of(trainer.callback_metrics, figure)
+        if self.best is not None and found >= (self.fallen, self.best):
             return False
-        self.best = figure
+        self.fallen, self.best = found
         return True
 
     def save(self, trainer: L.Trainer, *names: str) -> None:

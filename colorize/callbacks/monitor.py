@@ -15,12 +15,12 @@ from torch import Tensor
 
 from colorize import ranks, runs
 from colorize.callbacks.resolution import ResolutionSchedule
-from colorize.evaluation.stopping import OF_GREY
+from colorize.evaluation.stopping import OF_GREY, rank
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
 
-BEST = ("distance", "ciede2000", "delta_cf", "psnr", "content", "critic_loss", "accuracy")
+BEST = ("distance", "ciede2000", "delta_cf", "skill", "psnr", "content", "critic_loss", "accuracy")
 """Figures that tell the best checkpoints of several fits apart: those that TensorBoard's HPARAMS tab opens with,
 being the first in the alphabet."""
 
@@ -159,11 +159,12 @@ class Monitor(L.Callback):
         runs.write_text(self.table, text.getvalue())
 
     def best_figures(self, figure: str, curve: list[dict[str, float]]) -> dict[str, float]:
-        """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at a point of the curve after a step."""
+        """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at the point after a step to take."""
         group, _, _ = figure.partition("/")
         rows = self.rows
         if group == SCORE:
-            rows = [scored(point) for point in curve if point["images_seen"]]
+            points = (point for point in curve if point["images_seen"])
+            rows = [scored(point) for point in sorted(points, key=lambda point: rank(point, curve[0]))][:1]
         rows = [row for row in rows if math.isfinite(row.get(figure, math.nan))]
         best = min(rows, key=lambda row: row[figure], default={})
         return {f"best/{name}": best[f"{group}/{name}"] for name in BEST if f"{group}/{name}" in best}
@@ -171,14 +172,8 @@ class Monitor(L.Callback):
     def say(self, trainer: L.Trainer) -> None:
         """One line an epoch, for logs without a progress bar."""
         row = self.rows[-1]
-        figures = (
-            "val/content",
-            "val/ciede2000",
-            "val/critic_loss",
-            "val/accuracy",
-            "val/region/mean",
-            "score/distance",
-        )
+        validated = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")
+        figures = [*(f"{VAL}/{name}" for name in validated), f"{SCORE}/distance", f"{SCORE}/skill"]
         shown = [f"{name} {row[name]:.4g}" for name in figures if name in row]
         log.info(
             f"epoch {row['epoch'] + 1} of {trainer.max_epochs}, {row['size_px']} px: {', '.join(shown)}; "

@@ -40,10 +40,10 @@ class Scoring(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
-        ciede2000, delta_cf, _ = self.figures(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
-        self.of_grey = ciede2000, delta_cf
+        self.of_grey, _ = self.figures(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if self.inception is not None:
             self.inception.to(pl_module.device)
             self.of_truth = FeatureStatistics()
@@ -65,15 +65,10 @@ class Scoring(L.Callback):
         network = pl_module.average or pl_module.network("generator")
         was_training = network.training
         network.eval()
-        ciede2000, delta_cf, features = self.figures(trainer, pl_module, network)
+        figures, features = self.figures(trainer, pl_module, network)
         network.train(was_training)
-        point = {
-            "ciede2000": ciede2000,
-            "delta_cf": delta_cf,
-            "distance": stopping.distance(ciede2000, delta_cf, self.of_grey),
-            f"{stopping.OF_GREY}ciede2000": self.of_grey[0],
-            f"{stopping.OF_GREY}delta_cf": self.of_grey[1],
-        }
+        point = figures | {"distance": stopping.distance(figures, self.of_grey)}
+        point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if self.inception is not None:
             point["fid"] = frechet_distance(features, self.of_truth)
         pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
@@ -82,8 +77,8 @@ class Scoring(L.Callback):
 
     def figures(
         self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
-    ) -> tuple[float, float, FeatureStatistics]:
-        """Means of CIEDE2000 and ΔCF over the photos of all devices, and Inception's features, if there is one."""
+    ) -> tuple[dict[str, float], FeatureStatistics]:
+        """CIEDE2000, ΔCF and skill over the photos of all devices, and Inception's features, if there is one."""
         features = FeatureStatistics()
 
         def show(seen: Tensor) -> None:
@@ -94,11 +89,10 @@ class Scoring(L.Callback):
             with trainer.precision_plugin.forward_context():
                 return colour(grey)
 
-        sums = stopping.figures(coloured, self.rgb, pl_module.device, show=show)
+        sums = stopping.figures(coloured, self.rgb, pl_module.device, self.lookup, show=show)
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
-        ciede2000, delta_cf, photos = sums.tolist()
-        return ciede2000 / photos, delta_cf / photos, joined(features)
+        return stopping.of_sums(sums), joined(features)
 
 
 def joined(own: FeatureStatistics) -> FeatureStatistics:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,12 +25,16 @@ from colorize.data.datasets import (
     to_floats,
     worker_context,
 )
-from colorize.data.sources import Photos
+from colorize.data.sources import Photos, spread
 from colorize.errors import UserError
+from colorize.metrics import LumaLookup
 
 _log = logging.getLogger("colorize")
 
 _NAMED_AT_MOST = 20
+
+LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
+"""Training photos that the luma look-up of a fit averages, and their side at most: it is to cost little."""
 
 
 class Stage(Protocol):
@@ -249,10 +254,17 @@ class ColorizationDataModule(L.LightningDataModule):
             raise UserError(f"no validation image in {self.photos.root} can be read: {self._unreadable_list()}")
         return to_floats(collate(found), "cpu")
 
-    def squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
-        """Centre squares of these photos at ``size_px``, on the CPU, batch by batch; unreadable ones left out.
+    @cached_property
+    def luma_lookup(self) -> LumaLookup:
+        """The mean colour of each grey over a fixed spread of training photos; each rank reads all of them."""
+        lookup = LumaLookup()
+        photos = spread(self.photos.train, LOOKUP_PHOTOS)
+        for batch in self.squares(photos, min(LOOKUP_PX, self.val_size_px)):
+            lookup.update(batch.rgb)
+        return lookup
 
-        Without a size they are those of the validation.
+    def squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
+        """Centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
 
         Raises:
             UserError: more than ``max_unreadable`` files are unreadable.

@@ -47,6 +47,8 @@ class Shown(NamedTuple):
     """``(B, 1, H, W)``, their Rec. 601 luma."""
     coloured: list[Tensor]
     """``(B, 3, H, W)`` for each folder of coloured pictures."""
+    lookup: Tensor | None = None
+    """``(B, 3, H, W)``, what the luma look-up makes of them, where that is measured too."""
 
 
 Colourer = Callable[[Shown], Tensor]
@@ -116,9 +118,11 @@ class Measurements:
     """SHA-256 of each photo."""
     true_grey: NDArray[np.bool_]
     values: dict[str, dict[str, Floats]]
-    """By row and metric, ``(photos,)``. PSNR is infinite where nothing differs."""
+    """By row and metric, ``(photos,)``. PSNR is infinite where nothing differs; skill is each photo's own cosine."""
     luma_psnr: dict[str, float]
     """By row: how well the luma of the originals was kept, in dB (infinite: to the bit)."""
+    skill_sums: dict[str, Floats] = field(default_factory=dict)
+    """By row: ``(photos, 3)``, see `metrics.skill_sums`; only where the look-up is among the rows."""
     right: dict[str, NDArray[np.int32]] = field(default_factory=dict)
     """By row, of scenes: ``(photos, regions)`` pixels whose hue class is right."""
     counted: NDArray[np.int32] | None = None
@@ -143,7 +147,7 @@ def measure(
     measures photos of its own, and all get the measurements of all.
 
     Args:
-        colourers: the rows, with `TRUTH` among them.
+        colourers: the rows, with `TRUTH` among them; where `LOOKUP` is too, skill is measured against it.
         batches: the photos.
         device: where rows are coloured and measured.
         learned: the metrics that need pretrained networks; None for none of them.
@@ -163,8 +167,10 @@ def measure(
         digests += batch.digests
         greys.append(metrics.is_true_grey(shown.rgb).cpu())
         regions = None if batch.regions is None else batch.regions.to(device)
-        for row, colour in colourers.items():
+        for row, colour in sorted(colourers.items(), key=lambda named: named[0] != LOOKUP):  # that one first
             picture = shown.rgb if row == TRUTH else (colour(shown).clamp(0, 1) * 255).round() / 255
+            if row == LOOKUP:
+                shown = shown._replace(lookup=picture)
             with torch.inference_mode(), _exact_convolutions(device):
                 tallies[row].add(picture, shown, regions, networks)
     parts = ranks.gathered((names, digests, greys, tallies))
@@ -188,6 +194,8 @@ def measure(
         luma_psnr={row: tally.luma_psnr() for row, tally in tallies.items()},
         missing=learned.missing if learned else {},
     )
+    if tallies[TRUTH].skill_sums:
+        found.skill_sums = {row: torch.cat(tally.skill_sums).numpy()[sort] for row, tally in tallies.items()}
     if tallies[TRUTH].confusion is not None:
         found.right = {row: torch.cat(tally.right).numpy()[sort] for row, tally in tallies.items()}
         found.counted = torch.cat(tallies[TRUTH].counted).numpy()[sort]
@@ -202,6 +210,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.scores: dict[str, array[float]] = {}
+        self.skill_sums: list[Tensor] = []
         self.right: list[Tensor] = []
         self.counted: list[Tensor] = []
         self.confusion: Tensor | None = None
@@ -217,6 +226,10 @@ class _Tally:
             "cf": metrics.colourfulness(picture),
             "cf_abs": metrics.colourfulness_abs(picture),
         }
+        if shown.lookup is not None:
+            sums = _in_strips(metrics.skill_sums, picture, truth, shown.lookup, sums=True)
+            self.skill_sums.append(sums.cpu().double())
+            scores["skill"] = metrics.skill(sums)
         for name, network in networks.items():
             if name == "fid":
                 self.features.update(network(picture))
@@ -238,6 +251,7 @@ class _Tally:
         """Take in what another rank scored."""
         for name, values in other.scores.items():
             self.scores.setdefault(name, array("d")).extend(values)
+        self.skill_sums += other.skill_sums
         self.right += other.right
         self.counted += other.counted
         if other.confusion is not None:
@@ -262,18 +276,16 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
     )
 
 
-def _in_strips(
-    measure_strip: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, overlap: int = 0
-) -> Any:
-    """The mean of a metric that is itself a mean over windows of `overlap` + 1 rows, strip by strip: ``(B,)``."""
-    height, width = first.shape[-2:]
+def _in_strips(measure_strip: Callable[..., Tensor], *pictures: Tensor, overlap: int = 0, sums: bool = False) -> Any:
+    """A metric that is a mean (or `sums`) over windows of `overlap` + 1 rows, strip by strip: ``(B, ...)``."""
+    height, width = pictures[0].shape[-2:]
     windows = height - overlap
-    rows = max(1, _STRIP_PIXELS // (width * len(first)))
+    rows = max(1, _STRIP_PIXELS // (width * len(pictures[0])))
     total: Tensor | float = 0.0
     for top in range(0, windows, rows):
         count = min(rows, windows - top)
         strip = slice(top, top + count + overlap)
-        total = total + measure_strip(first[..., strip, :], second[..., strip, :]) * (count / windows)
+        total = total + measure_strip(*(rgb[..., strip, :] for rgb in pictures)) * (1 if sums else count / windows)
     return total
 
 

@@ -25,6 +25,7 @@ COLUMNS = {
     "lpips_alex": Column("LPIPS Alex", 4),
     "lpips_vgg": Column("LPIPS VGG", 4),
     "ciede2000": Column("CIEDE2000", 2),
+    "skill": Column("skill", 3),
     "cf": Column("CF", 2),
     "delta_cf_of_means": Column("ΔCF of means", 2),
     "delta_cf_per_image": Column("ΔCF per photo", 2),
@@ -107,10 +108,11 @@ def tabulate(measured: Measurements, seed: int) -> Table:
     """
     cells: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     for row, values in measured.values.items():
-        for metric, scores in values.items():
-            cells[row, metric] = _finite(scores)
+        cells |= {(row, metric): _finite(scores) for metric, scores in values.items() if metric != "skill"}
         for metric, delta in _DELTAS.items():
             cells[row, f"{delta}_per_image"] = _finite(np.abs(values[metric] - measured.values[TRUTH][metric]))
+    for row, products in measured.skill_sums.items():
+        cells[row, "skill/own"], cells[row, "skill/true"] = ((products[:, 0], products[:, n]) for n in (1, 2))
     for row, right in measured.right.items():
         assert measured.counted is not None
         for number, region in enumerate(COUNTED):
@@ -140,6 +142,8 @@ def tabulate(measured: Measurements, seed: int) -> Table:
                 abs(own.without_greys - true.without_greys),
                 np.abs(own.samples - true.samples),
             )
+        if row in measured.skill_sums:
+            found["skill"] = _geometric_mean(found.pop("skill/own"), found.pop("skill/true"))
         if row in measured.fid:
             # Only running sums of the features are kept, and no interval can be had of them.
             nothing = np.full(1, np.nan)
@@ -162,6 +166,13 @@ def _ratio(sums: Floats, counts: Floats) -> float:
 
 def _score(mean: float, without_greys: float, samples: Floats, left_out: int = 0) -> Score:
     return Score(mean, *interval(samples), without_greys, samples, left_out)
+
+
+def _geometric_mean(own: Score, true: Score) -> Score:
+    """The skill p · t / |p||t| from p · t / p · p and p · t / t · t, as a correlation from slopes; 0 where p is."""
+    pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
+    mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
+    return _score(float(mean), float(without), samples)
 
 
 def _mean_of(regions: Sequence[Score]) -> Score:

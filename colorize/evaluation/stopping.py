@@ -3,11 +3,13 @@
 In step 4 the colours gain strength, then drift; the useful part may be the first hundredth of the fit. No single figure
 shows it: CIEDE2000 is lowest for cautious greys, and a difference of colourfulness is lowest for any colours of the
 right strength. A *distance* is the mean of the two, each as a share of what no colour at all scores on the same photos:
-0 is the truth, 1 is as far away as grey.
+0 is the truth, 1 is as far away as grey. Since a stronger sepia is nearer than a weaker one, only those points count
+whose *skill*, which no tint has that follows from luma, has not fallen below that of the start (`rank`).
 """
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +30,10 @@ FIGURES = {
     "distance": "distance",
     "ciede2000": "CIEDE2000",
     "delta_cf": "difference of colourfulness, mean over photos",
+    "skill": "skill, right colour beyond what luma tells: here, higher is better",
     "fid": "FID on these few photos: for comparing these points alone",
 }
-"""What is known of each moment, and how it is called; FID only where its weights were there."""
+"""What is known of each moment, and how it is called; old curves lack skill, and FID needs weights."""
 
 OF_GREY = "grey_"
 """What the name of a figure begins with where it is grey's, on the same photos."""
@@ -44,22 +47,24 @@ def figures(
     colour: Callable[[Tensor], Tensor],
     rgb: Tensor,
     device: torch.device,
+    lookup: metrics.LumaLookup,
     batch_size: int = 16,
     show: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Sums over photos of CIEDE2000 and of the difference of colourfulness (ΔCF), coloured on their own luma.
+    """Sums over photos, coloured on their own luma, of CIEDE2000, difference of colourfulness (ΔCF) and skill's.
 
     Args:
         colour: grey (B, 1, H, W) to RGB (B, 3, H, W), in [0, 1], on `device`.
         rgb: the photos, (N, 3, H, W) uint8.
         device: where to compute.
+        lookup: of the training photos.
         batch_size: photos at a time.
         show: is given each batch of coloured photos, (B, 3, H, W) RGB in [0, 1].
 
     Returns:
-        (3,) float64, on the CPU: both sums, and N.
+        (6,) float64, on the CPU: N, both sums, and those of `metrics.skill_sums`.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
     for part in rgb.split(batch_size) if len(rgb) else ():
         truth = part.to(device).float() / 255
         grey = rgb_to_grey(truth)
@@ -67,15 +72,33 @@ def figures(
         if show is not None:
             show(seen)
         delta_cf = (metrics.colourfulness(seen) - metrics.colourfulness(truth)).abs()
-        both = torch.stack([metrics.mean_ciede2000(seen, truth), delta_cf]).sum(dim=1)
-        sums += torch.cat([both.cpu().double(), torch.tensor([float(len(part))])])
+        each = [torch.ones_like(delta_cf), metrics.mean_ciede2000(seen, truth), delta_cf]
+        skill = metrics.skill_sums(seen, truth, lookup.predict(grey))
+        sums += torch.cat([torch.stack(each, dim=1), skill], dim=1).cpu().double().sum(dim=0)
     return sums
 
 
-def distance(ciede2000: float, delta_cf: float, of_grey: tuple[float, float]) -> float:
-    """The mean of both figures, each as a share of that of grey: 0 is the truth, 1 as far away as grey."""
-    shares = (value / max(grey, LEAST_OF_GREY) for value, grey in zip((ciede2000, delta_cf), of_grey, strict=True))
-    return sum(shares) / 2
+def of_sums(sums: Tensor) -> dict[str, float]:
+    """Means of CIEDE2000 and ΔCF, and the skill, from the sums of `figures`."""
+    photos, ciede2000, delta_cf = sums[:3].tolist()
+    return {"ciede2000": ciede2000 / photos, "delta_cf": delta_cf / photos, "skill": float(metrics.skill(sums[3:]))}
+
+
+def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
+    """The mean of CIEDE2000 and ΔCF, each as a share of that of grey: 0 is the truth, 1 as far away as grey."""
+    return sum(score[name] / max(of_grey[name], LEAST_OF_GREY) for name in ("ciede2000", "delta_cf")) / 2
+
+
+def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
+    """By what the points of a curve are sorted, the one to take first: the rule of `best.ckpt` and of the advice.
+
+    The nearest to the truth of those that count, whose skill has not fallen below that of the curve's `first` point,
+    the fit's start; then the nearest of the others. Where skill was not measured, all count.
+
+    Returns:
+        Whether the skill has fallen, and the distance.
+    """
+    return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
 
 
 Points = list[tuple[int, dict[str, float]]]
@@ -99,11 +122,13 @@ class Scored:
 
     @property
     def nearest(self) -> int | None:
-        """The moment to take: the nearest to the truth of those whose weights are there; None where none is."""
-        there = [(score["distance"], images) for images, score in self.curve if images in self.files]
-        if self.start is not None and self.curve and self.curve[0][0] == 0:
-            there.append((self.curve[0][1]["distance"], 0))
+        """The moment to take: the first by `rank` of those whose weights are there; None where none is."""
+        there = [(rank(score, self.curve[0][1]), images) for images, score in self.curve if self.has(images)]
         return min(there)[1] if there else None
+
+    def has(self, images: int) -> bool:
+        """Whether the weights of a moment are there."""
+        return images in self.files or (images == 0 and self.start is not None)
 
 
 def read_scores(phase: Path) -> Scored:
@@ -143,14 +168,24 @@ def advice(scores: Scored) -> str | None:
         return None
     known = dict(scores.curve)
     score, (first, last) = known[nearest], (scores.curve[0], scores.curve[-1])
+    skill, kept = (f", skill {score['skill']:.3f}", " and as skilled") if "skill" in score else ("", "")
     if nearest in scores.files:
         said = f"take {scores.files[nearest]}, of {nearest:,} images"
+        if rank(score, first[1])[0]:
+            said = f"take the start, if you have it: all that is here has lost skill, the nearest being {said[5:]}"
     else:
-        said = f"take {scores.start}, which the phase started from: nothing that came of it is nearer to the truth"
-    said += f": distance {score['distance']:.3f} (CIEDE2000 {score['ciede2000']:.2f}, ΔCF {score['delta_cf']:.2f})"
+        said = (
+            f"take {scores.start}, which the phase started from: nothing that came of it is nearer to the truth{kept}"
+        )
+    figures = f"CIEDE2000 {score['ciede2000']:.2f}, ΔCF {score['delta_cf']:.2f}{skill}"
+    said += f": distance {score['distance']:.3f} ({figures})"
     others = [(images, other) for images, other in dict((first, last)).items() if images != nearest]
     if others:
         said += "; it was " + " and ".join(f"{other['distance']:.3f} at {images:,}" for images, other in others)
+    if "skill" in first[1]:
+        kept = str(sum(not rank(other, first[1])[0] for _, other in scores.curve[1:]) or "none")
+        said += f". Points after the first that count, with a skill not below its {first[1]['skill']:.3f}: {kept}"
+        said += f" of {len(scores.curve) - 1}"
     for name, title in (("ciede2000", "CIEDE2000"), ("delta_cf", "ΔCF")):
         grey = score.get(OF_GREY + name)
         if grey is not None and score[name] > grey:
@@ -206,10 +241,8 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
         draw.line(places, fill=LINE, width=2)
         for (images, _), (x, y) in zip(curve, places, strict=True):
             colour, radius = (MARK, 5) if images == nearest else (LINE, 3)
-            there = images in scores.files or (images == 0 and scores.start is not None)
-            draw.ellipse(
-                (x - radius, y - radius, x + radius, y + radius), fill=colour if there else "white", outline=colour
-            )
+            fill = colour if scores.has(images) else "white"
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill, outline=colour)
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + (width_px - left - right) * part
         text = f"{most:,} images seen" if part == 1 else f"{round(most * part):,}"

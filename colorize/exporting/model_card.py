@@ -24,6 +24,7 @@ _FIGURES = {
     "psnr": "PSNR, dB",
     "ciede2000": "CIEDE2000",
     "delta_cf": "ΔCF per photo",
+    "skill": "skill (0: what luma tells, 1: truth)",
     "content": "content loss",
     "distance": "distance (0: truth, 1: grey)",
 }

@@ -1,10 +1,11 @@
-"""The means of a validation over its photos, whichever rank had how many of them."""
+"""The figures of a validation over its photos, whichever rank had how many of them."""
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from colorize import ranks
+from colorize import metrics, ranks
 
 
 class Validated:
@@ -19,18 +20,19 @@ class Validated:
         self.photos: dict[str, int] = {}
 
     def add(self, group: str, terms: Mapping[str, Tensor], photos: int) -> None:
-        """Take in means over a batch of `photos`, to be called GROUP/NAME."""
+        """Take in means over a batch of `photos`, to be called GROUP/NAME; those of `metrics.skill_sums` are (3,)."""
         for term, mean in terms.items():
             name, total = f"{group}/{term}", mean.detach().float() * photos
             self.sums[name] = self.sums[name] + total if name in self.sums else total
             self.photos[name] = self.photos.get(name, 0) + photos
 
     def means(self) -> dict[str, float]:
-        """Over the photos of all ranks, each of which has to call it. A rank may have had none."""
-        own = {name: (float(total), self.photos[name]) for name, total in self.sums.items()}
+        """Over the photos of all ranks, each of which has to call it, though it had none; of skill's, the skill."""
+        own = {name: (total.cpu(), self.photos[name]) for name, total in self.sums.items()}
         parts = ranks.gathered(own)
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for part in parts for name in part):
             pairs = [part[name] for part in parts if name in part]
-            found[name] = sum(total for total, _ in pairs) / sum(photos for _, photos in pairs)
+            mean = torch.stack([total for total, _ in pairs]).double().sum(dim=0) / sum(photos for _, photos in pairs)
+            found[name] = float(metrics.skill(mean) if mean.ndim else mean)
         return found
