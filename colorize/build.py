@@ -161,7 +161,7 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
     return ColorizationDataModule(
         photos,
         seed=config.seed,
-        val_size_px=data.val_size_px or config.resolution.size_px[-1],
+        val_size_px=data.val_size_px or config.resolution.last_size_px,
         val_batch_size=data.val_batch_size,
         augmentation=make_augmentation(data),
         num_workers=data.num_workers,

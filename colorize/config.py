@@ -160,6 +160,11 @@ class ResolutionConfig:
         choices=("none", "sqrt", "linear"),
     )
 
+    @property
+    def last_size_px(self) -> int:
+        """Training size of the last stage that has an epoch: what a validation is to look at."""
+        return [size_px for size_px, epochs in zip(self.size_px, self.epochs, strict=True) if epochs][-1]
+
 
 @dataclass
 class EmaConfig:
