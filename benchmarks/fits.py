@@ -37,6 +37,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         f"model={job['model']}",
         "optim.generator.freeze_low=null",
         "optim.generator.freeze_high=null",
+        "ema.half_life_share=null",
         *RANDOM_WEIGHTS,
     ]
     overrides += ["switch.mode=fixed"] if job["phase"] == "gan" else []

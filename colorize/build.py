@@ -277,8 +277,14 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
     callbacks: list[L.Callback] = [ResolutionScheduler(schedule), SharedUnreadable()]
-    if config.ema.half_life_images is not None and averages(config):
-        callbacks.append(GeneratorAverage(config.ema.half_life_images, config.ema.ramp_up))
+    if averages(config):
+        ema = config.ema
+        if ema.half_life_images is not None and ema.half_life_share is not None:
+            raise BadOption(
+                f"ema.half_life_images={ema.half_life_images} and ema.half_life_share={ema.half_life_share} (which "
+                f"recipes set) are one thing in two ways: set one of them to null"
+            )
+        callbacks.append(GeneratorAverage(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in TRAINED[config.phase]:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):
@@ -348,7 +354,7 @@ def make_trainer(
     several = settings.devices * settings.num_nodes > 1
     resumed = read(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
-        log.warning(f"{resume_from} has averaged weights; with ema.half_life_images=null they end there")
+        log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
     purge_step = resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:

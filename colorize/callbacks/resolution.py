@@ -51,6 +51,11 @@ class ResolutionSchedule:
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
 
+    def images(self, photos: int, limit: int | None) -> int:
+        """Images that a fit sees, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+        batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
+        return sum(batch * min(photos // batch, limit or photos) for batch in batches)
+
 
 class ResolutionScheduler(L.Callback):
     """Owns the schedule of a fit: hands it to the DataModule, and checks the sizes that arrive.
