@@ -24,6 +24,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         f"runs_dir={runs}",
         f"data.num_workers={job['workers']}",
         "data.max_val=16",
+        "data.min_colourfulness=null",
         "data.train_fraction=1",
         f"seed={job.get('seed', 0)}",
         f"resolution.size_px=[{job['size_px']}]",

@@ -23,6 +23,7 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "data=folder",
     "data.num_workers=0",
+    "data.min_colourfulness=null",
     "ema.half_life_share=null",
 )
 """Overrides that make any phase run in seconds on a CPU."""

@@ -1,6 +1,7 @@
 """The commands as a user types them: the four steps, what they leave, and what they say when something is wrong."""
 
 import csv
+import math
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from colorize.data.generated import image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.errors import UserError
 from colorize.runs import PhaseFolder, locked
+from colorize.training.hyper_parameters import differences, settings
+from colorize.training.phases import TRAINED
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -304,6 +307,21 @@ def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     config = cli.configured(name, overrides)
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)
+
+
+@pytest.mark.parametrize("phase", ["pretrain_gen", "pretrain_critic", "gan"])
+def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_that_follow(phase: str) -> None:
+    words = (f"phase={phase}", "data.root=photos")
+    paper, ours = (cli.configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
+    assert (ours.trainer.devices, min(ours.resolution.batch_size) // 8) == (8, 24)
+    growth = math.sqrt(ours.resolution.batch_size[0] / paper.resolution.batch_size[0])
+    for name in TRAINED[phase]:
+        rates = [getattr(config.optim, name).lr for config in (paper, ours)]
+        assert rates[1] == pytest.approx(growth * rates[0], rel=0.02)
+    changed = {line.partition("=")[0] for line in differences(settings(paper), ours)}
+    rates = {f"optim.{name}.lr" for name in TRAINED[phase]}
+    warm_up = {"optim.generator.pct_start"} if phase == "pretrain_gen" else set()
+    assert changed == {"resolution.batch_size", "resolution.rate_scale", *rates, *warm_up}
 
 
 def test_the_file_tree_of_the_readme_names_every_module_in_its_folder() -> None:
