@@ -58,6 +58,9 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
+FEW_IMAGES = 100
+"""Saved training images that a critic learns by heart."""
+
 PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 
@@ -154,6 +157,11 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         generated = Path(config.generated)
         photos, manifest = with_saved_images(photos, generated)
         generated_size_px = manifest.size_px
+        if len(photos.train) < FEW_IMAGES:
+            log.warning(
+                f"{generated} has only {len(photos.train)} training images, which a critic learns by heart: take more "
+                "photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all steps)"
+            )
     data = config.data
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have

@@ -21,7 +21,7 @@ from PIL import Image
 from colorize import build, checkpoints, cli, generate, options, pipeline, train
 from colorize import config as schema
 from colorize.cli import command, quoted
-from colorize.data.generated import image_path, read_manifest
+from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.errors import UserError
 from colorize.runs import PhaseFolder, locked
@@ -147,6 +147,22 @@ def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Config
         assert float(row["val/accuracy"]) == pytest.approx(0.5)
         accuracy = (float(row["critic/accuracy_real"]) + float(row["critic/accuracy_fake"])) / 2
         assert accuracy == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_critic_with_a_handful_of_images_is_warned_of(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", f"generated={tmp_path}/saved")
+    photos = build.list_photos(config.data, config.seed, config.runs_dir)
+    (tmp_path / "saved").mkdir()
+    Manifest("a.ckpt", "abc", 40, photos.train[:8] + photos.val, [], complete=True).write(tmp_path / "saved")
+    build.make_datamodule(config)
+    (said,) = caplog.messages
+    assert "saved has only 8 training images" in said and "data.train_fraction=1" in said and "\n" not in said
+    caplog.clear()
+    monkeypatch.setattr(build, "FEW_IMAGES", 8)
+    build.make_datamodule(config)
+    assert not caplog.messages
 
 
 def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configure, tmp_path: Path) -> None:
