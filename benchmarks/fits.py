@@ -24,6 +24,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         f"runs_dir={runs}",
         f"data.num_workers={job['workers']}",
         "data.max_val=16",
+        "data.min_colourfulness=null",
         "data.train_fraction=1",
         f"seed={job.get('seed', 0)}",
         f"resolution.size_px=[{job['size_px']}]",
@@ -37,6 +38,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         f"model={job['model']}",
         "optim.generator.freeze_low=null",
         "optim.generator.freeze_high=null",
+        "ema.half_life_share=null",
         *RANDOM_WEIGHTS,
     ]
     overrides += ["switch.mode=fixed"] if job["phase"] == "gan" else []

@@ -118,7 +118,8 @@ def stages(phase: str) -> list[tuple[int, int, float]]:
 def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
     """Hours of the recipe from the rows' images per second; a batch of phase gan trains either network, taken as half.
 
-    For several GPUs the same divided by their number: what they spend on each other is not in it.
+    Of one GPU. How much faster several are was not measured: the recipe's batches are of all together, so each has less
+    to do in a step, and what they spend on each other is not in it.
     """
     measured = [row for row in rows if row["way"] == way and "step" in row]  # the others ran out of memory
     speeds = {(row["phase"], row["step"], row["size_px"]): row["images_per_s"] for row in measured}
@@ -137,7 +138,7 @@ def recipe(rows: list[dict[str, Any]], way: str) -> list[dict[str, Any]]:
                     "images": f"{epochs} x {share:g} x {IMAGENET_TRAIN}",
                     "images_per_s": 1 / statistics.mean(steps) if steps else None,
                     "hours_1_gpu": hours,
-                    "hours_8_gpus": hours / 8 if hours is not None else None,
+                    "photos_a_gpu_of_8": BATCHES[size_px] / 8,
                     "memory_gb": memory.get((phase, size_px)),
                 }
             )
@@ -148,10 +149,8 @@ def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The last line of the recipe's table: None where a part is missing."""
     total: dict[str, Any] = {"phase": "all, without saving and validating", "size_px": "", "images": ""}
     total["images_per_s"] = total["memory_gb"] = ""
-    for key in ("hours_1_gpu", "hours_8_gpus"):
-        hours = [part[key] for part in parts]
-        total[key] = None if None in hours else sum(hours)
-    return total
+    hours = [part["hours_1_gpu"] for part in parts]
+    return total | {"hours_1_gpu": None if None in hours else sum(hours), "photos_a_gpu_of_8": ""}
 
 
 def main() -> None:
@@ -195,7 +194,7 @@ def main() -> None:
     best = COMPILED if given.compile else BF16
     hours = recipe(rows, best) if gpu and not given.quick else recipe([], best)
     hours.append(totals(hours))
-    print(table(hours, f"recipe=paper on ImageNet ({best}): images / images per second / 3600"))
+    print(table(hours, f"recipe=paper on ImageNet ({best}): images / images per second / 3600; 8 GPUs: unmeasured"))
     if not gpu:
         print("\nNo GPU here: the steps above are the tiny networks' on a CPU, and show only that this works.")
     found = {"ceilings_flop_per_s": ceilings, "steps": rows, "optimizers": optimizer_rows, "waiting": waits}

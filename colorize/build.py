@@ -64,6 +64,9 @@ NOISE = (
 PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
 """How many training photos tell how often each colour occurs, and at which size."""
 
+FEW_IMAGES = 100
+"""Saved training images that a critic learns by heart."""
+
 PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 
@@ -165,6 +168,11 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         generated = Path(config.generated)
         photos, manifest = with_saved_images(photos, generated)
         generated_size_px = manifest.size_px
+        if len(photos.train) < FEW_IMAGES:
+            log.warning(
+                f"{generated} has only {len(photos.train)} training images, which a critic learns by heart: take more "
+                "photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all steps)"
+            )
     data = config.data
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
@@ -172,7 +180,7 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
     return ColorizationDataModule(
         photos,
         seed=config.seed,
-        val_size_px=data.val_size_px or config.resolution.size_px[-1],
+        val_size_px=data.val_size_px or config.resolution.last_size_px,
         val_batch_size=data.val_batch_size,
         augmentation=make_augmentation(data),
         num_workers=data.num_workers,
@@ -304,8 +312,14 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
     callbacks: list[L.Callback] = [ResolutionScheduler(schedule), SharedUnreadable()]
-    if config.ema.half_life_images is not None and averages(config):
-        callbacks.append(GeneratorAverage(config.ema.half_life_images, config.ema.ramp_up))
+    if averages(config):
+        ema = config.ema
+        if ema.half_life_images is not None and ema.half_life_share is not None:
+            raise BadOption(
+                f"ema.half_life_images={ema.half_life_images} and ema.half_life_share={ema.half_life_share} (which "
+                f"recipes set) are one thing in two ways: set one of them to null"
+            )
+        callbacks.append(GeneratorAverage(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in TRAINED[config.phase]:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):
@@ -375,7 +389,7 @@ def make_trainer(
     several = settings.devices * settings.num_nodes > 1
     resumed = read(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
-        log.warning(f"{resume_from} has averaged weights; with ema.half_life_images=null they end there")
+        log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
     purge_step = resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:

@@ -191,15 +191,21 @@ class ResolutionConfig:
         choices=("none", "sqrt", "linear"),
     )
 
+    @property
+    def last_size_px(self) -> int:
+        """Training size of the last stage that has an epoch: what a validation is to look at."""
+        return [size_px for size_px, epochs in zip(self.size_px, self.epochs, strict=True) if epochs][-1]
+
 
 @dataclass
 class EmaConfig:
     half_life_images: int | None = opt(
         None,
         "average the generator's weights over its steps: after so many images that it learned from, what it was "
-        "counts half (null: no average)",
+        "counts half (null here and below: no average)",
         least=1,
     )
+    half_life_share: float | None = opt(None, "the same as a share of the images of the whole phase", least=1e-06)
     ramp_up: float = opt(
         0.05,
         "a half-life of at most this share of the images that it has learned from so far (0: of full length at once)",

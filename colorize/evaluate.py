@@ -174,7 +174,7 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
             "Photos of the training split are among those measured: no test of what was trained on them, and the luma "
             "look-up was fitted on some of them."
         )
-    if config.data.min_colourfulness is not None:
+    if cli.is_given("data.min_colourfulness"):  # recipes have it for training
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:
         if measured.luma_psnr[row] < ANOTHER_PICTURE_DB:

@@ -401,12 +401,6 @@ class ColorizationModule(L.LightningModule):
             raise ValueError(f"phase {self.config.phase} was given no content loss")
         return content_loss.to(self.device)
 
-    @property
-    def last_size_px(self) -> int:
-        """Training size of the last stage that has an epoch."""
-        stages = zip(self.config.resolution.size_px, self.config.resolution.epochs, strict=True)
-        return [size_px for size_px, epochs in stages if epochs][-1]
-
     def card(self, epochs_done: int) -> checkpoints.Card:
         """What a checkpoint written now says of itself."""
         return checkpoints.Card(
@@ -414,7 +408,7 @@ class ColorizationModule(L.LightningModule):
             epochs_done=epochs_done,
             epochs=sum(self.config.resolution.epochs),
             images_seen=self.images_seen,
-            size_px=self.last_size_px,
+            size_px=self.config.resolution.last_size_px,
             generator=self.generator.architecture if self.generator is not None else None,
             critic=self.critic.architecture if self.critic is not None else None,
             turns=self.turns.state(),

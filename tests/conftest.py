@@ -23,6 +23,8 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "data=folder",
     "data.num_workers=0",
+    "data.min_colourfulness=null",
+    "ema.half_life_share=null",
 )
 """Overrides that make any phase run in seconds on a CPU."""
 
@@ -61,7 +63,7 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
 
     def make(command: str, *overrides: str) -> Any:
         own = [f"runs_dir={tmp_path}/runs", f"data.root={photos}", "data.val_fraction=0.25"]
-        tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] != "model"]
+        tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema")]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]
         return cli.configured(command, [*tiny, *own, *overrides])

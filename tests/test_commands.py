@@ -1,6 +1,7 @@
 """The commands as a user types them: the four steps, what they leave, and what they say when something is wrong."""
 
 import csv
+import math
 import os
 import re
 import shlex
@@ -20,12 +21,14 @@ from PIL import Image
 from colorize import build, checkpoints, cli, generate, options, pipeline, train
 from colorize import config as schema
 from colorize.cli import command, quoted
-from colorize.data.generated import image_path, read_manifest
+from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.errors import UserError
 from colorize.evaluation import inputs
 from colorize.runs import PhaseFolder, locked
 from colorize.seal import fingerprint
+from colorize.training.hyper_parameters import differences, settings
+from colorize.training.phases import TRAINED
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -198,6 +201,22 @@ def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Config
         assert float(row["val/accuracy"]) == pytest.approx(0.5)
         accuracy = (float(row["critic/accuracy_real"]) + float(row["critic/accuracy_fake"])) / 2
         assert accuracy == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_critic_with_a_handful_of_images_is_warned_of(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", f"generated={tmp_path}/saved")
+    photos = build.list_photos(config.data, config.seed, config.runs_dir)
+    (tmp_path / "saved").mkdir()
+    Manifest("a.ckpt", "abc", 40, photos.train[:8] + photos.val, [], complete=True).write(tmp_path / "saved")
+    build.make_datamodule(config)
+    (said,) = caplog.messages
+    assert "saved has only 8 training images" in said and "data.train_fraction=1" in said and "\n" not in said
+    caplog.clear()
+    monkeypatch.setattr(build, "FEW_IMAGES", 8)
+    build.make_datamodule(config)
+    assert not caplog.messages
 
 
 def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configure, tmp_path: Path) -> None:
@@ -397,6 +416,21 @@ def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     config = cli.configured(name, overrides)
     if isinstance(config, schema.TrainConfig):
         build.make_schedule(config)
+
+
+@pytest.mark.parametrize("phase", ["pretrain_gen", "pretrain_critic", "gan"])
+def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_that_follow(phase: str) -> None:
+    words = (f"phase={phase}", "data.root=photos")
+    paper, ours = (cli.configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
+    assert (ours.trainer.devices, min(ours.resolution.batch_size) // 8) == (8, 24)
+    growth = math.sqrt(ours.resolution.batch_size[0] / paper.resolution.batch_size[0])
+    for name in TRAINED[phase]:
+        rates = [getattr(config.optim, name).lr for config in (paper, ours)]
+        assert rates[1] == pytest.approx(growth * rates[0], rel=0.02)
+    changed = {line.partition("=")[0] for line in differences(settings(paper), ours)}
+    rates = {f"optim.{name}.lr" for name in TRAINED[phase]}
+    warm_up = {"optim.generator.pct_start"} if phase == "pretrain_gen" else set()
+    assert changed == {"resolution.batch_size", "resolution.rate_scale", *rates, *warm_up}
 
 
 def test_the_file_tree_of_the_readme_names_every_module_in_its_folder() -> None:

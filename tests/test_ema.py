@@ -1,5 +1,6 @@
 """The average of the generator's weights: what moves it, how far, and who takes it."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,17 @@ from colorize.callbacks.ema import GeneratorAverage
 from colorize.config import GenerateConfig
 from colorize.data.generated import Manifest
 from colorize.errors import UserError
+from colorize.options import BadOption
+from colorize.runs import PhaseFolder
+from colorize.training.phases import monitored
 from tests.test_module import CONSTANT, fit_batch, some_batch
 
 Configure = Callable[..., Any]
 
 
-def started(average: GeneratorAverage) -> tuple[nn.Module, torch.optim.Optimizer, SimpleNamespace]:
+def started(
+    average: GeneratorAverage, trainer: Any = None, config: Any = None
+) -> tuple[nn.Module, torch.optim.Optimizer, SimpleNamespace]:
     """A generator of one weight and a batch norm, its optimizer, and the module that has them."""
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
@@ -27,11 +33,12 @@ def started(average: GeneratorAverage) -> tuple[nn.Module, torch.optim.Optimizer
     module = SimpleNamespace(
         network=lambda _: generator,
         optimizer=lambda _: SimpleNamespace(optimizer=optimizer),
+        config=config,
         images_seen=0,
         step_images=0,
         lend_average=lambda network: None,
     )
-    average.on_fit_start(None, module)  # type: ignore[arg-type]
+    average.on_fit_start(trainer, module)
     return generator, optimizer, module
 
 
@@ -134,3 +141,20 @@ def test_saved_images_of_averaged_and_of_raw_weights_are_not_mixed(tmp_path: Pat
     generate.refuse_to_mix(config, tmp_path, "abc", averaged=True)
     with pytest.raises(UserError, match=r"made by the averaged weights of a.ckpt: give use_ema=true"):
         generate.refuse_to_mix(config, tmp_path, "abc", averaged=False)
+
+
+def test_a_half_life_may_be_a_share_of_the_images_of_the_phase(configure: Configure, tmp_path: Path) -> None:
+    table = ("resolution.size_px=[32,32]", "resolution.batch_size=[8,5]", "resolution.epochs=[1,2]")
+    # 18 photos: two batches of 8, then twice three of 5; with a limit, one batch an epoch.
+    for words, expected in ((), 0.5 * (16 + 2 * 15)), (("trainer.limit_train_batches=1",), 0.5 * (8 + 2 * 5)):
+        config = configure("train", "phase=gan", "ema.half_life_share=0.5", *table, *words)
+        assert monitored(dataclasses.replace(config, phase="pretrain_gen")) == "val_ema/content"
+        schedule = build.make_schedule(config)
+        callbacks = build.make_callbacks(config, PhaseFolder(str(tmp_path), "r", "gan"), schedule)
+        (average,) = (callback for callback in callbacks if isinstance(callback, GeneratorAverage))
+        data = SimpleNamespace(schedule=schedule, photos=SimpleNamespace(train=range(18)))
+        started(average, SimpleNamespace(datamodule=data), config)
+        assert average.half_life_images == expected
+    config.ema.half_life_images = 20
+    with pytest.raises(BadOption, match=r"half_life_images=20 and ema\.half_life_share=0\.5 .*set one of them to null"):
+        build.make_callbacks(config, PhaseFolder(str(tmp_path), "r", "gan"), schedule)

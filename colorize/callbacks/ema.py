@@ -29,12 +29,13 @@ class GeneratorAverage(L.Callback):
     Args:
         half_life_images: after so many images, weights count half.
         ramp_up: the half-life is at most this share of the images learned from so far; 0 for no such limit.
+        half_life_share: the half-life as a share of all images of the fit, where `half_life_images` is None.
     """
 
     network: nn.Module
 
-    def __init__(self, half_life_images: int, ramp_up: float) -> None:
-        self.half_life_images, self.ramp_up = half_life_images, ramp_up
+    def __init__(self, half_life_images: float | None, ramp_up: float, half_life_share: float | None = None) -> None:
+        self.half_life_images, self.ramp_up, self.half_life_share = half_life_images or 0, ramp_up, half_life_share
         self.images = 0
         self.restored: dict[str, Any] | None = None
 
@@ -52,6 +53,10 @@ class GeneratorAverage(L.Callback):
         self.restored = state_dict
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.half_life_share is not None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            limit = pl_module.config.trainer.limit_train_batches
+            self.half_life_images = self.half_life_share * data.schedule.images(len(data.photos.train), limit)
         generator = pl_module.network("generator")
         self.network = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.restored is not None:

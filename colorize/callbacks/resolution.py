@@ -16,7 +16,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """Which `Stage` an epoch belongs to. Beyond the last epoch the last stage goes on."""
+    """Which `Stage` an epoch belongs to. Beyond the last epoch the last stage that has one goes on."""
 
     size_px: Sequence[int]
     batch_size: Sequence[int]
@@ -47,12 +47,14 @@ class ResolutionSchedule:
 
     def at(self, epoch: int) -> Stage:
         """The stage of `epoch` (from 0)."""
-        end = 0
-        for size_px, batch_size, epochs in zip(self.size_px, self.batch_size, self.stage_epochs, strict=True):
-            end += epochs
-            if epoch < end:
-                return Stage(size_px, batch_size)
-        return Stage(self.size_px[-1], self.batch_size[-1])
+        table = zip(self.size_px, self.batch_size, self.stage_epochs, strict=True)
+        stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
+        return stages[min(epoch, self.epochs - 1)]
+
+    def images(self, photos: int, limit: int | None) -> int:
+        """Images that a fit sees, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+        batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
+        return sum(batch * min(photos // batch, limit or photos) for batch in batches)
 
 
 class ResolutionScheduler(L.Callback):

@@ -19,7 +19,8 @@ MONITORED = {"pretrain_gen": f"{VAL}/content", "pretrain_critic": f"{VAL}/critic
 
 def averages(config: TrainConfig) -> bool:
     """Whether the fit averages its generator's weights."""
-    return config.ema.half_life_images is not None and "generator" in TRAINED[config.phase]
+    averaged = (config.ema.half_life_images, config.ema.half_life_share) != (None, None)
+    return averaged and "generator" in TRAINED[config.phase]
 
 
 def scores(config: TrainConfig) -> bool:
