@@ -187,8 +187,8 @@ class ChromaLoss(nn.Module):
 
     The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
     (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is
-    1 / ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. Without, at 1, the mean of the distribution
-    is as pale as what a pixel loss teaches.
+    1 / ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. Without, at 1, the distribution's mean is
+    as pale as what a pixel loss teaches.
 
     Args:
         distribution_weight: of the cross-entropy; only of networks that predict a distribution.

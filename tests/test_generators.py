@@ -1,4 +1,4 @@
-"""Encoders, heads and the light U-Net: parity, colours on the photo's luma, distributions, and what learns from them."""
+"""Encoders, heads and the light U-Net: parity, colours on the photo's luma, distributions, what learns from them."""
 
 import re
 from pathlib import Path
