@@ -229,11 +229,12 @@ def test_a_patch_critic_judges_places_and_its_steps_are_bounded() -> None:
     logits = critic(torch.rand(2, 3, 64, 64))
     assert logits.shape == (2, 36) and logits.dtype == torch.float32
     assert set(critic.layer_groups()) == {"body_low", "body_high", "head"}
-    weight = critic.body.layers[1][0].weight.flatten(1)
+    weight = critic.body.layers[1][0].weight.detach().flatten(1)
     assert float(torch.linalg.svdvals(weight)[0]) == pytest.approx(1, abs=0.05)
     photo, other = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 128, 128)
     mixed = torch.cat([photo[..., :64], other[..., 64:]], dim=-1)
-    shown = [critic.eval()(rgb).view(14, 14) for rgb in (photo, mixed)]
+    with torch.no_grad():
+        shown = [critic.eval()(rgb).view(14, 14) for rgb in (photo, mixed)]
     torch.testing.assert_close(shown[0][:, :2], shown[1][:, :2])  # 70 px: the first places see nothing of the other
     assert not torch.equal(shown[0][:, -1], shown[1][:, -1])
 

@@ -1,6 +1,7 @@
 """The training step of each phase, and whole small fits."""
 
 import csv
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +21,14 @@ from colorize.config import ModelConfig, TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.evaluation.stopping import read_scores
+from colorize.metrics import LumaLookup
 from colorize.module import ColorizationModule, NonFiniteLoss, gradient_at
+from colorize.networks.heads import Prediction
 from colorize.options import leaves
 from colorize.runs import PhaseFolder
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
-from colorize.training.phases import TRAINED
+from colorize.training.phases import TRAINED, VAL
+from colorize.training.validated import Validated
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
@@ -63,7 +67,7 @@ def fit_batch(
     config = configure("train", *overrides)
     L.seed_everything(0, verbose=False)
     # As for a resumed fit: fresh networks, no predecessors asked for.
-    module = ColorizationModule(config, *build.make_networks(config, resume_from=Path("nowhere")))
+    module = build.make_module(config, resume_from=Path("nowhere"))
     seen: list[dict[str, float]] = []
 
     class Record(L.Callback):
@@ -124,6 +128,62 @@ def test_a_generator_against_a_standing_critic_learns_to_fool_it(configure: Conf
     # An untrained critic says about 0 to everything (loss ln 2), and as good as nothing moves it further than this.
     assert seen[-1]["generator/adversarial"] < seen[0]["generator/adversarial"] - 0.05
     assert seen[0]["generator/adversarial_gradient_share"] == pytest.approx(1.0)
+
+
+GENERATOR_ALONE = ("switch.mode=fixed", "switch.critic_steps=0", "loss.feature_weights=[0,0,0]")
+
+
+@pytest.mark.parametrize("output", ["rgb", "bins"])
+def test_a_held_share_learns_from_the_photo_whatever_the_weights_say(
+    configure: Configure, tmp_path: Path, output: str
+) -> None:
+    """With a content loss of no weight to speak of, the critic alone would have its way."""
+    pixels = ["model.keep_luma=true", f"model.output={output}", "optim.generator.lr=2e-3", "loss.content=1e-6"]
+    pixels += ["optim.generator.lr_multipliers=[1,1,1]", *CONSTANT, *GENERATOR_ALONE]
+    _, held = fit_batch(configure, tmp_path, some_batch(), 40, "phase=gan", *pixels, "loss.adversarial_share=0.1")
+    _, free = fit_batch(configure, tmp_path, some_batch(), 40, "phase=gan", *pixels)
+    for seen in (held, free):
+        assert seen[0]["generator/adversarial_gradient_share"] > 0.99, "what is logged is the raw share"
+    fall = {
+        name: seen[-1]["generator/content"] / seen[0]["generator/content"]
+        for name, seen in (("held", held), ("free", free))
+    }
+    assert fall["held"] < 0.9 < fall["free"]
+
+
+def test_a_share_that_undoes_step_1_is_warned_of(
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unbalanced = ("phase=gan", *CONSTANT, *GENERATOR_ALONE, "loss.content=1e-3")
+    fit_batch(configure, tmp_path, some_batch(2), 49, *unbalanced)
+    assert "adversarial_share" not in caplog.text
+    fit_batch(configure, tmp_path, some_batch(2), 60, *unbalanced)
+    assert caplog.text.count("set loss.adversarial_share=0.3") == 1
+
+
+def test_the_critic_is_shown_photos_of_another_chroma(configure: Configure, tmp_path: Path) -> None:
+    """Without any, photos are the same as what was generated here, grey, and no critic is better than chance."""
+    steps = ("phase=pretrain_critic", *CONSTANT, "loss.real_chroma=0")
+    _, seen = fit_batch(configure, tmp_path, some_batch(fake=True), 10, *steps)
+    assert min(terms["critic/loss"] for terms in seen) > math.log(2) - 1e-4
+
+
+def test_a_patch_critic_with_hinge_overfits_too(configure: Configure, tmp_path: Path) -> None:
+    patch = ("phase=pretrain_critic", *CONSTANT, "model.critic=patch", "loss.gan=hinge", "optim.critic.lr=3e-4")
+    _, seen = fit_batch(configure, tmp_path, some_batch(fake=True), 40, *patch, "optim.critic.lr_multipliers=[1,1,1]")
+    assert seen[-1]["critic/loss"] < 0.5 < seen[0]["critic/loss"]
+
+
+def test_validation_judges_colours_on_the_photos_luma(configure: Configure) -> None:
+    """Of a network whose own luma is off and whose chroma is right, no loss is left: nobody sees that luma."""
+    batch = some_batch()._replace(rgb=0.25 + 0.5 * some_batch().rgb)
+    batch = batch._replace(grey=rgb_to_grey(batch.rgb), luma=rgb_to_grey(batch.rgb))
+    module = build.make_module(configure("train", "phase=pretrain_gen"), Path("nowhere"))
+    module.validated, module.luma_lookup = Validated(), LumaLookup()
+    module.luma_lookup.update(batch.rgb)
+    module.validate_colours(VAL, module.generator, Prediction(batch.rgb + 0.2), batch)
+    means = module.validated.means()
+    assert means["val/pixel"] == pytest.approx(0, abs=1e-9) and means["val/content"] == pytest.approx(0, abs=1e-4)
 
 
 def snapshot(network: torch.nn.Module) -> dict[str, torch.Tensor]:
