@@ -171,8 +171,8 @@ class ColorizationModule(L.LightningModule):
         squares = [float((part * g.float()).square().sum()) for g in (acting, pushing)]
         ours, theirs = (math.sqrt(square) for square in ranks.total(squares))
         share, wanted = theirs / max(ours + theirs, 1e-30), self.config.loss.adversarial_share
-        if wanted is not None:
-            return share, wanted / (1 - wanted) * ours / max(theirs, 1e-30)
+        if wanted is not None:  # without any content loss, there is nothing to be a share of
+            return share, wanted / (1 - wanted) * ours / max(theirs, 1e-30) if ours else 1.0
         self.unbalanced_steps = self.unbalanced_steps + 1 if share > UNBALANCED_SHARE else 0
         if self.unbalanced_steps == UNBALANCED_STEPS:
             log.warning(
