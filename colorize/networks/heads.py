@@ -1,5 +1,6 @@
 """What a generator's last features mean: RGB, the chroma of Lab, or a distribution over cells of Lab chroma."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class BinsHead(nn.Module):
         if not 0 < temperature <= 1:
             raise ValueError(f"temperature={temperature}: above 0 and at most 1")
         self.temperature = temperature
-        self.register_buffer("centres", gamut_cells())
+        self.register_buffer("centres", gamut_cells().clone())
         self.register_buffer("prior", torch.full((len(self.centres),), 1 / len(self.centres)))
         self.channels = len(self.centres)
 
@@ -84,12 +85,14 @@ class BinsHead(nn.Module):
             return (share @ self.centres).permute(0, 3, 1, 2)
 
 
+@cache
 def gamut_cells() -> Tensor:
     """`(cells, 2)` float32: centres, multiples of `CELL`, of the cells that hold the chroma of some sRGB colour."""
-    level = torch.linspace(0, 1, 33)
-    rgb = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(2)
-    cells = (rgb_to_lab(rgb)[1:] / CELL).round().flatten(1)
-    return CELL * torch.unique(cells, dim=1).T.contiguous()
+    with torch.device("cpu"):  # also where a network is made on the device meta, which computes nothing
+        level = torch.linspace(0, 1, 33, dtype=torch.float64)  # so that no machine's rounding changes the cells
+        rgb = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(2)
+        cells = (rgb_to_lab(rgb)[1:] / CELL).round().flatten(1)
+        return CELL * torch.unique(cells, dim=1).T.contiguous().float()
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
