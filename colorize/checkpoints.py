@@ -5,7 +5,6 @@ architecture of each network, and how far the fit is. It holds primitives and te
 `weights_only=True`, which executes nothing.
 """
 
-import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from colorize import interop
 from colorize.errors import UserError
+from colorize.files import sha256 as sha256
 from colorize.networks import GENERATORS, make_generator
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -229,9 +229,3 @@ def _differing(
     stated = {key: parameter.default for key, parameter in parameters.items()} | architecture
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
     return {key: stated.get(key) for key in sorted(expected) if stated.get(key) != expected[key]}
-
-
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

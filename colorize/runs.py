@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from colorize.config import CommonConfig
 from colorize.errors import UserError, writing
+from colorize.files import written_whole
 from colorize.options import BadOption
 
 
@@ -127,16 +128,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename, so that the file appears whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with writing(path):
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise
+    """Write `text` as UTF-8, whole or not at all."""
+    with writing(path), written_whole(path, sync=False, alone=True) as file:
+        file.write(text.encode())
 
 
 def write_config(path: Path, config: object) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,22 +96,22 @@ def test_a_changed_photo_is_read_itself_and_copied_again(photos: Photos, tmp_pat
 
 
 def test_a_killed_start_goes_on_where_it_was(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = copies._write, []
+    real, written = copies.written_whole, []
 
-    def killed(path: Path, data: bytes) -> None:
+    def killed(path: Path, **options: bool) -> Any:
         if len(written) == 5:
             raise KeyboardInterrupt
         written.append(path)
-        real(path, data)
+        return real(path, **options)
 
-    monkeypatch.setattr(copies, "_write", killed)
+    monkeypatch.setattr(copies, "written_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         made(photos, tmp_path)
     index = copies_folder(tmp_path / "cache", photos.root, 60) / "index"
     with index.open("ab") as file:
         file.write(b"half a li")
     first = list(written)
-    monkeypatch.setattr(copies, "_write", lambda path, data: (written.append(path), real(path, data)))
+    monkeypatch.setattr(copies, "written_whole", lambda path, **how: (written.append(path), real(path, **how))[1])
     copied = made(photos, tmp_path)
     assert sorted(written) == files(copied) and len(set(written)) == len(written), "each was made once"
     assert len(first) == 5 and len(files(copied)) == len(photos.train) - 1

@@ -107,7 +107,7 @@ def test_a_full_disk_while_images_are_saved_leaves_whole_ones_and_an_unfinished_
 
     def full(self: Image.Image, file: Any, **options: Any) -> None:
         if len(saved) == 5:
-            Path(file).write_bytes(b"half")
+            file.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         saved.append(file)
         save(self, file, **options)

@@ -315,7 +315,7 @@ def test_results_appear_whole_or_not_at_all(colour: Colour, tmp_path: Path, monk
         def fail(_: int) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(results.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
         return OSError()
 
     full(errno.EIO)
@@ -327,7 +327,7 @@ def test_results_appear_whole_or_not_at_all(colour: Colour, tmp_path: Path, monk
     status, err = colour("in", overwrite=True)
     assert status == 1 and "No space left on device; make room, and the same command goes on" in err
     assert digests(tmp_path) == before
-    monkeypatch.setattr(results.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
 
 
 @pytest.mark.parametrize("fault", ["memory", "memory for three", "not numbers", "memory for merging"])

@@ -1,10 +1,8 @@
 """Which checkpoints a phase keeps: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
 
 import math
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,20 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from colorize import ranks, signals
 from colorize.errors import writing
 from colorize.evaluation.stopping import rank
+from colorize.files import written_whole
 from colorize.runs import before, kept_in, link
 from colorize.seal import seal
 from colorize.training.phases import SCORE, monitored
 
-_PART = ".part"
-
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes each checkpoint beside its place, sealed with a checksum, and renames it once it is on the disk.
-
-    So a name never stands for half a file, not even after a power cut.
-    """
+    """Writes each checkpoint whole or not at all, sealed with a checksum."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """As Lightning's, which would go by a temporary folder: renaming between file systems is copying."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}{_PART}")
-        try:
-            with writing(path):
-                with beside.open("w+b") as file:
-                    torch.save(checkpoint, file)
-                    seal(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, path)
-        except BaseException:
-            with suppress(OSError):
-                beside.unlink()
-            raise
+        with writing(path), written_whole(Path(path), alone=True) as file:
+            torch.save(checkpoint, file)
+            seal(file)
 
 
 class Checkpoints(Checkpoint):
@@ -85,7 +67,7 @@ class Checkpoints(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            for half_written in self.folder.glob(f".*{_PART}"):
+            for half_written in self.folder.glob(".*.part"):
                 half_written.unlink()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

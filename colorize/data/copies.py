@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from colorize.data.sources import Photos
 from colorize.data.survey import held, stat_files
 from colorize.data.tilt import Box, sides, tilt
 from colorize.errors import UserError
+from colorize.files import written_whole
 from colorize.runs import is_first_process
 
 log = logging.getLogger("colorize")
@@ -186,7 +186,8 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
                 if taken + grown > limit:
                     break
                 if data:
-                    _write(copy_path(where, row["key"].item()), data)
+                    with written_whole(copy_path(where, row["key"].item()), sync=False) as file:
+                        file.write(data)
                 taken += grown
                 row["copy_bytes"] = len(data)
                 append(row.tobytes())
@@ -197,17 +198,6 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
             f"data.cache_gb={limit / 1e9:g} is reached: {left} training photos stay without a copy, and are read "
             "themselves"
         )
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 class _CopyDataset(Dataset[tuple[int, bytes | None]]):

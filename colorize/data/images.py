@@ -4,10 +4,9 @@ import math
 import os
 import random
 import stat
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
 from colorize.errors import writing
+from colorize.files import written_whole
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
@@ -213,23 +213,10 @@ def to_pil(rgb: Tensor) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Saves losslessly, and never half a file: it is written beside ``path`` and then renamed.
-
-    Folders are created. An ``OSError`` (no permission, disk full) leaves what was there before.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that no listing takes it for a picture; and short, since `path` may have a name of the greatest length.
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with writing(path):
-            # Generated training images are many and read soon: level 1 is several times faster for little more size.
-            image.save(unfinished, format="PNG", compress_level=1)
-            os.replace(unfinished, path)
-    except BaseException:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
+    """Saves losslessly, whole or not at all; see :func:`colorize.files.written_whole`."""
+    with writing(path), written_whole(Path(path), sync=False) as file:
+        # Generated training images are many and read soon: level 1 is several times faster for little more size.
+        image.save(file, format="PNG", compress_level=1)
 
 
 @contextmanager

@@ -3,15 +3,15 @@
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
+
+from colorize.files import written_whole
 
 log = logging.getLogger("colorize")
 
@@ -74,17 +74,11 @@ class FolderMemory:
             return
         if sum(len(found.pictures) for _, found in self._new.values()) < WORTH_KEEPING:
             return
-        beside = self._file.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with written_whole(self._file, sync=False) as file:
                 _dump(self._new, file)
-            os.replace(beside, self._file)
         except OSError as error:
             log.warning(f"{self._file}: {error.strerror}; the photos will be listed again at the next start")
-        finally:
-            with suppress(OSError):
-                beside.unlink()
 
 
 def memory_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:

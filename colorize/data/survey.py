@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from colorize.data.datasets import LookDataset, Looks, join_looks, worker_context
 from colorize.data.sources import Photos
 from colorize.errors import UserError, writing
+from colorize.files import written_whole
 from colorize.metrics import colourfulness
 from colorize.runs import is_first_process
 
@@ -197,25 +198,17 @@ def _recall(cache: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
 def _compact(cache: Path) -> None:
     """Leaves the first line, and the last one of each photo; broken ones go."""
     last: dict[str, int] = {}
-    with cache.open("rb") as file:
-        first = file.readline()
-        while True:
-            place = file.tell()
-            if not (line := file.readline()):
-                break
-            try:
+    with writing(cache), written_whole(cache, sync=False, alone=True) as made, cache.open("rb") as file:
+        place = made.write(file.readline())
+        for line in file:
+            with suppress(ValueError, TypeError):
                 identity, *figures = json.loads(line)
                 if len(figures) == len(ROW.names or ()) and line.endswith(b"\n"):
                     last[identity] = place
-            except (ValueError, TypeError):
-                continue
-        beside = cache.with_suffix(".part")
-        with writing(cache), beside.open("wb") as made:
-            made.write(first)
-            for place in last.values():
-                file.seek(place)
-                made.write(file.readline())
-    os.replace(beside, cache)
+            place += len(line)
+        for place in last.values():
+            file.seek(place)
+            made.write(file.readline())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from colorize.data.datasets import worker_context
 from colorize.data.images import UnreadableImage, center_box, load_rgb, to_uint8
 from colorize.data.sources import IMAGE_EXTENSIONS, Photos, Scenes
 from colorize.errors import UserError
+from colorize.files import sha256
 
 log = logging.getLogger("colorize")
 
@@ -139,7 +140,7 @@ class ProtocolDataset(Dataset[Pictures]):
                 picture, regions = original, torch.from_numpy(scene.regions).unsqueeze(0)
             else:
                 path = self.photos.path(identity)
-                original, digest = load_rgb(path), _sha256(path)
+                original, digest = load_rgb(path), sha256(path)
                 picture = self.protocol.apply(original)
             if min(picture.size) < LEAST_PX:
                 raise UnreadableImage(f"is {_by(picture.size)} px; at least {LEAST_PX} are needed")
@@ -268,11 +269,6 @@ def _name(path: str) -> str:
 
 def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_EXTENSIONS and not file.name.startswith(".") and file.is_file()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -17,11 +17,12 @@ from PIL import Image
 from colorize.colorizer import Colorizer, Rendered, is_out_of_memory
 from colorize.data.images import UnreadableImage
 from colorize.errors import UserError, one_line
+from colorize.files import written_whole
 from colorize.photos import reading
 from colorize.photos.inputs import Job
 from colorize.photos.reading import Metadata, Photo
 from colorize.photos.rendering import coloured
-from colorize.photos.results import SUFFIXES, Picture, can_hold, save, written_whole
+from colorize.photos.results import SUFFIXES, Picture, can_hold, save
 
 COMPARE_PX = 1000
 """Longer side of each of the two pictures that show before and after."""

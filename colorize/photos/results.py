@@ -1,10 +1,7 @@
 """Writing a coloured photo: the pixels and what is known of them, whole or not at all."""
 
-import os
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import error as struct_error
@@ -13,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from colorize.files import written_whole
 from colorize.photos.reading import Metadata
 from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
 
@@ -86,27 +84,6 @@ def can_hold(format: str, picture: Picture) -> bool:
     if picture.bits == 16:
         return format in ("PNG", "TIFF")
     return picture.channels == 3 or format in ("PNG", "TIFF", "WEBP")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which becomes `path` when it is complete and safely on the disk, and vanishes otherwise.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` before is still there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that no listing takes it for a photo; and short, since `path` may have a name of the greatest length.
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality: int) -> list[str]:

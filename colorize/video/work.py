@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from colorize.errors import UserError
-from colorize.photos.results import written_whole
+from colorize.files import written_whole
 from colorize.video.writing import PieceFile
 
 Plane = np.ndarray[Any, Any]

@@ -12,8 +12,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from colorize.errors import UserError
+from colorize.files import written_whole
 from colorize.options import BadOption
-from colorize.photos.results import written_whole
 from colorize.video import reading
 from colorize.video.reading import Film
 from colorize.video.tracks import Tracks

@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all, and what tells their content."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedRandom
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path, *, sync: bool = True, alone: bool = False) -> Iterator[BufferedRandom]:
+    """A file to write, which becomes `path` when it is complete, and vanishes otherwise. Folders are created.
+
+    Args:
+        path: of the file.
+        sync: wait until it is safely on the disk, so that not even a power cut leaves half a file at `path`.
+        alone: no other process writes to `path`. What a killed one leaves is then called `.NAME.part`, and written over
+            by the next; otherwise it is a `.tmp`.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` before is still there.
+    """
+    # Hidden, so that no listing takes it for a photo; and short, since `path` may have a name of the greatest length.
+    unfinished = path.with_name(f".{path.name}.part" if alone else f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w+b") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
