@@ -72,7 +72,9 @@ class BinsHead(nn.Module):
         if not 0 < temperature <= 1:
             raise ValueError(f"temperature={temperature}: above 0 and at most 1")
         self.temperature = temperature
-        self.register_buffer("centres", gamut_cells())
+        with torch.device("cpu"):  # also where the network is made on the meta device, which has no `unique`
+            centres = gamut_cells()
+        self.register_buffer("centres", centres)
         self.register_buffer("prior", torch.full((len(self.centres),), 1 / len(self.centres)))
         self.channels = len(self.centres)
 
