@@ -99,7 +99,7 @@ def paint(ab: Tensor, luma: Tensor) -> Tensor:
     """Colour in RGB of a chroma at any resolution, on the lightness of a grey image.
 
     Args:
-        ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bilinear interpolation.
+        ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bicubic interpolation (docs/LOG.md).
         luma: `(B, 1, H, W)` Rec. 601 luma in [0, 1].
 
     Returns:
@@ -107,5 +107,5 @@ def paint(ab: Tensor, luma: Tensor) -> Tensor:
     """
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():
-        ab = interpolate(ab, luma.shape[-2:], mode="bilinear", align_corners=False)
+        ab = interpolate(ab, luma.shape[-2:], mode="bicubic", align_corners=False)
     return lab_to_rgb(torch.cat([grey_to_lightness(luma.float()), ab], dim=-3))
