@@ -155,7 +155,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
             sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
             application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
             with reported(sweep, failures) if sweep else nullcontext():
-                application(_job(name, _told(task), sweep, failures))()
+                application(_job(name, dead_workers_told()(task), sweep, failures))()
         except Exception as error:
             if (refusal := _refusal(error, SCHEMAS[name], options.overrides)) is None:
                 raise
@@ -199,14 +199,6 @@ def _job(
 
     job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
     return job
-
-
-def _told(task: Callable[[Any], object]) -> Callable[[Any], object]:
-    def told(config: Any) -> object:
-        with dead_workers_told():
-            return task(config)
-
-    return told
 
 
 def _checked(composed: DictConfig, schema: type[Any]) -> Any:
@@ -269,28 +261,23 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
 
     def one(override: str) -> str:
         match = _OVERRIDE.fullmatch(override)
-        if match and match[2] in paths:
-            kind = paths[match[2]].kind
-            if kind.startswith("list"):
-                return f"{match[1]}{match[2]}={_path_list(match[3], sweep=sweep)}"
-            value = _path_value(match[3], nullable="None" in kind, sweep=sweep)
-            return f"{match[1]}{match[2]}={value}"
-        return override
+        if not match or match[2] not in paths or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
+            return override
+        kind, value = paths[match[2]].kind, match[3]
+        is_list, nullable = kind.startswith("list"), "None" in kind
+        value = _path_list(value, sweep=sweep) if is_list else _path_value(value, nullable=nullable, sweep=sweep)
+        return f"{match[1]}{match[2]}={value}"
 
     return [one(override) for override in overrides]
 
 
 def _path_value(value: str, *, nullable: bool, sweep: bool) -> str:
-    if sweep and _SWEEP_FUNCTION.fullmatch(value):
-        return value
     pieces = _PIECE.findall(f"{value},") if sweep and "," in value else [value]
     ours = re.compile(f"{_QUOTED}|null" if nullable else _QUOTED, re.DOTALL | re.IGNORECASE)
     return ",".join(piece if not piece or ours.fullmatch(piece) else literal(piece) for piece in pieces)
 
 
 def _path_list(value: str, *, sweep: bool) -> str:
-    if sweep and _SWEEP_FUNCTION.fullmatch(value):
-        return value
     if value.startswith("[") and value.endswith("]"):
         return f"[{_path_value(value[1:-1], nullable=False, sweep=True)}]"
     jobs = _PIECE.findall(f"{value},") if sweep else [value]

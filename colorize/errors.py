@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -32,6 +32,12 @@ def one_line(error: Exception) -> str:
         advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
         return (f"{error.strerror}: {names}" if names else error.strerror) + advice
     return str(error) or type(error).__name__
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     from colorize.evaluation import files, inputs, measuring, scores
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
+    from colorize.progress import tracked
 
     protocol = PROTOCOLS[config.protocol]
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
@@ -88,7 +89,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
-        return watched(found, len(names), doing) if first else found
+        return tracked(found, doing, len(names), lambda batch: len(batch.names) + len(batch.unreadable))
 
     def share(names: Sequence[str]) -> Sequence[str]:
         return names[fabric.global_rank :: fabric.world_size]
@@ -184,18 +185,6 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
             )
             log.warning(found[-1])
     return found
-
-
-def watched(batches: Iterator[Pictures], photos: int, doing: str) -> Iterator[Pictures]:
-    """The same batches, with a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(doing, total=photos)
-        for batch in batches:
-            yield batch
-            progress.advance(task, len(batch.names) + len(batch.unreadable))
 
 
 def main() -> None:

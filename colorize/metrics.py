@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -54,8 +55,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
         255 * prediction.float(), 255 * target.float(), data_range=255.0, reduction="none", return_full_image=True
     )
     edge = SSIM_WINDOW_PX // 2  # there torchmetrics mirrors the image
-    mean: Tensor = windows[..., edge:-edge, edge:-edge].mean(dim=(1, 2, 3))
-    return mean
+    return windows[..., edge:-edge, edge:-edge].mean(dim=(1, 2, 3))
 
 
 def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
@@ -278,13 +278,9 @@ class LumaLookup:
         if len(known) == 0:
             raise UserError("the luma look-up has seen no photo: none of those for it can be read")
         mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
-        values = torch.arange(_GREY_VALUES)
-        above = torch.searchsorted(known, values).clamp(max=len(known) - 1)
-        below = (torch.searchsorted(known, values, right=True) - 1).clamp(min=0)
-        span = (known[above] - known[below]).clamp(min=1)
         # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
-        share = ((values - known[below]) / span).clamp(0, 1).unsqueeze(1)
-        return mean[below] + share * (mean[above] - mean[below])
+        columns = [np.interp(np.arange(_GREY_VALUES), known.numpy(), column) for column in mean.T.numpy()]
+        return torch.from_numpy(np.stack(columns, axis=1))
 
 
 def _grey_value(grey: Tensor) -> Tensor:

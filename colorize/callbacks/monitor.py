@@ -72,8 +72,7 @@ class Monitor(L.Callback):
         self.schedule, self.table, self.every_n_steps = schedule, table, every_n_steps
         self.recent, self.epoch = Mean(), Mean()
         self.rows: list[dict[str, Any]] = []
-        self.waited_since, self.images_since = 0.0, 0
-        self.seconds, self.images = 0.0, 0
+        self.start_clock()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "recent": self.recent.state(), "epoch": self.epoch.state()}

@@ -9,9 +9,9 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from colorize.data.datasets import leave_signals_alone, worker_context
+from colorize.data.datasets import PhotoDataset, leave_signals_alone, worker_context
 from colorize.data.images import UnreadableImage, load_rgb, load_square, opened, square_of
-from colorize.data.listing import Names
 from colorize.data.sources import Photos
 from colorize.data.survey import held, stat_files
 from colorize.data.tilt import Box, sides, tilt
 from colorize.errors import UserError
 from colorize.files import written_whole
-from colorize.runs import is_first_process
+from colorize.progress import tracked
 
 log = logging.getLogger("colorize")
 
@@ -153,11 +150,9 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
     missing = missing[np.argsort(rows["key"][missing])]  # the same ones first, whatever their folders
     if not len(missing):
         return
-    names = Names([photos.train[place] for place in missing])
-    dataset = _CopyDataset(photos, names, px)
-    trial = [
-        found for found in (dataset.copy(number) for number in range(min(_SAMPLE, len(names)))) if found is not None
-    ]
+    dataset = _CopyDataset(photos, [photos.train[place] for place in missing], px)
+    copied = (dataset.copy(number) for number in range(min(_SAMPLE, len(dataset))))
+    trial = [found for found in copied if found is not None]
     about = len(missing) * sum(len(data) for data in trial) / max(1, len(trial))
     log.info(
         f"data.cache: {len(missing)} of {len(rows)} training photos lack a copy of {px} px: about {about / 1e9:.2g} GB "
@@ -172,14 +167,10 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
         worker_init_fn=leave_signals_alone,
         generator=torch.Generator(),
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     left = len(missing)
-    with (
-        Progress(*columns, console=Console(stderr=True), disable=not is_first_process()) as progress,
-        _appending(index) as append,
-    ):
-        task = progress.add_task("copying photos", total=left)
-        for number, data in loader:
+    with index.open("r+b" if index.exists() else "w+b", buffering=0) as lines:
+        lines.seek(lines.seek(0, os.SEEK_END) // _ROW.itemsize * _ROW.itemsize)
+        for number, data in tracked(loader, "copying photos", left):
             row = rows[missing[number]]
             if data is not None:  # else it is unreadable: it will be met, named and counted where it is read
                 grown = len(data) - stale.get(row["key"].item(), 0)
@@ -190,9 +181,8 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
                         file.write(data)
                 taken += grown
                 row["copy_bytes"] = len(data)
-                append(row.tobytes())
+                lines.write(row.tobytes())
             left -= 1
-            progress.advance(task)
     if left:
         log.warning(
             f"data.cache_gb={limit / 1e9:g} is reached: {left} training photos stay without a copy, and are read "
@@ -200,16 +190,8 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
         )
 
 
-class _CopyDataset(Dataset[tuple[int, bytes | None]]):
-    """Makes copies: a sample is its number and what `copy` says."""
-
-    def __init__(self, photos: Photos, identities: Names, px: int) -> None:
-        self.photos = replace(photos, train=[], val=[])
-        self.identities = identities
-        self.px = px
-
-    def __len__(self) -> int:
-        return len(self.identities)
+class _CopyDataset(PhotoDataset[tuple[int, bytes | None]]):
+    """Makes copies of `size_px`: a sample is its number and what `copy` says."""
 
     def copy(self, number: int) -> bytes | None:
         """A copy's file; empty where the photo does without one, None where it cannot be read."""
@@ -219,7 +201,7 @@ class _CopyDataset(Dataset[tuple[int, bytes | None]]):
             rgb = load_rgb(path)
         except (OSError, UnreadableImage):
             return None
-        scale = self.px / min(rgb.size)
+        scale = self.size_px / min(rgb.size)
         size = max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))
         if scale >= 1 or max(size) > _LONGEST_PX:
             return b""
@@ -251,15 +233,3 @@ def _recall(index: Path, rows: NDArray[Any]) -> tuple[NDArray[np.bool_], int, di
     out_of_date = there[same & ~fresh]
     stale = dict(zip(out_of_date["key"].tolist(), out_of_date["copy_bytes"].tolist(), strict=True))
     return fresh, int(known["copy_bytes"].sum()), stale
-
-
-@contextmanager
-def _appending(index: Path) -> Iterator[Callable[[bytes], None]]:
-    with index.open("r+b" if index.exists() else "w+b") as file:
-        file.seek(file.seek(0, os.SEEK_END) // _ROW.itemsize * _ROW.itemsize)
-
-        def append(row: bytes) -> None:
-            file.write(row)
-            file.flush()
-
-        yield append

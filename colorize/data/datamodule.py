@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -26,34 +26,16 @@ from colorize.data.datasets import (
     worker_context,
 )
 from colorize.data.sources import Photos, spread
-from colorize.errors import UserError
+from colorize.errors import UserError, listed
 from colorize.metrics import LumaLookup
+
+if TYPE_CHECKING:
+    from colorize.callbacks.resolution import ResolutionSchedule
 
 _log = logging.getLogger("colorize")
 
-_NAMED_AT_MOST = 20
-
 LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
 """Training photos that the luma look-up of a fit averages, and their side at most: it is to cost little."""
-
-
-class Stage(Protocol):
-    """What the schedule says of an epoch."""
-
-    @property
-    def size_px(self) -> int:
-        """Width and height of the images."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images in a batch over all ranks."""
-
-
-class Schedule(Protocol):
-    """Progressive resizing: a pure function of the epoch."""
-
-    def at(self, epoch: int) -> Stage:
-        """The stage that ``epoch`` belongs to."""
 
 
 class ColorizationDataModule(L.LightningDataModule):
@@ -67,7 +49,7 @@ class ColorizationDataModule(L.LightningDataModule):
     validation it is left out.
     """
 
-    schedule: Schedule | None = None
+    schedule: "ResolutionSchedule | None" = None
     """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
 
     def __init__(
@@ -202,7 +184,7 @@ class ColorizationDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             lacking = self.share_unreadable(lacking=not batch.names)
             if lacking:
-                named = self._unreadable_list()
+                named = listed(self._met())
                 raise ranks.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
         return batch
 
@@ -251,7 +233,7 @@ class ColorizationDataModule(L.LightningDataModule):
             if sample.names:
                 found.append(sample)
         if not found:
-            raise UserError(f"no validation image in {self.photos.root} can be read: {self._unreadable_list()}")
+            raise UserError(f"no validation image in {self.photos.root} can be read: {listed(self._met())}")
         return to_floats(collate(found), "cpu")
 
     @cached_property
@@ -272,7 +254,7 @@ class ColorizationDataModule(L.LightningDataModule):
         dataset = self._val_dataset(identities, size_px)
         for raw in DataLoader(dataset, batch_size=self.val_batch_size, **self._loader_options()):
             self._note(raw.unreadable)
-            if len(self.unreadable | self._news) > self.max_unreadable:  # this rank alone has met as many
+            if len(self._met()) > self.max_unreadable:  # this rank alone has met as many
                 raise self._too_many()
             if raw.names:
                 yield to_floats(raw, "cpu")
@@ -302,14 +284,12 @@ class ColorizationDataModule(L.LightningDataModule):
 
     def _too_many(self) -> UserError:
         return UserError(
-            f"{len(self.unreadable | self._news)} images in {self.photos.root} cannot be read, more than "
-            f"data.max_unreadable={self.max_unreadable}: {self._unreadable_list()}"
+            f"{len(self._met())} images in {self.photos.root} cannot be read, more than "
+            f"data.max_unreadable={self.max_unreadable}: {listed(self._met())}"
         )
 
-    def _unreadable_list(self) -> str:
-        names = list(self.unreadable | self._news)
-        more = len(names) - _NAMED_AT_MOST
-        return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    def _met(self) -> list[str]:
+        return list(self.unreadable | self._news)
 
 
 class _DataLoader(DataLoader[RawBatch]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -22,6 +22,8 @@ from colorize.data.augment import Augmentation, Treatment
 from colorize.data.images import UnreadableImage, center_box, cut_square, load_rgb, to_uint8
 from colorize.data.listing import Names
 from colorize.data.sources import Photos, Scenes
+
+Sample = TypeVar("Sample")
 
 
 class RawBatch(NamedTuple):
@@ -132,17 +134,26 @@ class Generated:
     size_px: int
 
 
-class _Squares(Dataset[RawBatch]):
-    """Reads one square of a photo, and the same square of its generated picture where there is one."""
+class PhotoDataset(Dataset[Sample]):
+    """Makes a sample of each of some photos, at a size."""
 
-    def __init__(self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None) -> None:
+    def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
         self.photos = replace(photos, train=[], val=[])  # without the lists, which each worker would get a copy of
         self.identities = Names(identities)
         self.size_px = size_px
-        self.generated = generated
 
     def __len__(self) -> int:
         return len(self.identities)
+
+
+class _Squares(PhotoDataset[RawBatch]):
+    """Reads one square of a photo, and the same square of its generated picture where there is one."""
+
+    def __init__(
+        self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None = None
+    ) -> None:
+        super().__init__(photos, identities, size_px)
+        self.generated = generated
 
     def _read(self, identity: str, treatment: Treatment) -> RawBatch:
         name, choose_box, angle_deg = identity, treatment.choose_box, treatment.angle_deg
@@ -188,11 +199,6 @@ class SquareDataset(_Squares):
 
     Each sample is a :class:`RawBatch` of one picture or none: use :func:`collate`.
     """
-
-    def __init__(
-        self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None = None
-    ) -> None:
-        super().__init__(photos, identities, size_px, generated)
 
     def __getitem__(self, index: int) -> RawBatch:
         identity = self.identities[index]
@@ -262,16 +268,8 @@ def join_looks(samples: Sequence[Looks]) -> Looks:
     )
 
 
-class LookDataset(Dataset[Looks]):
+class LookDataset(PhotoDataset[Looks]):
     """Glances at whole photos, for a survey; each sample is of one photo."""
-
-    def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
-        self.photos = replace(photos, train=[], val=[])
-        self.identities = Names(identities)
-        self.size_px = size_px
-
-    def __len__(self) -> int:
-        return len(self.identities)
 
     def __getitem__(self, index: int) -> Looks:
         try:

@@ -181,15 +181,10 @@ def list_imagenet(
     to these splits, others are assigned as in :func:`list_folder`; so are all of them where no path is in ``val/``. The
     files are not looked up one by one.
 
-    Args:
+    Args are those of :func:`list_folder`, but for:
         root: the tree.
-        val_fraction: as in :func:`list_folder`, for pictures of a file list that are not in ``train/`` or ``val/``.
-        seed: as in :func:`list_folder`.
-        train_fraction: as in :func:`list_folder`.
-        max_val: as in :func:`list_folder`.
+        val_fraction: for pictures of a file list that are not in ``train/`` or ``val/``.
         file_list: the text file.
-        runs_dir: as in :func:`list_folder`.
-        val_alone: as in :func:`list_folder`.
 
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no pictures.
@@ -333,9 +328,8 @@ def _split_list(identities: list[str], val_fraction: float, seed: int, file_list
     if not val:
         return _split(identities, val_fraction, seed, file_list)
     rest = [identity for identity in identities if not identity.startswith(("train/", "val/"))]
-    rest_is_val = [_hash(seed, "split", identity) < val_fraction for identity in rest]
-    val += [identity for identity, is_val in zip(rest, rest_is_val, strict=True) if is_val]
-    train += [identity for identity, is_val in zip(rest, rest_is_val, strict=True) if not is_val]
+    for identity in rest:
+        (val if _hash(seed, "split", identity) < val_fraction else train).append(identity)
     if not train:
         raise UserError(f"the file list {file_list} names images for validation only: add some for training")
     return train, val

@@ -9,20 +9,18 @@ mended permission or disk leaves no trace in either; such files are tried again.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from colorize.data.datasets import LookDataset, Looks, join_looks, worker_context
@@ -30,7 +28,7 @@ from colorize.data.sources import Photos
 from colorize.errors import UserError, writing
 from colorize.files import written_whole
 from colorize.metrics import colourfulness
-from colorize.runs import is_first_process
+from colorize.progress import tracked
 
 log = logging.getLogger("colorize")
 
@@ -82,13 +80,19 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     """
     rows = np.zeros(len(identities), ROW)
     if not photos.on_disk:
-        return Survey(rows, _measure(photos, identities, rows, num_workers, keep=lambda lines: None))
+        return Survey(rows, _measure(photos, identities, rows, num_workers))
     cache = cache_file(runs_dir, photos.root)
     with held(cache, "measuring", "runs_dir"):
         stat_files(photos.root, identities, rows)
         _recall(cache, identities, rows)
-        with _growing(cache, photos.root) as keep:
-            return Survey(rows, _measure(photos, identities, rows, num_workers, keep))
+        with cache.open("a+b") as file:
+            if file.tell() == 0:
+                file.write(json.dumps({"photos": str(photos.root.resolve())}).encode() + b"\n")
+            else:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # an interrupted writer's last words
+                    file.write(b"\n")
+            return Survey(rows, _measure(photos, identities, rows, num_workers, file))
 
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
@@ -211,32 +215,14 @@ def _compact(cache: Path) -> None:
             made.write(file.readline())
 
 
-@contextmanager
-def _growing(cache: Path, root: Path) -> Iterator[Callable[[Sequence[list[Any]]], None]]:
-    """Opens the cache for more lines; each call writes some, as good as at once."""
-    with cache.open("a+b") as file:
-        if file.tell() == 0:
-            file.write(json.dumps({"photos": str(root.resolve())}).encode() + b"\n")
-        else:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # an interrupted writer's last words
-                file.write(b"\n")
-
-        def keep(lines: Sequence[list[Any]]) -> None:
-            file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-            file.flush()
-
-        yield keep
-
-
 def _measure(
     photos: Photos,
     identities: Sequence[str],
     rows: NDArray[Any],
     num_workers: int,
-    keep: Callable[[Sequence[list[Any]]], None],
+    cache: BinaryIO | None = None,
 ) -> dict[str, str]:
-    """Fills in the rows that are empty still; returns what cannot be read."""
+    """Fills in the rows that are empty still, and adds their lines to the cache; returns what cannot be read."""
     missing = np.flatnonzero(~readable(rows)).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
@@ -251,20 +237,18 @@ def _measure(
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # so that none is drawn from the global one
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not is_first_process()) as progress:
-        task = progress.add_task("measuring photos", total=len(missing))
-        for looks in loader:
-            unreadable |= {identities[missing[index]]: reason for index, reason in looks.unreadable}
-            lines = []
-            for index, figures in zip(looks.indices, _figures(looks), strict=True):
-                place = missing[index]
-                stamp = rows[["bytes", "mtime_ns"]][place].tolist()
-                rows[place] = (*stamp, *figures)
-                if stamp[0] >= 0:
-                    lines.append([identities[place], *stamp, *figures])
-            keep(lines)
-            progress.advance(task, len(looks.indices) + len(looks.unreadable))
+    for looks in tracked(loader, "measuring photos", len(missing), lambda it: len(it.indices) + len(it.unreadable)):
+        unreadable |= {identities[missing[index]]: reason for index, reason in looks.unreadable}
+        lines = []
+        for index, figures in zip(looks.indices, _figures(looks), strict=True):
+            place = missing[index]
+            stamp = rows[["bytes", "mtime_ns"]][place].tolist()
+            rows[place] = (*stamp, *figures)
+            if stamp[0] >= 0:
+                lines.append(json.dumps([identities[place], *stamp, *figures]) + "\n")
+        if cache is not None:
+            cache.write("".join(lines).encode())
+            cache.flush()
     return unreadable
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from colorize import __version__
 from colorize.data.images import save_png
+from colorize.errors import listed
 from colorize.evaluation import scores
-from colorize.evaluation.inputs import listed
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import COLUMNS, Table
 from colorize.gallery import Block, Strip, page

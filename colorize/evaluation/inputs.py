@@ -10,8 +10,8 @@ import yaml
 from colorize.checkpoints import read
 from colorize.config import DataConfig, EvaluateConfig
 from colorize.data.sources import Photos
-from colorize.errors import UserError
-from colorize.evaluation.protocols import NAMED_AT_MOST, Protocol, match
+from colorize.errors import UserError, listed
+from colorize.evaluation.protocols import Protocol, match
 from colorize.options import BadOption
 from colorize.runs import PhaseFolder, cycles_in, run_folder
 
@@ -221,9 +221,3 @@ def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
         return None
     values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
     return f"{checkpoint} was trained on another split, and knows some of these photos: give {values}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -82,12 +83,12 @@ class Inception(nn.Module):
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
         except RuntimeError as error:
-            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {_short(error)}") from error
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {reason}") from error
 
     def forward(self, pictures: Tensor) -> Tensor:
         """``(B, 3, H, W)``, RGB in [0, 1], rounded to 8 bits, to ``(B, INCEPTION_FEATURES)``."""
-        features: Tensor = self.network((pictures.clamp(0, 1) * 255).round().to(torch.uint8))
-        return features
+        return self.network((pictures.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 class FeatureStatistics:
@@ -95,24 +96,21 @@ class FeatureStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._sum: Tensor | None = None
-        self._products: Tensor | None = None
+        self._sum: Any = 0.0
+        self._products: Any = 0.0
 
     def update(self, features: Tensor) -> None:
         """Adds ``(B, features)``."""
         features = features.detach().cpu().double()
-        total, products = features.sum(dim=0), features.T @ features
         self.count += len(features)
-        self._sum = total if self._sum is None else self._sum + total
-        self._products = products if self._products is None else self._products + products
+        self._sum = self._sum + features.sum(dim=0)
+        self._products = self._products + features.T @ features
 
     def join(self, other: "FeatureStatistics") -> None:
         """Adds what another rank has seen."""
-        if other._sum is None or other._products is None:
-            return
         self.count += other.count
-        self._sum = other._sum if self._sum is None else self._sum + other._sum
-        self._products = other._products if self._products is None else self._products + other._products
+        self._sum = self._sum + other._sum
+        self._products = self._products + other._products
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean ``(features,)`` and covariance ``(features, features)``, float64.
@@ -120,7 +118,7 @@ class FeatureStatistics:
         Raises:
             ValueError: fewer than two so far.
         """
-        if self.count < 2 or self._sum is None or self._products is None:
+        if self.count < 2:
             raise ValueError("a covariance needs at least two")
         mean = self._sum / self.count
         return mean, (self._products - self.count * torch.outer(mean, mean)) / (self.count - 1)
@@ -204,7 +202,3 @@ def _check_tensors(file: Path, option: str) -> None:
         raise UserError(
             f"{option}: {file} cannot be read as a state dict of tensors ({type(error).__name__})"
         ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -173,15 +173,11 @@ def measure(
                 shown = shown._replace(lookup=picture)
             with torch.inference_mode(), _exact_convolutions(device):
                 tallies[row].add(picture, shown, regions, networks)
-    parts = ranks.gathered((names, digests, greys, tallies))
-    if len(parts) > 1:
-        names = [name for part in parts for name in part[0]]
-        digests = [digest for part in parts for digest in part[1]]
-        greys = [grey for part in parts for grey in part[2]]
-        tallies = {row: _Tally() for row in colourers}
-        for part in parts:
-            for row, tally in tallies.items():
-                tally.join(part[3][row])
+    (names, digests, greys, tallies), *others = ranks.gathered((names, digests, greys, tallies))
+    for more_names, more_digests, more_greys, more in others:
+        names, digests, greys = names + more_names, digests + more_digests, greys + more_greys
+        for row, tally in tallies.items():
+            tally.join(more[row])
     if not names:
         raise ranks.on_all(UserError("none of the photos can be used, see above"))
     place = {name: number for number, name in enumerate(names if order is None else order)}
@@ -190,13 +186,13 @@ def measure(
         names=[names[number] for number in sort],
         digests=[digests[number] for number in sort],
         true_grey=torch.cat(greys).numpy()[sort],
-        values={row: {name: v[sort] for name, v in tally.values().items()} for row, tally in tallies.items()},
+        values={r: {name: np.array(v)[sort] for name, v in tally.scores.items()} for r, tally in tallies.items()},
         luma_psnr={row: tally.luma_psnr() for row, tally in tallies.items()},
         missing=learned.missing if learned else {},
     )
     if tallies[TRUTH].skill_sums:
         found.skill_sums = {row: torch.cat(tally.skill_sums).numpy()[sort] for row, tally in tallies.items()}
-    if tallies[TRUTH].confusion is not None:
+    if tallies[TRUTH].counted:
         found.right = {row: torch.cat(tally.right).numpy()[sort] for row, tally in tallies.items()}
         found.counted = torch.cat(tallies[TRUTH].counted).numpy()[sort]
         found.confusion = {row: np.asarray(tally.confusion) for row, tally in tallies.items()}
@@ -213,7 +209,7 @@ class _Tally:
         self.skill_sums: list[Tensor] = []
         self.right: list[Tensor] = []
         self.counted: list[Tensor] = []
-        self.confusion: Tensor | None = None
+        self.confusion: Any = 0
         self.features = FeatureStatistics()
         self.luma_error, self.photos = 0.0, 0
 
@@ -241,8 +237,7 @@ class _Tally:
             table = taken_for(picture, truth, regions).cpu()
             self.right.append(table.diagonal(dim1=1, dim2=2).int())
             self.counted.append(table.sum(dim=2).int())
-            total = table.sum(dim=0)
-            self.confusion = total if self.confusion is None else self.confusion + total
+            self.confusion = self.confusion + table.sum(dim=0)
         error = (rgb_to_grey(picture) - shown.grey).square().mean(dim=(1, 2, 3))
         self.luma_error += float(error.cpu().double().sum())
         self.photos += len(truth)
@@ -254,13 +249,9 @@ class _Tally:
         self.skill_sums += other.skill_sums
         self.right += other.right
         self.counted += other.counted
-        if other.confusion is not None:
-            self.confusion = other.confusion if self.confusion is None else self.confusion + other.confusion
+        self.confusion = self.confusion + other.confusion
         self.features.join(other.features)
         self.luma_error, self.photos = self.luma_error + other.luma_error, self.photos + other.photos
-
-    def values(self) -> dict[str, Floats]:
-        return {name: np.array(scores) for name, scores in self.scores.items()}
 
     def luma_psnr(self) -> float:
         error = self.luma_error / self.photos
@@ -271,9 +262,7 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
     """Without TF32, whose 10 bits are too few for the variances of SSIM."""
     if device.type != "cuda":
         return nullcontext()
-    return cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    )
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def _in_strips(measure_strip: Callable[..., Tensor], *pictures: Tensor, overlap: int = 0, sums: bool = False) -> Any:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -132,7 +133,8 @@ def _render(colorizer: Colorizer, found: list[Photo], how: How) -> list[Rendered
 def _write(job: Job, photo: Photo, rendered: Rendered | None, how: How) -> Outcome:
     """The files of a photo's result; the one that stands for its being done is written last."""
     try:
-        picture = coloured(photo, rendered.rgb) if rendered is not None else Picture.of(_own(photo))
+        own = cast("Image.Image", photo.own)  # which it has, where it was not rendered
+        picture = coloured(photo, rendered.rgb) if rendered is not None else Picture.of(own)
         path, format = job.result, SUFFIXES[job.result.suffix.lower()]
         if not can_hold(format, picture):
             if job.as_png is None:
@@ -166,11 +168,6 @@ def _failed(job: Job, error: Exception) -> Outcome:
         return Outcome(job, reason=_OUT_OF_MEMORY)
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
-
-
-def _own(photo: Photo) -> Image.Image:
-    assert photo.own is not None
-    return photo.own
 
 
 def _in_words(picture: Picture) -> str:

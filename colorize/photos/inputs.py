@@ -110,27 +110,24 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
 
 def input_files(jobs: list[Job]) -> dict[FileId, str]:
     """The files that must not be written to, by device and inode: no other name, link or spelling hides them."""
-    files = {}
-    for job in jobs:
-        try:
-            status = os.stat(job.source)
-        except OSError:
-            continue  # which its own job will say
-        files[status.st_dev, status.st_ino] = job.source
-    return files
+    found = {_file_id(job.source): job.source for job in jobs}
+    return {file: source for file, source in found.items() if file is not None}  # what is gone its own job will say
 
 
 def overwritten_input(job: Job, inputs: dict[FileId, str]) -> str | None:
     """The input that a result of `job` would replace, if any."""
     for target in (job.result, job.as_png, job.compare):
-        if target is not None:
-            try:
-                status = os.stat(target)
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) in inputs:
-                return inputs[status.st_dev, status.st_ino]
+        if target is not None and (file := _file_id(target)) in inputs:
+            return inputs[file]
     return None
+
+
+def _file_id(path: str | Path) -> FileId | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def shown(name: str | Path) -> str:
@@ -184,7 +181,7 @@ def _walk(root: Path, pattern: list[str], own: frozenset[str], unreadable: list[
     Left out are hidden files and folders, `own` ones, and folders that were seen before. Links come after everything
     else, so that a photo has the same name whether or not a link leads to it as well, and a loop ends.
     """
-    seen: set[FileId] = set()
+    seen: set[FileId | None] = set()
     own_names = {os.path.basename(name) for name in own}
 
     def note(error: OSError) -> None:
@@ -195,9 +192,9 @@ def _walk(root: Path, pattern: list[str], own: frozenset[str], unreadable: list[
         links: list[str] = []
         for folder, subfolders, files in (entry for start in starts for entry in os.walk(start, onerror=note)):
             parts = Path(os.path.relpath(folder, root)).parts
-            status = os.stat(folder)
-            known = (status.st_dev, status.st_ino) in seen
-            seen.add((status.st_dev, status.st_ino))
+            file = _file_id(folder)
+            known = file in seen
+            seen.add(file)
             if known or not _matches(parts, pattern, partly=True) or _real(folder) in own:
                 subfolders.clear()
                 continue
@@ -252,32 +249,27 @@ def _real(path: str) -> str:
 
 def _plan_single(given: str, target: Path, format: str | None) -> Plan:
     suffix = target.suffix.lower()
-    called = "film" if suffix in FILM_SUFFIXES else "picture"
+    film = suffix in FILM_SUFFIXES
     if not os.path.lexists(given) and not set("*?[") & set(given):
         raise UserError(f"input={given}: there is no such file or folder")
     if not _is_single(given):
         raise UserError(
-            f"output={target} is the name of a {called}, but input={given} is no single photo: give a folder"
+            f"output={target} is the name of a {'film' if film else 'picture'}, but input={given} is no single photo: "
+            "give a folder"
         )
-    if suffix in FILM_SUFFIXES:
-        if os.path.exists(given) and _is_still(given):
-            raise UserError(
-                f"output={target} is the name of a film, but input={given} is a photo: give a picture's name"
-            )
-        if target.exists() and os.path.exists(given) and os.path.samefile(given, target):
-            raise UserError(f"output={target} is the film itself, which is never written to: give another name")
-        film = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"), film=True)
-        return Plan(target.parent, [film], [], report=None)
-    if begins_as_film(given):
+    if film and os.path.exists(given) and _is_still(given):
+        raise UserError(f"output={target} is the name of a film, but input={given} is a photo: give a picture's name")
+    if not film and begins_as_film(given):
         suffixes = " ".join(FILM_SUFFIXES)
         raise UserError(f"output={target} is the name of a picture, but input={given} is a film: take {suffixes}")
-    if suffix not in SUFFIXES:
+    if not film and suffix not in SUFFIXES:
         raise UserError(f"output={target}: {suffix} files are not written; give one of {' '.join(SUFFIXES)}")
-    if format is not None and SUFFIXES[suffix] != SUFFIXES[FORMAT_EXTENSIONS[format]]:
+    if not film and format is not None and SUFFIXES[suffix] != SUFFIXES[FORMAT_EXTENSIONS[format]]:
         raise UserError(f"output={target} and format={format} contradict each other: leave out format=…")
-    if target.exists() and os.path.exists(given) and os.path.samefile(given, target):
-        raise UserError(f"output={target} is the photo itself, which is never written to: give another name")
-    job = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"))
+    job = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"), film)
+    if _file_id(target) in input_files([job]):
+        what = "film" if film else "photo"
+        raise UserError(f"output={target} is the {what} itself, which is never written to: give another name")
     return Plan(target.parent, [job], [], report=None)
 
 

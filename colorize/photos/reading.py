@@ -122,11 +122,12 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         raise UnreadableImage("the file is empty")
     with opened(path) as image, pillow_errors():
         # Pillow turns a TIFF by itself on loading, and forgets that it had to.
-        swapped = getattr(image, "tag_v2", {}).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        tags = getattr(image, "tag_v2", {})
+        swapped = tags.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         turn = find_turn(image)
         image.load()
         metadata = _metadata(image, swapped or (turn is not None and turn.swap))
-        inverted = image.mode in SIXTEEN_BIT_MODES and _photometric(image) == _MIN_IS_WHITE
+        inverted = image.mode in SIXTEEN_BIT_MODES and tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE
         name = "JPEG" if image.format == "MPO" else str(image.format)
         upright = image if turn is None else image.transpose(turn.method)
         photo = _photo(upright, metadata, name, keep_color, preview_px, inverted)
@@ -220,7 +221,7 @@ def _split(image: Image.Image, cmyk_icc: bytes | None) -> tuple[Image.Image, Ima
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode == "CMYK":
-        return _to_srgb(image, cmyk_icc), None
+        return (_in_srgb(image, cmyk_icc) if cmyk_icc else None) or image.convert("RGB"), None
     if not image.has_transparency_data:
         return (image.convert("L") if image.mode in ("1", "L") else to_rgb(image)), None
     rgba = image.convert("RGBA")
@@ -230,26 +231,22 @@ def _split(image: Image.Image, cmyk_icc: bytes | None) -> tuple[Image.Image, Ima
     return flat, None if says_nothing else alpha
 
 
-def _to_srgb(cmyk: Image.Image, icc: bytes | None) -> Image.Image:
-    if icc is not None:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            converted = ImageCms.profileToProfile(cmyk, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            return cast("Image.Image", converted)
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile: as if there were none
-    return cmyk.convert("RGB")
+def _in_srgb(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """The colours that a profile gives an image; None for one that is broken, as if there were none."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        made = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return cast("Image.Image", made)
+    except (ImageCms.PyCMSError, OSError):
+        return None
 
 
 def _through_grey_profile(luma: Plane, icc: bytes) -> Plane:
     """The values that sRGB has for what a grey profile (dot gain, gamma 1.8…) means by `luma`."""
-    ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        curve = ImageCms.profileToProfile(ramp, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
+    curve = _in_srgb(Image.frombytes("L", (256, 1), bytes(range(256))), icc)
+    if curve is None:
         return luma
-    values = np.array(cast("Image.Image", curve).getchannel("G"))[0]
+    values = np.array(curve.getchannel("G"))[0]
     if luma.dtype == np.uint8:
         return values[luma]
     steps = np.interp(np.arange(65536) / 257, np.arange(256), values) * 257
@@ -259,11 +256,6 @@ def _through_grey_profile(luma: Plane, icc: bytes) -> Plane:
 def _profile_space(icc: bytes | None) -> bytes | None:
     """The colour model of an ICC profile (ICC.1, 7.2.6), None where these bytes are none."""
     return icc[16:20] if icc is not None and icc[36:40] == b"acsp" else None
-
-
-def _photometric(image: Image.Image) -> int | None:
-    tags = getattr(image, "tag_v2", None)
-    return None if tags is None else tags.get(_PHOTOMETRIC)
 
 
 def _metadata(image: Image.Image, swapped: bool) -> Metadata:

@@ -1,6 +1,7 @@
 """The options that make a phase come out as it does: what one compares between fits, and what makes a fit another."""
 
 import hashlib
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +66,16 @@ def hyper_parameters(config: TrainConfig) -> dict[str, Value]:
             continue
         if not set(networks) <= set(TRAINED[config.phase]):
             continue
-        value = _plain(_at(config, key.name))
+        value = _plain(reduce(getattr, key.name.split("."), config))
         found[key.name] = Path(str(value)).name if key.path else value
     return found
-
-
-def _at(config: TrainConfig, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _plain(value: Any) -> Value:
     """As one would type it."""
     if value is None or isinstance(value, list):
         return "null" if value is None else str(value).replace(" ", "")
-    found: Value = value
-    return found
+    return value
 
 
 NAMES = ("recipe", "phase", "model.name")

@@ -1,24 +1,8 @@
 """Whose turn it is: which network the next batch trains."""
 
-from typing import Literal, Protocol
+from typing import Literal
 
 Network = Literal["generator", "critic"]
-
-
-class Turns(Protocol):
-    """Decides before each step, learns of each critic step's loss, and can be saved and restored."""
-
-    def next(self) -> Network:
-        """The network that the next batch trains."""
-
-    def stepped(self, network: Network, loss: float) -> None:
-        """Take note of a step and of its loss (a critic step's: mean over all ranks; chance is ln 2 = 0.693)."""
-
-    def state(self) -> int:
-        """What `restore` needs to go on."""
-
-    def restore(self, state: int) -> None:
-        """Go on where `state` was taken."""
 
 
 class FixedTurns:
@@ -34,15 +18,19 @@ class FixedTurns:
         self.position = 0
 
     def next(self) -> Network:
+        """The network that the next batch trains."""
         return "critic" if self.position < self.critic_steps else "generator"
 
     def stepped(self, network: Network, loss: float) -> None:
+        """Take note of a step and of its loss (a critic step's: mean over all ranks; chance is ln 2 = 0.693)."""
         self.position = (self.position + 1) % self.round
 
     def state(self) -> int:
+        """What `restore` needs to go on."""
         return self.position
 
     def restore(self, state: int) -> None:
+        """Go on where `state` was taken."""
         self.position = state % self.round
 
 
@@ -70,3 +58,7 @@ class AdaptiveTurns:
 
     def restore(self, state: int) -> None:
         self.in_a_row, self.won = max(0, state), state == -1
+
+
+Turns = FixedTurns | AdaptiveTurns
+"""Decide before each step, learn of each critic step's loss, and can be saved and restored."""

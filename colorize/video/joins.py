@@ -1,6 +1,7 @@
 """Where a file's times begin again, and by how much that is to be made up for."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -47,15 +48,8 @@ class Joins:
 
 def demuxed(container: InputContainer, streams: list[int]) -> Iterator[Packet]:
     """The packets of some streams, as far as the file can be read."""
-    packets = container.demux([container.streams[index] for index in streams])
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError:
-            return
-        if packet is None:
-            return
-        yield packet
+    with suppress(av.FFmpegError):
+        yield from container.demux([container.streams[index] for index in streams])
 
 
 def measured(container: InputContainer, video: VideoStream, step_s: Fraction) -> tuple[tuple[Fraction, ...], float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, cast
 
 import av
@@ -226,7 +227,7 @@ def frames(
                 damage.clear()
                 yield from frames(replace(film, sure_seeks=False), first, end, after, damage)
                 return
-            decoded = _chain(head, decoded)
+            decoded = chain([head], decoded)
         if film.interlaced:
             decoded = _deinterlaced(decoded, film.time_base)
         time: int | None = None
@@ -255,11 +256,6 @@ def _written_length(text: str) -> float | None:
     """Seconds of the tag by which Matroska's files say how long a track is: 00:01:02.300000000."""
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(\.\d+)?)", text)
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
-
-
-def _chain(head: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    yield head
-    yield from rest
 
 
 def _deinterlaced(decoded: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
@@ -313,19 +309,14 @@ def _video(container: InputContainer, path: str) -> VideoStream:
 def _decoded(container: InputContainer, stream: VideoStream, damage: list[str]) -> Iterator[VideoFrame]:
     """Frames as they come; what is broken is left out, as players do."""
     stream.thread_type = "AUTO"
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.FFmpegError as error:
-            damage.append(reason(error))
-            return
-        try:
-            yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
-        except av.FFmpegError as error:
-            damage.append(reason(error))
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
+            except av.FFmpegError as error:
+                damage.append(reason(error))
+    except av.FFmpegError as error:
+        damage.append(reason(error))
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, tuple[bool, bool]]:

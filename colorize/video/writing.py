@@ -77,11 +77,9 @@ def choose_codec(asked: str, path: Path, film: Film) -> Codec:
         raise BadOption(
             f"codec={asked} cannot say in {suffix} files that pixels are not square, as they are: take h264"
         )
-    try:
-        av.Codec(codec.encoder, "w")
-    except av.codec.codec.UnknownCodecError as error:
+    if not _has(codec):
         others = ", ".join(name for name, other in CODECS.items() if _has(other))
-        raise UserError(f"codec={asked}: this FFmpeg has no encoder {codec.encoder}; it has {others}") from error
+        raise UserError(f"codec={asked}: this FFmpeg has no encoder {codec.encoder}; it has {others}")
     return codec
 
 
@@ -150,7 +148,8 @@ class Piece:
         self.times: list[int] = []
         self._film = film
         odd = film.width % 2 or film.height % 2
-        self.format = _with_bits(codec.odd_formats if odd else codec.formats, film.bits)
+        formats = codec.odd_formats if odd else codec.formats
+        self.format = formats.get(film.bits, formats[8])
         options = dict(codec.options)
         if codec.crf is not None:
             worst, good = codec.crf
@@ -212,10 +211,6 @@ def _numbered(number: int, film: Film) -> int:
     return round(number * max(1000 / film.rate, Fraction(1)))
 
 
-def _with_bits(formats: dict[int, str], bits: int) -> str:
-    return formats.get(bits, formats[8])
-
-
 @dataclass(frozen=True)
 class PieceFile:
     """A finished piece.
@@ -251,24 +246,14 @@ def put_together(
         OSError: it cannot be written.
     """
     notes: list[str] = []
-    with written_whole(path) as file, (watched := _Watched(file)).told():
-        _write_whole(watched, film, pieces, last_length, origin, end, path, notes)
-    return notes
-
-
-def _write_whole(
-    file: _Watched,
-    film: Film,
-    pieces: Sequence[PieceFile],
-    last_length: int,
-    origin: Fraction,
-    end: Fraction | None,
-    path: Path,
-    notes: list[str],
-) -> None:
     kind = MUXERS[path.suffix.lower()]
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
-    with reading.opened(film.path) as source, av.open(file, "w", format=kind, container_options=options) as result:
+    with (
+        written_whole(path) as whole,
+        (file := _Watched(whole)).told(),
+        reading.opened(film.path) as source,
+        av.open(file, "w", format=kind, container_options=options) as result,
+    ):
         with av.open(pieces[0].path) as first:
             video = result.add_stream_from_template(first.streams.video[0], opaque=True)  # whoever decodes it
         video.time_base = film.time_base
@@ -301,6 +286,7 @@ def _write_whole(
             result.mux(packet)
         add_others(None)
         notes += tracks.losses()
+    return notes
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:
