@@ -2,7 +2,7 @@
 
 from colorize import Colorizer
 
-colorizer = Colorizer.from_checkpoint("runs/mine/gan/checkpoints/best.ckpt")
+colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine/gan/checkpoints/best.ckpt")
 colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
 """
 
@@ -96,7 +96,7 @@ class Colorizer:
     @classmethod
     def from_checkpoint(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] = "bundled",
         device: str | torch.device = "auto",
         precision: str = "auto",
         use_ema: bool = True,
@@ -105,15 +105,15 @@ class Colorizer:
 
         Args:
             path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
-                fastai.
+                fastai. The word "bundled" is the generator that comes with this program.
             device: as for the class.
             precision: as for the class.
             use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
 
         Raises:
-            UserError: the file is none of these, or damaged; no such device or precision.
+            UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
-        loaded = weights.load(Path(path), use_ema)
+        loaded = weights.load(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
 
     @overload

@@ -15,6 +15,11 @@ from colorize.options import node, opt
 
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 
+WEIGHTS = (
+    "weights: training checkpoint, export, or file of DeOldify or fastai; the word bundled: the generator that comes "
+    "with this program"
+)
+
 
 @dataclass
 class JitterConfig:
@@ -234,7 +239,9 @@ class SaveConfig:
 
 @dataclass
 class InitFromConfig:
-    generator: str | None = opt(None, "checkpoint that gives a new phase its generator (weights only)", path=True)
+    generator: str | None = opt(
+        None, "checkpoint, export or the word bundled that gives a new phase its generator (weights only)", path=True
+    )
     critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
 
 
@@ -301,7 +308,7 @@ class TrainConfig(CommonConfig):
 
 @dataclass
 class GenerateConfig(CommonConfig):
-    checkpoint: str = opt(REQUIRED, "checkpoint whose generator colours the photos", path=True)
+    checkpoint: str = opt(REQUIRED, "checkpoint (or the word bundled) whose generator colours the photos", path=True)
     output: str | None = opt(None, "folder for the saved images (null: generated/ in the run's folder)", path=True)
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
@@ -320,7 +327,9 @@ class MetricWeightsConfig:
 @dataclass
 class EvaluateConfig(CommonConfig):
     checkpoint: list[str] = opt(
-        [], "what is measured: checkpoints, runs (name or folder), several as [a,b]; none: those of run", path=True
+        [],
+        "what is measured: checkpoints, runs (name or folder), the word bundled, several as [a,b]; none: those of run",
+        path=True,
     )
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
@@ -344,7 +353,7 @@ class EvaluateConfig(CommonConfig):
 
 @dataclass
 class PredictConfig:
-    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
     input: str = opt(
         REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
     )
@@ -386,7 +395,7 @@ class PredictConfig:
 
 @dataclass
 class ExportConfig:
-    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
     output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
     format: str = opt(
         "safetensors",
@@ -394,6 +403,7 @@ class ExportConfig:
         choices=("safetensors", "onnx"),
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
     overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 
