@@ -15,10 +15,8 @@ from colorize.options import node, opt
 
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 
-WEIGHTS = (
-    "weights: training checkpoint, export, or file of DeOldify or fastai; the word bundled: the generator that comes "
-    "with this program"
-)
+WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
+SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
 
 
 @dataclass
@@ -239,9 +237,7 @@ class SaveConfig:
 
 @dataclass
 class InitFromConfig:
-    generator: str | None = opt(
-        None, "checkpoint, export or the word bundled that gives a new phase its generator (weights only)", path=True
-    )
+    generator: str | None = opt(None, "weights (or the word bundled) that give a new phase its generator", path=True)
     critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
 
 
@@ -327,9 +323,7 @@ class MetricWeightsConfig:
 @dataclass
 class EvaluateConfig(CommonConfig):
     checkpoint: list[str] = opt(
-        [],
-        "what is measured: checkpoints, runs (name or folder), the word bundled, several as [a,b]; none: those of run",
-        path=True,
+        [], "what is measured: weights, the word bundled, runs (name or folder), [a,b]; none: those of run", path=True
     )
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
@@ -343,6 +337,7 @@ class EvaluateConfig(CommonConfig):
     render_px: int | None = opt(
         None, "short side of what the networks are shown (null: 256; native: what each was trained with)", least=32
     )
+    saturation: float = opt(1.0, SATURATION, least=0)
     scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn pictures", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
@@ -368,6 +363,7 @@ class PredictConfig:
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
+    saturation: float = opt(1.0, SATURATION, least=0)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")

@@ -156,6 +156,7 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
     how = How(
         render_px=config.render_px,
         tta=config.tta,
+        saturation=config.saturation,
         keep_color=config.keep_color,
         quality=config.quality,
         compare=config.compare,
@@ -187,6 +188,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     how = film.How(
         render_px=config.render_px,
         tta=config.tta,
+        saturation=config.saturation,
         batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
         stabilize=config.stabilize,
         every=config.every,

@@ -26,9 +26,6 @@ CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
 LARGEST_DIFFERENCE = 1e-3
 """Of any value of the RGB, nominally in [0, 1], on any of them: about a quarter of an 8-bit step."""
 
-FEW_VALUES = 64
-"""What has no more is not worth a Cast node: stored as float16, it would take more bytes than before."""
-
 INPUT, OUTPUT = "grey", "rgb"
 
 DESCRIPTIONS = {
@@ -119,7 +116,7 @@ def _halve(graph: Any) -> None:
     casts = []
     for constant in graph.initializer:
         values = numpy_helper.to_array(constant)
-        if values.dtype != np.float32 or values.size <= FEW_VALUES:
+        if values.dtype != np.float32 or values.size <= 64:  # a node more would take more bytes than are saved
             continue
         with np.errstate(over="ignore"):
             small = values.astype(np.float16)

@@ -66,11 +66,7 @@ class Weights:
 
 
 def bundled() -> Path:
-    """The file of the generator that comes with this program.
-
-    Raises:
-        UserError: this installation is without it.
-    """
+    """The file of the generator that comes with this program; raises UserError where an installation is without it."""
     if not BUNDLED.is_file():
         raise UserError("no generator is bundled with this installation: give checkpoint=FILE")
     return BUNDLED
@@ -126,16 +122,14 @@ def to_bytes(weights: Weights, half: bool = False) -> bytes:
     With `half` its weights are rounded to float16; raises UserError where that cannot hold them.
     """
     state = weights.network.state_dict()
-    tensors = {name: rounded(tensor) if half else tensor for name, tensor in state.items()}
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    tensors = {name: (rounded(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"colorize": statement(weights)})
 
 
 def rounded(tensor: Tensor) -> Tensor:
     """A weight as float16; vectors (norms, biases), a hundredth of a network and of any magnitude, stay as they are.
 
-    Raises:
-        UserError: a value is too large.
+    Raises UserError where a value is too large.
     """
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor
@@ -152,22 +146,8 @@ def load_export(path: str | Path) -> Weights | None:
         UserError: it is an export, but damaged, or contradicts itself.
     """
     stated = _exported(path)
-    return None if stated is None else _load_export(path, stated)
-
-
-def _exported(path: str | Path) -> str | None:
-    """The metadata that marks an export."""
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(9)[8:] != b"{":
-                return None
-        with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("colorize")
-    except (OSError, SafetensorError):
+    if stated is None:
         return None
-
-
-def _load_export(path: str | Path, stated: str) -> Weights:
     state = interop.read_state(path)
     try:
         content = json.loads(stated)
@@ -181,7 +161,8 @@ def _load_export(path: str | Path, stated: str) -> Weights:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} does not state its network in a way that this program reads: {reason}") from error
     try:
-        network.load_state_dict({name: _float32(tensor) for name, tensor in state.items()}, assign=True)
+        floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        network.load_state_dict(floats, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: its tensors do not fit the network that it states: {reason}") from error
@@ -189,5 +170,13 @@ def _load_export(path: str | Path, stated: str) -> Weights:
     return Weights(network.eval(), preprocessing, title, provenance)
 
 
-def _float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _exported(path: str | Path) -> str | None:
+    """The metadata that marks an export."""
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(9)[8:] != b"{":
+                return None
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("colorize")
+    except (OSError, SafetensorError):
+        return None
