@@ -126,7 +126,7 @@ def load_network(
     """The generator or the critic of a checkpoint, on the CPU, in eval mode.
 
     Args:
-        path: a checkpoint of `colorize.train`; for a generator, also a file that `interop.load` reads.
+        path: a checkpoint of `colorize.train`; for a generator, also an export or a file that `interop.load` reads.
         name: which of its networks.
         expected: the architecture it must have, where a configuration already states one.
         use_ema: of a generator with averaged weights, take these (and say so); otherwise those of the last step.
@@ -134,6 +134,12 @@ def load_network(
     Raises:
         UserError: unreadable, without that network, or of another architecture than `expected`.
     """
+    from colorize import weights as files  # which reads its checkpoints by this module
+
+    if name == "generator" and (export := files.load_export(path)) is not None:
+        if expected is not None:
+            check_architecture(path, name, export.network.architecture, expected)
+        return export.network
     content = interop.read_file(path)
     if name == "generator" and not (isinstance(content, Mapping) and "colorize" in content):
         return _load_foreign(content, path, expected)

@@ -67,10 +67,15 @@ def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     return (grey + scale * chroma).clamp(0, 1)
 
 
+def scale_chroma(rgb: Tensor, factor: float) -> Tensor:
+    """Multiply the chroma of ``(..., 3, H, W)`` RGB on its own luma, also out of [0, 1]: linear; 0 leaves grey."""
+    luma = rgb_to_grey(rgb)
+    return luma + factor * (rgb - luma)
+
+
 def strengthen(rgb: Tensor, factor: float) -> Tensor:
     """Multiply the chroma of ``(..., 3, H, W)`` RGB in [0, 1] on its own luma; saturation gives way at the gamut."""
-    luma = rgb_to_grey(rgb)
-    return rgb if factor == 1 else merge_luma(luma + factor * (rgb - luma), luma)
+    return rgb if factor == 1 else merge_luma(scale_chroma(rgb, factor), rgb_to_grey(rgb))
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:

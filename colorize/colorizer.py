@@ -2,7 +2,7 @@
 
 from colorize import Colorizer
 
-colorizer = Colorizer.from_checkpoint("runs/mine/gan/checkpoints/best.ckpt")
+colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine/gan/checkpoints/best.ckpt")
 colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
 """
 
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,6 +23,7 @@ from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from colorize import weights
+from colorize.color import scale_chroma
 from colorize.data.images import UnreadableImage
 from colorize.devices import autocast, pick_device, pick_precision, place
 from colorize.errors import UserError
@@ -96,7 +97,7 @@ class Colorizer:
     @classmethod
     def from_checkpoint(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] = "bundled",
         device: str | torch.device = "auto",
         precision: str = "auto",
         use_ema: bool = True,
@@ -105,19 +106,26 @@ class Colorizer:
 
         Args:
             path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
-                fastai.
+                fastai. The word "bundled" is the generator that comes with this program.
             device: as for the class.
             precision: as for the class.
             use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
 
         Raises:
-            UserError: the file is none of these, or damaged; no such device or precision.
+            UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
-        loaded = weights.load(Path(path), use_ema)
+        loaded = weights.load(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
 
     @overload
-    def colorize(self, image: Array, render_px: int | None = ..., tta: bool = ..., keep_color: bool = ...) -> Array: ...
+    def colorize(
+        self,
+        image: Array,
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+    ) -> Array: ...
 
     @overload
     def colorize(
@@ -126,10 +134,16 @@ class Colorizer:
         render_px: int | None = ...,
         tta: bool = ...,
         keep_color: bool = ...,
+        saturation: float = ...,
     ) -> Image.Image: ...
 
     def colorize(
-        self, image: Source, render_px: int | None = None, tta: bool = False, keep_color: bool = False
+        self,
+        image: Source,
+        render_px: int | None = None,
+        tta: bool = False,
+        keep_color: bool = False,
+        saturation: float = 1.0,
     ) -> Image.Image | Array:
         """One picture in colour, at its own size.
 
@@ -141,6 +155,8 @@ class Colorizer:
                 values give finer, often duller colour.
             tta: average the chroma over the picture and its mirror image, at two sizes (four times the work).
             keep_color: return a picture that has colours of its own as it is; one in a single tone is coloured.
+            saturation: the network's chroma is multiplied by this: 0 gives grey. Beyond about 1.3 many colours do not
+                exist at their luma, and are as strong as they can be there: differences between them are lost.
 
         Returns:
             For an image or a path a Pillow image, RGB, or RGBA where it has transparency, without metadata; for an
@@ -148,12 +164,17 @@ class Colorizer:
 
         Raises:
             UserError: the file cannot be read, or memory does not suffice even at the smallest size.
-            ValueError: an array of another shape or type, an empty picture, or render_px below 32.
+            ValueError: an array of another shape or type, an empty picture, render_px below 32, or saturation below 0.
         """
-        return self.colorize_batch([image], render_px, tta, keep_color)[0]
+        return self.colorize_batch([image], render_px, tta, keep_color, saturation)[0]
 
     def colorize_batch(
-        self, images: Sequence[Source], render_px: int | None = None, tta: bool = False, keep_color: bool = False
+        self,
+        images: Sequence[Source],
+        render_px: int | None = None,
+        tta: bool = False,
+        keep_color: bool = False,
+        saturation: float = 1.0,
     ) -> list[Any]:
         """Several pictures in colour; those that the network sees at the same size go through it together.
 
@@ -161,14 +182,16 @@ class Colorizer:
         as they have alone, but for rounding.
         """
         found = [_as_photo(image, keep_color) for image in images]
-        rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta))
+        rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
             picture = coloured(photo, next(rendered).rgb) if photo.own is None else Picture.of(photo.own)
             results.append(picture.to_array() if isinstance(image, np.ndarray) else picture.to_image())
         return results
 
-    def render(self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False) -> list[Rendered]:
+    def render(
+        self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False, saturation: float = 1.0
+    ) -> list[Rendered]:
         """What the network makes of photos: the part of `colorize_batch` that computes on the device.
 
         Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning
@@ -176,8 +199,10 @@ class Colorizer:
 
         Raises:
             UserError: memory does not suffice even at the smallest size, or the network's values are not finite.
-            ValueError: render_px below 32.
+            ValueError: render_px below 32, or saturation below 0.
         """
+        if not 0 <= saturation < float("inf"):
+            raise ValueError(f"saturation={saturation}: at least 0")
         asked_px = self.preprocessing.render_px if render_px is None else render_px
         if asked_px < MIN_SIZE_PX:
             raise ValueError(f"render_px={asked_px}: at least {MIN_SIZE_PX}")
@@ -187,6 +212,8 @@ class Colorizer:
         rendered: dict[int, Rendered] = {}
         for indices in same_size.values():
             made = self._with_what_memory_there_is([photos[index] for index in indices], asked_px, tta)
+            if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
+                made = [replace(one, rgb=scale_chroma(one.rgb, saturation)) for one in made]
             rendered |= zip(indices, made, strict=True)
         return [rendered[index] for index in range(len(photos))]
 

@@ -15,6 +15,9 @@ from colorize.options import node, opt
 
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 
+WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
+SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
+
 
 @dataclass
 class JitterConfig:
@@ -234,7 +237,7 @@ class SaveConfig:
 
 @dataclass
 class InitFromConfig:
-    generator: str | None = opt(None, "checkpoint that gives a new phase its generator (weights only)", path=True)
+    generator: str | None = opt(None, "weights (or the word bundled) that give a new phase its generator", path=True)
     critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
 
 
@@ -301,7 +304,7 @@ class TrainConfig(CommonConfig):
 
 @dataclass
 class GenerateConfig(CommonConfig):
-    checkpoint: str = opt(REQUIRED, "checkpoint whose generator colours the photos", path=True)
+    checkpoint: str = opt(REQUIRED, "checkpoint (or the word bundled) whose generator colours the photos", path=True)
     output: str | None = opt(None, "folder for the saved images (null: generated/ in the run's folder)", path=True)
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
@@ -320,7 +323,7 @@ class MetricWeightsConfig:
 @dataclass
 class EvaluateConfig(CommonConfig):
     checkpoint: list[str] = opt(
-        [], "what is measured: checkpoints, runs (name or folder), several as [a,b]; none: those of run", path=True
+        [], "what is measured: weights, the word bundled, runs (name or folder), [a,b]; none: those of run", path=True
     )
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
@@ -334,6 +337,7 @@ class EvaluateConfig(CommonConfig):
     render_px: int | None = opt(
         None, "short side of what the networks are shown (null: 256; native: what each was trained with)", least=32
     )
+    saturation: float = opt(1.0, SATURATION, least=0)
     scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn pictures", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
@@ -344,7 +348,7 @@ class EvaluateConfig(CommonConfig):
 
 @dataclass
 class PredictConfig:
-    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
     input: str = opt(
         REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
     )
@@ -359,6 +363,7 @@ class PredictConfig:
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
+    saturation: float = opt(1.0, SATURATION, least=0)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
@@ -386,7 +391,7 @@ class PredictConfig:
 
 @dataclass
 class ExportConfig:
-    checkpoint: str = opt(REQUIRED, "weights: training checkpoint, export, or file of DeOldify or fastai", path=True)
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
     output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
     format: str = opt(
         "safetensors",
@@ -394,6 +399,7 @@ class ExportConfig:
         choices=("safetensors", "onnx"),
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
     overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 

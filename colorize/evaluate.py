@@ -104,7 +104,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
             measuring.GREY: measuring.grey_only,
             measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False)),
         }
-        rows |= {row: measuring.by(colorizer, render_px[row]) for row, colorizer in colorizers.items()}
+        rows |= {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
         rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
         rows[measuring.TRUTH] = measuring.the_truth
         measured = measuring.measure(rows, read(share(identities), "evaluate"), device, learned, order=identities)
@@ -175,6 +175,8 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
             "Photos of the training split are among those measured: no test of what was trained on them, and the luma "
             "look-up was fitted on some of them."
         )
+    if config.saturation != 1:
+        found.append(f"The networks' chroma is multiplied by saturation={config.saturation:g}.")
     if cli.is_given("data.min_colourfulness"):  # recipes have it for training
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:

@@ -1,7 +1,7 @@
 """Write a trained generator to a file that travels: safetensors for this program, ONNX for others.
 
 python -m colorize.export checkpoint=FILE output=mine.safetensors
-python -m colorize.export checkpoint=FILE output=mine.onnx format=onnx
+python -m colorize.export checkpoint=FILE output=mine.onnx format=onnx half=true
 
 A model card is written beside it, as OUTPUT.md: what the network was trained on, its figures, how it is shown photos.
 ONNX needs the extra: pip install -e ".[onnx]".
@@ -31,6 +31,9 @@ def run(config: ExportConfig) -> None:
     Raises:
         UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
+    from colorize import weights
+
+    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
     output = Path(config.output)
     card_file = output.with_name(f"{output.name}.md")
     check(config, output, card_file)
@@ -38,18 +41,17 @@ def run(config: ExportConfig) -> None:
         from colorize.exporting import onnx_file
 
         onnx_file.require_extra()
-    from colorize import weights
     from colorize.exporting import model_card, provenance
 
     loaded = weights.load(config.checkpoint, config.use_ema)
     stated = replace(loaded, provenance=provenance.of(config.checkpoint, loaded, config.use_ema))
     difference = None
     if config.format == "onnx":
-        content, difference = onnx_file.to_bytes(stated)
+        content, difference = onnx_file.to_bytes(stated, config.half)
         log.info(f"PyTorch and ONNX Runtime differ by at most {difference:.1g} on {len(onnx_file.CHECKED)} sizes")
     else:
-        content = weights.to_bytes(stated)
-    card = model_card.text(stated, output.name, difference)
+        content = weights.to_bytes(stated, config.half)
+    card = model_card.text(stated, output.name, difference, config.half)
     write_together({card_file: card.encode(), output: content})
     log.info(f"{output}: {loaded.title}, {len(content) / 1e6:.1f} MB; {card_file.name} beside it describes it")
 

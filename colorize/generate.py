@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from colorize import cli
@@ -22,7 +23,10 @@ log = logging.getLogger("colorize")
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
+    from colorize import weights
+
     output = output_folder(config)
+    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"

@@ -3,6 +3,7 @@
 Errors of an option are `BadOption`s, which end a command with status 2.
 """
 
+import math
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -97,8 +98,9 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
             OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
         if key.name == "resume":
             value = config.resume = str(value).lower()
-        if key.least is not None and value is not None and value < key.least:
-            raise BadOption(f"{key.name}={value} is too small: give at least {key.least:g}")
+        if key.least is not None and value is not None and not key.least <= value < math.inf:
+            fault = "is too small" if value < key.least else "is no number to use"
+            raise BadOption(f"{key.name}={value} {fault}: give at least {key.least:g}")
         if key.choices and value not in key.choices:
             raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
     try:

@@ -1,6 +1,6 @@
 """Colour photos and films: a file, a folder with all that is in it, a glob, or a list of files.
 
-python -m colorize.predict checkpoint=FILE input=PHOTOS output=DIR
+python -m colorize.predict input=PHOTOS output=DIR
 python -m colorize.predict checkpoint=FILE input=film.mkv output=film.mp4 start=60 duration=10
 python -m colorize.predict checkpoint=FILE input=photo.jpg output=coloured.jpg render_px=96 device=cpu
 
@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,11 @@ def run(config: PredictConfig) -> None:
     Raises:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
+    from colorize import weights
     from colorize.photos import inputs
     from colorize.video import needs
 
+    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format
@@ -67,6 +70,7 @@ def run(config: PredictConfig) -> None:
         from colorize.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
+        log.info(f"colouring with {colorizer.title}; {colorizer.precision} on {colorizer.device}")
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
             needs.require()
@@ -152,13 +156,14 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
     how = How(
         render_px=config.render_px,
         tta=config.tta,
+        saturation=config.saturation,
         keep_color=config.keep_color,
         quality=config.quality,
         compare=config.compare,
         batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
     )
     render_px = config.render_px or colorizer.preprocessing.render_px
-    log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
+    log.info(f"{len(todo)} to colour at {render_px} px")
     coloured, kept, failures = 0, 0, []
     with progress(len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, how):
@@ -183,6 +188,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     how = film.How(
         render_px=config.render_px,
         tta=config.tta,
+        saturation=config.saturation,
         batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
         stabilize=config.stabilize,
         every=config.every,

@@ -34,8 +34,11 @@ def run(config: TrainConfig) -> Figure | None:
 
         report.run(config)
         return None
+    from colorize import weights
     from colorize.callbacks.checkpoint import best_score
 
+    if config.init_from.generator is not None:
+        config.init_from.generator = str(weights.find(config.init_from.generator))
     folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
     with locked(folder.path):
         found = where_to_resume(config, folder)

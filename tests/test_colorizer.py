@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import colorize
 from colorize import interop
-from colorize.color import merge_luma, rgb_to_grey
+from colorize.color import merge_luma, rgb_to_grey, scale_chroma
 from colorize.colorizer import Colorizer, is_out_of_memory
 from colorize.errors import UserError
 from colorize.networks.folding import fold_norms
@@ -174,6 +174,35 @@ def test_a_colour_that_does_not_exist_gives_way_in_saturation_alone(dtype: type)
     strength = chroma @ direction / (direction @ direction)
     assert np.abs(chroma - strength[..., None] * direction).max() <= 1.5  # one hue, to rounding
     assert strength[0, 0] == strength[0, -1] == 0 and 0.4 * full < strength[0].max() < full
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_saturation_scales_chroma_as_far_as_colours_exist_and_never_luma(colorizer: Colorizer, dtype: type) -> None:
+    full = np.iinfo(dtype).max
+    grey = np.asarray(draw_photo(3, 96, 72).convert("L")).astype(dtype) * (full // 255)
+    plain = colorizer.colorize(grey).astype(float)
+    offset, luma = plain - grey[..., None], grey[..., None].astype(float)
+    assert np.array_equal(colorizer.colorize(grey, saturation=1), plain)
+    assert np.array_equal(colorizer.colorize(grey, saturation=0), np.repeat(grey[..., None], 3, axis=2))
+    clipped = []
+    for saturation in (0.5, 1.3, 8.0):
+        made = colorizer.colorize(grey, saturation=saturation)
+        assert luma_error(made, grey) <= 0.5  # of a rounded value: what is merged has it to the bit
+        exists = ((luma + saturation * offset >= 2) & (luma + saturation * offset <= full - 2)).all(axis=2)
+        clipped.append(1 - exists.mean())
+        assert exists.mean() > 0.05
+        assert np.abs(made - luma - saturation * offset)[exists].max() <= 0.5 + 0.5 * saturation + 1e-3 * full / 255
+    assert clipped[0] == clipped[1] == 0 < clipped[2]
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="saturation="):
+            colorizer.colorize(grey, saturation=wrong)
+
+
+def test_saturation_and_the_gamut_leave_the_luma_to_the_bit() -> None:
+    rgb, grey = torch.rand(3, 40, 40).double() * 1.4 - 0.2, torch.rand(1, 40, 40).double()
+    for saturation in (0.0, 0.7, 1.3, 5.0):
+        merged = merge_luma(scale_chroma(rgb, saturation), grey)
+        torch.testing.assert_close(rgb_to_grey(merged), grey, rtol=0, atol=1e-15)
 
 
 def test_deoldifys_networks_are_shown_what_deoldify_shows_them() -> None:

@@ -24,6 +24,7 @@ from colorize.evaluation import scores
 from colorize.evaluation.inputs import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
 from colorize.networks.unet import UNet
+from colorize.options import BadOption
 from tests.conftest import draw_photo
 from tests.test_scores import measurements
 
@@ -220,6 +221,19 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (found["n"] + len(found["left_out"]), found["sampled_from"]) == (2, 3)
     assert "- A fixed sample of 2 of 3 photos." in (tmp_path / "out" / "metrics.md").read_text()
+
+
+def test_without_saturation_a_generator_scores_as_grey_and_a_note_says_why(tmp_path: Path) -> None:
+    words = [f"checkpoint={save_checkpoint(tmp_path / 'good.ckpt')}", f"output={tmp_path}/out", *SCENES]
+    evaluate.run(configured(tmp_path, *words, "saturation=0"))
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    ours, grey = found["rows"]["good"], found["rows"]["grey"]
+    assert ours["cf"]["mean"] == grey["cf"]["mean"] == 0
+    assert ours["ciede2000"]["mean"] == pytest.approx(grey["ciede2000"]["mean"], abs=0.05)
+    assert "The networks' chroma is multiplied by saturation=0." in found["notes"]
+    for wrong in ("inf", "nan", "-0.5"):
+        with pytest.raises(BadOption, match=f"saturation={wrong} is .*: give at least 0"):
+            configured(tmp_path, *SCENES, f"saturation={wrong}")
 
 
 def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from colorize.checkpoints import AVERAGE, Card
 from colorize.config import ExportConfig
 from colorize.errors import UserError
 from colorize.exporting import onnx_file
+from colorize.networks.folding import fold_norms
+from colorize.networks.light_unet import LightUNet
 from colorize.networks.unet import UNet
 
 CONFIG = """
@@ -131,6 +133,54 @@ def test_onnx_runtime_agrees_at_sizes_that_the_export_did_not_check(checkpoint: 
     assert "differ by at most" in Path(f"{exported}.md").read_text(encoding="utf-8")
     package = str(Path(weights.__file__).parent).encode()
     assert package not in exported.read_bytes()  # PyTorch notes the lines of code that each node comes from
+
+
+def test_half_the_size_and_the_colours_of_the_rounded_weights(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
+    export.run(ExportConfig(str(checkpoint), str(whole)))
+    export.run(ExportConfig(str(checkpoint), str(half), half=True))
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    assert "stored as float16" in Path(f"{half}.md").read_text(encoding="utf-8")
+    assert 0 < np.abs(coloured(half).astype(int) - coloured(whole)).max() <= 1
+
+    torch.manual_seed(0)
+    light = LightUNet().eval()  # the bundled network
+    for name, buffer in light.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    light.to_colour.scale(10)
+    source, path = tmp_path / "light.safetensors", tmp_path / "light.onnx"
+    source.write_bytes(weights.to_bytes(weights.Weights(light, weights.Preprocessing(64), "")))
+    caplog.set_level("INFO", "colorize")
+    export.run(ExportConfig(str(source), str(path), "onnx", half=True))
+    assert "float16 moves a value of the RGB by at most" in caplog.text
+    card = Path(f"{path}.md").read_text(encoding="utf-8")
+    assert "weights rounded to float16) differ by at most" in card and "self-attention" not in card
+    assert path.stat().st_size <= 12_000_000
+    stored = onnx.load(path).graph.initializer
+    kernels = [constant for constant in stored if len(constant.dims) > 1 and np.prod(constant.dims) > 64]
+    assert {constant.data_type for constant in kernels} == {onnx.TensorProto.FLOAT16}
+    rounded = fold_norms(light)
+    for parameter in rounded.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half().float()
+    grey = torch.rand(1, 1, 65, 80, generator=torch.Generator().manual_seed(1))
+    (rgb,) = onnxruntime.InferenceSession(path).run(["rgb"], {"grey": grey.numpy()})
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(rgb), rounded(grey), atol=1e-4, rtol=0)
+        assert float(rounded(grey).std(dim=1).mean()) > 0.01  # with colours, of which the 1e-4 is little
+
+
+def test_weights_that_float16_cannot_hold_are_said_to_be_so(tmp_path: Path) -> None:
+    network = small_unet(0)
+    network.to_colour.scale(1e9)
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(weights.to_bytes(weights.Weights(network, weights.Preprocessing(64), "")))
+    with pytest.raises(UserError, match="half=true: float16 cannot hold"):
+        export.run(ExportConfig(str(path), str(tmp_path / "half.safetensors"), half=True))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def graph(channels: int = 3, value: float = 0.0) -> bytes:

@@ -1,4 +1,4 @@
-"""A wheel carries what the commands need: the whole package, and conf/."""
+"""A wheel carries what the commands need: the whole package, the bundled generator, and conf/."""
 
 import os
 import subprocess
@@ -28,10 +28,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     assert wheel.name == f"colorize-{__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    package = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "colorize").rglob("*.py")}
+    files = [*(CHECKOUT / "colorize").rglob("*.py"), *(CHECKOUT / "colorize/weights").glob("pocket.*")]
+    package = {str(file.relative_to(CHECKOUT)) for file in files}
     conf = {f"colorize/{file.relative_to(CHECKOUT)}" for file in (CHECKOUT / "conf").rglob("*.yaml")}
     assert {name for name in names if ".dist-info/" not in name} == package | conf
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {"LICENSE", "NOTICE", "LICENSE.Apache-2.0"} <= {name.partition("/licenses/")[2] for name in names}
+
+
+@pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="no clone")
+def test_git_lets_the_bundled_generator_in() -> None:
+    files = [f"colorize/weights/pocket.safetensors{suffix}" for suffix in ("", ".md")]
+    ask = ["git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", *files]
+    ignored = subprocess.run(ask, cwd=CHECKOUT, capture_output=True, text=True)
+    assert ignored.returncode == 1, ignored.stdout + ignored.stderr
 
 
 def test_an_installed_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
@@ -48,5 +57,8 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: 
     where = python("-c", "from colorize.config import conf_dir; print(conf_dir())").strip()
     assert Path(where) == installed.resolve() / "colorize/conf"
     shown = yaml.safe_load(python("-m", "colorize.train", "--cfg", "job", "data=folder", "data.root=x"))
+    bundled = installed.resolve() / "colorize/weights/pocket.safetensors"
+    assert python("-c", "from colorize.weights import BUNDLED; print(BUNDLED.resolve())").strip() == str(bundled)
+    assert bundled.is_file() == (CHECKOUT / "colorize/weights/pocket.safetensors").is_file()
     assert (shown["data"], shown["recipe"]) == ({**shown["data"], "kind": "folder", "root": "x"}, "paper")
     assert list(elsewhere.iterdir()) == []

@@ -143,6 +143,19 @@ def test_keep_color_leaves_colour_photos_as_they_are(colour: Colour, tmp_path: P
         assert made.tobytes() == own.tobytes()
 
 
+def test_saturation_is_kept_in_results_and_previews(colour: Colour, tmp_path: Path) -> None:
+    save(tmp_path / "in.png")
+    strength = {}
+    for saturation in (0.0, 0.5, 1.0):
+        assert colour("in.png", output=f"{saturation}.png", saturation=saturation, compare=True)[0] == 0
+        assert is_coloured_version(tmp_path / f"{saturation}.png", grey(), 1) == (saturation > 0)
+        for name in (f"{saturation}.png", f"{saturation}.compare.jpg"):
+            with Image.open(tmp_path / name) as made:
+                strength[name] = np.ptp(np.asarray(made.convert("RGB"), float), axis=2).mean()
+    assert strength["0.0.png"] == 0 and strength["0.0.compare.jpg"] < 1 < strength["0.5.compare.jpg"]
+    assert strength["0.5.png"] == pytest.approx(strength["1.0.png"] / 2, rel=0.1)
+
+
 def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> None:
     for index in range(2):
         save(tmp_path / "in" / f"{index}.jpg", grey(index, 1100, 500))

@@ -351,6 +351,30 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     assert files(tmp_path) == ["in.mkv", "out.mkv", "whole.mkv"]
 
 
+def test_saturation_scales_a_films_chroma_and_its_pieces_are_other_work(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_film(tmp_path / "in.mkv", grey_frames(8))
+
+    def planes(saturation: float) -> list[np.ndarray[Any, Any]]:
+        assert colour(source, output="out.mkv", codec="ffv1", saturation=saturation, overwrite=True)[0] == 0
+        with av.open(tmp_path / "out.mkv") as container:
+            frame = next(container.decode(video=0))
+            assert frame.format.name.startswith("yuv4")
+            return [np.asarray(plane).reshape(plane.height, -1)[:, : plane.width].astype(int) for plane in frame.planes]
+
+    pale, half, none = planes(0.5), planes(0.25), planes(0.0)  # so pale that all of its colours exist
+    assert np.array_equal(pale[0], half[0]) and np.array_equal(pale[0], none[0])
+    for one, other, grey in zip(pale[1:], half[1:], none[1:], strict=True):
+        assert (grey == 128).all() and np.abs(one - 128).max() > 5
+        assert np.abs(other - 128 - (one - 128) / 2).max() <= 1
+
+    monkeypatch.setattr(film, "put_together", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    for saturation, goes_on in ((0.5, False), (0.7, False), (0.5, True)):
+        _, err = colour(source, output="new.mkv", saturation=saturation)
+        assert ("going on after 8 frames" in err) == goes_on
+
+
 def test_a_disk_that_fills_while_the_film_is_put_together_is_said_in_a_line(
     quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

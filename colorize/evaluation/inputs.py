@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from colorize import weights
 from colorize.checkpoints import read
 from colorize.config import DataConfig, EvaluateConfig
 from colorize.data.sources import Photos
@@ -36,7 +37,7 @@ def find_checkpoints(config: EvaluateConfig) -> list[Path]:
         return _checkpoints_of(folder)
     found: list[Path] = []
     for given in config.checkpoint:
-        places = (Path(given), Path(config.runs_dir) / given)
+        places = (weights.find(given), Path(config.runs_dir) / given)
         if places[0].is_file():
             found.append(places[0])
         elif folders := [place for place in places if place.is_dir()]:

@@ -95,12 +95,12 @@ def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:
     return lambda shown: lookup.predict(shown.grey)
 
 
-def by(colorizer: Colorizer, render_px: int | None) -> Colourer:
+def by(colorizer: Colorizer, render_px: int | None, saturation: float = 1.0) -> Colourer:
     """What a user sees of a generator: shown the 8-bit grey picture at `render_px`, the picture's own luma kept."""
 
     def colour(shown: Shown) -> Tensor:
         greys = (shown.grey[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
-        pictures = np.stack(colorizer.colorize_batch(list(greys), render_px))
+        pictures = np.stack(colorizer.colorize_batch(list(greys), render_px, saturation=saturation))
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(shown.rgb.device).float() / 255
 
     return colour

@@ -17,9 +17,11 @@ _DATA = {
     "scenes": "pictures drawn by this program (`data=scenes`)",
 }
 _ENCODER = {
-    "imagenet": "ImageNet classification (torchvision's weights)",
+    "imagenet": "ImageNet classification (published weights)",
     "none": "nothing, it started from random weights",
 }
+_ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
+_HALF = ", stored as float16 (its arithmetic is float32)"
 _FIGURES = {
     "psnr": "PSNR, dB",
     "ciede2000": "CIEDE2000",
@@ -30,13 +32,14 @@ _FIGURES = {
 }
 
 
-def text(weights: Weights, name: str, difference: float | None) -> str:
+def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
     """The card of an export.
 
     Args:
         weights: what was exported.
         name: the file's name.
         difference: of an ONNX file, its largest difference from PyTorch; None for safetensors.
+        half: whether its weights are stored as float16.
 
     Raises:
         UserError: an export states its training in a way that this program does not read.
@@ -53,11 +56,12 @@ def text(weights: Weights, name: str, difference: float | None) -> str:
     sections = [
         f"# {name}\n\nA neural network that colours black-and-white photos: {source}.",
         "**The colours are invented, not recovered.** The network shows what is likely, not what was there.",
-        f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters:\n\n{_table(weights.network.architecture)}",
+        f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters{_HALF * half}:\n\n"
+        f"{_table(weights.network.architecture)}",
         f"## Training\n\n{training}",
         f"## Figures\n\n{figures}",
         f"## What it is shown\n\n{_shown(weights.preprocessing)}",
-        f"## Use\n\n{_use(name, difference)}",
+        f"## Use\n\n{_use(weights, name, difference, half)}",
         "Meant for colouring photos for looking at, by people who know that the result is a guess. Not evidence of "
         "what colour something had, and not to be passed on as a colour photo of its time: say that a program coloured "
         "it. It errs towards what its training photos had most of, and that holds for skin, dress and flags too.",
@@ -133,7 +137,7 @@ def _shown(preprocessing: Preprocessing) -> str:
     )
 
 
-def _use(name: str, difference: float | None) -> str:
+def _use(weights: Weights, name: str, difference: float | None, half: bool) -> str:
     if difference is None:
         return (
             f"```bash\npython -m colorize.predict checkpoint={name} input=photos output=coloured\n```\n\n"
@@ -145,6 +149,6 @@ def _use(name: str, difference: float | None) -> str:
         f"{_table(DESCRIPTIONS, ('tensor', 'what it is'))}\n\n"
         f'```python\nsession = onnxruntime.InferenceSession("{name}")\n'
         f'(rgb,) = session.run(["rgb"], {{"grey": grey}})\n'
-        f"```\n\nOn {sizes} ONNX Runtime and PyTorch (float32) differ by at most {difference:.1g}. The memory of the "
-        "self-attention grows with the fourth power of the side."
+        f"```\n\nOn {sizes} ONNX Runtime and PyTorch (float32{', weights rounded to float16' * half}) differ by at "
+        f"most {difference:.1g}.{_ATTENTION * weights.network.architecture.get('self_attention', False)}"
     )

@@ -1,8 +1,10 @@
 """A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
 
 import importlib
+import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
 from colorize.weights import Weights
+
+log = logging.getLogger("colorize")
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 """Those of the extra `onnx`."""
@@ -44,24 +48,34 @@ def require_extra() -> None:
             ) from error
 
 
-def to_bytes(content: Weights) -> tuple[bytes, float]:
+def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """An ONNX file of the generator, for any batch and any size from 32 px up, and how far it is from PyTorch.
 
     Its metadata hold `colorize`, the same JSON as an export in safetensors, and what "grey" and "rgb" are.
 
     Args:
-        content: its network is changed: its norms are folded.
+        content: its network is changed: its norms are folded, and with `half` its weights rounded.
+        half: store weights as float16, cast to float32 when the file is loaded: all arithmetic stays float32.
 
     Returns:
-        The file, and the largest difference between PyTorch's float32 (of the network as it came) and ONNX Runtime.
+        The file, and the largest difference between PyTorch's float32 (of the network as it came; with `half` of the
+        one with rounded weights) and ONNX Runtime.
 
     Raises:
-        UserError: the two differ by more than `LARGEST_DIFFERENCE`, or are not numbers.
+        UserError: the two differ by more than `LARGEST_DIFFERENCE`, or are not numbers; float16 cannot hold a weight.
     """
     pictures = _pictures()
     with torch.inference_mode():
         expected = [content.network(picture) for picture in pictures]
-    file = _translate(fold_norms(content.network), {"colorize": weights.statement(content), **DESCRIPTIONS})
+    network = fold_norms(content.network)
+    if half:
+        with torch.inference_mode():
+            for parameter in network.parameters():
+                parameter.copy_(weights.rounded(parameter))
+            exact, expected = expected, [network(picture) for picture in pictures]
+        moved = max(float((a - b).abs().max()) for a, b in zip(exact, expected, strict=True))
+        log.info(f"float16 moves a value of the RGB by at most {moved:.1g}")
+    file = _translate(network, {"colorize": weights.statement(content), **DESCRIPTIONS}, half)
     return file, _compare(file, pictures, expected)
 
 
@@ -70,7 +84,7 @@ def _pictures() -> list[Tensor]:
     return [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]
 
 
-def _translate(network: Generator, metadata: dict[str, str]) -> bytes:
+def _translate(network: Generator, metadata: dict[str, str], half: bool = False) -> bytes:
     batch, height, width = (torch.export.Dim(name, min=least) for name, least in _DIMENSIONS.items())
     program = torch.onnx.export(
         network.requires_grad_(False),
@@ -90,7 +104,28 @@ def _translate(network: Generator, metadata: dict[str, str]) -> bytes:
     del proto.metadata_props[:]
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
+    if half:
+        _halve(proto.graph)
     return proto.SerializeToString()
+
+
+def _halve(graph: Any) -> None:
+    """Store as float16, with a Cast to float32 behind each, the constants that float16 holds exactly."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for constant in graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.dtype != np.float32 or values.size <= 64:  # a node more would take more bytes than are saved
+            continue
+        with np.errstate(over="ignore"):
+            small = values.astype(np.float16)
+        if np.array_equal(small, values):
+            casts.append(helper.make_node("Cast", [f"{constant.name}.half"], [constant.name], to=TensorProto.FLOAT))
+            constant.CopyFrom(numpy_helper.from_array(small, f"{constant.name}.half"))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 _DIMENSIONS = {"batch": 1, "height": MIN_SIZE_PX, "width": MIN_SIZE_PX}

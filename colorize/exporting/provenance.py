@@ -15,7 +15,7 @@ from colorize import __version__, checkpoints, interop
 from colorize.checkpoints import Card
 from colorize.errors import UserError
 from colorize.training.phases import VAL, VAL_EMA
-from colorize.weights import Weights
+from colorize.weights import Weights, load_export
 
 log = logging.getLogger("colorize")
 
@@ -116,6 +116,8 @@ def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:
     moved = run_folder.joinpath(*inside)
     path = moved if run == run_folder.name and moved.is_file() else Path(stated)
     try:
+        if (export := load_export(path)) is not None:
+            return {"started_from": {"source": export.title}}
         content = interop.read_file(path)
         if isinstance(content, Mapping) and "colorize" in content:
             card, _ = checkpoints.read(path)

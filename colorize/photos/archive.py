@@ -40,6 +40,7 @@ class How:
     Attributes:
         render_px: short side of what the network is shown; None: as it was trained.
         tta: average over mirror image and two sizes.
+        saturation: factor on the network's chroma.
         keep_color: leave photos that have colours of their own as they are.
         quality: of JPEG and WebP, 1 to 100.
         compare: write before and after beside each result.
@@ -48,6 +49,7 @@ class How:
 
     render_px: int | None = None
     tta: bool = False
+    saturation: float = 1.0
     keep_color: bool = False
     quality: int = 95
     compare: bool = False
@@ -123,7 +125,7 @@ def _read(job: Job, how: How) -> Photo:
 def _render(colorizer: Colorizer, found: list[Photo], how: How) -> list[Rendered | UserError]:
     """What the network makes of photos; of one that it cannot colour, why."""
     try:
-        return list(colorizer.render(found, how.render_px, how.tta))
+        return list(colorizer.render(found, how.render_px, how.tta, how.saturation))
     except UserError as error:
         if len(found) == 1:
             return [error]

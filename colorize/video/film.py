@@ -55,6 +55,7 @@ class How:
     Attributes:
         render_px: short side of what the network is shown; None: as it was trained.
         tta: average over mirror image and two sizes.
+        saturation: factor on the network's chroma.
         batch_size: frames that the network sees at once.
         stabilize: carry colours along the motion.
         every: the network sees only every Nth frame, the others have their neighbours' colours.
@@ -66,6 +67,7 @@ class How:
 
     render_px: int | None = None
     tta: bool = False
+    saturation: float = 1.0
     batch_size: int = 1
     stabilize: bool = True
     every: int = 1
@@ -189,7 +191,7 @@ def _coloured_frames(
     with _ahead(looked_at, _DECODED_AHEAD + how.batch_size) as ready:
         for batch in _batches(ready, how.batch_size):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
-            rendered = iter(colorizer.render(photos, how.render_px, how.tta) if photos else [])
+            rendered = iter(colorizer.render(photos, how.render_px, how.tta, how.saturation) if photos else [])
             for seen in batch:
                 waiting.append(seen)
                 chroma = chroma_of(next(rendered).rgb.numpy(), film.weights) if seen.asked else None

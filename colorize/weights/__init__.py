@@ -10,9 +10,14 @@ is JSON:
      "generator": {…},      what `Generator.architecture` states
      "preprocessing": {…},  the fields of `colorize.photos.rendering.Preprocessing`
      "provenance": {…}}     what it was trained on and how, for people to read
+
+Its tensors are float32, or float16 where they have two dimensions or more (`half`).
+
+One export comes with this program, `BUNDLED`; wherever a generator's checkpoint is named, the word `bundled` means it.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +35,9 @@ from colorize.networks.generator import Generator
 from colorize.photos.rendering import Preprocessing
 
 EXPORT_FORMAT = 1
+
+BUNDLED = Path(__file__).with_name("pocket.safetensors")
+"""The generator that comes with this program; whether the file is there is for `bundled` to say."""
 
 FOREIGN_PREPROCESSING = {
     # DeOldify's render factor 35, times 16.
@@ -57,19 +65,31 @@ class Weights:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def load(path: str | Path, use_ema: bool = True) -> Weights:
+def bundled() -> Path:
+    """The file of the generator that comes with this program; raises UserError where an installation is without it."""
+    if not BUNDLED.is_file():
+        raise UserError("no generator is bundled with this installation: give checkpoint=FILE")
+    return BUNDLED
+
+
+def find(checkpoint: str | os.PathLike[str]) -> Path:
+    """The file that a `checkpoint` names, there or not; the word `bundled` stands for `bundled()`, which may raise."""
+    return bundled() if str(checkpoint) == "bundled" else Path(checkpoint)
+
+
+def load(path: str | os.PathLike[str], use_ema: bool = True) -> Weights:
     """Read a generator from a file of any kind named above.
 
     Args:
-        path: the file.
+        path: the file, or the word `bundled`.
         use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
 
     Raises:
         UserError: there is no such file, it is something else, it is damaged, or it holds no generator.
     """
-    stated = _exported(path)
-    if stated is not None:
-        return _load_export(path, stated)
+    path = find(path)
+    if (export := load_export(path)) is not None:
+        return export
     content = interop.read_file(path)
     if isinstance(content, Mapping) and "colorize" in content:
         card, _ = checkpoints.read(path)
@@ -96,25 +116,38 @@ def statement(weights: Weights) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
-def to_bytes(weights: Weights) -> bytes:
-    """The safetensors file that `load` reads back as the same network, preprocessing and provenance."""
-    tensors = {name: tensor.contiguous() for name, tensor in weights.network.state_dict().items()}
+def to_bytes(weights: Weights, half: bool = False) -> bytes:
+    """The safetensors file that `load` reads back as the same network, preprocessing and provenance.
+
+    With `half` its weights are rounded to float16; raises UserError where that cannot hold them.
+    """
+    state = weights.network.state_dict()
+    tensors = {name: (rounded(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"colorize": statement(weights)})
 
 
-def _exported(path: str | Path) -> str | None:
-    """The metadata that marks an export; None where the file is another, or cannot be read: others say what it is."""
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(9)[8:] != b"{":
-                return None
-        with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("colorize")
-    except (OSError, SafetensorError):
+def rounded(tensor: Tensor) -> Tensor:
+    """A weight as float16; vectors (norms, biases), a hundredth of a network and of any magnitude, stay as they are.
+
+    Raises UserError where a value is too large.
+    """
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    small = tensor.half()
+    if not small.isfinite().all():
+        raise UserError("half=true: float16 cannot hold these weights (some are above 65,504): leave it out")
+    return small
+
+
+def load_export(path: str | Path) -> Weights | None:
+    """What an export of this program holds; None where the file is another, or cannot be read: others say what it is.
+
+    Raises:
+        UserError: it is an export, but damaged, or contradicts itself.
+    """
+    stated = _exported(path)
+    if stated is None:
         return None
-
-
-def _load_export(path: str | Path, stated: str) -> Weights:
     state = interop.read_state(path)
     try:
         content = json.loads(stated)
@@ -128,12 +161,22 @@ def _load_export(path: str | Path, stated: str) -> Weights:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} does not state its network in a way that this program reads: {reason}") from error
     try:
-        network.load_state_dict({name: _float32(tensor) for name, tensor in state.items()}, assign=True)
+        floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        network.load_state_dict(floats, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: its tensors do not fit the network that it states: {reason}") from error
-    return Weights(network.eval(), preprocessing, "export of this program", provenance)
+    title = "the bundled generator (pocket)" if Path(path) == BUNDLED else "export of this program"
+    return Weights(network.eval(), preprocessing, title, provenance)
 
 
-def _float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _exported(path: str | Path) -> str | None:
+    """The metadata that marks an export."""
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(9)[8:] != b"{":
+                return None
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("colorize")
+    except (OSError, SafetensorError):
+        return None
