@@ -349,7 +349,7 @@ def test_an_uncoloured_photo_is_never_a_result(
 ) -> None:
     for index in range(4):
         save(tmp_path / "in" / f"{index}.png", grey(index))
-    forward = colorizer.UNet.forward
+    forward = colorizer.Generator.forward
 
     def broken(self: Any, shown: torch.Tensor) -> torch.Tensor:
         if fault == "memory" or (fault == "memory for three" and len(shown) > 2):
@@ -360,7 +360,7 @@ def test_an_uncoloured_photo_is_never_a_result(
     def no_room(*_: Any) -> Iterator[Any]:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(colorizer.UNet, "forward", broken)
+    monkeypatch.setattr(colorizer.Generator, "forward", broken)
     if fault == "memory for merging":
         monkeypatch.setattr("colorize.photos.rendering.merged_bands", no_room)
     status, err = colour("in", batch_size=4)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from colorize.color import merge_luma
+from colorize.color import merge_luma, rgb_to_grey
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.photos.reading import Photo
 from colorize.photos.results import Picture
@@ -96,7 +96,41 @@ def coloured(photo: Photo, rgb: Tensor) -> Picture:
             yield band
             top += len(band)
 
-    return Picture(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
+    if deep or photo.alpha is not None:
+        return Picture(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
+    return Picture(*photo.size, channels=3, bits=8, bands=bands, ycc=lambda: merged_ycc(photo.luma, rgb))
+
+
+def merged_ycc(luma: np.ndarray[Any, Any], rgb: Tensor) -> Image.Image:
+    """The photo in colour as JPEG keeps it (JFIF's YCbCr): its own luma, and chroma for each 2 x 2 pixels.
+
+    As :func:`merged_bands`; where a colour does not exist is decided at the chroma's resolution, as of films.
+
+    Args:
+        luma: (H, W) uint8, Rec. 601 luma of the sRGB-encoded photo.
+        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1]; its own luma is ignored.
+    """
+    height, width = luma.shape
+    red, _, blue = (rgb - rgb_to_grey(rgb)).numpy()
+    planes = [Image.fromarray(plane * 255) for plane in (blue / 1.772, red / 1.402)]  # Cb and Cr
+    size = (-(-width // 2), -(-height // 2))
+    grey, chroma = np.asarray(Image.fromarray(luma).reduce(2)), np.empty((2, size[1], size[0]), np.uint8)
+    rows, scale = max(1, _BAND_PIXELS // size[0]), rgb.shape[-2] / size[1]
+    for top in range(0, size[1], rows):
+        bottom = min(top + rows, size[1])
+        box = (0, top * scale, rgb.shape[-1], min(bottom * scale, rgb.shape[-2]))
+        cb, cr = (np.asarray(p.resize((size[0], bottom - top), Image.Resampling.BICUBIC, box)) for p in planes)
+        offsets, room = (1.402 * cr, 1.772 * cb, -0.344136 * cb - 0.714136 * cr), grey[top:bottom].astype(np.float32)
+        above = np.maximum(np.maximum(np.maximum(*offsets[:2]), offsets[2]), 1e-6)
+        below = np.maximum(-np.minimum(np.minimum(*offsets[:2]), offsets[2]), 1e-6)
+        scales = np.minimum(np.minimum((255 - room) / above, room / below), 1)
+        for plane, of in zip(chroma, (cb, cr), strict=True):
+            plane[top:bottom] = of * scales + 128.5
+    doubled = [
+        Image.fromarray(plane).resize((2 * size[0], 2 * size[1]), Image.Resampling.NEAREST).crop((0, 0, width, height))
+        for plane in chroma
+    ]
+    return Image.merge("YCbCr", [Image.fromarray(luma), *doubled])
 
 
 def merged_bands(luma: np.ndarray[Any, Any], rgb: Tensor) -> Iterator[Band]:
