@@ -70,7 +70,6 @@ def run(config: PredictConfig) -> None:
         from colorize.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
-        log.info(f"colouring with {colorizer.title}; {colorizer.precision} on {colorizer.device}")
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
             needs.require()
@@ -163,7 +162,7 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
         batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
     )
     render_px = config.render_px or colorizer.preprocessing.render_px
-    log.info(f"{len(todo)} to colour at {render_px} px")
+    log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
     coloured, kept, failures = 0, 0, []
     with progress(len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, how):
@@ -199,7 +198,8 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     )
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
-    log.info(f"{shown(job.source)}: a film, coloured at {how.render_px or colorizer.preprocessing.render_px} px")
+    render_px = how.render_px or colorizer.preprocessing.render_px
+    log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress(None) as advance:
         try:
             notes = film.colour_film(colorizer, job.source, job.result, how, advance, weights)

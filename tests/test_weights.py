@@ -44,7 +44,7 @@ def test_who_names_no_checkpoint_gets_the_bundled_generator_and_is_told(
     caplog.set_level("INFO", "colorize")
     draw_photo(0).convert("L").save("photo.png")
     predict.run(PredictConfig(input="photo.png", output="colour.png", device="cpu", precision="32-true"))
-    assert caplog.text.count("colouring with the bundled generator (pocket)") == 1
+    assert caplog.text.count("1 to colour at 48 px: the bundled generator (pocket); ") == 1
     expected = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true").colorize("photo.png")
     assert np.array_equal(Colorizer.from_checkpoint(device="cpu", precision="32-true").colorize("photo.png"), expected)
     export.run(ExportConfig(output="mine.safetensors"))
