@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from colorize.colorizer import Colorizer
 from colorize.data.scenes import draw_scene
 from colorize.devices import pick_precision
 from colorize.networks.unet import UNet
+from colorize.photos import rendering
 from colorize.photos.rendering import Preprocessing
 from colorize.weights import load
 
@@ -111,7 +113,10 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     from colorize.photos.archive import How, colour_all
     from colorize.photos.inputs import plan
 
-    colorizer = Colorizer(UNet(**NETWORKS[name]).eval(), Preprocessing(220), "cpu")
+    if name == "bundled":
+        colorizer = Colorizer.from_checkpoint(device="cpu")
+    else:
+        colorizer = Colorizer(UNet(**NETWORKS[name]).eval(), Preprocessing(220), "cpu")
     colorizer._forward(torch.rand(1, 1, 220, 330))
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,6 +129,51 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
         with Image.open(Path(folder, "result.jpg")) as result:
             assert result.size == (round(1.5 * height), height)
     return {"loaded_mb": before, "peak_mb": peak_mb()}
+
+
+def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
+    """Processor seconds of a noisy JPEG from file to file, one thread: the bundled generator and the paper's network.
+
+    The baseline merges in RGB at full size, as everything but JPEG still does.
+    """
+    import dataclasses
+    from unittest import mock
+
+    from PIL import Image
+
+    from colorize.photos import archive
+    from colorize.photos.inputs import plan
+
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    paper = Colorizer(random_network("paper"), Preprocessing(220), "cpu")
+    pocket = Colorizer.from_checkpoint(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "photo.jpg"), Path(folder, "result.jpg")
+        scene = Image.fromarray(draw_scene(0, 0, 1024).rgb).convert("L").resize((round(1.5 * height), height))
+        noise = np.random.default_rng(0).normal(0, 4, (height, scene.width))
+        Image.fromarray((np.asarray(scene) + noise).clip(0, 255).astype(np.uint8)).save(source, quality=92)
+
+        def colour(colorizer: Colorizer) -> None:
+            result.unlink(missing_ok=True)
+            for outcome in archive.colour_all(
+                colorizer, plan(str(source), str(result), None, None).jobs, archive.How()
+            ):
+                assert outcome.result is not None, outcome.reason
+
+        def in_rgb(*given: Any) -> Any:
+            return dataclasses.replace(rendering.coloured(*given), ycc=None)
+
+        def before() -> None:
+            with mock.patch.object(archive, "coloured", in_rgb):
+                colour(paper)
+
+        candidates = {
+            "paper, merged in RGB": before,
+            "paper": lambda: colour(paper),
+            f"pocket, shown {pocket.preprocessing.render_px} px": lambda: colour(pocket),
+        }
+        timed = {name: (lambda run=run: processor_seconds(run)) for name, run in candidates.items()}
+        return compare(interleaved(timed, repeats), "paper, merged in RGB")
 
 
 def _draw_large(path: str, width: int, height: int) -> None:
@@ -179,7 +229,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="px")
     options.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     options.add_argument("--weights", type=Path, help="also this file of weights, as predict takes it")
-    options.add_argument("--without", nargs="+", default=[], choices=["speed", "memory", "folder"])
+    options.add_argument("--without", nargs="+", default=[], choices=["speed", "memory", "jpeg", "folder"])
     given = options.parse_args()
     start(given)
     if given.quick:
@@ -201,14 +251,19 @@ def main() -> None:
         name, render_px, megapixels = ("paper", 128, 2) if given.quick else ("deoldify_artistic", 1024, 24)
         large = in_child(render_peak, name, render_px)[0]
         photo = in_child(photo_peak, "paper", megapixels)[0]
+        pocket = in_child(photo_peak, "bundled", 2 if given.quick else 12)[0]
         memory = [
             {"what": f"{name}, a render of {render_px} px"} | large,
             {"what": f"paper, a JPEG of {megapixels} megapixels"} | photo,
+            {"what": f"bundled, a JPEG of {2 if given.quick else 12} megapixels"} | pocket,
         ]
         for row in memory:
             row["above_loaded_mb"] = row["peak_mb"] - row["loaded_mb"]
         results["memory"] = memory
         print(table(memory, "Peak memory"))
+    if "jpeg" not in given.without:
+        results["jpeg"] = large_jpeg(1 if given.quick else 12, given.repeats)
+        print(table(results["jpeg"], "A JPEG of 12 megapixels, from file to file, processor seconds"))
     if "folder" not in given.without:
         share = folder_share("paper", 3 if given.quick else 12, (300, 200) if given.quick else (3000, 2000))
         results["folder"] = share

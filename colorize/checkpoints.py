@@ -25,6 +25,8 @@ from colorize.networks.generator import Generator
 log = logging.getLogger("colorize")
 
 FORMAT = 1
+DECODING = {"temperature"}
+"""Options that say how a network's answer is read: weights fit whatever they are."""
 AVERAGE = "generator_average"
 """Name of the callback state that holds averaged weights of the generator."""
 
@@ -234,4 +236,5 @@ def _differing(
     parameters = inspect.signature(maker).parameters
     stated = {key: parameter.default for key, parameter in parameters.items()} | architecture
     stated = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
-    return {key: stated.get(key) for key in sorted(expected) if stated.get(key) != expected[key]}
+    decisive = sorted(expected.keys() - DECODING)
+    return {key: stated.get(key) for key in decisive if stated.get(key) != expected[key]}
