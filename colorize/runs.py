@@ -115,16 +115,13 @@ def locked(folder: Path) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        holding = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{folder} cannot be written ({error}): choose another runs_dir=DIR") from error
-    try:
+    with holding:
         yield
-    finally:
-        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

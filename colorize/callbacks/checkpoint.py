@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,8 @@ class Checkpoints(Checkpoint):
         if figure.startswith(f"{SCORE}/"):
             found = rank(pl_module.curve[-1], pl_module.curve[0])
         else:
-            found = False, figure_of(trainer.callback_metrics, figure)
+            value = float(trainer.callback_metrics.get(figure, math.inf))
+            found = False, math.inf if math.isnan(value) else value
         if self.best is not None and found >= (self.fallen, self.best):
             return False
         self.fallen, self.best = found
@@ -145,12 +145,6 @@ class Checkpoints(Checkpoint):
                     link(last, before(last))
                 link(first, last)
         self.saved_at = time.monotonic()
-
-
-def figure_of(metrics: Mapping[str, Any], name: str) -> float:
-    """A figure that is lower where it is better; infinite where it is not there or is no number."""
-    figure = float(metrics.get(name, math.inf))
-    return math.inf if math.isnan(figure) else figure
 
 
 def best_score(checkpoint: Path) -> float:

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from colorize.data.datasets import PhotoDataset, leave_signals_alone, worker_context
+from colorize.data.datasets import PhotoDataset, leave_signals_alone, make_loader
 from colorize.data.images import UnreadableImage, load_rgb, load_square, opened, square_of
 from colorize.data.sources import Photos
 from colorize.data.survey import held, stat_files
@@ -159,14 +157,7 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
         f"more, beside {taken / 1e9:.2g} GB; data.cache_gb={limit / 1e9:g} ({where})"
     )
     workers = num_workers if len(missing) > 4 * _SAMPLE else 0
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=worker_context(workers, [__name__]),
-        worker_init_fn=leave_signals_alone,
-        generator=torch.Generator(),
-    )
+    loader = make_loader(dataset, workers, [__name__], batch_size=None, worker_init_fn=leave_signals_alone)
     left = len(missing)
     with index.open("r+b" if index.exists() else "w+b", buffering=0) as lines:
         lines.seek(lines.seek(0, os.SEEK_END) // _ROW.itemsize * _ROW.itemsize)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Treatment
@@ -109,6 +109,14 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return "forkserver"
+
+
+def make_loader(
+    dataset: Dataset[Any], num_workers: int, modules: Sequence[str] = (), **options: Any
+) -> DataLoader[Any]:
+    """A DataLoader with workers of :func:`worker_context`. It draws a number, but not from the global generator."""
+    options |= {"multiprocessing_context": worker_context(num_workers, modules), "generator": torch.Generator()}
+    return DataLoader(dataset, num_workers=num_workers, **options)
 
 
 def leave_signals_alone(_: int) -> None:

@@ -1,5 +1,7 @@
 """What stands in folders of millions of photos: kept between starts, and packed for the processes that read them."""
 
+import gzip
+import json
 import logging
 import os
 import time
@@ -51,8 +53,12 @@ class FolderMemory:
         self._new: dict[str, tuple[tuple[int, int], Folder]] = {}
         if self._file is not None and self._file.exists():
             try:
-                self._known = _load(self._file)
+                stored = json.loads(gzip.decompress(self._file.read_bytes()))  # which has a checksum
+                for folder, ((changed, set_), (subfolders, pictures)) in stored.items():
+                    found = Folder([(name, is_link) for name, is_link in subfolders], pictures)
+                    self._known[folder] = (changed, set_), found
             except Exception:  # a damaged archive fails in many ways
+                self._known = {}
                 log.info(f"{self._file} is damaged: the photos are listed anew")
 
     def recall(self, folder: str, status: os.stat_result) -> Folder | None:
@@ -76,7 +82,7 @@ class FolderMemory:
             return
         try:
             with written_whole(self._file, sync=False) as file:
-                _dump(self._new, file)
+                file.write(gzip.compress(json.dumps(self._new).encode(), compresslevel=1))
         except OSError as error:
             log.warning(f"{self._file}: {error.strerror}; the photos will be listed again at the next start")
 
@@ -84,46 +90,11 @@ class FolderMemory:
 def memory_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
     """Where the listing of the folders below `root` is kept."""
     key = f"{_VERSION}\n{root.resolve()}".encode("utf-8", "surrogatepass")
-    return Path(runs_dir) / ".cache" / f"listing-{blake2b(key, digest_size=8).hexdigest()}.npz"
+    return Path(runs_dir) / ".cache" / f"listing-{blake2b(key, digest_size=8).hexdigest()}.json.gz"
 
 
 def _times(status: os.stat_result) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ctime_ns
-
-
-def _dump(known: dict[str, tuple[tuple[int, int], Folder]], file: Any) -> None:
-    folders = [found for _, found in known.values()]  # none of them with links
-    names = (name for found in folders for name in (*(name for name, _ in found.subfolders), *found.pictures))
-    np.savez(
-        file,
-        folders=_pack(known),
-        times=np.array([times for times, _ in known.values()], np.int64).reshape(-1, 2),
-        counts=np.array([(len(found.subfolders), len(found.pictures)) for found in folders], np.int64).reshape(-1, 2),
-        names=_pack(names),
-    )
-
-
-def _load(path: Path) -> dict[str, tuple[tuple[int, int], Folder]]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        folders, names = _unpack(stored["folders"]), _unpack(stored["names"])
-        times, counts = stored["times"].tolist(), stored["counts"].tolist()
-    known, place = {}, 0
-    for folder, (changed, set_), (subfolders, pictures) in zip(folders, times, counts, strict=True):
-        middle, end = place + subfolders, place + subfolders + pictures
-        found = Folder([(name, False) for name in names[place:middle]], names[middle:end])
-        known[folder], place = ((changed, set_), found), end
-    if place != len(names):
-        raise ValueError("names are missing")
-    return known
-
-
-def _pack(names: Iterable[str]) -> np.ndarray[Any, Any]:
-    # No name has a zero in it. Names that are no text have surrogates, on Linux and on Windows.
-    return np.frombuffer("".join(f"{name}\0" for name in names).encode("utf-8", "surrogatepass"), np.uint8)
-
-
-def _unpack(packed: np.ndarray[Any, Any]) -> list[str]:
-    return packed.tobytes().decode("utf-8", "surrogatepass").split("\0")[:-1]
 
 
 class Names(Sequence[str]):

@@ -273,12 +273,13 @@ def _read_folder(path: Path) -> tuple[Folder, bool]:
             has_links |= is_link
             if os.path.isdir(entry.path) if is_link else entry.is_dir():
                 found.subfolders.append((entry.name, is_link))
-            elif _has_image_extension(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
+            elif has_image_extension(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
                 found.pictures.append(entry.name)
     return found, has_links
 
 
-def _has_image_extension(name: str) -> bool:
+def has_image_extension(name: str) -> bool:
+    """Whether a file is called as a picture."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
@@ -287,7 +288,7 @@ def _refuse_pictures_beside_train(root: Path) -> None:
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.name == "train" or entry.name.startswith("."):
             continue
-        if _has_image_extension(entry.name) or entry.is_dir():
+        if has_image_extension(entry.name) or entry.is_dir():
             raise UserError(
                 f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
                 f"pictures in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
@@ -310,7 +311,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         where = f"line {number} of {file_list}"
         if Path(text).anchor or ".." in PurePosixPath(text).parts:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
-        if not _has_image_extension(text):
+        if not has_image_extension(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
         identities[PurePosixPath(text).as_posix()] = None
     found = list(identities)

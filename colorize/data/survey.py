@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
-from colorize.data.datasets import LookDataset, Looks, join_looks, worker_context
+from colorize.data.datasets import LookDataset, Looks, join_looks, make_loader
 from colorize.data.sources import Photos
 from colorize.errors import UserError, writing
 from colorize.files import written_whole
@@ -145,16 +143,14 @@ def held(cache: Path, doing: str, key: str) -> Iterator[None]:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            holding = lock.acquire(timeout=0)
         except Timeout:
             log.info(f"waiting for another process, which is {doing} the same photos ({cache})")
-            lock.acquire()
+            holding = lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{cache.parent} cannot be written ({error}): choose another {key}=DIR") from error
-    try:
+    with holding:
         yield
-    finally:
-        lock.release()
 
 
 def stat_files(root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
@@ -229,14 +225,7 @@ def _measure(
         return unreadable
     workers = num_workers if len(missing) > 4 * _BATCH else 0  # for a few, none is worth its start
     dataset = LookDataset(photos, [identities[place] for place in missing], SIZE_PX)
-    loader = DataLoader(
-        dataset,
-        batch_size=_BATCH,
-        num_workers=workers,
-        collate_fn=join_looks,
-        multiprocessing_context=worker_context(workers),
-        generator=torch.Generator(),  # so that none is drawn from the global one
-    )
+    loader = make_loader(dataset, workers, batch_size=_BATCH, collate_fn=join_looks)
     for looks in tracked(loader, "measuring photos", len(missing), lambda it: len(it.indices) + len(it.unreadable)):
         unreadable |= {identities[missing[index]]: reason for index, reason in looks.unreadable}
         lines = []

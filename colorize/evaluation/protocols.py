@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from colorize.data.datasets import worker_context
+from colorize.data.datasets import make_loader
 from colorize.data.images import UnreadableImage, center_box, load_rgb, to_uint8
-from colorize.data.sources import IMAGE_EXTENSIONS, Photos, Scenes
+from colorize.data.sources import Photos, Scenes, has_image_extension
 from colorize.errors import UserError
 from colorize.files import sha256
 
@@ -193,15 +193,9 @@ def batches(
         UserError: more than ``max_unreadable`` files are unusable.
     """
     unusable = {} if unusable is None else unusable
-    loader = DataLoader(
-        dataset,
-        batch_size=1 if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes) else batch_size,
-        num_workers=num_workers,
-        collate_fn=collate,
-        multiprocessing_context=worker_context(num_workers, (__name__,)),
-        generator=torch.Generator(),  # it draws a number, which is not to come from the global one
-    )
-    for batch in loader:
+    if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
+        batch_size = 1
+    for batch in make_loader(dataset, num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
         for name, reason in batch.unreadable:
             unusable[name] = reason
             log.warning("left out %s (%s)", name, reason)
@@ -259,8 +253,7 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 def _stem(path: str) -> str:
     """The path without an image's extension (scenes have none)."""
-    stem, extension = os.path.splitext(path)
-    return stem if extension.lower() in IMAGE_EXTENSIONS else path
+    return os.path.splitext(path)[0] if has_image_extension(path) else path
 
 
 def _name(path: str) -> str:
@@ -268,7 +261,7 @@ def _name(path: str) -> str:
 
 
 def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_EXTENSIONS and not file.name.startswith(".") and file.is_file()
+    return has_image_extension(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

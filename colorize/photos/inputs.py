@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colorize.data.sources import IMAGE_EXTENSIONS
+from colorize.data.sources import IMAGE_EXTENSIONS, has_image_extension
 from colorize.errors import UserError
 from colorize.options import BadOption
 from colorize.photos.results import SUFFIXES
@@ -98,9 +98,14 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
         )
     if target.exists() and not target.is_dir():
         raise UserError(f"output={output} is a file: give a folder")
-    own = frozenset(_real(name) for name in (output, contact_sheet) if name is not None)
+    own = frozenset(os.path.realpath(name) for name in (output, contact_sheet) if name is not None)
     unreadable: list[tuple[str, str]] = []
-    photos = _find(given, root, pattern, own, unreadable)
+    if root is None:
+        photos = _read_list(Path(given))
+    elif _is_single(given):
+        photos = [(given, os.path.basename(given))]
+    else:
+        photos = [(str(root / name), name) for name in _walk(root, pattern, own, unreadable)]
     if not photos and not unreadable:
         kinds = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
         raise UserError(f"input={given}: no photos there (looked for films and the extensions {kinds})")
@@ -152,17 +157,6 @@ def _root(given: str) -> tuple[Path | None, list[str]]:
     return (None, []) if os.path.lexists(given) else _split_glob(given)
 
 
-def _find(
-    given: str, root: Path | None, pattern: list[str], own: frozenset[str], unreadable: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """The photos, each with its name below the root."""
-    if root is None:
-        return _read_list(Path(given))
-    if _is_single(given):
-        return [(given, os.path.basename(given))]
-    return [(str(root / name), name) for name in _walk(root, pattern, own, unreadable)]
-
-
 def _split_glob(given: str) -> tuple[Path, list[str]]:
     """The part of a glob that exists by this very name, and the patterns below it."""
     parts = Path(given).parts
@@ -195,15 +189,16 @@ def _walk(root: Path, pattern: list[str], own: frozenset[str], unreadable: list[
             file = _file_id(folder)
             known = file in seen
             seen.add(file)
-            if known or not _matches(parts, pattern, partly=True) or _real(folder) in own:
+            if known or not _matches(parts, pattern, partly=True) or os.path.realpath(folder) in own:
                 subfolders.clear()
                 continue
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             links += [path for name in subfolders if os.path.islink(path := os.path.join(folder, name))]
             for name in sorted(files):
-                is_own = name in own_names and _real(os.path.join(folder, name)) in own
+                path = os.path.join(folder, name)
+                is_own = name in own_names and os.path.realpath(path) in own
                 taken = not is_own and not name.startswith(".") and _matches((*parts, name), pattern)
-                if taken and (_is_photo_name(name) or is_film(os.path.join(folder, name))):
+                if taken and (has_image_extension(name) or is_film(path)):
                     yield os.path.join(*parts, name)
         starts = sorted(links)
 
@@ -234,14 +229,6 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
             inside = source.is_relative_to(folder)
             photos[str(source)] = str(source.relative_to(folder if inside else source.anchor))
     return list(photos.items())
-
-
-def _is_photo_name(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-
-
-def _real(path: str) -> str:
-    return os.path.realpath(path)
 
 
 # --- where the results go ---------------------------------------------------------------------------------------------
@@ -307,7 +294,8 @@ def _is_film(source: str) -> bool:
     """Whether to colour a file as a film. One without a photo's name that nothing else tells is shown to FFmpeg."""
     if begins_as_film(source):
         return True
-    if _is_photo_name(os.path.basename(source)) or _is_still(source):
+    name = os.path.basename(source)
+    if (has_image_extension(name) and not name.startswith(".")) or _is_still(source):
         return False
     return is_film(source) or _ffmpeg_sees_film(source)
 
