@@ -127,7 +127,6 @@ def load_network(
 
     Args:
         path: a checkpoint of `colorize.train`; for a generator, also a file that `interop.load` reads.
-        name: which of its networks.
         expected: the architecture it must have, where a configuration already states one.
         use_ema: of a generator with averaged weights, take these (and say so); otherwise those of the last step.
 
