@@ -105,10 +105,6 @@ _given: list[str] = []
 _config_dir: list[str] = []
 
 
-def _remember(overrides: list[str]) -> None:
-    _given[:] = overrides
-
-
 def given_overrides() -> list[str]:
     """The overrides of the running command as they were typed; in a sweep, those of the running job."""
     return list(_given)
@@ -138,7 +134,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     failures: list[Exception] = []
     sweep: Sweep | None = None
     with ExitStack() as stack:
-        _remember(options.overrides)
+        _given[:] = options.overrides
         _config_dir[:] = [options.config_dir] if options.config_dir else []
         stack.callback(_given.clear)
         stack.callback(_config_dir.clear)
@@ -189,7 +185,7 @@ def _job(
                     return run_alone(name, config, overrides, lambda: task(config))
                 if any(isinstance(failure, Refused) for failure in failures):
                     return None
-                _remember(overrides)
+                _given[:] = overrides
                 return run_job(sweep, number, overrides, composed, lambda: task(_checked(composed, SCHEMAS[name])))
             except Exception as error:
                 if elsewhere:  # the launcher hands it to our process
@@ -229,14 +225,7 @@ _PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
 
 
 def configured(name: str, overrides: Sequence[str]) -> Any:
-    """The configuration that a command would get from `overrides`, as they are typed after its name.
-
-    Args:
-        name: the command, a key of `SCHEMAS`.
-        overrides: `key=value` each, paths as they stand.
-
-    Returns:
-        An instance of the command's schema.
+    """The configuration that a command would get from `overrides` typed after its name: an instance of its schema.
 
     Raises:
         BadOption, HydraException: what the command would refuse.

@@ -13,11 +13,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
-    """The torch device for a `trainer.accelerator` word.
-
-    Args:
-        accelerator: auto, cpu, gpu, cuda or mps.
-        key: what the user set to it, for the message.
+    """The torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
 
     Raises:
         UserError: the machine has none of that kind.
@@ -35,10 +31,7 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
     """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are.
 
-    Args:
-        precision: auto, 32-true, bf16-mixed or 16-mixed.
-        device: what is to compute.
-        key: what the user set to it, for the message.
+    Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message.
 
     Raises:
         UserError: the device cannot do it.

@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and what tells their content."""
+"""Files that appear whole or not at all, what tells their content, and tables as text."""
 
+import csv
 import hashlib
+import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
@@ -42,3 +44,10 @@ def sha256(path: str | Path) -> str:
     """Hex digest of a file, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """A line for each row, with commas between its cells."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

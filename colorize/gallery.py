@@ -68,11 +68,7 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
     """Blocks of captioned photos under a title; two blocks side by side where there is room for them.
 
     Args:
-        title: the first line.
-        subtitle: what else there is to know.
-        columns: what each version is.
-        blocks: the photos, each with as many tiles as there are columns.
-        tile_px: side of a tile.
+        columns: what each version is; a photo has a tile of `tile_px` for each.
 
     Returns:
         An RGB picture, white background.

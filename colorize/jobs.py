@@ -1,16 +1,16 @@
 """What a job of a sweep leaves in its folder, and the table of all jobs."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from colorize.errors import UserError
+from colorize.files import csv_text
 from colorize.runs import write_text
 
 
@@ -75,11 +75,8 @@ def results_in(folder: Path) -> list[Result]:
 
 def _or_lost(result: Result, folder: Path) -> Result:
     if result.status == "running":
-        try:
-            with FileLock(folder / ".lock").acquire(timeout=0):
-                return replace(result, status="lost", error="its process ended without a word")
-        except (Timeout, OSError, NotImplementedError):
-            pass
+        with suppress(Timeout, OSError, NotImplementedError), FileLock(folder / ".lock").acquire(timeout=0):
+            return replace(result, status="lost", error="its process ended without a word")
     return result
 
 
@@ -93,23 +90,16 @@ def best_of(results: Sequence[Result]) -> Result | None:
 def as_csv(results: Sequence[Result]) -> str:
     """A row a job: number, swept values, figure and its name, minutes, status, error."""
     keys = list(dict.fromkeys(key for result in results for key in result.swept))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["job", *keys, "figure", "figure_name", "minutes", "status", "error"])
+    rows: list[list[object]] = [["job", *keys, "figure", "figure_name", "minutes", "status", "error"]]
     for result in results:
         values = [_plain(result.swept.get(key, "")) for key in keys]
         about = [result.figure, result.figure_name, round(result.seconds / 60, 3), result.status]
-        writer.writerow([result.job, *values, *about, _plain(result.error or "")])
-    return text.getvalue()
+        rows.append([result.job, *values, *about, _plain(result.error or "")])
+    return csv_text(rows)
 
 
 def print_table(results: Sequence[Result], folder: Path) -> None:
-    """The same on stdout, in 80 columns or the terminal's; then the best job, and what became of the others.
-
-    Args:
-        results: one or more.
-        folder: of the sweep.
-    """
+    """The same on stdout, of one or more jobs, in 80 columns or the terminal's; then the best, and what others lack."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

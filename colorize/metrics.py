@@ -181,11 +181,7 @@ def _spread_and_mean(opponents: Tensor) -> Tensor:
 def is_true_grey(rgb: Tensor) -> Tensor:
     """Whether each photo is grey itself: no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
 
-    Args:
-        rgb: ``(B, 3, H, W)``, RGB in [0, 1].
-
-    Returns:
-        ``(B,)``, bool.
+    Of ``(B, 3, H, W)``, RGB in [0, 1], makes ``(B,)``, bool.
     """
     spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
@@ -236,11 +232,7 @@ class LumaLookup:
         self._count = torch.zeros(_GREY_VALUES, dtype=torch.float64)
 
     def update(self, rgb: Tensor) -> None:
-        """Adds a batch of photos.
-
-        Args:
-            rgb: ``(B, 3, H, W)``, RGB in [0, 1], on any device.
-        """
+        """Adds a batch of photos: ``(B, 3, H, W)``, RGB in [0, 1], on any device."""
         rgb = rgb.detach().cpu().double()
         grey = rgb_to_grey(rgb)
         offsets = (rgb - grey).movedim(1, -1).reshape(-1, 3)

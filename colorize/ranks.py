@@ -98,8 +98,7 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 def one_fate(launcher: Any = None) -> Iterator[None]:
     """Within it, the end of one rank is that of all, and none dies with a trace of what the loss of another broke.
 
-    Args:
-        launcher: Lightning's, which may have started the other processes.
+    The launcher is Lightning's, which may have started the other processes.
 
     Raises:
         EndedElsewhere: another rank ended during an exchange.

@@ -46,11 +46,7 @@ def run(config: TrainConfig) -> None:
 def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey) -> Group:
     """A table of the photos, one of the stages of training, and the files that cannot be read.
 
-    Args:
-        config: of the phase.
-        schedule: its sizes and batches.
-        photos: all of the source, in their split.
-        found: the survey of `photos.train + photos.val`.
+    `photos` are all of the source, in their split; `found` is the survey of `photos.train + photos.val`.
     """
     count, least = len(photos.train), config.data.min_colourfulness
     out = is_dull(found.rows[:count], 0 if least is None else least).sum()

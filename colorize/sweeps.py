@@ -94,10 +94,7 @@ class Sweep:
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
     """Decide what all jobs share, from what the command line gives them all.
 
-    Args:
-        command: whose conf/COMMAND.yaml it is.
-        overrides: as Hydra reads them.
-        config_dir: a folder of YAML files beside conf/.
+    The overrides are as Hydra reads them; `config_dir` is a folder of YAML files beside conf/.
 
     Raises:
         BadOption: the jobs would not lie together, or would need several devices each, or the label is none.
@@ -155,8 +152,6 @@ def run_job(
     """Job `job` of a sweep. A failure of its work is its own: it is said on stderr, and the other jobs run.
 
     Args:
-        sweep: what all jobs share.
-        job: the number.
         overrides: of this job, as Hydra reads them.
         composed: the configuration of this job, which is told its folder.
         work: reads `composed`, does the job, returns its figure.
@@ -278,9 +273,7 @@ def _refuse_other_overrides(folder: Path, made_with: dict[str, str], given: dict
 def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
     """Around the jobs: whatever becomes of them, end with their table.
 
-    Args:
-        sweep: theirs.
-        unrecorded: filled with what jobs raised that could leave no result.
+    `unrecorded` is filled meanwhile with what jobs raised that could leave no result.
 
     Raises:
         UserError: some jobs failed, said after the table.

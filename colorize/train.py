@@ -46,7 +46,8 @@ def run(config: TrainConfig) -> Figure | None:
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
             return Figure(best_score(found[0]), MONITORED[config.phase])
         trainer = fit(config, folder, found[0] if found else None)
-        figure = best_figure(trainer)
+        figures = [getattr(callback, "best", None) for callback in trainer.checkpoint_callbacks]
+        figure = next((float(best) for best in figures if best is not None), math.nan)  # of best.ckpt
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {figure:.4g}; {folder.best}")
         return Figure(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
 
@@ -76,12 +77,6 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     with signals.deferred(), ranks.one_fate(trainer.strategy.launcher):
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     return trainer
-
-
-def best_figure(trainer: L.Trainer) -> float:
-    """The figure of best.ckpt."""
-    figures = [getattr(callback, "best", None) for callback in trainer.checkpoint_callbacks]
-    return next((float(figure) for figure in figures if figure is not None), math.nan)
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """Scalars of a fit: TensorBoard while it runs, metrics.csv with a row an epoch, both against images seen."""
 
-import csv
-import io
 import logging
 import math
 import time
@@ -16,6 +14,7 @@ from torch import Tensor
 from colorize import ranks, runs
 from colorize.callbacks.resolution import ResolutionSchedule
 from colorize.evaluation.stopping import OF_GREY, rank
+from colorize.files import csv_text
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
@@ -151,11 +150,7 @@ class Monitor(L.Callback):
             self.table.unlink(missing_ok=True)
             return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        runs.write_text(self.table, text.getvalue())
+        runs.write_text(self.table, csv_text([columns, *([row.get(name) for name in columns] for row in self.rows)]))
 
     def best_figures(self, figure: str, curve: list[dict[str, float]]) -> dict[str, float]:
         """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at the point after a step to take."""

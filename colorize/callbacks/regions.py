@@ -58,8 +58,7 @@ class RegionAccuracy(L.Callback):
 def figures(table: Tensor) -> dict[str, float]:
     """Accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
 
-    Args:
-        table: (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
+    It is (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
     """
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
     number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}

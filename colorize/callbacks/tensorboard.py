@@ -30,9 +30,7 @@ SUFFIX = ".settings"
 class CurveLogger(TensorBoardLogger):
     """Lightning's logger of scalars and pictures, in `folder` itself and without a hparams.yaml: that is config.yaml.
 
-    Args:
-        folder: for the event files.
-        purge_step: images seen from which on the points of earlier starts are not shown.
+    From `purge_step` images seen on, the points of earlier starts are not shown.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
@@ -55,7 +53,6 @@ class Settings(L.Callback):
     The figures beside the hyper-parameters are the last values of the fit's scalars, such as `best/ciede2000`.
 
     Args:
-        config: of this start.
         folder: of the phase, in which the scalars are.
         command: what starts the fit from a shell, where that is known.
     """

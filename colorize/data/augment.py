@@ -27,14 +27,7 @@ class Jitter:
     hue: float
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """Changes the light and the colours, in the order of the fields.
-
-        Args:
-            rgb: ``(3, H, W)`` uint8.
-
-        Returns:
-            The same, rounded only once.
-        """
+        """Changes light and colours of ``(3, H, W)`` uint8, in the order of the fields; it is rounded only once."""
         # Here, since workers start in half the time without it; see `Augmentation.modules`.
         from torchvision.transforms.v2 import functional
 

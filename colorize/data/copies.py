@@ -110,7 +110,6 @@ def make_copies(photos: Photos, folder: Path, px: int, limit_gb: float, num_work
     as it does are made, always of the same photos.
 
     Args:
-        photos: the source.
         folder: of the copies of any number of sources.
         px: short side of a copy.
         limit_gb: the most that the copies of this source, at this size, may take in 10⁹ bytes.

@@ -86,8 +86,6 @@ def load_square(
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
 
     Args:
-        path: the picture file.
-        size_px: width and height of the result.
         choose_box: is told width and height of the upright picture and says which part to take.
         angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
 
@@ -164,7 +162,6 @@ def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[floa
     """A random part of the picture, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
     Args:
-        rng: where the randomness comes from.
         scale: least and greatest share of the picture's area.
         ratio: least and greatest width over height; it is drawn evenly in its logarithm.
 
@@ -270,12 +267,6 @@ def find_turn(image: Image.Image) -> _Turn | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _check_box(box: Box, width: int, height: int) -> None:
-    left, top, right, bottom = box
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"box {box} is empty or leaves the picture of {width} × {height} px")
-
-
 def _stored_point(point: Point, width: int, height: int, turn: _Turn | None) -> Point:
     """A point of the upright picture as one of the stored picture, ``width`` × ``height``."""
     if turn is None:
@@ -310,8 +301,9 @@ def square_of(
         turn = find_turn(image)
         width, height = image.size
     upright = (height, width) if turn is not None and turn.swap else (width, height)
-    box = choose_box(*upright)
-    _check_box(box, *upright)
+    box = left, top, right, bottom = choose_box(*upright)
+    if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
+        raise ValueError(f"box {box} is empty or leaves the picture of {upright[0]} × {upright[1]} px")
     if angle_deg:
         # One sampling tilts the stored picture and turns it upright.
         top_left, top_right, bottom_left = (

@@ -42,9 +42,7 @@ class FolderMemory:
     not kept where it had changed just before it was read, when another change would leave the same times; nor where a
     link is in it, whose target may change elsewhere.
 
-    Args:
-        root: the folder above all of them.
-        runs_dir: the memory is a file in its `.cache`; None: nothing is remembered.
+    The memory is a file in the `.cache` of `runs_dir`; None: nothing is remembered.
     """
 
     def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None = None) -> None:

@@ -68,8 +68,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     Built-in scenes, which have no files, are drawn and measured every time.
 
     Args:
-        photos: the source.
-        identities: which of its photos.
+        identities: which of the photos.
         runs_dir: the cache lies in its ``.cache``, one file for each source.
         num_workers: processes that read photos; 0 reads in this one.
 
@@ -172,43 +171,28 @@ def stat_files(root: Path, identities: Sequence[str], rows: NDArray[Any]) -> Non
 
 
 def _recall(cache: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
-    """Fills in what the cache has of these photos as they are now. Broken lines count for nothing."""
+    """Fills in what the cache has of these photos as they are now; drops lines once most are broken or outdated."""
     if not cache.exists():
         return
     places = {identity: place for place, identity in enumerate(identities)}
-    lines, known, others = 0, np.zeros(len(identities), bool), set()
+    last: dict[str, int] = {}  # where the last line of each photo begins
+    lines = begin = 0
     with cache.open("rb") as file:
         for line in file:
-            lines += 1
-            try:
+            with suppress(ValueError, TypeError, OverflowError):
                 identity, *figures = json.loads(line)
-                place = places.get(identity)
-                if place is None:
-                    others.add(identity)
-                    continue
-                known[place] = True
-                if (rows["bytes"][place], rows["mtime_ns"][place]) == tuple(figures[:2]):
-                    rows[place] = tuple(figures)
-            except (ValueError, TypeError, OverflowError):
-                continue
-    if lines - 1 > 2 * max(1, int(known.sum()) + len(others)):  # the first one names the folder
-        _compact(cache)
-
-
-def _compact(cache: Path) -> None:
-    """Leaves the first line, and the last one of each photo; broken ones go."""
-    last: dict[str, int] = {}
+                if len(figures) == len(ROW.names or ()):
+                    last[identity], place = begin, places.get(identity)
+                    if place is not None and [rows["bytes"][place], rows["mtime_ns"][place]] == figures[:2]:
+                        rows[place] = tuple(figures)
+            lines, begin = lines + 1, begin + len(line)
+    if lines - 1 <= 2 * max(1, len(last)):  # the first one names the folder
+        return
     with writing(cache), written_whole(cache, sync=False, alone=True) as made, cache.open("rb") as file:
-        place = made.write(file.readline())
-        for line in file:
-            with suppress(ValueError, TypeError):
-                identity, *figures = json.loads(line)
-                if len(figures) == len(ROW.names or ()) and line.endswith(b"\n"):
-                    last[identity] = place
-            place += len(line)
-        for place in last.values():
-            file.seek(place)
-            made.write(file.readline())
+        made.write(file.readline())
+        for begin in last.values():
+            file.seek(begin)
+            made.write(file.readline().rstrip() + b"\n")
 
 
 def _measure(

@@ -22,10 +22,8 @@ def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
     proportion: there is nothing to fill in, neither with black nor with a mirrored border.
 
     Args:
-        box: an upright part of the picture.
+        box: an upright part of the picture, which is of `width` × `height` px.
         angle_deg: how far, counter-clockwise, the tilted part shows the picture turned.
-        width: of the picture.
-        height: of the picture.
     """
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     across, down = box[2] - box[0], box[3] - box[1]

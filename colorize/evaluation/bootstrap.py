@@ -28,8 +28,6 @@ def resampled_ratios(
     Args:
         numerators: ``(photos, columns)``, finite.
         denominators: the same.
-        seed: of the resampling.
-        resamples: how many samples.
 
     Returns:
         ``(resamples, columns)``; NaN where a sample has a denominator of 0.

@@ -1,8 +1,6 @@
 """What an evaluation leaves in its folder; docs/EVALUATION.md describes metrics.json and the others."""
 
-import csv
 import hashlib
-import io
 import json
 import platform
 import random
@@ -20,6 +18,7 @@ from colorize.errors import listed
 from colorize.evaluation import scores
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import COLUMNS, Table
+from colorize.files import csv_text
 from colorize.gallery import Block, Strip, page
 from colorize.runs import write_text
 
@@ -56,14 +55,9 @@ class Subject:
 def write(
     table: Table, subject: Subject, folder: Path, gallery_photos: int, colour: Callable[[list[str]], Coloured]
 ) -> None:
-    """Write the four files, each beside its place and then renamed.
+    """Write the four files, each whole or not at all.
 
-    Args:
-        table: the scores.
-        subject: what they are of.
-        folder: where to; it exists.
-        gallery_photos: photos in each part of the gallery.
-        colour: gives photos again, by their identities, in all rows.
+    The gallery has so many photos in each of its parts; `colour` gives them again, by their identities, in all rows.
     """
     write_text(folder / "metrics.json", json.dumps(to_json(table, subject), indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "metrics.md", to_markdown(table, subject))
@@ -131,13 +125,11 @@ def versions() -> dict[str, str | None]:
 def to_csv(measured: Measurements) -> str:
     """A line for each photo in each row; an infinite PSNR is `inf`."""
     columns = list(measured.values[TRUTH])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["photo", "row", "true_grey", *columns])
+    rows: list[list[object]] = [["photo", "row", "true_grey", *columns]]
     for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
         for row, values in measured.values.items():
-            writer.writerow([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
-    return text.getvalue()
+            rows.append([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
+    return csv_text(rows)
 
 
 def to_markdown(table: Table, subject: Subject) -> str:

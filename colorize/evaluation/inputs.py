@@ -70,9 +70,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
     """A row's name for each path: the shortest end of it that tells it from the others.
 
-    Args:
-        paths: checkpoints or folders.
-        taken: names that rows have already.
+    The paths are those of checkpoints or folders; `taken` are names that rows have already.
 
     Raises:
         BadOption: one is given twice.
@@ -136,8 +134,6 @@ def choose(
     """The photos of the split that the protocol takes and that have a picture in each folder.
 
     Args:
-        config: says which split, and how many of it.
-        protocol: how they are to be measured.
         folders: of coloured pictures, by the names of their rows.
         list_photos: gives all photos of a source.
 
@@ -182,13 +178,8 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
     """The coloured picture of each photo in `folder`; a warning names the pictures that belong to none.
 
-    Args:
-        photos: all of the source.
-        identities: those that are to be measured.
-        folder: with the coloured pictures.
-
     Raises:
-        UserError: no photo has one.
+        UserError: none of `identities`, the photos that are to be measured, has one.
     """
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     lacking = [identity for identity in identities if identity not in found]

@@ -149,7 +149,6 @@ class Learned:
         sources: for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
             where they cannot be had), "none" (no such column), or the path of their file.
         option: what the keys that set them begin with, for the messages.
-        device: where they compute.
 
     Raises:
         UserError: a given file is missing or does not fit.

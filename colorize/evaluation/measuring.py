@@ -148,8 +148,6 @@ def measure(
 
     Args:
         colourers: the rows, with `TRUTH` among them; where `LOOKUP` is too, skill is measured against it.
-        batches: the photos.
-        device: where rows are coloured and measured.
         learned: the metrics that need pretrained networks; None for none of them.
         order: the identities of the photos of all ranks; None: they come in the order in which they are measured.
 

@@ -113,12 +113,9 @@ class ProtocolDataset(Dataset[Pictures]):
         coloured: Sequence[Mapping[str, Path]] = (),
         scene_px: int = 256,
     ) -> None:
-        """Of what is to be read.
+        """What is to be read: some photos of a source.
 
         Args:
-            photos: the source.
-            identities: which of its photos.
-            protocol: what becomes of them.
             coloured: for each folder of coloured pictures, the file of each identity.
             scene_px: side of drawn scenes where the protocol says none.
         """
@@ -183,10 +180,7 @@ def batches(
     """The pictures in order, batch by batch; one by one where their sizes differ. Unusable ones are named and left out.
 
     Args:
-        dataset: the pictures.
-        batch_size: how many at a time.
         num_workers: processes that read them; 0 reads in this one.
-        max_unreadable: of how many unusable files there may be.
         unusable: is filled with the names of the unusable ones, and why.
 
     Raises:

@@ -100,12 +100,7 @@ class Table:
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:
-    """Means with their intervals, from one bootstrap that all cells share.
-
-    Args:
-        measured: what each photo scored.
-        seed: of the bootstrap.
-    """
+    """Means with their intervals, from one bootstrap, of this seed, that all cells share."""
     cells: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     for row, values in measured.values.items():
         cells |= {(row, metric): _finite(scores) for metric, scores in values.items() if metric != "skill"}
@@ -198,14 +193,9 @@ def title(row: str) -> str:
 def markdown(
     table: Table, columns: Sequence[str], *, intervals: bool = False, without_greys: bool = False, truth: bool = True
 ) -> str:
-    """The scores as a Markdown table.
+    """The scores as a Markdown table of some metrics, if asked for with the half width of each interval.
 
-    Args:
-        table: the scores.
-        columns: which metrics.
-        intervals: with the half width of each interval.
-        without_greys: the means over the photos that are not grey themselves.
-        truth: with the row of the originals.
+    The means are over all photos, or those that are not grey themselves; the row of the originals may be left out.
     """
     lines = [["", *(COLUMNS[name].title for name in columns)], ["---"] * (len(columns) + 1)]
     for row, scores in table.rows.items():

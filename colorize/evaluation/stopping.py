@@ -56,9 +56,7 @@ def figures(
     Args:
         colour: grey (B, 1, H, W) to RGB (B, 3, H, W), in [0, 1], on `device`.
         rgb: the photos, (N, 3, H, W) uint8.
-        device: where to compute.
         lookup: of the training photos.
-        batch_size: photos at a time.
         show: is given each batch of coloured photos, (B, 3, H, W) RGB in [0, 1].
 
     Returns:
@@ -132,11 +130,7 @@ class Scored:
 
 
 def read_scores(phase: Path) -> Scored:
-    """Read each checkpoint of a phase, once.
-
-    Args:
-        phase: folder of a phase in a run, such as runs/NAME/gan.
-    """
+    """Read each checkpoint in the folder of a phase, such as runs/NAME/gan, once."""
     cards = []
     for path in sorted((phase / "checkpoints").glob("*.ckpt")):
         try:
@@ -199,13 +193,8 @@ INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """A fit's scores as a picture, a panel a figure over images seen; None under two points.
 
-    The checkpoint to take is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
-
-    Args:
-        scores: of a phase.
-        title: what it says above.
-        width_px: of the picture.
-        panel_px: height of a panel.
+    The checkpoint to take is red, moments whose weights are gone are hollow, and a thin line is what grey scores. A
+    panel is `panel_px` high.
     """
     curve = scores.curve
     if len(curve) < 2:

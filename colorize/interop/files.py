@@ -45,10 +45,6 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     """The state dict in what `read_file` returned: the content itself, or what it holds under "model".
 
-    Args:
-        content: what the file holds.
-        path: the file, for the messages.
-
     Raises:
         UserError: there is no dict of named tensors in it, or it is a checkpoint of this program.
     """

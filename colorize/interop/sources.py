@@ -88,11 +88,7 @@ def load(path: str | Path) -> UNet:
 
 
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
-    """A `UNet` in eval mode, in float32, with a copy of the tensors of another project's state dict.
-
-    Args:
-        state: named tensors, on the CPU.
-        path: where they come from, for the messages.
+    """A `UNet` in eval mode, in float32, with a copy of the tensors, on the CPU, of another project's state dict.
 
     Raises:
         UserError: the network is none of `SOURCES`, its tensors are not exactly those it should have, or not all of

@@ -92,7 +92,6 @@ def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality:
     """Write a picture and its metadata, whole or not at all. Folders are created.
 
     Args:
-        path: the file.
         picture: what goes into it; `can_hold(format, picture)` holds.
         format: one of `SUFFIXES`.
         metadata: of the source.

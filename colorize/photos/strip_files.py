@@ -26,10 +26,7 @@ def write_png(
     """A PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
 
     Args:
-        file: to write to.
-        width: of the picture in pixels.
-        height: of the picture in pixels.
-        bands: its uint16 pixels from top to bottom.
+        bands: the uint16 pixels, of `height` rows of `width`, from top to bottom.
         info: chunks to put before the pixels.
         exif: the EXIF data, from its byte order mark on; empty for none.
     """
@@ -69,10 +66,7 @@ def write_tiff(
     """A TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
 
     Args:
-        file: to write to.
-        width: of the picture in pixels.
-        height: of the picture in pixels.
-        bands: its pixels from top to bottom.
+        bands: the pixels, of `height` rows of `width`, from top to bottom.
         exif: tags for its directory, with their EXIF and GPS directories.
         icc: an RGB profile.
         dpi: pixels an inch, across and down.

@@ -102,9 +102,7 @@ def settings(config: TrainConfig) -> dict[str, Value]:
 def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
     """`key=value (not earlier value)` for each of `settings` that is not as it was.
 
-    Args:
-        earlier: settings that a checkpoint kept. One that it lacks was not an option yet: it had its default.
-        config: of now.
+    A setting that `earlier`, those that a checkpoint kept, lacks was not an option yet: it had its default.
     """
     now, defaults = settings(config), {key.name: _plain(key.default) for key in leaves(TrainConfig)}
     was = {name: earlier.get(name, defaults.get(name)) for name in now}

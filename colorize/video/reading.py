@@ -208,7 +208,6 @@ def frames(
     written as whole frames, in which a player would show the comb of two moments.
 
     Args:
-        film: which.
         first: the time, in seconds on the file's clock, before which frames are left out.
         end: the time from which on they are; None: to the end.
         after: the time (in the film's time base) up to which frames are done already.

@@ -92,7 +92,8 @@ class Tracks:
         coded = {index: track.stream for index, track in self._coded.items()}
         self._results = {**self._copied, **coded, **self._texts}
         for index, track in self._results.items():
-            track.metadata.update(_language(source.streams[index].metadata))
+            told = source.streams[index].metadata.items()
+            track.metadata.update((k, text) for k, text in told if k.lower() in ("language", "title", "handler_name"))
             track.disposition = source.streams[index].disposition
         if kind == "matroska":
             for attachment in source.streams.attachments:
@@ -278,7 +279,3 @@ def _laid_out(frame: Any) -> Any:
     made = av.AudioFrame.from_ndarray(frame.to_ndarray(), frame.format.name, usual)
     made.sample_rate, made.pts, made.time_base = frame.sample_rate, frame.pts, frame.time_base
     return made
-
-
-def _language(metadata: dict[str, str]) -> dict[str, str]:
-    return {key: text for key, text in metadata.items() if key.lower() in ("language", "title", "handler_name")}

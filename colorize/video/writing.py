@@ -232,8 +232,6 @@ def put_together(
     """Write the film: the pictures of the pieces, and from the source sound, subtitles, chapters and what it says.
 
     Args:
-        film: the source.
-        pieces: in their order.
         last_length: for how long the last frame is shown, in the film's time base.
         origin: the time of the source, in seconds, at which the result begins.
         end: the time at which it ends; None: with the source.
