@@ -400,6 +400,9 @@ class ExportConfig:
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
+    render_px: int | None = opt(
+        None, "short side at which the file says photos are to be shown (null: as it was trained)", least=32
+    )
     overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 

@@ -44,6 +44,8 @@ def run(config: ExportConfig) -> None:
     from colorize.exporting import model_card, provenance
 
     loaded = weights.load(config.checkpoint, config.use_ema)
+    if config.render_px is not None:
+        loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, render_px=config.render_px))
     stated = replace(loaded, provenance=provenance.of(config.checkpoint, loaded, config.use_ema))
     difference = None
     if config.format == "onnx":

@@ -73,6 +73,15 @@ def coloured(path: Path, use_ema: bool = True) -> np.ndarray:
     return Colorizer.from_checkpoint(path, "cpu", "32-true", use_ema).colorize(picture)
 
 
+def test_an_export_says_at_which_size_photos_are_to_be_shown(checkpoint: Path, tmp_path: Path) -> None:
+    export.run(ExportConfig(str(checkpoint), str(tmp_path / "large.safetensors"), render_px=96))
+    assert weights.load(tmp_path / "large.safetensors").preprocessing.render_px == 96
+    assert "short side has 96 px" in (tmp_path / "large.safetensors.md").read_text()
+    grey = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    asked = Colorizer.from_checkpoint(checkpoint, "cpu", "32-true").colorize(grey, render_px=96)
+    assert np.array_equal(coloured(tmp_path / "large.safetensors"), asked)
+
+
 def test_safetensors_colours_exactly_as_the_checkpoint_and_says_where_it_is_from(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from colorize.weights import Weights
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet
 
-POCKET_SHA256 = ""
+POCKET_SHA256 = "cdfe3b6d0ab4a0c252617da582bc911a12fbceeb6bb862690b0b660bc7fe7641"
 MOST_BYTES = 12_000_000
 
 Configure = Callable[..., Any]

@@ -8,7 +8,7 @@ from colorize.photos.rendering import AREA_PER_RENDER, Preprocessing
 from colorize.weights import Weights
 
 _PHASES = {
-    "pretrain_gen": "pretraining of the generator on pixels and VGG features, without a critic",
+    "pretrain_gen": "pretraining of the generator on the content loss, without a critic",
     "gan": "training of generator and critic against each other",
 }
 _DATA = {

@@ -19,7 +19,7 @@ from colorize.weights import Weights, load_export
 
 log = logging.getLogger("colorize")
 
-FIGURES = ("psnr", "ciede2000", "delta_cf", "content")
+FIGURES = ("psnr", "ciede2000", "delta_cf", "skill", "content")
 """Validation figures of a generator that an export carries."""
 
 PUBLISHED = ("imagenet", "none")
