@@ -121,9 +121,7 @@ class ColorizationModule(L.LightningModule):
             chroma_terms = self.chroma_terms(generator, found, batch)
             weight = self.config.loss.content
             content = weight * total(image_terms | chroma_terms, image)
-            gradient = (
-                gradient_at(image, weight * total(image_terms, image)) if image_terms else torch.zeros_like(image)
-            )
+            gradient = gradient_at(image, weight * total(image_terms, image)) if image_terms else None
             terms = {f"generator/{name}": value.detach() for name, value in (image_terms | chroma_terms).items()}
             terms |= {"generator/content": content.detach(), "generator/total": content.detach()}
             chroma = weight * total(chroma_terms, image)
@@ -131,6 +129,7 @@ class ColorizationModule(L.LightningModule):
                 logits = self.network("critic").eval()(image)
                 adversarial = self.config.loss.adversarial * losses.adversarial_loss(logits, self.config.loss.gan)
                 push = gradient_at(image, adversarial)
+                gradient = torch.zeros_like(image) if gradient is None else gradient
                 share, scale = self.balance(found, gradient, chroma, push, self.share_of(batch))
                 gradient = gradient + scale * push
                 terms |= {
@@ -138,7 +137,8 @@ class ColorizationModule(L.LightningModule):
                     "generator/adversarial_gradient_share": image.new_tensor(share),
                     "generator/total": (content + adversarial).detach(),
                 }
-            loss = (found.rgb * gradient).sum() + chroma  # whose gradient at the image is `gradient`
+            # Its gradient at the image is `gradient`; where no loss is taken there, nothing is sent back from there.
+            loss = chroma if gradient is None else (found.rgb * gradient).sum() + chroma
             self.descend("generator", optimizer, terms["generator/total"], loss, gradient, batch)
         return terms
 
