@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from colorize.color import rgb_to_lab
 from colorize.errors import UserError
 from colorize.networks.convolution import Conv2d
-from colorize.networks.heads import CELL, MOST_AB, Prediction
+from colorize.networks.heads import MOST_AB, Prediction
 from colorize.networks.layers import imagenet_std, init_conv, normalize_imagenet
 
 _VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions), a max pool after each
@@ -264,7 +264,7 @@ def count_cells(rgb: Tensor, centres: Tensor) -> Tensor:
 
 def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
     """Turn counts into the prior of each cell, `(cells,)` float32 with sum 1, shared with its neighbours."""
-    kernel = torch.softmax(-torch.cdist(centres, centres).square() / (2 * (CELL / 2) ** 2), dim=1)
+    kernel = torch.softmax(-torch.cdist(centres, centres).square() / (2 * ChromaLoss.SIGMA**2), dim=1)
     smooth = counts.float() @ kernel
     return smooth / smooth.sum()
 
