@@ -80,5 +80,5 @@ def set_prior(generator: Generator, prior: Tensor) -> None:
     generator.head.prior.copy_(prior)
     # First predictions are the prior: nothing has to unlearn that all are as likely (Lin et al. 2017, RetinaNet).
     bias = generator.to_colour.conv.bias
-    if bias is not None:
-        bias.copy_(prior.clamp_min(1e-6).log())
+    assert bias is not None  # only a convolution before a batch norm has none
+    bias.copy_(prior.clamp_min(1e-6).log())
