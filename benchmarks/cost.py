@@ -31,7 +31,7 @@ def colouring(model: str, size_px: int, count: int, threads: int) -> dict[str, f
     """Seconds and memory of colouring `count` greys, one by one."""
     quiet()
     torch.set_num_threads(threads)
-    from colorize.colorizer import Colorizer
+    from colorize.inference.colorizer import Colorizer
     from colorize.networks.unet import UNet
     from colorize.photos.rendering import Preprocessing
 

@@ -20,10 +20,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from colorize.data.augment import Augmentation
-from colorize.data.copies import CopiedPhotos, make_copies
+from colorize.data.caches.copies import CopiedPhotos, make_copies
+from colorize.data.caches.listing import Names
 from colorize.data.datasets import AugmentedDataset, worker_context
 from colorize.data.images import image_rng, load_rgb, random_box
-from colorize.data.listing import Names
 from colorize.data.sources import Photos, list_imagenet
 
 

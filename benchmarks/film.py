@@ -36,10 +36,10 @@ from benchmarks.clips import (
     warping_error,
 )
 from colorize.color import merge_luma
-from colorize.colorizer import Colorizer, Rendered
+from colorize.inference import film
+from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
-from colorize.video import film
 from colorize.video.chroma import chroma_of, resized
 from colorize.video.motion import Motion
 from colorize.video.stabilize import Stabilizer

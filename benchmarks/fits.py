@@ -15,7 +15,7 @@ RANDOM_WEIGHTS = ("model.encoder_weights=none", "model.critic_weights=none", "mo
 
 def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
     """The paper's recipe at one size, everything free to learn."""
-    from colorize import cli
+    from colorize.cli.command import configured
 
     overrides = [
         f"phase={job['phase']}",
@@ -42,7 +42,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
         *RANDOM_WEIGHTS,
     ]
     overrides += ["switch.mode=fixed"] if job["phase"] == "gan" else []
-    return cli.configured("train", overrides)
+    return configured("train", overrides)
 
 
 def quiet() -> None:
@@ -87,10 +87,10 @@ def from_photos(job: dict[str, Any]) -> Clock:
     """A fit as `colorize.train` does it, on the photos of `job`."""
     import lightning as L
 
-    from colorize import build
-    from colorize.devices import pick_device
-    from colorize.module import ColorizationModule
     from colorize.runs import PhaseFolder
+    from colorize.runtime.devices import pick_device
+    from colorize.training import build
+    from colorize.training.module import ColorizationModule
 
     with tempfile.TemporaryDirectory() as runs:
         config = configuration(Path(job["photos"]), Path(runs), job)
@@ -120,11 +120,11 @@ def in_memory(job: dict[str, Any], made: Callable[[], Any] | None = None) -> dic
     import lightning as L
     from torch.utils.data import DataLoader
 
-    from colorize import build
     from colorize.color import rgb_to_grey
     from colorize.data.datamodule import Batch
-    from colorize.devices import pick_device, pick_precision
-    from colorize.module import ColorizationModule
+    from colorize.runtime.devices import pick_device, pick_precision
+    from colorize.training import build
+    from colorize.training.module import ColorizationModule
 
     config = configuration(Path("nowhere"), Path("nowhere"), job | {"workers": 0})
     device = pick_device(job["accelerator"])
@@ -178,7 +178,7 @@ def flops(job: dict[str, Any]) -> dict[str, float]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from colorize import build
+    from colorize.training import build
 
     config = configuration(Path("nowhere"), Path("nowhere"), job | {"workers": 0})
     generator, critic, content_loss = build.make_networks(config, resume_from=Path("none"))

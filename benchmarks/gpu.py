@@ -107,9 +107,9 @@ def optimizers(device: torch.device, model: str, repeats: int) -> list[dict[str,
 
 def stages(phase: str) -> list[tuple[int, int, float]]:
     """(size in px, epochs, share of the training photos) of each stage of a phase of recipe=paper."""
-    from colorize import cli
+    from colorize.cli.command import configured
 
-    config = cli.configured("train", [f"phase={phase}", "data.root=nowhere", "run=none"])
+    config = configured("train", [f"phase={phase}", "data.root=nowhere", "run=none"])
     resolution = config.resolution
     share = config.data.train_fraction
     return [(int(s), int(e), share) for s, e in zip(resolution.size_px, resolution.epochs, strict=True)]
@@ -166,7 +166,7 @@ def main() -> None:
     given = options.parse_args()
     start(given)
     quiet()
-    from colorize.devices import pick_device
+    from colorize.runtime.devices import pick_device
 
     device = pick_device(given.device)
     gpu = device.type == "cuda"

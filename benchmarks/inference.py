@@ -17,13 +17,13 @@ import torch
 from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
 from torch import Tensor, nn
 
-from colorize.colorizer import Colorizer
 from colorize.data.scenes import draw_scene
-from colorize.devices import pick_precision
+from colorize.inference.colorizer import Colorizer
 from colorize.networks.unet import UNet
 from colorize.photos import rendering
 from colorize.photos.rendering import Preprocessing
-from colorize.weights import load
+from colorize.runtime.devices import pick_precision
+from colorize.weights.load import load
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -110,8 +110,8 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     """Megabytes before and after a large JPEG was coloured, from file to file."""
     from PIL import Image
 
-    from colorize.photos.archive import How, colour_all
-    from colorize.photos.inputs import plan
+    from colorize.inference.jobs import plan
+    from colorize.inference.photo_batches import How, colour_all
 
     if name == "bundled":
         colorizer = Colorizer.from_checkpoint(device="cpu")
@@ -141,8 +141,8 @@ def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
 
     from PIL import Image
 
-    from colorize.photos import archive
-    from colorize.photos.inputs import plan
+    from colorize.inference import photo_batches
+    from colorize.inference.jobs import plan
 
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     paper = Colorizer(random_network("paper"), Preprocessing(220), "cpu")
@@ -155,8 +155,8 @@ def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
 
         def colour(colorizer: Colorizer) -> None:
             result.unlink(missing_ok=True)
-            for outcome in archive.colour_all(
-                colorizer, plan(str(source), str(result), None, None).jobs, archive.How()
+            for outcome in photo_batches.colour_all(
+                colorizer, plan(str(source), str(result), None, None).jobs, photo_batches.How()
             ):
                 assert outcome.result is not None, outcome.reason
 
@@ -164,7 +164,7 @@ def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
             return dataclasses.replace(rendering.coloured(*given), ycc=None)
 
         def before() -> None:
-            with mock.patch.object(archive, "coloured", in_rgb):
+            with mock.patch.object(photo_batches, "coloured", in_rgb):
                 colour(paper)
 
         candidates = {
@@ -186,11 +186,12 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
     """Seconds for a folder as it is done, and for its parts one after the other; busy cores meanwhile."""
     from PIL import Image
 
-    from colorize.photos import archive, reading
-    from colorize.photos.inputs import plan
+    from colorize.inference import photo_batches
+    from colorize.inference.jobs import plan
+    from colorize.photos import reading
 
     colorizer = Colorizer(random_network(name), Preprocessing(220), "cpu")
-    how = archive.How()
+    how = photo_batches.How()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")
         source.mkdir()
@@ -198,7 +199,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
             scene = Image.fromarray(draw_scene(0, index, 512).rgb).resize(size)
             scene.save(source / f"{index}.jpg", quality=92)
         jobs = plan(str(source), str(Path(folder, "out")), None, None).jobs
-        list(archive.colour_all(colorizer, jobs[:1], how))
+        list(photo_batches.colour_all(colorizer, jobs[:1], how))
         parts = {"read": 0.0, "network": 0.0, "write": 0.0}
         for job in jobs:
             times = [time.perf_counter()]
@@ -206,12 +207,12 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
             times.append(time.perf_counter())
             made = colorizer.render([photo])[0]
             times.append(time.perf_counter())
-            archive._write(job, photo, made, how)
+            photo_batches._write(job, photo, made, how)
             times.append(time.perf_counter())
             for part, begin, end in zip(parts, times, times[1:], strict=False):
                 parts[part] += end - begin
         begin, busy = time.perf_counter(), time.process_time()
-        list(archive.colour_all(colorizer, jobs, how))
+        list(photo_batches.colour_all(colorizer, jobs, how))
         wall, busy = time.perf_counter() - begin, time.process_time() - busy
     apart = sum(parts.values())
     return {

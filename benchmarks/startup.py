@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from common import compare, interleaved, parser, save, start, table
 
-from colorize import checkpoints
-from colorize.checkpoints import Card, write_card
 from colorize.config import SCHEMAS
 from colorize.networks.unet import UNet
+from colorize.weights import checkpoints
+from colorize.weights.checkpoints import Card, write_card
 
 IMPORTS = {
     "nothing": "pass",
     "torch": "import torch",
-    "predict's": "import colorize.colorizer, colorize.photos.archive, colorize.photos.inputs",
-    "train's": "import colorize.build",
+    "predict's": "import colorize.inference.colorizer, colorize.inference.photo_batches, colorize.inference.jobs",
+    "train's": "import colorize.training.build",
     "lightning": "import lightning.pytorch",
 }
 """What a Python process imports."""

@@ -143,7 +143,7 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
 
 def ways() -> dict[str, str]:
     """Name -> precision of what this machine can do."""
-    from colorize.devices import pick_precision
+    from colorize.runtime.devices import pick_precision
 
     found = {PLAIN: "32-true", OURS_32: "32-true"}
     if pick_precision("auto", torch.device("cpu")) == "bf16-mixed":

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from colorize.colorizer import Colorizer
+    from colorize.inference.colorizer import Colorizer
 
 __version__ = "0.1.0"
 __all__ = ["Colorizer", "__version__"]
@@ -12,7 +12,7 @@ __all__ = ["Colorizer", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import torch only when it is wanted, so that `--help` answers at once (PEP 562)."""
     if name == "Colorizer":
-        from colorize.colorizer import Colorizer
+        from colorize.inference.colorizer import Colorizer
 
         return Colorizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

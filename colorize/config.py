@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING as REQUIRED
 
-from colorize.options import node, opt
+from colorize.runtime.schema import node, opt
 
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 

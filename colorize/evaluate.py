@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize import cli
+from colorize.cli.command import is_given, run_command
+from colorize.cli.sweep_jobs import Figure
 from colorize.config import EvaluateConfig
-from colorize.jobs import Figure
 from colorize.runs import locked
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(config: EvaluateConfig) -> Figure | None:
 
     Each rank measures a share of the photos.
     """
-    from colorize.evaluation.inputs import find_checkpoints, output_folder
+    from colorize.evaluation.candidates import find_checkpoints, output_folder
 
     checkpoints = find_checkpoints(config)
     output = output_folder(config, checkpoints)
@@ -50,18 +50,19 @@ def run(config: EvaluateConfig) -> Figure | None:
 
 def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
     """The work, in a folder that this process holds."""
-    from colorize import build, ranks
-    from colorize.checkpoints import has_average, sha256
-    from colorize.colorizer import Colorizer
-    from colorize.evaluation import files, inputs, measuring, scores
+    from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
-    from colorize.progress import tracked
+    from colorize.inference.colorizer import Colorizer
+    from colorize.runtime import distributed
+    from colorize.runtime.progress import tracked
+    from colorize.training import build
+    from colorize.weights.checkpoints import has_average, sha256
 
     protocol = PROTOCOLS[config.protocol]
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
-    models = inputs.named(checkpoints, taken=ours)
-    folders = inputs.named(config.coloured, taken=[*models, *ours])
+    models = candidates.named(checkpoints, taken=ours)
+    folders = candidates.named(config.coloured, taken=[*models, *ours])
     takes: dict[str, tuple[Path, bool]] = {}
     for row, path in models.items():
         takes[row] = (path, config.use_ema)
@@ -69,12 +70,12 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
             takes[f"{row} raw"] = (path, False)
     judged = [*models, *folders][-1]
     models = {row: path for row, (path, _) in takes.items()}
-    doubts = [sentence for path in checkpoints if (sentence := inputs.of_another_split(config, path)) is not None]
+    doubts = [sentence for path in checkpoints if (sentence := candidates.of_another_split(config, path)) is not None]
     for sentence in doubts:
         log.warning(sentence)
 
     list_photos = partial(build.list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
-    chosen = inputs.choose(config, protocol, folders, list_photos)
+    chosen = candidates.choose(config, protocol, folders, list_photos)
     photos, identities = chosen.photos, chosen.identities
     fabric = build.launch(config.trainer)
     device, first = fabric.device, fabric.is_global_zero
@@ -98,7 +99,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
         for row, colorizer in colorizers.items()
     }
-    with ranks.one_fate(fabric.strategy.launcher):
+    with distributed.one_fate(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         rows: dict[str, measuring.Colourer] = {
             measuring.GREY: measuring.grey_only,
@@ -108,7 +109,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
         rows[measuring.TRUTH] = measuring.the_truth
         measured = measuring.measure(rows, read(share(identities), "evaluate"), device, learned, order=identities)
-        elsewhere = [found for rank, found in enumerate(ranks.gathered(unusable)) if rank]
+        elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
     for name, reason in (item for found in elsewhere for item in found.items()):
@@ -118,7 +119,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         raise too_many(unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
-    subject = files.Subject(
+    subject = tables.Subject(
         rows=[*models, *folders],
         judged=judged,
         protocol=config.protocol,
@@ -131,7 +132,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         left_out=chosen.left_out | unusable,
         sampled_from=chosen.sampled_from,
     )
-    files.write(
+    tables.write(
         table,
         subject,
         output,
@@ -140,14 +141,14 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     )
     print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
-    print(f"{files.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
+    print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Figure(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     """Draw how each phase scored in its training, and say which checkpoint of it to take."""
     from colorize.data.images import save_png
-    from colorize.evaluation.inputs import named
+    from colorize.evaluation.candidates import named
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
     from colorize.training.phases import TRAINED
 
@@ -177,7 +178,7 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
         )
     if config.saturation != 1:
         found.append(f"The networks' chroma is multiplied by saturation={config.saturation:g}.")
-    if cli.is_given("data.min_colourfulness"):  # recipes have it for training
+    if is_given("data.min_colourfulness"):  # recipes have it for training
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:
         if measured.luma_psnr[row] < ANOTHER_PICTURE_DB:
@@ -191,7 +192,7 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("evaluate", run)
+    run_command("evaluate", run)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from colorize import cli
+from colorize.cli.command import run_command
 from colorize.config import ExportConfig
-from colorize.errors import UserError
-from colorize.options import BadOption
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
 
 log = logging.getLogger("colorize")
 
@@ -31,7 +31,7 @@ def run(config: ExportConfig) -> None:
     Raises:
         UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
-    from colorize import weights
+    from colorize.weights import load as weights
 
     config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
     output = Path(config.output)
@@ -97,7 +97,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("export", run)
+    run_command("export", run)
 
 
 if __name__ == "__main__":

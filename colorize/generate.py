@@ -13,17 +13,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from colorize import cli
+from colorize.cli.command import run_command
 from colorize.config import GenerateConfig
-from colorize.errors import UserError
 from colorize.runs import locked, run_folder
+from colorize.runtime.errors import UserError
 
 log = logging.getLogger("colorize")
 
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    from colorize import weights
+    from colorize.weights import load as weights
 
     output = output_folder(config)
     config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
@@ -45,11 +45,12 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     import torch
     from rich.progress import track
 
-    from colorize import build, ranks
-    from colorize.checkpoints import has_average, load_network, sha256
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
-    from colorize.devices import autocast, pick_precision, place
+    from colorize.runtime import distributed
+    from colorize.runtime.devices import autocast, pick_precision, place
+    from colorize.training import build
+    from colorize.weights.checkpoints import has_average, load_network, sha256
 
     squares = build.make_squares(config, config.size_px, config.batch_size)
     photos = squares.photos
@@ -58,11 +59,11 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
     fabric = build.launch(config.trainer)
-    with ranks.one_fate(fabric.strategy.launcher):
+    with distributed.one_fate(fabric.strategy.launcher):
         # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
         share = wanted[fabric.global_rank :: fabric.world_size]
         missing = [identity for identity in share if not image_path(output, identity).is_file()]
-        lacking = int(*ranks.total([len(missing)]))
+        lacking = int(*distributed.total([len(missing)]))
         log.info(f"{output}: {len(wanted) - lacking} of {len(wanted)} images of {config.size_px} px are there")
         if lacking:
             if fabric.is_global_zero:
@@ -128,7 +129,7 @@ def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: b
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("generate", run)
+    run_command("generate", run)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from colorize.color import rgb_to_lab
-from colorize.errors import UserError
 from colorize.networks.convolution import Conv2d
 from colorize.networks.heads import MOST_AB, Prediction
 from colorize.networks.layers import imagenet_std, init_conv, normalize_imagenet
+from colorize.runtime.errors import UserError
 
 _VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions), a max pool after each
 _BEFORE_POOLS_3_4_5 = {"vgg16": (15, 22, 29), "vgg16_bn": (22, 32, 42)}

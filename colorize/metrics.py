@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 SSIM_WINDOW_PX = 11
 """Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""

@@ -19,12 +19,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize import cli, signals
+from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
+from colorize.cli.sweep_jobs import Figure
 from colorize.config import GenerateConfig, PipelineConfig
-from colorize.errors import UserError
-from colorize.jobs import Figure
-from colorize.options import BadOption, leaves
 from colorize.runs import PhaseFolder, cycle_name, processes_started, run_folder, run_name, write_text
+from colorize.runtime import signals
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption, leaves
 
 if TYPE_CHECKING:
     from colorize.evaluation.protocols import Pictures
@@ -43,14 +44,14 @@ def run(config: PipelineConfig) -> Figure | None:
 
     With `data.report` it only says what the photos are.
     """
-    check(config, cli.given_overrides())
+    check(config, given_overrides())
     if config.data.report:
-        from colorize import report
+        from colorize.training import dataset_report
 
-        report.run(config)
+        dataset_report.run(config)
         return None
     for cycle in range(1, config.cycles + 1):
-        overrides, config_dir = for_steps(config, cli.given_overrides(), cycle), cli.given_config_dir()
+        overrides, config_dir = for_steps(config, given_overrides(), cycle), given_config_dir()
         for step in STEPS if cycle == 1 else STEPS[1:]:
             only = [*shlex.split(getattr(config.only, step)), *from_the_cycle_before(config, step, cycle)]
             command = step_command(step, overrides, only, config_dir)
@@ -68,7 +69,7 @@ def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> l
     if config.sweep is None and cycle == 1:
         return overrides
     others = ("run", "sweep", "job", *(STARTS if cycle > 1 else ()))
-    kept = [override for override in overrides if cli.key_of(override) not in others]
+    kept = [override for override in overrides if key_of(override) not in others]
     return [*(resolved(config, override) for override in kept), f"run={cycle_name(run_name(config), cycle)}"]
 
 
@@ -93,7 +94,7 @@ def from_the_cycle_before(config: PipelineConfig, step: str, cycle: int) -> list
 
 def resolved(config: PipelineConfig, override: str) -> str:
     """`override`, with a path in which ${run} stands for the run that was typed, not for the job's folder in it."""
-    key = cli.key_of(override)
+    key = key_of(override)
     if not re.search(r"(?<!\\)\$\{", override) or not any(
         leaf.path and leaf.name == key for leaf in leaves(PipelineConfig)
     ):
@@ -108,7 +109,7 @@ def step_command(step: str, overrides: list[str], only: list[str], config_dir: s
     if step != "generate":
         return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *mine(overrides, step), *only]
     known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe", SEARCH_PATH}
-    shared = [override for override in mine(overrides, step) if cli.key_of(override) in known]
+    shared = [override for override in mine(overrides, step) if key_of(override) in known]
     return ["-m", "colorize.generate", *flags, *shared, *only]
 
 
@@ -126,7 +127,7 @@ ONE_FOR_ALL = ("seed", "data", "data.kind", "data.root", "data.file_list", "data
 
 def mine(overrides: list[str], step: str) -> list[str]:
     """The pipeline's overrides that are for `step`."""
-    keys = [(cli.key_of(override), override) for override in overrides]
+    keys = [(key_of(override), override) for override in overrides]
     ours = [o for key, o in keys if key.partition(".")[0] in OURS and key != SEARCH_PATH]
     return [o for key, o in keys if o not in ours and STARTS.get(key, step) == step]
 
@@ -139,11 +140,11 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     """
     if processes_started() > 1:
         raise BadOption("start the pipeline once, with trainer.devices=N: it starts the processes of each step itself")
-    for key in map(cli.key_of, overrides):
+    for key in map(key_of, overrides):
         if key in ("phase", "resume", "generated"):
             raise BadOption(f"{key} is the pipeline's own business: it runs every phase and goes on where it stopped")
     for step in STEPS:
-        for key in map(cli.key_of, shlex.split(getattr(config.only, step))):
+        for key in map(key_of, shlex.split(getattr(config.only, step))):
             if key in ONE_FOR_ALL:
                 raise BadOption(
                     f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
@@ -158,14 +159,14 @@ def summarize(config: PipelineConfig) -> float:
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
-    from colorize import build
-    from colorize.checkpoints import read
-    from colorize.colorizer import Colorizer
     from colorize.data.images import save_png
-    from colorize.devices import pick_device
     from colorize.evaluation import measuring, scores
+    from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
-    from colorize.gallery import sheet
+    from colorize.inference.colorizer import Colorizer
+    from colorize.runtime.devices import pick_device
+    from colorize.training import build
+    from colorize.weights.checkpoints import read
 
     folder = run_folder(config)
     checkpoints = {AFTER_1: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
@@ -226,7 +227,7 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("pipeline", run)
+    run_command("pipeline", run)
 
 
 if __name__ == "__main__":

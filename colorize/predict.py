@@ -20,15 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize import cli
+from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.errors import UserError
-from colorize.options import BadOption
 from colorize.runs import write_text
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
 
 if TYPE_CHECKING:
-    from colorize.colorizer import Colorizer
-    from colorize.photos.inputs import Job, Plan
+    from colorize.inference.colorizer import Colorizer
+    from colorize.inference.jobs import Job, Plan
 
 log = logging.getLogger("colorize")
 
@@ -43,31 +43,31 @@ def run(config: PredictConfig) -> None:
     Raises:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
-    from colorize import weights
-    from colorize.photos import inputs
+    from colorize.inference import jobs
     from colorize.video import needs
+    from colorize.weights import load as weights
 
     config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format
-    plan = inputs.plan(config.input, config.output, format, config.contact_sheet)
+    plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
     check_report(config, plan)
     failures = list(plan.unreadable)
     todo: list[Job] = []
-    skipped, originals = 0, inputs.input_files(plan.jobs)
+    skipped, originals = 0, jobs.input_files(plan.jobs)
     for job in plan.jobs:
-        if original := inputs.overwritten_input(job, originals):
+        if original := jobs.overwritten_input(job, originals):
             failures.append((job.source, f"its result would replace the photo {original}: give another output"))
         elif job.done() and not config.overwrite:
             skipped += 1
         else:
             todo.append(job)
     for name, reason in failures:
-        log.warning(f"{inputs.shown(name)}: {reason}")
+        log.warning(f"{jobs.shown(name)}: {reason}")
     coloured = kept = 0
     if todo:
-        from colorize.colorizer import Colorizer
+        from colorize.inference.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
@@ -149,8 +149,8 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
 
 def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tuple[int, int, list[tuple[str, str]]]:
     """Do the work under a progress bar; how many were coloured, how many kept their own colours, and what failed."""
-    from colorize.photos.archive import How, colour_all
-    from colorize.photos.inputs import shown
+    from colorize.inference.jobs import shown
+    from colorize.inference.photo_batches import How, colour_all
 
     how = How(
         render_px=config.render_px,
@@ -181,8 +181,8 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
 
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
     """Colour a film under a progress bar; why it failed, if it did."""
-    from colorize.photos.inputs import shown
-    from colorize.video import film
+    from colorize.inference import film
+    from colorize.inference.jobs import shown
 
     how = film.How(
         render_px=config.render_px,
@@ -245,9 +245,9 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     from PIL import Image
 
     from colorize.data.images import UnreadableImage
-    from colorize.gallery import Block, Strip, page
+    from colorize.evaluation.gallery import Block, Strip, page
+    from colorize.inference.jobs import shown
     from colorize.photos import reading
-    from colorize.photos.inputs import shown
     from colorize.photos.reading import Metadata
     from colorize.photos.results import SUFFIXES, Picture, save
 
@@ -274,7 +274,7 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
 
 def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
     """Write the list of what failed, or remove that of an earlier start."""
-    from colorize.photos.inputs import shown
+    from colorize.inference.jobs import shown
 
     if plan.report is None:
         return
@@ -291,7 +291,7 @@ def is_ours(report: Path) -> bool:
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("predict", run)
+    run_command("predict", run)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from colorize.config import CommonConfig
-from colorize.errors import UserError, writing
-from colorize.files import written_whole
-from colorize.options import BadOption
+from colorize.runtime.errors import UserError, writing
+from colorize.runtime.files import written_whole
+from colorize.runtime.schema import BadOption
 
 
 def run_name(config: CommonConfig) -> str:

@@ -11,9 +11,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize import cli
+from colorize.cli.command import run_command
+from colorize.cli.sweep_jobs import Figure
 from colorize.config import TrainConfig
-from colorize.jobs import Figure
 from colorize.runs import PhaseFolder, locked, run_name, write_config
 from colorize.training.phases import MONITORED, monitored
 from colorize.training.resuming import is_complete, where_to_resume
@@ -30,12 +30,12 @@ def run(config: TrainConfig) -> Figure | None:
     With `data.report` it only says what the photos are.
     """
     if config.data.report:
-        from colorize import report
+        from colorize.training import dataset_report
 
-        report.run(config)
+        dataset_report.run(config)
         return None
-    from colorize import weights
-    from colorize.callbacks.checkpoint import best_score
+    from colorize.training.callbacks.checkpointing import best_score
+    from colorize.weights import load as weights
 
     if config.init_from.generator is not None:
         config.init_from.generator = str(weights.find(config.init_from.generator))
@@ -56,7 +56,8 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     """Build everything, and train."""
     import lightning as L
 
-    from colorize import build, ranks, signals
+    from colorize.runtime import distributed, signals
+    from colorize.training import build
 
     build.check_processes(config.trainer)
     build.set_threads(config.trainer)
@@ -74,14 +75,14 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"
         + (f", going on from {resume_from}" if resume_from else "")
     )
-    with signals.deferred(), ranks.one_fate(trainer.strategy.launcher):
+    with signals.deferred(), distributed.one_fate(trainer.strategy.launcher):
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     return trainer
 
 
 def main() -> None:
     """Run from the command line."""
-    cli.command("train", run)
+    run_command("train", run)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from colorize import cli, options, predict
-from colorize import config as schema
-from colorize.colorizer import Colorizer
-from colorize.errors import UserError
+from colorize import config as schemas
+from colorize import predict
+from colorize.cli.command import configured
+from colorize.inference.colorizer import Colorizer
 from colorize.photos.rendering import Preprocessing
+from colorize.runtime import schema
+from colorize.runtime.errors import UserError
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
 TINY = (
@@ -66,7 +68,7 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
         tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema")]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]
-        return cli.configured(command, [*tiny, *own, *overrides])
+        return configured(command, [*tiny, *own, *overrides])
 
     return make
 
@@ -95,8 +97,8 @@ def colour(
         caplog.clear()
         words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": str(given)}
         try:
-            predict.run(schema.PredictConfig(**words))
-        except options.BadOption as error:
+            predict.run(schemas.PredictConfig(**words))
+        except schema.BadOption as error:
             return 2, f"{caplog.text}{error}"
         except UserError as error:
             return 1, f"{caplog.text}{error}"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from colorize import build
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
 from colorize.data.sources import list_scenes
-from colorize.options import BadOption
+from colorize.runtime.schema import BadOption
+from colorize.training import build
 
 EVERYTHING: dict[str, Any] = {
     "rotation_deg": 30.0,

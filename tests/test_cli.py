@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from colorize import __version__, cli
+from colorize import __version__
+from colorize.cli.command import configured, is_given, quoted, run_command
 from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir
-from colorize.errors import UserError
-from colorize.options import leaves
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import leaves
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATH_KEYS = [key.name for key in leaves(TrainConfig) if key.path]
@@ -62,7 +64,7 @@ def start(*words: str, name: str = "train", task: Callable[[Any], object] = lamb
         return task(config)
 
     try:
-        cli.command(name, collect, words)
+        run_command(name, collect, words)
     except SystemExit as stop:
         assert isinstance(stop.code, int)
         return stop.code, seen
@@ -108,8 +110,8 @@ def test_quotes_interpolations_and_null_of_a_path_are_hydras() -> None:
     assert (config.data.root, config.run, config.generated) == ("a,b", "it's", "null/it's (1)")
     assert config.data.file_list is None  # may be null; a folder that may not is called null
     assert (config.runs_dir, config.init_from.critic) == ("null", "${run}")
-    once = cli.quoted(["data.root=it's", "only.gan=a=1 b=[2]"], SCHEMAS["pipeline"])
-    assert cli.quoted(once, SCHEMAS["pipeline"]) == once  # Lightning starts its processes with words quoted before
+    once = quoted(["data.root=it's", "only.gan=a=1 b=[2]"], SCHEMAS["pipeline"])
+    assert quoted(once, SCHEMAS["pipeline"]) == once  # Lightning starts its processes with words quoted before
 
 
 def test_a_tilde_is_the_home_folder_though_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         start("data.root=x", task=lambda _: 1 // 0)
     assert not any("hydra" in str(entry.path) for entry in caught.traceback[-3:])
-    assert "HYDRA_FULL_ERROR" not in cli.os.environ
+    assert "HYDRA_FULL_ERROR" not in os.environ
     assert sys.argv is argv
 
 
@@ -217,7 +219,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_packages_log_goes_to_stderr_and_other_loggers_live(
     flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours, other = logging.getLogger("colorize.module"), logging.getLogger("other.library")
+    ours, other = logging.getLogger("colorize.training.module"), logging.getLogger("other.library")
     before = list(logging.getLogger().handlers)
     start("data.root=x", f"runs_dir={tmp_path}/runs", *flags, task=lambda _: ours.info("epoch 1"))
     out, err = capsys.readouterr()
@@ -232,11 +234,11 @@ def test_what_the_command_line_sets_is_known_to_the_task() -> None:
     given: list[Any] = []
 
     def ask(_: Any) -> None:
-        given.extend(cli.is_given(key) for key in ("init_from", "init_from.critic", "init_from.generator", "init"))
+        given.extend(is_given(key) for key in ("init_from", "init_from.critic", "init_from.generator", "init"))
 
     start("data.root=x", "init_from.critic=c", task=ask)
     assert given == [True, True, False, False]
-    assert not cli.is_given("init_from")
+    assert not is_given("init_from")
 
 
 def test_help_explains_every_key(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,13 +271,13 @@ def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_does_not_import_torch_and_a_closed_pipe_is_quiet() -> None:
     words = [sys.executable, "-X", "importtime", "-m", "colorize.train", "--help"]
-    helped = subprocess.run(words, env={**cli.os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, check=True)
+    helped = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in helped.stderr.decode().splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "torchvision"}
     with subprocess.Popen(
         [sys.executable, "-m", "colorize.train", "--help"],
-        env={**cli.os.environ, "PYTHONPATH": str(CHECKOUT)},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as closed:
@@ -308,7 +310,7 @@ def test_every_yaml_composes(name: str) -> None:
     steps, rest = list(product(phases, options("recipe"))), list(product(models, options("data")))
     for (phase, recipe), (model, data), _ in zip(cycle(steps), cycle(rest), range(max(len(steps), len(rest)))):
         words = [f"recipe={recipe}", f"data={data}", f"phase={phase}", f"model={model}"][: 2 if not phase else 4]
-        config = cli.configured(name, [*words, "data.root=x"])
+        config = configured(name, [*words, "data.root=x"])
         assert (config.recipe, config.data.kind) == (recipe, data)
 
 

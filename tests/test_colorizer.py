@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import colorize
-from colorize import interop
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
-from colorize.colorizer import Colorizer, is_out_of_memory
-from colorize.errors import UserError
+from colorize.inference.colorizer import Colorizer, is_out_of_memory
 from colorize.networks.folding import fold_norms
 from colorize.networks.unet import UNet
 from colorize.photos import reading, rendering
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import Preprocessing, merged_bands
-from colorize.weights import FOREIGN_PREPROCESSING
+from colorize.runtime.errors import UserError
+from colorize.weights import foreign
+from colorize.weights.load import FOREIGN_PREPROCESSING
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
@@ -206,7 +206,7 @@ def test_saturation_and_the_gamut_leave_the_luma_to_the_bit() -> None:
 
 
 def test_deoldifys_networks_are_shown_what_deoldify_shows_them() -> None:
-    assert FOREIGN_PREPROCESSING.keys() == {source.name for source in interop.SOURCES}
+    assert FOREIGN_PREPROCESSING.keys() == {source.name for source in foreign.SOURCES}
     assert FOREIGN_PREPROCESSING["deoldify_artistic"] == Preprocessing(render_px=35 * 16, deoldify=True)
     photo = draw_photo(4, 90, 50)
     network = tiny_unet()
@@ -399,7 +399,7 @@ def imported_with(module: str) -> set[str]:
 
 
 def test_colouring_needs_no_lightning_and_the_package_no_torch() -> None:
-    colouring = imported_with("colorize.colorizer")
+    colouring = imported_with("colorize.inference.colorizer")
     assert {"torch", "colorize.networks.unet"} <= colouring
     assert not colouring & {"lightning", "hydra", "omegaconf"}
     assert "torch" not in imported_with("colorize") | imported_with("colorize.predict")

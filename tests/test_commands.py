@@ -18,17 +18,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from PIL import Image
 
-from colorize import build, checkpoints, cli, generate, options, pipeline, train
-from colorize import config as schema
-from colorize.cli import command, quoted
+from colorize import config as schemas
+from colorize import generate, pipeline, train
+from colorize.cli.command import configured, quoted, run_command
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
-from colorize.errors import UserError
-from colorize.evaluation import inputs
+from colorize.evaluation import candidates
 from colorize.runs import PhaseFolder, locked
-from colorize.seal import fingerprint
+from colorize.runtime import schema
+from colorize.runtime.errors import UserError
+from colorize.training import build
 from colorize.training.hyper_parameters import differences, settings
 from colorize.training.phases import TRAINED
+from colorize.weights import checkpoints
+from colorize.weights.checksum import fingerprint
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -53,7 +56,7 @@ def in_this_process(arguments: list[str]) -> int:
     """Do what `python -m colorize.COMMAND WORDS` does."""
     _, _, module, *words = arguments
     name = module.removeprefix("colorize.")
-    command(name, {"train": train, "generate": generate}[name].run, words)
+    run_command(name, {"train": train, "generate": generate}[name].run, words)
     return 0
 
 
@@ -103,7 +106,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     monkeypatch.setattr(pipeline.signals, "run", in_this_process)  # ten more processes would add nothing but time
     monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
     caplog.set_level("INFO", "colorize")
-    pipeline.run(cli.configured("pipeline", words))
+    pipeline.run(configured("pipeline", words))
     assert caplog.text.count("is complete") == 4
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
 
@@ -124,7 +127,7 @@ def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
     def start(cycles: int) -> float | None:
         given = [*words, f"cycles={cycles}"]
         monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(given))
-        return pipeline.run(cli.configured("pipeline", given))
+        return pipeline.run(configured("pipeline", given))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.signals, "run", step)
@@ -156,8 +159,8 @@ def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
     assert float(rows["after step 4, cycle 2 (GAN)"][3].split()[0]) == pytest.approx(figure, abs=0.01)
     with Image.open(first / "gallery.png") as gallery:
         assert gallery.width > width + 160
-    measured = inputs.find_checkpoints(cli.configured("evaluate", ["run=trial", "data=folder", f"data.root={photos}"]))
-    assert list(inputs.named(measured)) == ["trial/pretrain_gen/best", "trial/gan/best", "cycle_2/gan/best"]
+    measured = candidates.find_checkpoints(configured("evaluate", ["run=trial", "data=folder", f"data.root={photos}"]))
+    assert list(candidates.named(measured)) == ["trial/pretrain_gen/best", "trial/gan/best", "cycle_2/gan/best"]
 
 
 def paper_through_all_steps(configure: Configure, *model: str) -> None:
@@ -272,7 +275,7 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
     def start(words: list[str]) -> None:
         commands.clear()
         monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
-        pipeline.run(cli.configured("pipeline", words))
+        pipeline.run(configured("pipeline", words))
 
     monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
     monkeypatch.setattr(pipeline, "summarize", lambda config: 1.0)
@@ -280,7 +283,7 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
     alone = list(commands)
     start([*typed_words, "cycles=3"])
     assert commands[:4] == alone, "the first cycle is what there is without others"
-    steps = [cli.configured(module.removeprefix("colorize."), words) for module, *words in commands]
+    steps = [configured(module.removeprefix("colorize."), words) for module, *words in commands]
     assert {step.data.cache for step in steps} == {"mine/copies"}
     assert [step.run for step in steps] == ["mine"] * 4 + ["mine/cycle_2"] * 3 + ["mine/cycle_3"] * 3
     assert (steps[2].init_from.critic, steps[3].init_from.generator) == ("a.ckpt", "b.ckpt")
@@ -298,8 +301,8 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
         assert (gan.phase, gan.optim.critic.lr, gan.resume) == ("gan", 1e-5, "auto")
         assert gan.init_from.generator == last
         assert gan.init_from.critic == f"{own}/pretrain_critic/checkpoints/best.ckpt"
-    with pytest.raises(options.BadOption, match="cycles=0 is too small"):
-        cli.configured("pipeline", [*typed_words, "cycles=0"])
+    with pytest.raises(schema.BadOption, match="cycles=0 is too small"):
+        configured("pipeline", [*typed_words, "cycles=0"])
 
 
 @pytest.mark.parametrize(
@@ -310,8 +313,8 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
     ],
 )
 def test_the_pipeline_refuses_steps_that_contradict_each_other(given: list[str], only: str, named: str) -> None:
-    config = schema.PipelineConfig(run="r", recipe="paper", phase="gan", only=schema.OnlyConfig(gan=only))
-    with pytest.raises(options.BadOption, match=named):
+    config = schemas.PipelineConfig(run="r", recipe="paper", phase="gan", only=schemas.OnlyConfig(gan=only))
+    with pytest.raises(schema.BadOption, match=named):
         pipeline.check(config, given)
 
 
@@ -389,7 +392,7 @@ def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: P
 def shown_commands() -> list[list[str]]:
     """The words of each `python -m colorize.…` line that the README, docs/, the commands and conf/ show."""
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
-    files += [ROOT / "colorize" / f"{name}.py" for name in schema.SCHEMAS]
+    files += [ROOT / "colorize" / f"{name}.py" for name in schemas.SCHEMAS]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files).replace("\\\n", " ")
     lines = [line.strip("# ") for line in text.splitlines()]
     commands = {line for line in lines if line.startswith("python -m colorize.") and "`" not in line}
@@ -408,20 +411,20 @@ def first_job(override: Override) -> str:
 @pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
 def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
     name = words[0].removeprefix("colorize.")
-    overrides = quoted([word for word in words[1:] if word != "-m"], schema.SCHEMAS[name], sweep="-m" in words)
+    overrides = quoted([word for word in words[1:] if word != "-m"], schemas.SCHEMAS[name], sweep="-m" in words)
     if "-m" in words:  # a sweep: its first job
         parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("hydra")])
         assert any(override.is_sweep_override() for override in parsed)
         overrides = [first_job(override) for override in parsed]
-    config = cli.configured(name, overrides)
-    if isinstance(config, schema.TrainConfig):
+    config = configured(name, overrides)
+    if isinstance(config, schemas.TrainConfig):
         build.make_schedule(config)
 
 
 @pytest.mark.parametrize("phase", ["pretrain_gen", "pretrain_critic", "gan"])
 def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_that_follow(phase: str) -> None:
     words = (f"phase={phase}", "data.root=photos")
-    paper, ours = (cli.configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
+    paper, ours = (configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
     assert (ours.trainer.devices, min(ours.resolution.batch_size) // 8) == (8, 24)
     growth = math.sqrt(ours.resolution.batch_size[0] / paper.resolution.batch_size[0])
     for name in TRAINED[phase]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize.data import copies
-from colorize.data.copies import CopiedPhotos, copies_folder, copy_path, key_of, make_copies
+from colorize.data.caches import copies
+from colorize.data.caches.copies import CopiedPhotos, copies_folder, copy_path, key_of, make_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.images import image_rng, random_box
 from colorize.data.sources import Photos, list_folder

@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm as weight_norm_of_torch
 
-from colorize import devices
-from colorize.errors import UserError
 from colorize.losses import VGGFeatures, mean_absolute_difference
 from colorize.networks.convolution import Conv2d
 from colorize.networks.critic import Critic
 from colorize.networks.weight_norm import weight_norm
-from colorize.optim import clip_gradients, make_optimizer
+from colorize.runtime import devices
+from colorize.runtime.errors import UserError
+from colorize.training.optim import clip_gradients, make_optimizer
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

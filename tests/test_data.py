@@ -18,7 +18,7 @@ from colorize.data import images
 from colorize.data.images import UnreadableImage, center_box, load_rgb, load_square, random_box, save_png, to_pil
 from colorize.data.sources import Photos, list_folder, list_imagenet
 from colorize.data.tilt import sides, tilt
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 
 def picture(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:

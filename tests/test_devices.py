@@ -13,16 +13,18 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from colorize import build, evaluate, generate, pipeline, ranks, train
+from colorize import evaluate, generate, pipeline, train
 from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.sources import Photos
-from colorize.errors import UserError
 from colorize.losses import ContentLoss
-from colorize.module import NonFiniteLoss
-from colorize.options import BadOption
 from colorize.runs import PhaseFolder
-from colorize.training.validated import Validated
+from colorize.runtime import distributed
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
+from colorize.training import build
+from colorize.training.module import NonFiniteLoss
+from colorize.training.validation_means import Validated
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -197,12 +199,12 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
                 said.append((str(error), error.on_all_ranks))
             met.append(dict(datamodule.unreadable))
         try:
-            ranks.agree(UserError("a fault of rank 1") if rank else None)
+            distributed.agree(UserError("a fault of rank 1") if rank else None)
         except UserError as error:
             said.append((str(error), error.on_all_ranks))
         statistics = torch.nn.BatchNorm2d(1).train()
         statistics.running_mean += rank
-        ranks.average_statistics(statistics, weight=0.25 if rank else 0.75)
+        distributed.average_statistics(statistics, weight=0.25 if rank else 0.75)
         validated = Validated()
         if rank == 0:  # the other one could read none of its photos
             validated.add("val", {"content": torch.tensor(4.0)}, photos=3)
@@ -223,14 +225,14 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
 def test_a_rank_that_is_lost_ends_the_others_without_a_trace_of_the_exchange() -> None:
     def work(rank: int) -> None:
         torch.distributed.init_process_group("gloo")
-        ranks.total([1.0])
+        distributed.total([1.0])
         if rank == 1:
             os._exit(3)
-        with ranks.one_fate():
-            ranks.total([1.0])
+        with distributed.one_fate():
+            distributed.total([1.0])
 
     found, died = on_ranks(work)
-    assert type(found) is ranks.EndedElsewhere and "another process of this command ended" in str(found)
+    assert type(found) is distributed.EndedElsewhere and "another process of this command ended" in str(found)
     assert str(died) == "the process died"
 
 
@@ -252,7 +254,7 @@ def test_a_disk_that_is_full_ends_all_devices(configure: Configure) -> None:
 
     first, other = on_ranks(work)
     assert isinstance(first, (OSError, UserError)) and "No space left" in str(first)
-    assert type(other) is ranks.EndedElsewhere
+    assert type(other) is distributed.EndedElsewhere
 
 
 # --- step 2 and the evaluation ----------------------------------------------------------------------------------------

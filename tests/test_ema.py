@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from colorize import build, checkpoints, generate, weights
-from colorize.callbacks.ema import GeneratorAverage
+from colorize import generate
 from colorize.config import GenerateConfig
 from colorize.data.generated import Manifest
-from colorize.errors import UserError
-from colorize.options import BadOption
 from colorize.runs import PhaseFolder
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
+from colorize.training import build
+from colorize.training.callbacks.ema import GeneratorAverage
 from colorize.training.phases import monitored
+from colorize.weights import checkpoints
+from colorize.weights import load as weights
 from tests.test_module import CONSTANT, fit_batch, some_batch
 
 Configure = Callable[..., Any]

@@ -14,17 +14,19 @@ from PIL import Image
 from skimage import color as skimage_color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from colorize import checkpoints, cli, evaluate
-from colorize import config as schema
-from colorize.cli import quoted
+from colorize import config as schemas
+from colorize import evaluate
+from colorize.cli.command import configured as composed
+from colorize.cli.command import quoted
 from colorize.data.images import UnreadableImage
 from colorize.data.sources import Photos, list_folder, list_scenes
-from colorize.errors import UserError
 from colorize.evaluation import scores
-from colorize.evaluation.inputs import named, of_another_split
+from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
 from colorize.networks.unet import UNet
-from colorize.options import BadOption
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
+from colorize.weights import checkpoints
 from tests.conftest import draw_photo
 from tests.test_scores import measurements
 
@@ -37,7 +39,7 @@ SCENES = ["data=scenes", "data.scenes=24", "data.val_fraction=0.25", "protocol=n
 
 def configured(folder: Path, *words: str) -> Any:
     """The configuration that `colorize.evaluate` would get."""
-    return cli.configured("evaluate", [f"runs_dir={folder}/runs", *words])
+    return composed("evaluate", [f"runs_dir={folder}/runs", *words])
 
 
 def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool = False) -> Path:
@@ -243,7 +245,7 @@ def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monke
     (said,) = evaluate.notes(config, known, measured, ["theirs"])
     assert said.startswith("Photos of the training split are among those measured: no test of what was trained on them")
     assert config.data.min_colourfulness == 15  # the recipe's, for training: no word of it, unless one asks for it here
-    monkeypatch.setattr(cli, "_given", ["data.min_colourfulness=15"])
+    monkeypatch.setattr("colorize.cli.command.command._given", ["data.min_colourfulness=15"])
     assert "no photo is left out of a measurement" in evaluate.notes(config, known, measured, ["theirs"])[1]
     monkeypatch.undo()
     measured.luma_psnr["theirs"] = 12.0
@@ -266,7 +268,7 @@ def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monke
 
 def test_several_paths_are_given_in_brackets() -> None:
     def read(*words: str, sweep: bool = False) -> list[str]:
-        return quoted(words, schema.EvaluateConfig, sweep=sweep)
+        return quoted(words, schemas.EvaluateConfig, sweep=sweep)
 
     assert read("checkpoint=a b(1).ckpt", "coloured=[it's,'a,b']") == [
         "checkpoint=['a b(1).ckpt']",

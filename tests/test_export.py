@@ -14,14 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import Colorizer, cli, export, weights
-from colorize.checkpoints import AVERAGE, Card
+from colorize import Colorizer, export
+from colorize.cli.command import run_command
 from colorize.config import ExportConfig
-from colorize.errors import UserError
 from colorize.exporting import onnx_file
 from colorize.networks.folding import fold_norms
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.unet import UNet
+from colorize.runtime.errors import UserError
+from colorize.weights import load as weights
+from colorize.weights.checkpoints import AVERAGE, Card
 
 CONFIG = """
 phase: gan
@@ -235,7 +237,7 @@ def test_without_the_extra_the_message_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(SystemExit) as stop:
-        cli.command("export", export.run, [f"checkpoint={checkpoint}", f"output={tmp_path}/a=b.onnx", "format=onnx"])
+        run_command("export", export.run, [f"checkpoint={checkpoint}", f"output={tmp_path}/a=b.onnx", "format=onnx"])
     assert stop.value.code == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "onnxscript" in line and '".[onnx]"' in line

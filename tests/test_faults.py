@@ -12,15 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import build, checkpoints, generate, train
-from colorize.callbacks.checkpoint import WholeFiles
-from colorize.cli import command
+from colorize import generate, train
+from colorize.cli.command import run_command
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
 from colorize.data.sources import list_folder
-from colorize.errors import UserError, one_line
-from colorize.module import ColorizationModule
 from colorize.runs import PhaseFolder, locked, write_text
+from colorize.runtime.errors import UserError, one_line
+from colorize.training import build
+from colorize.training.callbacks.checkpointing import WholeFiles
+from colorize.training.module import ColorizationModule
+from colorize.weights import checkpoints
 from tests.conftest import TINY, draw_photo
 from tests.test_evaluation import save_checkpoint
 
@@ -35,7 +37,7 @@ FIT = (
 def typed(photos: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     """Exit status and last line of `python -m colorize.train` with these words, in this process."""
     try:
-        command("train", train.run, [*TINY, *FIT, f"data.root={photos}", "data.train_fraction=1", *words])
+        run_command("train", train.run, [*TINY, *FIT, f"data.root={photos}", "data.train_fraction=1", *words])
     except SystemExit as stop:
         return int(stop.code or 0), capsys.readouterr().err.splitlines()[-1]
     return 0, ""

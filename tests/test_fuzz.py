@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from colorize import checkpoints, interop, weights
 from colorize.data.generated import Manifest, read_manifest
 from colorize.data.images import MAX_PIXELS, UnreadableImage, center_box, load_rgb, load_square, look_at
 from colorize.data.sources import list_imagenet
-from colorize.errors import UserError
 from colorize.photos import reading
+from colorize.runtime.errors import UserError
+from colorize.weights import checkpoints, foreign, safe_reading
+from colorize.weights import load as weights
 from tests.conftest import draw_photo
 from tests.test_evaluation import save_checkpoint
 from tests.tiny_checkpoint import tiny_unet
@@ -148,7 +149,7 @@ def originals(folder: Path) -> list[bytes]:
 
 
 def read_in_every_way(path: Path) -> None:
-    for read in (interop.read_file, interop.load, weights.load, checkpoints.read, checkpoints.has_average):
+    for read in (safe_reading.read_file, foreign.load, weights.load, checkpoints.read, checkpoints.has_average):
         with refused(UserError):
             read(path)
     for name in ("generator", "critic"):

@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from colorize import build
 from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthen
 from colorize.config import ENCODERS as CHOICES
 from colorize.config import ModelConfig
-from colorize.errors import UserError
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
 from colorize.networks import Critic, Generator, LightUNet, UNet, load_pretrained, make_generator
 from colorize.networks.critic import PATCH
 from colorize.networks.efficientnet import EfficientNetLite0, SameConv2d
-from colorize.networks.encoders import ENCODERS
+from colorize.networks.encoder_registry import ENCODERS
+from colorize.networks.fast_inference import prepare
 from colorize.networks.generator import set_prior
 from colorize.networks.heads import BinsHead, Prediction
-from colorize.networks.inference import prepare
 from colorize.photos.rendering import Preprocessing
-from colorize.weights import Weights
+from colorize.runtime.errors import UserError
+from colorize.training import build
+from colorize.weights.load import Weights
 from tests.state_fill import fill, reference_input
 
 REFERENCE = Path(__file__).parent / "data/peer/efficientnet_lite0.npz"

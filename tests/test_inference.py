@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from colorize import checkpoints
-from colorize.checkpoints import Card, write_card
+from colorize.networks.fast_inference import BlurredUp, prepare
 from colorize.networks.folding import fold_norms
-from colorize.networks.inference import BlurredUp, prepare
 from colorize.networks.layers import PixelShuffleUp
 from colorize.networks.unet import UNet
+from colorize.weights import checkpoints
+from colorize.weights.checkpoints import Card, write_card
 
 KINDS = {
     "paper": {},

@@ -19,11 +19,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from colorize import build, checkpoints, interop
 from colorize.config import conf_dir
-from colorize.errors import UserError
-from colorize.interop import SOURCES, Source
 from colorize.networks.unet import UNet
+from colorize.runtime.errors import UserError
+from colorize.training import build
+from colorize.weights import checkpoints, foreign, safe_reading
+from colorize.weights.foreign import SOURCES, Source
 from tests.state_fill import fill, reference_input
 
 PEER = Path(__file__).parent / "data" / "peer"
@@ -72,7 +73,7 @@ def fastai_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fastai_unet(fastai_file: Path) -> UNet:
-    return interop.load(fastai_file)
+    return foreign.load(fastai_file)
 
 
 def test_answers_as_fastai(fastai_unet):
@@ -93,8 +94,8 @@ def test_answers_as_fastai(fastai_unet):
 
 def test_answers_as_deoldify_artistic():
     state = filled(ARTISTIC)
-    assert interop.recognise(state) is ARTISTIC
-    unet = interop.make_unet(state, "ColorizeArtistic_gen.pth")
+    assert foreign.recognise(state) is ARTISTIC
+    unet = foreign.make_unet(state, "ColorizeArtistic_gen.pth")
     assert differences(unet, "deoldify_artistic", "80x64")["80x64"].max() < 1e-5
     assert round(sum(parameter.numel() for parameter in unet.parameters()) / 1e6, 1) == 63.6
 
@@ -106,14 +107,14 @@ def test_files_answer_as_deoldify(source, zipped, tmp_path):
     """At all sizes, square and not, from both of PyTorch's file formats (the published ones are of the old)."""
     path = tmp_path / "ColorizeSomething_gen.pth"
     torch.save(filled(source), path, _use_new_zipfile_serialization=zipped)
-    found = differences(interop.load(path), source.name)
+    found = differences(foreign.load(path), source.name)
     assert found.keys() == {"96x96", "80x64"}
     assert all(difference.max() < 1e-4 for difference in found.values())
 
 
 def test_files_of_old_pytorch_are_read(tmp_path):
     torch.save({"model": TENSORS, "opt": None}, tmp_path / "old.pth", **OLD)
-    assert torch.equal(interop.read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
+    assert torch.equal(safe_reading.read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
@@ -122,12 +123,12 @@ def test_presets_are_the_published_networks(source):
     defaults = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
     chosen = {name: preset[name] for name in defaults if name in preset}
     assert {**defaults, **chosen} == {**defaults, **source.options}
-    assert interop.recognise(dict.fromkeys(shapes(source))) is source
+    assert foreign.recognise(dict.fromkeys(shapes(source))) is source
 
 
 def test_loaded_weights_are_float32_whatever_the_file_has():
     one = torch.ones((), dtype=torch.float16)
-    unet = interop.make_unet({name: one.expand(shape) for name, shape in shapes(FASTAI).items()}, "half.safetensors")
+    unet = foreign.make_unet({name: one.expand(shape) for name, shape in shapes(FASTAI).items()}, "half.safetensors")
     assert {tensor.dtype for tensor in unet.state_dict().values()} == {torch.float32, torch.int64}
     assert all(parameter.requires_grad for parameter in unet.parameters())
 
@@ -186,7 +187,7 @@ def test_impostors(impostor, tmp_path, monkeypatch):
     path = tmp_path / "ColorizeArtistic_gen.pth"
     path.write_bytes(content())
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        interop.load(path)
+        foreign.load(path)
     assert str(path) in str(caught.value)
     assert str(caught.value).isprintable(), "one line, without escape codes"
     assert os.listdir() == [path.name], "executed"
@@ -194,9 +195,9 @@ def test_impostors(impostor, tmp_path, monkeypatch):
 
 def test_a_folder_and_nothing_are_no_files(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
-        interop.load(tmp_path)
+        foreign.load(tmp_path)
     with pytest.raises(UserError, match="there is no file"):
-        interop.load(tmp_path / "absent.pth")
+        foreign.load(tmp_path / "absent.pth")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_tensors_that_do_not_fit(change, message):
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes(FASTAI).items()}
     state = {name: tensor for name, tensor in {**state, **change}.items() if tensor is not None}
     with pytest.raises(UserError, match=message):
-        interop.make_unet(state, "unet.pth")
+        foreign.make_unet(state, "unet.pth")
 
 
 def test_fine_tuning_from_a_file_of_another_project(fastai_file, fastai_unet, configure):

@@ -10,10 +10,10 @@ import torchmetrics
 import torchvision
 
 from colorize.data.sources import list_scenes
-from colorize.errors import UserError
 from colorize.evaluation import measuring, scores
 from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
 from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
+from colorize.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from colorize.data import listing
-from colorize.data.listing import Names, memory_file
+from colorize.data.caches import listing
+from colorize.data.caches.listing import Names, memory_file
 from colorize.data.sources import Photos, list_folder, list_imagenet
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from skimage import color as skimage_color
 from skimage.metrics import structural_similarity
 
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
-from colorize.errors import UserError
 from colorize.metrics import (
     LumaLookup,
     ciede2000,
@@ -22,6 +21,7 @@ from colorize.metrics import (
     skill_sums,
     ssim,
 )
+from colorize.runtime.errors import UserError
 
 # From Table 1 of Sharma, Wu & Dalal 2005: blues (1-6), a neutral colour (7-8), hues on either side of the discontinuity
 # (9-16), large differences (17-19), small ones (21, 24), and near-neutral and dark ones (31-34).

@@ -14,21 +14,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from torch.utils.data import DataLoader
 
-from colorize import build, checkpoints, cli, train
-from colorize.callbacks.image_grid import abreast
+from colorize import train
 from colorize.color import rgb_to_grey
 from colorize.config import ModelConfig, TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.evaluation.stopping import read_scores
 from colorize.metrics import LumaLookup
-from colorize.module import ColorizationModule, NonFiniteLoss, gradient_at
 from colorize.networks.heads import Prediction
-from colorize.options import leaves
 from colorize.runs import PhaseFolder
+from colorize.runtime.schema import leaves
+from colorize.training import build
+from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
+from colorize.training.module import ColorizationModule, NonFiniteLoss, gradient_at
 from colorize.training.phases import TRAINED, VAL
-from colorize.training.validated import Validated
+from colorize.training.validation_means import Validated
+from colorize.weights import checkpoints
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
@@ -452,7 +454,7 @@ def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
 def test_the_command_of_a_job_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(recipe="paper", phase="gan", sweep="seeds", job=3)
     assert build.typed_command(config) is None
-    monkeypatch.setattr(cli, "_given", ["data.root=my photos", "seed=1", "sweep=seeds"])
+    monkeypatch.setattr("colorize.cli.command.command._given", ["data.root=my photos", "seed=1", "sweep=seeds"])
     words = shlex.split((build.typed_command(config) or "").replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
 

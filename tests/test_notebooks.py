@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from colorize import cli
+from colorize.cli.command import configured
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, TRAIN, COLOUR = (
@@ -52,7 +52,7 @@ def test_notebooks_have_no_outputs_and_name_what_exists(notebook: Path) -> None:
     lines += [match[2] for code in sources(notebook) for match in MAGIC.finditer(code)]
     for line in lines:
         if command := re.match(r"(?:python|run) -m colorize\.(\w+) (.*)", line):
-            cli.configured(command[1], shlex.split(command[2]))
+            configured(command[1], shlex.split(command[2]))
 
 
 def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

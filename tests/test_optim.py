@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from colorize.networks import Critic, UNet
-from colorize.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
+from colorize.training.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
 from colorize.training.plans import make_plan
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import colorizer, predict
-from colorize.cli import command
-from colorize.photos import archive, inputs, reading, results
+from colorize import predict
+from colorize.cli.command import run_command
+from colorize.inference import colorizer, jobs, photo_batches
+from colorize.photos import reading, results
 from tests.conftest import draw_photo
 from tests.predicting import Colour, files, grey, is_coloured_version, save
 
@@ -103,7 +104,7 @@ def test_a_hostile_folder(
     before = digests(root)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        command("predict", predict.run, [f"checkpoint={tiny_file}", f"input={root}", "output=out", "device=cpu"])
+        run_command("predict", predict.run, [f"checkpoint={tiny_file}", f"input={root}", "output=out", "device=cpu"])
     err = capsys.readouterr().err
     assert stop.value.code == 1, err
     assert f"{len(good)} coloured, 0 skipped (their results exist), {len(bad)} failed" in err
@@ -126,7 +127,7 @@ def test_a_hostile_folder(
 
 
 def test_names_are_shown_on_one_line() -> None:
-    assert inputs.shown(os.fsdecode(b"a\n\x1b[31m\xff") + " Фото") == "a\\n\\x1b[31m\\udcff Фото"
+    assert jobs.shown(os.fsdecode(b"a\n\x1b[31m\xff") + " Фото") == "a\\n\\x1b[31m\\udcff Фото"
 
 
 # ---------------------------------------------------------------------------------------------------- what is asked for
@@ -180,7 +181,7 @@ def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> No
 
 def planned(given: str | Path, output: str = "out", format: str | None = None) -> dict[str, str]:
     """Sources and results of a plan, relative to where they are."""
-    plan = inputs.plan(str(given), output, format)
+    plan = jobs.plan(str(given), output, format)
     return {os.path.relpath(job.source): str(job.result.relative_to(plan.folder)) for job in plan.jobs}
 
 
@@ -212,7 +213,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
         save(tmp_path / "in" / name, format="JPEG")
     results = planned("in", format=format)
     assert len(set(results.values())) == len(results)
-    plan = inputs.plan("in", "out", format)
+    plan = jobs.plan("in", "out", format)
     everything = [path for job in plan.jobs for path in (job.result, job.as_png, job.compare) if path is not None]
     assert len(set(everything)) == len(everything)
     if format is None:
@@ -222,7 +223,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
             "in/a.ppm": "a.ppm.png",
             "in/b.gif": "b.png",
         }
-    monkeypatch.setattr(inputs, "_same_name", lambda folder: str.casefold)  # as on a Mac
+    monkeypatch.setattr(jobs, "_same_name", lambda folder: str.casefold)  # as on a Mac
     save(tmp_path / "in" / "B.PNG")
     assert planned("in")["in/b.gif"] == "b.gif.png"
 
@@ -293,18 +294,18 @@ def test_what_has_a_result_is_skipped_and_failures_are_tried_again(
     for index in range(5):
         save(tmp_path / "in" / f"{index}.{'gif' if index == 2 else 'png'}", grey(index))
     (tmp_path / "in" / "4.png").write_bytes(b"")
-    write = archive._write
+    write = photo_batches._write
 
-    def interrupted(job: inputs.Job, *arguments: Any) -> archive.Outcome:
+    def interrupted(job: jobs.Job, *arguments: Any) -> photo_batches.Outcome:
         if job.result.name == "3.png":
             raise KeyboardInterrupt
         return write(job, *arguments)
 
-    monkeypatch.setattr(archive, "_write", interrupted)
+    monkeypatch.setattr(photo_batches, "_write", interrupted)
     assert colour("in")[0] == 130
     assert files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr(archive, "_write", write)
+    monkeypatch.setattr(photo_batches, "_write", write)
     status, err = colour("in")
     assert status == 1 and "1 coloured, 3 skipped (their results exist), 1 failed" in err
     assert times == {path: path.stat().st_mtime_ns for path in times}

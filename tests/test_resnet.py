@@ -38,7 +38,7 @@ def test_features_are_those_of_torchvision(name: str) -> None:
 
 @pytest.mark.slow
 def test_colouring_photos_imports_neither_torchvision_nor_lightning() -> None:
-    text = "import sys, colorize.colorizer, colorize.photos.archive; "
+    text = "import sys, colorize.inference.colorizer, colorize.inference.photo_batches; "
     text += "print([*{'torchvision', 'lightning'} & {*sys.modules}])"
     found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -19,16 +19,19 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from colorize import build, checkpoints, cli, generate, interop, signals, train
-from colorize.callbacks import random_states
-from colorize.callbacks.checkpoint import WholeFiles
+from colorize import generate, train
+from colorize.cli.command import run_command, what_goes_on
 from colorize.config import DataConfig, ModelConfig, TrainConfig
-from colorize.errors import UserError
-from colorize.module import ColorizationModule
 from colorize.runs import PhaseFolder, before
-from colorize.seal import fingerprint
-from colorize.training import hyper_parameters, resuming
+from colorize.runtime import signals
+from colorize.runtime.errors import UserError
+from colorize.training import build, hyper_parameters, resuming
+from colorize.training.callbacks import random_states
+from colorize.training.callbacks.checkpointing import WholeFiles
+from colorize.training.module import ColorizationModule
 from colorize.training.resuming import compare, newest_whole
+from colorize.weights import checkpoints, safe_reading
+from colorize.weights.checksum import fingerprint
 from tests.sameness import assert_same, curves, rows
 
 Configure = Callable[..., Any]
@@ -203,11 +206,11 @@ def test_any_flipped_byte_and_any_cut_is_noticed(tmp_path: Path) -> None:
     for at in [*range(0, size, size // 40), *range(size - 93, size)]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            interop.read_file(path)
+            safe_reading.read_file(path)
     for cut in (size - 1, size - 71, size - 80, size // 2, 10, 0):
         path.write_bytes(whole[:cut])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            interop.read_file(path)
+            safe_reading.read_file(path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -292,7 +295,7 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
 
     task.__module__ = "colorize.train"
     with pytest.raises(SystemExit) as end:
-        cli.command("train", task, WORDS)
+        run_command("train", task, WORDS)
     assert end.value.code == 143
     go_on = "go on with: python -m colorize.train phase=gan 'data.root=my photos' recipe=demo data=folder resume=auto"
     assert f"colorize.train: stopped by SIGTERM; {go_on}\n" in capsys.readouterr().err
@@ -304,9 +307,9 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     scontrol.chmod(0o755)
-    assert cli.what_goes_on("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
+    assert what_goes_on("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
     monkeypatch.setenv("COLORIZE_STEP", "1")
-    assert cli.what_goes_on("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
+    assert what_goes_on("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
     assert (tmp_path / "said").read_text() == "requeue 7\n"
 
 

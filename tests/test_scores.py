@@ -11,14 +11,14 @@ from skimage.metrics import peak_signal_noise_ratio
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, list_scenes
-from colorize.errors import UserError
 from colorize.evaluation import measuring, scores
 from colorize.evaluation.bootstrap import interval, resampled_ratios
-from colorize.evaluation.files import choose
-from colorize.evaluation.inputs import choose_photos
+from colorize.evaluation.candidates import choose_photos
 from colorize.evaluation.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
+from colorize.evaluation.tables import choose
 from colorize.metrics import colourfulness
+from colorize.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

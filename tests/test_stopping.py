@@ -9,21 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from colorize import checkpoints, train
-from colorize.callbacks.checkpoint import Checkpoints, WholeFiles
-from colorize.callbacks.monitor import Monitor
-from colorize.callbacks.regions import CONFUSIONS, figures, markdown
+from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.datasets import SquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.sources import list_scenes
-from colorize.errors import UserError
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
 from colorize.metrics import LumaLookup
 from colorize.runs import PhaseFolder, kept_in
-from colorize.seal import fingerprint
+from colorize.runtime.errors import UserError
+from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
+from colorize.training.callbacks.monitor import Monitor
+from colorize.training.callbacks.region_accuracy import CONFUSIONS, figures, markdown
+from colorize.weights import checkpoints
+from colorize.weights.checksum import fingerprint
 
 CPU = torch.device("cpu")
 

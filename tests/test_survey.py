@@ -11,12 +11,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from colorize import build, generate, pipeline, train
-from colorize.data import sources, survey
+from colorize import generate, pipeline, train
+from colorize.data import sources
+from colorize.data.caches import survey
 from colorize.data.images import Look
 from colorize.data.sources import Photos, list_folder, list_scenes
-from colorize.errors import UserError
-from colorize.options import BadOption
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
+from colorize.training import build
 from tests.conftest import draw_photo
 
 Configure = Callable[..., Any]

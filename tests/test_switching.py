@@ -2,7 +2,7 @@
 
 import pytest
 
-from colorize.training.switching import AdaptiveTurns, FixedTurns, Turns
+from colorize.training.alternation import AdaptiveTurns, FixedTurns, Turns
 
 
 def play(turns: Turns, critic_losses: list[float], steps: int) -> str:

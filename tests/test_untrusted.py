@@ -14,16 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize import config as schema
-from colorize import evaluate, export, generate, options, pipeline, predict, train
+from colorize import config as schemas
+from colorize import evaluate, export, generate, pipeline, predict, train
 from colorize.data.generated import Manifest, read_manifest
 from colorize.data.images import UnreadableImage, center_box, load_rgb, load_square, look_at
 from colorize.data.sources import list_folder
-from colorize.errors import UserError
-from colorize.evaluation.inputs import match_coloured
+from colorize.evaluation.candidates import match_coloured
 from colorize.photos import reading
 from colorize.runs import PhaseFolder
-from colorize.weights import load
+from colorize.runtime import schema
+from colorize.runtime.errors import UserError
+from colorize.weights.load import load
 from tests.conftest import draw_photo
 from tests.test_evaluation import PLAIN, configured, save_checkpoint
 
@@ -98,14 +99,14 @@ def test_no_command_executes_what_is_in_a_file(configure: Configure, tmp_path: P
         "lpips": measured(f"checkpoint=[{good}]", f"weights.lpips_alex={bad}"),
         "fid": measured(f"checkpoint=[{good}]", f"weights.fid={bad}"),
         "predict": with_words(
-            schema.PredictConfig, predict.run, checkpoint=str(bad), input=str(root), output=str(tmp_path / "out")
+            schemas.PredictConfig, predict.run, checkpoint=str(bad), input=str(root), output=str(tmp_path / "out")
         ),
         "export": with_words(
-            schema.ExportConfig, export.run, checkpoint=str(bad), output=str(tmp_path / "a.safetensors")
+            schemas.ExportConfig, export.run, checkpoint=str(bad), output=str(tmp_path / "a.safetensors")
         ),
     }
     for name, run in commands.items():
-        with pytest.raises((UserError, options.BadOption)) as caught:
+        with pytest.raises((UserError, schema.BadOption)) as caught:
             run()
         assert "bad.pth" in str(caught.value) or "/started/" in str(caught.value), (name, str(caught.value))
         assert not trace.exists(), name

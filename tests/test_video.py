@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from colorize.colorizer import Colorizer, Rendered
+from colorize.inference import film
+from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.photos.reading import Photo
-from colorize.video import film, reading, sniff, writing
+from colorize.video import decoding, encoding, sniff
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits
 from tests.filming import SUBTITLES, grey_frames, read_film, write_film
 from tests.predicting import Colour, files, save
@@ -102,9 +103,9 @@ def test_fields_of_two_moments_become_one_picture(quick: None, colour: Colour, t
         assert np.array_equal(luma[1::2], stored[1::2])  # one field as it is coded
         off = [np.abs(rows.astype(int) - moment[::2]).mean() for rows in (luma[::2], stored[::2])]
         assert off[0] < 0.2 * off[1]
-    probed = reading.probe(str(source))
-    whole = list(reading.frames(probed, Fraction(0), None, None, []))
-    rest = list(reading.frames(probed, Fraction(0), None, whole[10].time, []))
+    probed = decoding.probe(str(source))
+    whole = list(decoding.frames(probed, Fraction(0), None, None, []))
+    rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, []))
     assert len(rest) == 9
     assert all(np.array_equal(a.luma, b.luma) and a.time == b.time for a, b in zip(whole[11:], rest, strict=True))
 
@@ -209,7 +210,7 @@ def test_recordings_joined_end_to_end_go_on_together(quick: None, colour: Colour
     unit = Fraction(1, 90_000)
     one = write_film(tmp_path / "one.ts", grey_frames(75), sound="mp2", time_base=unit, sound_s=1.5).read_bytes()
     (tmp_path / "twice.ts").write_bytes(one + one)
-    assert reading.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
+    assert decoding.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
     for name in ("out.mp4", "out.webm"):  # copied, coded anew
         assert colour("twice.ts", output=name)[0] == 0
         made, heard = read_film(tmp_path / name), sound_times(tmp_path / name)
@@ -291,7 +292,7 @@ def test_what_is_wrong_with_a_film_is_said_and_nothing_is_lost(
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     real = av.Codec
-    monkeypatch.setattr(writing.av, "Codec", lambda name, mode: real("none" if name == "libsvtav1" else name, mode))
+    monkeypatch.setattr(encoding.av, "Codec", lambda name, mode: real("none" if name == "libsvtav1" else name, mode))
     before = good.read_bytes()
     had = files(tmp_path)
     status, err = colour(name, **{"output": "out.mp4", **keys})
@@ -316,27 +317,27 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     assert colour(source, **words)[0] == 0
     whole = (tmp_path / "out.mkv").read_bytes()
     (tmp_path / "out.mkv").unlink()
-    add, finish, put_together = writing.Piece.add, writing.Piece.finish, film.put_together
+    add, finish, put_together = encoding.Piece.add, encoding.Piece.finish, film.put_together
 
-    def stop_adding(self: writing.Piece, planes: Any, time: int) -> None:
+    def stop_adding(self: encoding.Piece, planes: Any, time: int) -> None:
         if time == 600:  # in the third piece, while others wait for the encoder
             raise fault
         add(self, planes, time)
 
-    def stop_finishing(self: writing.Piece) -> int:
+    def stop_finishing(self: encoding.Piece) -> int:
         if self.times[0] == 480:
             raise fault
         return finish(self)
 
-    monkeypatch.setattr(writing.Piece, "add", stop_adding if isinstance(fault, OSError) else add)
-    monkeypatch.setattr(writing.Piece, "finish", finish if isinstance(fault, OSError) else stop_finishing)
+    monkeypatch.setattr(encoding.Piece, "add", stop_adding if isinstance(fault, OSError) else add)
+    monkeypatch.setattr(encoding.Piece, "finish", finish if isinstance(fault, OSError) else stop_finishing)
     status, err = colour(source, **words)
     assert status == (130 if isinstance(fault, KeyboardInterrupt) else 1)
     assert "make room, and the same command goes on" in err or status == 130
     left = [name for name in files(tmp_path) if name.startswith(".out.mkv.parts") and name.endswith(".mkv")]
     assert len(left) == 2 and not (tmp_path / "out.mkv").exists()
-    monkeypatch.setattr(writing.Piece, "add", add)
-    monkeypatch.setattr(writing.Piece, "finish", finish)
+    monkeypatch.setattr(encoding.Piece, "add", add)
+    monkeypatch.setattr(encoding.Piece, "finish", finish)
     monkeypatch.setattr(film, "put_together", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     assert colour(source, **words)[0] == 1  # all coloured, none put together
     monkeypatch.setattr(film, "put_together", put_together)
@@ -416,8 +417,8 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
     rgb = torch.tensor([0.2, 0.5, 0.3])[:, None, None].expand(3, 8, 8)
     for matrix, full in ((1, False), (6, False), (6, True)):
         source = write_film(tmp_path / f"{matrix}{full}.mkv", grey_frames(1), codec="ffv1", pixel_format="yuv420p")
-        told = reading.probe(str(source))
-        told = reading.replace(told, matrix=matrix, full_range=full)
+        told = decoding.probe(str(source))
+        told = decoding.replace(told, matrix=matrix, full_range=full)
         level = 120
         chroma = chroma_of(rgb.numpy(), told.weights)
         planes = coded_planes(told, np.full((48, 64), level, np.uint8), chroma, "yuv420p")

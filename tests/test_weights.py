@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from colorize import Colorizer, build, export, generate, predict, train, weights
+from colorize import Colorizer, export, generate, predict, train
 from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
-from colorize.errors import UserError
-from colorize.evaluation import inputs
+from colorize.evaluation import candidates
 from colorize.exporting import provenance
 from colorize.networks.light_unet import LightUNet
 from colorize.photos.rendering import Preprocessing
-from colorize.weights import Weights
+from colorize.runtime.errors import UserError
+from colorize.training import build
+from colorize.weights import load as weights
+from colorize.weights.load import Weights
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet
 
@@ -57,8 +59,8 @@ def test_who_names_no_checkpoint_gets_the_bundled_generator_and_is_told(
 def test_the_word_stands_wherever_a_generator_is_named(
     bundle: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = inputs.find_checkpoints(EvaluateConfig(recipe="demo", checkpoint=["bundled"]))
-    assert (found, list(inputs.named(found))) == ([bundle], ["pocket"])
+    found = candidates.find_checkpoints(EvaluateConfig(recipe="demo", checkpoint=["bundled"]))
+    assert (found, list(candidates.named(found))) == ([bundle], ["pocket"])
     seen: list[Any] = []
     monkeypatch.setattr(generate, "save_images", lambda config, _: seen.append(config.checkpoint))
     generate.run(configure("generate", "checkpoint=bundled"))
@@ -79,7 +81,7 @@ def test_an_installation_without_it_says_so_in_one_line(
         lambda: predict.run(PredictConfig(input="x", output="y")),
         lambda: export.run(ExportConfig(output="x.safetensors")),
         lambda: Colorizer.from_checkpoint(),
-        lambda: inputs.find_checkpoints(EvaluateConfig(recipe="demo", checkpoint=["bundled"])),
+        lambda: candidates.find_checkpoints(EvaluateConfig(recipe="demo", checkpoint=["bundled"])),
         lambda: train.run(configure("train", "phase=pretrain_gen", "init_from.generator=bundled")),
     ):
         with pytest.raises(UserError, match=r"^no generator is bundled with this installation: give checkpoint=FILE$"):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from colorize.checkpoints import Card, write_card
 from colorize.networks.unet import UNet
+from colorize.weights.checkpoints import Card, write_card
 
 SIZE_PX = 48
 

@@ -10,9 +10,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from colorize import ranks
 from colorize.data.augment import Augmentation
-from colorize.data.copies import CopiedPhotos
+from colorize.data.caches.copies import CopiedPhotos
 from colorize.data.datasets import (
     AugmentedDataset,
     Batch,
@@ -26,11 +25,12 @@ from colorize.data.datasets import (
     worker_context,
 )
 from colorize.data.sources import Photos, spread
-from colorize.errors import UserError, listed
 from colorize.metrics import LumaLookup
+from colorize.runtime import distributed
+from colorize.runtime.errors import UserError, listed
 
 if TYPE_CHECKING:
-    from colorize.callbacks.resolution import ResolutionSchedule
+    from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule
 
 _log = logging.getLogger("colorize")
 
@@ -78,7 +78,7 @@ class ColorizationDataModule(L.LightningDataModule):
             max_unreadable: how many distinct files may be unreadable before the run is stopped.
             generated: folder with ``IDENTITY.png`` for each photo; batches then have ``fake``.
             generated_size_px: width and height of these.
-            copies: folder of small copies of the photos, for training alone; see :mod:`colorize.data.copies`.
+            copies: folder of small copies of the photos, for training alone; see :mod:`colorize.data.caches.copies`.
         """
         super().__init__()
         if (generated is None) != (generated_size_px is None):
@@ -185,7 +185,7 @@ class ColorizationDataModule(L.LightningDataModule):
             lacking = self.share_unreadable(lacking=not batch.names)
             if lacking:
                 named = listed(self._met())
-                raise ranks.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
+                raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
@@ -202,15 +202,15 @@ class ColorizationDataModule(L.LightningDataModule):
         Raises:
             UserError: more than ``max_unreadable`` files so far.
         """
-        news, without = ranks.total([len(self._news), lacking])
+        news, without = distributed.total([len(self._news), lacking])
         if news:
-            for name, reason in (item for found in ranks.gathered(self._news) for item in found.items()):
+            for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):
                 if name not in self.unreadable:
                     self.unreadable[name] = reason
                     _log.warning("skipped an unreadable image: %s (%s)", name, reason)
             self._news = {}
         if len(self.unreadable) > self.max_unreadable:
-            raise ranks.on_all(self._too_many())
+            raise distributed.on_all(self._too_many())
         return without > 0
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
@@ -279,7 +279,7 @@ class ColorizationDataModule(L.LightningDataModule):
 
     def _note(self, unreadable: list[tuple[str, str]]) -> None:
         self._news |= {name: reason for name, reason in unreadable if name not in self.unreadable}
-        if ranks.world_size() == 1:
+        if distributed.world_size() == 1:
             self.share_unreadable()
 
     def _too_many(self) -> UserError:

@@ -17,8 +17,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
-from colorize.errors import writing
-from colorize.files import written_whole
+from colorize.runtime.errors import writing
+from colorize.runtime.files import written_whole
 
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
@@ -210,7 +210,7 @@ def to_pil(rgb: Tensor) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Saves losslessly, whole or not at all; see :func:`colorize.files.written_whole`."""
+    """Saves losslessly, whole or not at all; see :func:`colorize.runtime.files.written_whole`."""
     with writing(path), written_whole(Path(path), sync=False) as file:
         # Generated training images are many and read soon: level 1 is several times faster for little more size.
         image.save(file, format="PNG", compress_level=1)

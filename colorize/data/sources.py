@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from PIL import Image
 
+from colorize.data.caches.listing import Folder, FolderMemory
 from colorize.data.images import Look, load_square, look_at, resize_square, resize_tilted
-from colorize.data.listing import Folder, FolderMemory
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import Box, scaled, sides, tilt
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 """What a picture's name ends with, in upper or lower case."""

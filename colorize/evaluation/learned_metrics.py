@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
-from colorize.errors import UserError
 from colorize.networks.pretrained import load_pretrained
+from colorize.runtime.errors import UserError
 
 log = logging.getLogger("colorize")
 

@@ -17,15 +17,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.backends import cudnn
 
-from colorize import metrics, ranks
+from colorize import metrics
 from colorize.color import rgb_to_grey
-from colorize.colorizer import Colorizer
 from colorize.data.images import to_pil
 from colorize.data.sources import spread
-from colorize.errors import UserError
 from colorize.evaluation.learned_metrics import FeatureStatistics, Learned, frechet_distance
 from colorize.evaluation.protocols import Pictures
 from colorize.evaluation.regions import taken_for
+from colorize.inference.colorizer import Colorizer
+from colorize.runtime import distributed
+from colorize.runtime.errors import UserError
 
 LOOKUP_PHOTOS = 2000
 """Training photos that the luma look-up averages: 256 means need no more."""
@@ -90,7 +91,7 @@ def fit_luma_lookup(batches: Iterable[Pictures]) -> Colourer:
     for batch in batches:
         own.update(batch.rgb.float() / 255)
     lookup = metrics.LumaLookup()
-    for part in ranks.gathered(own):
+    for part in distributed.gathered(own):
         lookup.add(part)
     return lambda shown: lookup.predict(shown.grey)
 
@@ -171,13 +172,13 @@ def measure(
                 shown = shown._replace(lookup=picture)
             with torch.inference_mode(), _exact_convolutions(device):
                 tallies[row].add(picture, shown, regions, networks)
-    (names, digests, greys, tallies), *others = ranks.gathered((names, digests, greys, tallies))
+    (names, digests, greys, tallies), *others = distributed.gathered((names, digests, greys, tallies))
     for more_names, more_digests, more_greys, more in others:
         names, digests, greys = names + more_names, digests + more_digests, greys + more_greys
         for row, tally in tallies.items():
             tally.join(more[row])
     if not names:
-        raise ranks.on_all(UserError("none of the photos can be used, see above"))
+        raise distributed.on_all(UserError("none of the photos can be used, see above"))
     place = {name: number for number, name in enumerate(names if order is None else order)}
     sort = np.array(sorted(range(len(names)), key=lambda number: place[names[number]]))
     found = Measurements(

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 from colorize.data.datasets import make_loader
 from colorize.data.images import UnreadableImage, center_box, load_rgb, to_uint8
 from colorize.data.sources import Photos, Scenes, has_image_extension
-from colorize.errors import UserError
-from colorize.files import sha256
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import sha256
 
 log = logging.getLogger("colorize")
 

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from colorize import metrics
-from colorize.checkpoints import read
 from colorize.color import merge_luma, rgb_to_grey
-from colorize.errors import UserError
-from colorize.seal import fingerprint
+from colorize.runtime.errors import UserError
+from colorize.weights.checkpoints import read
+from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from colorize.errors import UserError
 from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
 from colorize.photos.rendering import AREA_PER_RENDER, Preprocessing
-from colorize.weights import Weights
+from colorize.runtime.errors import UserError
+from colorize.weights.load import Weights
 
 _PHASES = {
     "pretrain_gen": "pretraining of the generator on the content loss, without a critic",

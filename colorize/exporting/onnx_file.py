@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colorize import weights
-from colorize.errors import UserError
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
-from colorize.weights import Weights
+from colorize.runtime.errors import UserError
+from colorize.weights import load as weights
+from colorize.weights.load import Weights
 
 log = logging.getLogger("colorize")
 

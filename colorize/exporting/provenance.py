@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from colorize import __version__, checkpoints, interop
-from colorize.checkpoints import Card
-from colorize.errors import UserError
+from colorize import __version__
+from colorize.runtime.errors import UserError
 from colorize.training.phases import VAL, VAL_EMA
-from colorize.weights import Weights, load_export
+from colorize.weights import checkpoints, foreign, safe_reading
+from colorize.weights.checkpoints import Card
+from colorize.weights.load import Weights, load_export
 
 log = logging.getLogger("colorize")
 
@@ -27,7 +28,7 @@ PUBLISHED = ("imagenet", "none")
 
 
 def of(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
-    """The provenance of the generator that `colorize.weights.load(path, use_ema)` gave; an export's is its own.
+    """The provenance of the generator that `colorize.weights.load.load(path, use_ema)` gave; an export's is its own.
 
     Keys that nothing is known of are left out:
 
@@ -50,7 +51,7 @@ def of(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
         "source": weights.title,
         "sha256": checkpoints.sha256(path),
     }
-    content = interop.read_file(path)
+    content = safe_reading.read_file(path)
     if not (isinstance(content, Mapping) and "colorize" in content):
         return stated
     card, _ = checkpoints.read(path)
@@ -118,11 +119,11 @@ def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:
     try:
         if (export := load_export(path)) is not None:
             return {"started_from": {"source": export.title}}
-        content = interop.read_file(path)
+        content = safe_reading.read_file(path)
         if isinstance(content, Mapping) and "colorize" in content:
             card, _ = checkpoints.read(path)
             return {"started_from": {"phase": card.phase, "images_seen": card.images_seen}}
-        source = interop.recognise(interop.state_of(content, path))
+        source = foreign.recognise(safe_reading.state_of(content, path))
     except UserError:
         return {"started_from": {"source": "a checkpoint that is not there any more"}}
     return {"started_from": {"source": source.title if source else "another file of weights"}}

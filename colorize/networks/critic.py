@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.networks.encoder import BodyNetwork, Encoder
-from colorize.networks.encoders import make_encoder
+from colorize.networks.encoder_registry import make_encoder
 from colorize.networks.layers import SpectralNorm, init_conv, normalize_imagenet
 
 PATCH = "patch"
@@ -19,7 +19,7 @@ class Critic(BodyNetwork):
     Layer groups: body_low, body_high, head.
 
     Args:
-        backbone: an encoder's name, see `colorize.networks.encoders`; or "patch", see `PatchBody`.
+        backbone: an encoder's name, see `colorize.networks.encoder_registry`; or "patch", see `PatchBody`.
     """
 
     body_name = "body"

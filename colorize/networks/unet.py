@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from colorize.networks.encoders import make_encoder
+from colorize.networks.encoder_registry import make_encoder
 from colorize.networks.generator import Generator, make_head
 from colorize.networks.heads import BinsHead, Prediction, RGBHead, paint
 from colorize.networks.layers import ConvLayer, PixelShuffleUp, SelfAttention, denormalize_imagenet
@@ -74,7 +74,7 @@ class UNet(Generator):
     Layer groups: encoder_low, encoder_high, decoder.
 
     Args:
-        encoder: its name, see `colorize.networks.encoders`.
+        encoder: its name, see `colorize.networks.encoder_registry`.
         width_factor: of the up blocks' output; 1 gives 512, 384, 256 and 96 channels on ResNet-34, 1.5 is
             DeOldify's Artistic generator, 0.5 serves a CPU.
         norm: of the decoder's convolutions. "weight": weight norm; "batch": convolution without bias, batch norm,

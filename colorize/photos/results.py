@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from colorize.files import written_whole
 from colorize.photos.reading import Metadata
 from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
+from colorize.runtime.files import written_whole
 
 SUFFIXES = {
     ".jpg": "JPEG",

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from colorize.config import TrainConfig
-from colorize.options import leaves
+from colorize.runtime.schema import leaves
+from colorize.training.alternation import Network
 from colorize.training.phases import TRAINED
-from colorize.training.switching import Network
 
 Value = bool | int | float | str
 

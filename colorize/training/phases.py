@@ -1,7 +1,7 @@
 """What each phase trains, and the figure that it is judged by."""
 
 from colorize.config import TrainConfig
-from colorize.training.switching import Network
+from colorize.training.alternation import Network
 
 TRAINED: dict[str, tuple[Network, ...]] = {
     "pretrain_gen": ("generator",),

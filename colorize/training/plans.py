@@ -1,8 +1,8 @@
 """The turns and the rates of a phase, from its configuration."""
 
 from colorize.config import NetworkOptimConfig, ResolutionConfig, TrainConfig
-from colorize.optim import RatePlan, constant, one_cycle
-from colorize.training.switching import AdaptiveTurns, FixedTurns, Turns
+from colorize.training.alternation import AdaptiveTurns, FixedTurns, Turns
+from colorize.training.optim import RatePlan, constant, one_cycle
 
 
 def make_turns(config: TrainConfig) -> Turns:

@@ -6,17 +6,17 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize import cli
+from colorize.cli.command import is_given
 from colorize.config import TrainConfig
-from colorize.errors import UserError
-from colorize.options import BadOption
 from colorize.runs import PhaseFolder, before, is_first_process, kept_in, link, run_name
-from colorize.seal import fingerprint
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
 from colorize.training.phases import TRAINED
+from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
-    from colorize.checkpoints import Card
+    from colorize.weights.checkpoints import Card
 
 log = logging.getLogger("colorize")
 
@@ -28,7 +28,7 @@ def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Car
         UserError: a fresh start would lose a started fit, there is nothing to resume, nothing is undamaged, or the
             phase is complete but came of other options.
     """
-    if config.resume == "true" and cli.is_given("init_from"):
+    if config.resume == "true" and is_given("init_from"):
         raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
     found = newest_whole(folder)
     if found is None:
@@ -36,7 +36,7 @@ def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Car
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
     path, card = found
-    if cli.is_given("init_from") and not is_complete(config, card):
+    if is_given("init_from") and not is_complete(config, card):
         log.warning(f"init_from.* is left aside: {path} goes on with its own weights")
     if config.resume == "false" and not is_complete(config, card):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
@@ -51,7 +51,7 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
     Raises:
         UserError: all are damaged, or of another program.
     """
-    from colorize.checkpoints import read
+    from colorize.weights.checkpoints import read
 
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]

@@ -5,7 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from colorize.video.reading import Film
+from colorize.video.decoding import Film
 
 Plane = np.ndarray[Any, Any]
 

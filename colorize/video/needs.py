@@ -2,7 +2,7 @@
 
 import os
 
-from colorize.errors import UserError
+from colorize.runtime.errors import UserError
 
 
 def require() -> None:

@@ -11,8 +11,8 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
+from colorize.video.decoding import Film
 from colorize.video.joins import Joins, demuxed
-from colorize.video.reading import Film
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")

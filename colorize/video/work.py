@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from colorize.errors import UserError
-from colorize.files import written_whole
-from colorize.video.writing import PieceFile
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import written_whole
+from colorize.video.encoding import PieceFile
 
 Plane = np.ndarray[Any, Any]
 

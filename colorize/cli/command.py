@@ -1,0 +1,350 @@
+"""The way into every command: quotes paths for Hydra, prints the generated help, turns errors into one line.
+
+Exit statuses: 0 done, 1 the task failed or a job of a multirun did, 2 a bad option, 128 + its number for a signal
+(Ctrl-C 130, SIGTERM 143). Nothing here imports torch, so that `--help` and a misspelt key answer at once.
+"""
+
+import difflib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NoReturn
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from colorize import __version__
+from colorize.cli.help import groups, help_text, sections
+from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
+from colorize.config import SCHEMAS, CommonConfig, conf_dir, register
+from colorize.runs import is_first_process
+from colorize.runtime import signals
+from colorize.runtime.errors import UserError, dead_workers_told, one_line
+from colorize.runtime.schema import BadOption, from_hydra, leaves, literal
+
+log = logging.getLogger("colorize")
+
+
+def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None = None) -> None:
+    """Run `task` on the configuration that conf/NAME.yaml and the command line make.
+
+    Args:
+        name: the command: its primary file conf/NAME.yaml and its schema `SCHEMAS[name]`.
+        task: takes an instance of that schema; what it returns goes to Hydra (a sweeper can minimise it). The docstring
+            of its module opens `--help`.
+        argv: the words after the program's name; by default those of this process.
+
+    Returns on success. Raises SystemExit with the statuses above, once the reason is on stderr; an exception that is
+    neither a UserError nor an OSError is a bug and passes with its traceback.
+    """
+    program = f"colorize.{name}"
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _log_to_stderr(), signals.at_once():
+            _start(name, task, words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; Python must not flush to it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except signals.Stopped as stop:
+        if is_first_process():
+            print(f"{program}: {stop}{what_goes_on(name, words, stop)}", file=sys.stderr)
+        elif signals.under_slurm():  # whose srun may end the first one with this one, before it has asked for a requeue
+            time.sleep(5)
+        sys.exit(stop.status)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the fit.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BadOption as error:
+        print(f"{program}: {error}; see --help", file=sys.stderr)
+        sys.exit(2)
+    except (UserError, OSError) as error:
+        if is_first_process() or not getattr(error, "on_all_ranks", False):
+            print(f"{program}: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def what_goes_on(name: str, words: list[str], stop: signals.Stopped) -> str:
+    """After a signal: the command to type, or what Slurm does by itself."""
+    if signals.is_step():
+        return ""
+    if stop.signum == getattr(signal, "SIGUSR1", None):
+        return f"; {signals.requeue()}"
+    kept = [word for word in words if name != "train" or key_of(word) != "resume"]
+    again = [*kept, *(["resume=auto"] if name == "train" else []), *stop.more]
+    return f"; go on with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
+
+
+def given_config_dir() -> str | None:
+    """The folder of YAML files that --config-dir gives the running command."""
+    return _config_dir[0] if _config_dir else None
+
+
+def is_given(key: str) -> bool:
+    """Whether the command line of the running command sets `key`, or a key below it."""
+    return any(f"{key_of(override)}.".startswith(f"{key}.") for override in given_overrides())
+
+
+_given: list[str] = []
+_config_dir: list[str] = []
+
+
+def given_overrides() -> list[str]:
+    """The overrides of the running command as they were typed; in a sweep, those of the running job."""
+    return list(_given)
+
+
+def key_of(override: str) -> str:
+    """`a.b` of `+a.b=c`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
+    """Do what the flags ask: print the version or the help, or compose and run."""
+    if "--version" in words:
+        print(f"colorize {__version__}")
+        return
+    register()
+    options = _parse(words)
+    if options.help:
+        doc, typed = sys.modules[task.__module__].__doc__ or "", options.overrides
+        print(help_text(name, doc, typed, quoted(typed, SCHEMAS[name])))
+        return
+    multirun = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
+    if multirun and not issubclass(SCHEMAS[name], CommonConfig):
+        raise BadOption("-m: this command has no runs to sweep over: leave it out")
+    overrides = quoted(options.overrides, SCHEMAS[name], sweep=multirun)
+    flags = [word for word in words if word not in options.overrides]
+    failures: list[Exception] = []
+    sweep: Sweep | None = None
+    with ExitStack() as stack:
+        _given[:] = options.overrides
+        _config_dir[:] = [options.config_dir] if options.config_dir else []
+        stack.callback(_given.clear)
+        stack.callback(_config_dir.clear)
+        stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
+        try:
+            sweep = begin(name, overrides, options.config_dir) if multirun else None
+            if sweep and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+                # Hydra's sweeper insists on writing a multirun.yaml somewhere; launchers on a cluster keep their files.
+                folder = str(sweep.folder / "hydra")
+                if not sweep.keeps_files:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-sweep-"))
+                overrides.append(f"hydra.sweep.dir={literal(folder)}")
+            stack.callback(setattr, sys, "argv", sys.argv)
+            sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
+            application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+            with reported(sweep, failures) if sweep else nullcontext():
+                application(_job(name, dead_workers_told()(task), sweep, failures))()
+        except Exception as error:
+            if (refusal := _refusal(error, SCHEMAS[name], options.overrides)) is None:
+                raise
+            raise BadOption(refusal) from error
+        except signals.Stopped as stop:
+            if sweep and not is_given("sweep"):
+                stop.more = [f"sweep={sweep.label}"]
+            raise
+    if failures:
+        raise failures[0]
+
+
+def _job(
+    name: str, task: Callable[[Any], object], sweep: Sweep | None, failures: list[Exception]
+) -> Callable[[DictConfig], object]:
+    """The task as Hydra calls it, once or for each job of a sweep.
+
+    What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
+    its own and not start the jobs that are left.
+    """
+    home = os.getpid()
+
+    def job(composed: DictConfig) -> object:
+        info, elsewhere = HydraConfig.get(), os.getpid() != home  # a launcher may have processes of its own
+        number = info.job.num if sweep else 0
+        with _log_to_stderr(f"[{number}] ") if elsewhere else nullcontext():
+            try:
+                overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
+                if sweep is None:
+                    config = _checked(composed, SCHEMAS[name])
+                    return run_alone(name, config, overrides, lambda: task(config))
+                if any(isinstance(failure, Refused) for failure in failures):
+                    return None
+                _given[:] = overrides
+                return run_job(sweep, number, overrides, composed, lambda: task(_checked(composed, SCHEMAS[name])))
+            except Exception as error:
+                if elsewhere:  # the launcher hands it to our process
+                    raise
+                failures.append(error)
+                return None
+
+    job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
+    return job
+
+
+def _checked(composed: DictConfig, schema: type[Any]) -> Any:
+    try:
+        return from_hydra(composed, schema)
+    except OmegaConfBaseException as error:
+        raise BadOption(_omegaconf_line(error)) from error
+
+
+def _parse(words: list[str]) -> Namespace:
+    """Hydra's flags, and `overrides`: the words that are none, wherever they stand between them."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise BadOption(message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    options: Namespace = parser.parse_intermixed_args(words)
+    if options.multirun and (options.cfg or options.info):
+        refuse("--multirun runs, --cfg and --info only show: give one of them")
+    return options
+
+
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
+_SWEEP_FUNCTION = re.compile(r"(?:choice|shuffle|sort|tag)\(.*\)", re.DOTALL)
+_PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
+
+
+def configured(name: str, overrides: Sequence[str]) -> Any:
+    """The configuration that a command would get from `overrides` typed after its name: an instance of its schema.
+
+    Raises:
+        BadOption, HydraException: what the command would refuse.
+    """
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return from_hydra(hydra.compose(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+
+
+def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:
+    r"""`overrides` with the values of literal keys quoted: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
+
+    The value of a path key is taken as it stands, spaces at its ends included, but for:
+    - a value in quotes from its first to its last character: it is Hydra's to read, as is the word null for a key that
+      may be null;
+    - `${key}`, an interpolation as in any value (`\${key}` is the literal);
+    - a comma in a sweep, which separates the values of the jobs, and choice(…) and its like.
+
+    A key that takes several paths is given them as `[a,b]`; any other value is one path.
+    """
+    paths = {key.name: key for key in leaves(schema) if key.literal}
+
+    def one(override: str) -> str:
+        match = _OVERRIDE.fullmatch(override)
+        if not match or match[2] not in paths or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
+            return override
+        kind, value = paths[match[2]].kind, match[3]
+        is_list, nullable = kind.startswith("list"), "None" in kind
+        value = _path_list(value, sweep=sweep) if is_list else _path_value(value, nullable=nullable, sweep=sweep)
+        return f"{match[1]}{match[2]}={value}"
+
+    return [one(override) for override in overrides]
+
+
+def _path_value(value: str, *, nullable: bool, sweep: bool) -> str:
+    pieces = _PIECE.findall(f"{value},") if sweep and "," in value else [value]
+    ours = re.compile(f"{_QUOTED}|null" if nullable else _QUOTED, re.DOTALL | re.IGNORECASE)
+    return ",".join(piece if not piece or ours.fullmatch(piece) else literal(piece) for piece in pieces)
+
+
+def _path_list(value: str, *, sweep: bool) -> str:
+    if value.startswith("[") and value.endswith("]"):
+        return f"[{_path_value(value[1:-1], nullable=False, sweep=True)}]"
+    jobs = _PIECE.findall(f"{value},") if sweep else [value]
+    return ",".join(f"[{_path_value(job, nullable=False, sweep=False)}]" for job in jobs)
+
+
+def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
+    """A group option, or a YAML file that another names, that is not there."""
+    missing = error.missing_cfg_file or ""
+    group, _, option = missing.rpartition("/")
+    if error.options and group in map(key_of, overrides):
+        near = _did_you_mean(option, error.options)
+        return f"{group}={option}: no such option{near}; there are {', '.join(error.options)}"
+    if missing:
+        return f"there is no {missing}.yaml in {conf_dir()} nor in a folder given by --config-dir"
+    return str(error).splitlines()[0]
+
+
+def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str | None:
+    """One line for what Hydra or OmegaConf refuses, whose own texts take several; None for any other exception.
+
+    ValueError is what Hydra raises for a defaults list or flags that make no sense to it.
+    """
+    if isinstance(error, MissingConfigException):
+        return _missing_file(error, overrides)
+    if isinstance(error, OverrideParseException):
+        key, equals, _ = error.override.partition("=")
+        advice = f"Hydra cannot read this value; quote it twice: \"{key}='…'\"" if equals else "options are key=value"
+        return f"{error.override}: {advice}"
+    if isinstance(error, OmegaConfBaseException):
+        return _omegaconf_line(error)
+    if not isinstance(error, (HydraException, yaml.YAMLError)) and type(error) is not ValueError:
+        return None
+    text = str(error) or str(error.__cause__)
+    if match := re.match(r"Could not override '(.*)'\.", text):
+        given = next((override for override in overrides if key_of(override) == match[1]), match[1])
+        return f"{given}: no such key{_did_you_mean(match[1], _names(schema))}"
+    if match := re.match(r"Error merging override (.*)", text, re.DOTALL):
+        kind = {key.name: key.kind.replace("None", "null") for key in leaves(schema)}.get(key_of(match[1]))
+        typed = kind is not None and isinstance(error.__cause__, ValidationError)
+        return f"{match[1]}: {f'takes {kind}' if typed else str(error.__cause__).splitlines()[0]}"
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", text):
+        return f"{match[1]}: several values; add -m for a job each, or quote the value for a single one"
+    if match := re.match(r"In '(.*)': \w+ raised while composing config:\n(.*)\n\s*full_key: (.*)", text):
+        near = _did_you_mean(match[3], _names(schema)) if " not in " in match[2] else ""
+        return f"{match[1]}.yaml: {match[3]}: {match[2]}{near}"
+    return " ".join(text.partition("\n\nConfig search path")[0].split())
+
+
+def _omegaconf_line(error: OmegaConfBaseException) -> str:
+    reason = str(error).splitlines()[0]
+    return f"{error.full_key}: {reason}" if error.full_key else reason
+
+
+def _names(schema: type[Any]) -> list[str]:
+    """Everything that can stand before a `=`: keys, sections and config groups."""
+    return list({key.name for key in leaves(schema)} | sections(schema).keys() | groups().keys())
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    """` (did you mean …?)`, or nothing: the names whose last part is like that of `word`, else the one most like it."""
+    last = {name: name.rpartition(".")[2] for name in known}
+    like = difflib.get_close_matches(word.rpartition(".")[2], set(last.values()), n=3, cutoff=0.7)
+    found = [name for name in known if last[name] in like]
+    found = difflib.get_close_matches(word, found, n=3, cutoff=0) or difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+@contextmanager
+def _log_to_stderr(prefix: str = "") -> Iterator[None]:
+    """What the package logs from INFO up goes to stderr, plain; other loggers and warnings are left alone."""
+    handler, level = logging.StreamHandler(sys.stderr), log.level
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

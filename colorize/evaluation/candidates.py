@@ -1,0 +1,215 @@
+"""What an evaluation is to measure: checkpoints, runs, folders of coloured images, and which photos."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from colorize.config import DataConfig, EvaluateConfig
+from colorize.data.sources import Photos
+from colorize.evaluation.protocols import Protocol, match
+from colorize.runs import PhaseFolder, cycles_in, run_folder
+from colorize.runtime.errors import UserError, listed
+from colorize.runtime.schema import BadOption
+from colorize.weights import load as weights
+from colorize.weights.checkpoints import read
+
+log = logging.getLogger("colorize")
+
+OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
+"""The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
+
+DECIDES_THE_SPLIT = ("seed", "data.val_fraction")
+
+
+def find_checkpoints(config: EvaluateConfig) -> list[Path]:
+    """The checkpoints that are measured.
+
+    Raises:
+        UserError: one is not there, or a run has none.
+    """
+    if not config.checkpoint and not config.coloured:
+        folder = Path(config.runs_dir) / config.run
+        if not folder.is_dir():
+            raise UserError(f"there is no run {folder}: give run=NAME, checkpoint=FILE or coloured=DIR")
+        return _checkpoints_of(folder)
+    found: list[Path] = []
+    for given in config.checkpoint:
+        places = (weights.find(given), Path(config.runs_dir) / given)
+        if places[0].is_file():
+            found.append(places[0])
+        elif folders := [place for place in places if place.is_dir()]:
+            found += _checkpoints_of(next(filter(_places, folders), folders[0]))
+        else:
+            raise UserError(f"there is no checkpoint and no run {given} (looked in {config.runs_dir} too)")
+    return found
+
+
+def _places(run: Path) -> list[Path]:
+    places = [
+        PhaseFolder(cycle.parent, cycle.name, phase).checkpoints / f"{kept}.ckpt"
+        for cycle in cycles_in(run)
+        for phase, kept in OF_A_RUN
+    ]
+    return [place for place in places if place.is_file()]
+
+
+def _checkpoints_of(run: Path) -> list[Path]:
+    found = _places(run)
+    if not found:
+        raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
+    moments: dict[tuple[Path, int], Path] = {}
+    for path in reversed(found):  # the last checkpoint of a fit may be its best one, and is called so then
+        card, _ = read(path)
+        moments.setdefault((path.parent, card.images_seen), path)
+    return list(moments.values())[::-1]
+
+
+def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
+    """A row's name for each path: the shortest end of it that tells it from the others.
+
+    The paths are those of checkpoints or folders; `taken` are names that rows have already.
+
+    Raises:
+        BadOption: one is given twice.
+    """
+    parts: dict[Path, list[str]] = {}
+    for path in map(Path, paths):
+        whole = path.resolve()
+        if whole in parts:
+            raise BadOption(f"{path} is given twice")
+        stem = whole.with_suffix("") if whole.is_file() else whole
+        parts[whole] = [part for part in stem.parts if part != "checkpoints"]
+    others = [name.split("/") for name in taken]
+    of_runs = [whole for whole in parts if whole.parent.name == "checkpoints"]
+    runs = {whole.parent.parent.parent for whole in of_runs}
+    names: dict[str, Path] = {}
+    for whole, own in parts.items():
+        rest = [other for path, other in parts.items() if path != whole] + others
+        # Of several runs each row has its own in its name, not only those that would be mistaken for each other.
+        least = 1 if whole not in of_runs else 2 if len(runs) == 1 else 3
+        length = next((n for n in range(least, len(own)) if all(own[-n:] != other[-n:] for other in rest)), len(own))
+        names["/".join(own[-length:])] = whole
+    return names
+
+
+def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
+    """Where the results go: output=…, else evaluation/ in the run that the first checkpoint is from, or in `run`."""
+    if config.output is not None:
+        return Path(config.output)
+    if config.checkpoint and checkpoints and config.sweep is None:
+        phase = checkpoints[0].parent.parent
+        if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
+            return phase.parent / "evaluation"
+    return run_folder(config) / "evaluation"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which photos are measured.
+
+    Attributes:
+        photos: the source, with those training photos that the luma look-up may be fitted on.
+        identities: what is measured, in order.
+        coloured: for each folder of coloured pictures, the file of each identity.
+        left_out: photos that are not measured, and why.
+        sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
+    """
+
+    photos: Photos
+    identities: list[str]
+    coloured: list[dict[str, Path]]
+    left_out: dict[str, str]
+    sampled_from: int | None
+
+
+def choose(
+    config: EvaluateConfig,
+    protocol: Protocol,
+    folders: Mapping[str, Path],
+    list_photos: Callable[[DataConfig], Photos],
+) -> Chosen:
+    """The photos of the split that the protocol takes and that have a picture in each folder.
+
+    Args:
+        folders: of coloured pictures, by the names of their rows.
+        list_photos: gives all photos of a source.
+
+    Raises:
+        UserError: there are none.
+    """
+    whole = replace(config.data, max_val=None)
+    photos = everything = list_photos(whole)
+    if folders and whole.train_fraction < 1:
+        everything = list_photos(replace(whole, train_fraction=1.0))
+    sampled_from = None
+    if config.split != "train" and config.data.max_val is not None and config.data.max_val < len(photos.val):
+        sampled_from = len(choose_photos(photos, config.split, protocol))
+        photos = replace(photos, val=photos.val[: config.data.max_val])
+    identities = choose_photos(photos, config.split, protocol)
+    coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
+    left_out = {
+        identity: f"without a picture in {row}"
+        for row, found in zip(folders, coloured, strict=True)
+        for identity in identities
+        if identity not in found
+    }
+    identities = [identity for identity in identities if identity not in left_out]
+    if not identities:
+        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+    return Chosen(photos, identities, coloured, left_out, sampled_from)
+
+
+def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
+    """The identities of a split, in the order of their file names, as far as the protocol takes them.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
+    found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
+    if not found:
+        raise UserError(f"there are no photos in the split {split} of {photos.root}: give another split=…")
+    return found[: protocol.photos]
+
+
+def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The coloured picture of each photo in `folder`; a warning names the pictures that belong to none.
+
+    Raises:
+        UserError: none of `identities`, the photos that are to be measured, has one.
+    """
+    found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
+    lacking = [identity for identity in identities if identity not in found]
+    if len(lacking) == len(identities):
+        raise UserError(
+            f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
+            f"(the first is {identities[0]}{', the first there ' + surplus[0] if surplus else ''}; see split=…)"
+        )
+    if surplus:
+        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {listed(surplus)}")
+    return found
+
+
+def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
+    """Says so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
+    file = checkpoint.parent.parent / "config.yaml"
+    is_scenes = config.data.kind == "scenes"
+    if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
+        return None
+    try:
+        trained = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = trained["data"]
+        there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
+        if is_scenes:  # another seed draws other scenes
+            same = data["kind"] == "scenes" and there[0] == here[0]
+        else:
+            same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
+    except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
+        return None
+    if not same or there == here:
+        return None
+    values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
+    return f"{checkpoint} was trained on another split, and knows some of these photos: give {values}"

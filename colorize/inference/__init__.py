@@ -1,0 +1,1 @@
+"""Colouring photos and films with a trained generator."""

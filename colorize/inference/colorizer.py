@@ -1,0 +1,334 @@
+"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning.
+
+from colorize import Colorizer
+
+colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine/gan/checkpoints/best.ckpt")
+colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.backends import cudnn
+from torch.nn.functional import interpolate
+
+from colorize.color import scale_chroma
+from colorize.data.images import UnreadableImage
+from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.networks.fast_inference import prepare
+from colorize.networks.generator import Generator
+from colorize.photos import reading
+from colorize.photos.reading import Photo
+from colorize.photos.rendering import Preprocessing, coloured
+from colorize.photos.results import Picture
+from colorize.runtime.devices import autocast, pick_device, pick_precision, place
+from colorize.runtime.errors import UserError
+from colorize.weights import load as weights
+
+log = logging.getLogger("colorize")
+
+Array = np.ndarray[Any, Any]
+Source = Image.Image | Array | str | os.PathLike[str]
+
+TTA_SCALE = 0.75
+"""The second size of test-time augmentation, as a share of the first."""
+
+# What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN.
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(?:'|no)t allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What the network made of a photo.
+
+    Attributes:
+        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1], all finite; only its chroma counts.
+        render_px: at which it was made: what was asked for, or less where memory ran out.
+    """
+
+    rgb: Tensor
+    render_px: int
+
+
+class Colorizer:
+    """Colours photos with a trained generator.
+
+    The photo's luma stays as it is, at full resolution; the network sees a small copy and gives the chroma, which is
+    brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
+
+    Args:
+        network: taken over: it is made ready for inference in place (`colorize.networks.fast_inference`), and moves to
+            the device.
+        preprocessing: how the network was taught to see photos.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
+        precision: auto (bf16-mixed where the device is fast at it, which moves an 8-bit value by less than one on
+            average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed or 16-mixed.
+        title: what the network is, for people to read.
+
+    Raises:
+        UserError: the machine has no such device, or the device no such precision.
+    """
+
+    def __init__(
+        self,
+        network: Generator,
+        preprocessing: Preprocessing,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        title: str = "a generator",
+    ) -> None:
+        self.preprocessing, self.title = preprocessing, title
+        self.device = _device(str(device))
+        self.precision = pick_precision(precision, self.device, "precision")
+        numbers = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision, torch.float32)
+        self.network = place(prepare(network.eval(), numbers), self.device)
+        self._most_pixels: int | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str] = "bundled",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        use_ema: bool = True,
+    ) -> "Colorizer":
+        """From a file of weights, recognised by its content; nothing in it is executed.
+
+        Args:
+            path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
+                fastai. The word "bundled" is the generator that comes with this program.
+            device: as for the class.
+            precision: as for the class.
+            use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
+
+        Raises:
+            UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
+        """
+        loaded = weights.load(path, use_ema)
+        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
+
+    @overload
+    def colorize(
+        self,
+        image: Array,
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+    ) -> Array: ...
+
+    @overload
+    def colorize(
+        self,
+        image: Image.Image | str | os.PathLike[str],
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+    ) -> Image.Image: ...
+
+    def colorize(
+        self,
+        image: Source,
+        render_px: int | None = None,
+        tta: bool = False,
+        keep_color: bool = False,
+        saturation: float = 1.0,
+    ) -> Image.Image | Array:
+        """One picture in colour, at its own size.
+
+        Args:
+            image: a Pillow image of any mode; an array, uint8 of shape (H, W) or (H, W, 3), grey or RGB, or uint16 of
+                shape (H, W); or the path of a picture file. Colours it has, such as sepia, are taken for grey. A file
+                is turned upright as its EXIF says, a Pillow image is taken as it stands.
+            render_px: short side of what the network is shown; None: what the checkpoint was trained with. Larger
+                values give finer, often duller colour.
+            tta: average the chroma over the picture and its mirror image, at two sizes (four times the work).
+            keep_color: return a picture that has colours of its own as it is; one in a single tone is coloured.
+            saturation: the network's chroma is multiplied by this: 0 gives grey. Beyond about 1.3 many colours do not
+                exist at their luma, and are as strong as they can be there: differences between them are lost.
+
+        Returns:
+            For an image or a path a Pillow image, RGB, or RGBA where it has transparency, without metadata; for an
+            array an RGB array (H, W, 3) of its own type.
+
+        Raises:
+            UserError: the file cannot be read, or memory does not suffice even at the smallest size.
+            ValueError: an array of another shape or type, an empty picture, render_px below 32, or saturation below 0.
+        """
+        return self.colorize_batch([image], render_px, tta, keep_color, saturation)[0]
+
+    def colorize_batch(
+        self,
+        images: Sequence[Source],
+        render_px: int | None = None,
+        tta: bool = False,
+        keep_color: bool = False,
+        saturation: float = 1.0,
+    ) -> list[Any]:
+        """Several pictures in colour; those that the network sees at the same size go through it together.
+
+        Arguments, exceptions and each result are as for `colorize`. Pictures that go together have the same colours
+        as they have alone, but for rounding.
+        """
+        found = [_as_photo(image, keep_color) for image in images]
+        rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
+        results = []
+        for image, photo in zip(images, found, strict=True):
+            picture = coloured(photo, next(rendered).rgb) if photo.own is None else Picture.of(photo.own)
+            results.append(picture.to_array() if isinstance(image, np.ndarray) else picture.to_image())
+        return results
+
+    def render(
+        self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False, saturation: float = 1.0
+    ) -> list[Rendered]:
+        """What the network makes of photos: the part of `colorize_batch` that computes on the device.
+
+        Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning
+        says so.
+
+        Raises:
+            UserError: memory does not suffice even at the smallest size, or the network's values are not finite.
+            ValueError: render_px below 32, or saturation below 0.
+        """
+        if not 0 <= saturation < float("inf"):
+            raise ValueError(f"saturation={saturation}: at least 0")
+        asked_px = self.preprocessing.render_px if render_px is None else render_px
+        if asked_px < MIN_SIZE_PX:
+            raise ValueError(f"render_px={asked_px}: at least {MIN_SIZE_PX}")
+        same_size: dict[tuple[int, int], list[int]] = {}
+        for index, photo in enumerate(photos):
+            same_size.setdefault(self.preprocessing.shown_size(*photo.size, asked_px), []).append(index)
+        rendered: dict[int, Rendered] = {}
+        for indices in same_size.values():
+            made = self._with_what_memory_there_is([photos[index] for index in indices], asked_px, tta)
+            if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
+                made = [replace(one, rgb=scale_chroma(one.rgb, saturation)) for one in made]
+            rendered |= zip(indices, made, strict=True)
+        return [rendered[index] for index in range(len(photos))]
+
+    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Rendered]:
+        """Photos that are shown at one size."""
+        width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
+        count = len(photos)
+        if self._most_pixels is not None:
+            count = max(1, min(count, self._most_pixels // (width * height)))
+        if count == len(photos):
+            try:
+                return [Rendered(rgb, render_px) for rgb in self._network_rgb(photos, (width, height), tta)]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only out of the except block are the failed pass's tensors let go.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if count == 1:
+                return [self._smaller(photos[0], render_px, tta)]
+            count = (count + 1) // 2
+            self._most_pixels = count * width * height
+            log.warning(f"memory ran out with {len(photos)} photos at once: going on with {count}")
+        pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
+        return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
+
+    def _smaller(self, photo: Photo, render_px: int, tta: bool) -> Rendered:
+        smaller_px = render_px // 2
+        if smaller_px < MIN_SIZE_PX:
+            raise UserError(f"{photo.name}: memory ran out even at render_px={render_px}: free some, or set device=cpu")
+        log.warning(f"memory ran out: {photo.name} is rendered at {smaller_px} px instead of {render_px}")
+        return self._with_what_memory_there_is([photo], smaller_px, tta)[0]
+
+    def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Tensor]:
+        """One pass, or the mean of four; (3, height, width) each, on the CPU."""
+        sizes, mirrored = [size], [False]
+        if tta:
+            second = (max(1, round(size[0] * TTA_SCALE)), max(1, round(size[1] * TTA_SCALE)))
+            sizes, mirrored = [size, second], [False, True]
+        greys = [photo.grey() for photo in photos]
+        passes: list[Tensor] = []
+        for width, height in sizes:
+            batch = torch.stack([self.preprocessing.show(grey, (width, height)) for grey in greys]).to(self.device)
+            for mirror in mirrored:
+                rgb = self._forward(batch.flip(-1)).flip(-1) if mirror else self._forward(batch)
+                rgb = rgb[..., :height, :width]
+                if (width, height) != size:
+                    rgb = interpolate(rgb, (size[1], size[0]), mode="bicubic", align_corners=False)
+                passes.append(rgb)
+        mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(dim=0)
+        mean = mean.cpu()
+        for photo, rgb in zip(photos, mean, strict=True):
+            if not rgb.isfinite().all():
+                raise UserError(f"{photo.name}: the network's colours are not numbers: try precision=32-true")
+        return list(mean)
+
+    def _forward(self, grey: Tensor) -> Tensor:
+        with torch.inference_mode(), self._numbers():
+            rgb = self.network(grey.contiguous(memory_format=torch.channels_last)).float()
+        return rgb.clamp(0, 1) if self.preprocessing.deoldify else rgb
+
+    @contextmanager
+    def _numbers(self) -> Iterator[None]:
+        """The precision that was chosen; 32-true means it, also where cuDNN would use TF32."""
+        with ExitStack() as stack:
+            stack.enter_context(autocast(self.precision, self.device))
+            if self.precision == "32-true" and self.device.type == "cuda":
+                stack.enter_context(
+                    cudnn.flags(
+                        enabled=cudnn.enabled,
+                        benchmark=cudnn.benchmark,
+                        deterministic=cudnn.deterministic,
+                        allow_tf32=False,
+                    )
+                )
+            yield
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, the device's or the machine's."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def _device(word: str) -> torch.device:
+    match = re.fullmatch(r"(auto|cpu|gpu|cuda|mps)(?::([0-9]+))?", word)
+    if match is None:
+        raise UserError(f"device={word} is not known: use auto, cpu, cuda, cuda:N or mps")
+    kind = pick_device(match[1], "device").type
+    if match[2] is None:
+        return torch.device(kind)
+    if int(match[2]) >= (torch.cuda.device_count() if kind == "cuda" else 1):
+        raise UserError(f"device={word}: this machine has fewer; they are numbered from 0")
+    return torch.device(kind, int(match[2]))
+
+
+def _as_photo(image: Source, keep_color: bool) -> Photo:
+    if isinstance(image, Image.Image):
+        return reading.from_image(image, keep_color)
+    if isinstance(image, np.ndarray):
+        return _array_as_photo(image, keep_color)
+    try:
+        return reading.read(Path(image), keep_color)
+    except UnreadableImage as error:
+        raise UserError(f"{image}: {error}") from error
+
+
+def _array_as_photo(array: Array, keep_color: bool) -> Photo:
+    kind = (array.dtype, array.ndim)
+    if kind not in ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2)) or array.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"expected uint8 of shape (H, W) or (H, W, 3), or uint16 of shape (H, W), not {array.dtype} {array.shape}"
+        )
+    if 0 in array.shape:
+        raise ValueError(f"an array of shape {array.shape} has nothing to colour")
+    array = np.ascontiguousarray(array)
+    return Photo(array) if array.ndim == 2 else reading.from_image(Image.fromarray(array), keep_color)

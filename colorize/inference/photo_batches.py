@@ -1,0 +1,190 @@
+"""Colouring many photos: while the network works on some, the next are read and the last are written."""
+
+import errno
+import os
+import shutil
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from PIL import Image
+
+from colorize.data.images import UnreadableImage
+from colorize.inference.colorizer import Colorizer, Rendered, is_out_of_memory
+from colorize.inference.jobs import Job
+from colorize.photos import reading
+from colorize.photos.reading import Metadata, Photo
+from colorize.photos.rendering import coloured
+from colorize.photos.results import SUFFIXES, Picture, can_hold, save
+from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import written_whole
+
+COMPARE_PX = 1000
+"""Longer side of each of the two pictures that show before and after."""
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_OUT_OF_MEMORY = "not enough memory for a picture of its size"
+
+
+@dataclass(frozen=True)
+class How:
+    """What is asked of every photo.
+
+    Attributes:
+        render_px: short side of what the network is shown; None: as it was trained.
+        tta: average over mirror image and two sizes.
+        saturation: factor on the network's chroma.
+        keep_color: leave photos that have colours of their own as they are.
+        quality: of JPEG and WebP, 1 to 100.
+        compare: write before and after beside each result.
+        batch_size: photos that are read, coloured and written together.
+    """
+
+    render_px: int | None = None
+    tta: bool = False
+    saturation: float = 1.0
+    keep_color: bool = False
+    quality: int = 95
+    compare: bool = False
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a photo.
+
+    Attributes:
+        job: which one.
+        result: the file that was written; None where it failed.
+        kept: it had colours of its own, and was left as it is.
+        reason: why it failed.
+        notes: what there is to say of a result.
+    """
+
+    job: Job
+    result: Path | None = None
+    kept: bool = False
+    reason: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[Outcome]:
+    """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
+
+    What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
+    their luma, or two and one photo for each writer.
+
+    Raises:
+        UserError: the disk is full or read-only.
+    """
+    batches = deque(jobs[start : start + how.batch_size] for start in range(0, len(jobs), how.batch_size))
+    reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
+    writing: deque[Future[Outcome]] = deque()
+    with ExitStack() as stack:
+        # Reading a photo silences Pillow's warnings for the process, not for its thread: threads would bring them back
+        # in the middle of each other's work, or for good, were they not silenced around them all.
+        stack.enter_context(warnings.catch_warnings())
+        for kind in (UserWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("ignore", kind)
+        readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
+        while batches or reading:
+            while batches and len(reading) < 2:
+                reading.append([(job, readers.submit(_read, job, how)) for job in batches.popleft()])
+            read: list[tuple[Job, Photo]] = []
+            for job, future in reading.popleft():
+                try:
+                    read.append((job, future.result()))
+                except Exception as error:
+                    yield _failed(job, error)
+            to_colour = [photo for _, photo in read if photo.own is None]
+            made = iter(_render(colorizer, to_colour, how) if to_colour else [])
+            for job, photo in read:
+                rendered = next(made) if photo.own is None else None
+                if isinstance(rendered, UserError):
+                    yield Outcome(job, reason=str(rendered).removeprefix(f"{photo.name}: "))
+                else:
+                    writing.append(writers.submit(_write, job, photo, rendered, how))
+            del read, to_colour, made
+            while len(writing) > max(how.batch_size, _WORKERS - 1):  # none of the writers is to wait for the network
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+def _read(job: Job, how: How) -> Photo:
+    return reading.read(job.source, how.keep_color, COMPARE_PX if how.compare else None)
+
+
+def _render(colorizer: Colorizer, found: list[Photo], how: How) -> list[Rendered | UserError]:
+    """What the network makes of photos; of one that it cannot colour, why."""
+    try:
+        return list(colorizer.render(found, how.render_px, how.tta, how.saturation))
+    except UserError as error:
+        if len(found) == 1:
+            return [error]
+    return [made for photo in found for made in _render(colorizer, [photo], how)]
+
+
+def _write(job: Job, photo: Photo, rendered: Rendered | None, how: How) -> Outcome:
+    """The files of a photo's result; the one that stands for its being done is written last."""
+    try:
+        own = cast("Image.Image", photo.own)  # which it has, where it was not rendered
+        picture = coloured(photo, rendered.rgb) if rendered is not None else Picture.of(own)
+        path, format = job.result, SUFFIXES[job.result.suffix.lower()]
+        if not can_hold(format, picture):
+            if job.as_png is None:
+                return Outcome(job, reason=f"a {format} file cannot hold {_in_words(picture)}: give output=….png")
+            path, format = job.as_png, "PNG"
+        if how.compare:
+            pair = Picture.of(_before_and_after(photo, rendered))
+            save(job.compare, pair, "JPEG", Metadata(), quality=90)
+        notes = []
+        if rendered is None and format == photo.format:
+            with written_whole(path) as file, open(job.source, "rb") as source:
+                shutil.copyfileobj(source, file)
+        else:
+            left_out = save(path, picture, format, photo.metadata, how.quality)
+            notes = [f"without {part}" for part in left_out]
+        return Outcome(job, path, kept=rendered is None, notes=notes)
+    except Exception as error:
+        return _failed(job, error)
+
+
+def _failed(job: Job, error: Exception) -> Outcome:
+    """The outcome of a photo that could not be read or written, unless the fault is not the photo's.
+
+    Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+        raise UserError(
+            f"{job.result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
+        ) from error
+    if is_out_of_memory(error) or isinstance(error.__cause__, MemoryError):
+        return Outcome(job, reason=_OUT_OF_MEMORY)
+    expected = isinstance(error, (OSError, UnreadableImage))
+    return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
+
+
+def _in_words(picture: Picture) -> str:
+    if picture.bits == 16:
+        return "16 bits a channel"
+    return "transparency" if picture.channels == 4 else f"{picture.width} × {picture.height} px"
+
+
+def _before_and_after(photo: Photo, rendered: Rendered | None) -> Image.Image:
+    before = photo.preview
+    assert before is not None
+    after = before
+    if rendered is not None:
+        after = coloured(Photo(np.array(before.convert("L"))), rendered.rgb).to_image()
+    pair = Image.new("RGB", (2 * before.width, before.height))
+    pair.paste(before, (0, 0))
+    pair.paste(after, (before.width, 0))
+    return pair

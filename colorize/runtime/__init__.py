@@ -1,0 +1,1 @@
+"""Ground floor: errors, files, devices, processes, signals; nothing here knows of colour."""

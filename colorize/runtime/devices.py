@@ -1,0 +1,75 @@
+"""Which device, and which numbers are fast on it."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+
+from colorize.runtime.errors import UserError
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
+    """The torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
+
+    Raises:
+        UserError: the machine has none of that kind.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator in ("auto", "gpu"):
+        kinds = [kind for kind in ("cuda", "mps") if available[kind]] + (["cpu"] if accelerator == "auto" else [])
+    else:
+        kinds = [kind for kind in (accelerator,) if available[kind]]
+    if not kinds:
+        raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
+    return torch.device(kinds[0])
+
+
+def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
+    """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are.
+
+    Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message.
+
+    Raises:
+        UserError: the device cannot do it.
+    """
+    if precision == "16-mixed" and device.type == "cpu":
+        raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        # Emulated bf16 (AVX2, plain AVX-512) is slower than float32, and torch has no public question for this one.
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = False
+    return "bf16-mixed" if native else "32-true"
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Move `network` to `device`, its weights in the memory layout that convolutions are fastest with."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:
+    """Have torch compile `networks` at their first pass of each size; names in their state dicts stay as they are.
+
+    Raises:
+        UserError: on a CPU, there is no C++ compiler.
+    """
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        raise UserError("trainer.compile=true needs a C++ compiler on a CPU: install g++, or set trainer.compile=false")
+    # Sizes, training or not, frozen or not, with gradients or not: each is compiled once, more than torch expects.
+    torch._dynamo.config.recompile_limit = 64
+    for network in networks:
+        network.compile(dynamic=False)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network computes with `precision`, outside Lightning."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)

@@ -1,0 +1,124 @@
+"""What the processes of one command, one a device (ranks), do together: add up, agree on a failure, end together.
+
+Each of these functions is an exchange: all ranks have to call it at the same moment. Where there is one process alone,
+they return what they were given.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from subprocess import TimeoutExpired
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from colorize.runs import is_first_process
+from colorize.runtime.errors import UserError
+
+Own = TypeVar("Own")
+
+_LOST = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe|socket|TCPStore", re.IGNORECASE)
+_GRACE_S = 10.0
+"""How long other processes may take to end by themselves once the first one has failed."""
+
+
+class EndedElsewhere(UserError):
+    """Another rank has ended, and its message says why."""
+
+    on_all_ranks = True
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def total(values: Sequence[float]) -> list[float]:
+    """The sums over all ranks of a few numbers."""
+    if world_size() == 1:
+        return list(values)
+    exchanged_on = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(values, dtype=torch.float64, device=exchanged_on)
+    distributed.all_reduce(sums)
+    return [float(value) for value in sums.tolist()]
+
+
+def gathered(own: Own) -> list[Own]:
+    """What each rank gave, by rank: anything that can be pickled."""
+    if world_size() == 1:
+        return [own]
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, own)
+    return found
+
+
+def agree(fault: UserError | None) -> None:
+    """Raise on every rank the fault that one of them has: a rank that ends alone leaves the others waiting for it."""
+    if total([fault is not None])[0]:
+        raise on_all(next(found for found in gathered(fault) if found is not None))
+
+
+def on_all(error: UserError) -> UserError:
+    """The same error, marked as one that every rank raises, so that one of them is enough to say so."""
+    error.on_all_ranks = True
+    return error
+
+
+def average_statistics(network: nn.Module, weight: float) -> None:
+    """Average over the ranks what the batch norms of `network` in train mode know of their inputs.
+
+    Each rank normalises by its own share of a batch where batch norms are not synchronised (on CPUs, where torch cannot
+    do it). So the means come out as those of the whole batch, the variances without that between the shares.
+
+    Args:
+        network: its `running_mean` and `running_var` are changed in place.
+        weight: of this rank; they sum to 1 over the ranks.
+    """
+    if world_size() == 1:
+        return
+    kept = [
+        statistic
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and module.training
+        for statistic in (module.running_mean, module.running_var)
+        if statistic is not None
+    ]
+    if not kept:
+        return
+    flat = torch.cat([statistic.flatten() for statistic in kept]) * weight
+    distributed.all_reduce(flat)
+    for statistic, mean in zip(kept, flat.split([statistic.numel() for statistic in kept]), strict=True):
+        statistic.copy_(mean.view_as(statistic))
+
+
+@contextmanager
+def one_fate(launcher: Any = None) -> Iterator[None]:
+    """Within it, the end of one rank is that of all, and none dies with a trace of what the loss of another broke.
+
+    The launcher is Lightning's, which may have started the other processes.
+
+    Raises:
+        EndedElsewhere: another rank ended during an exchange.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_first_process():
+            _end(getattr(launcher, "procs", []))
+        lost = isinstance(error, RuntimeError) and world_size() > 1 and _LOST.search(str(error))
+        if lost or isinstance(error, distributed.DistNetworkError):
+            raise EndedElsewhere("another process of this command ended, see its message: this one ends too") from error
+        raise
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """Wait for processes that are about to end; those that hang in an exchange with a lost rank are killed."""
+    deadline = time.monotonic() + _GRACE_S
+    for process in processes:
+        with suppress(TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        if process.poll() is None:
+            process.kill()

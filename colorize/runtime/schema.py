@@ -1,0 +1,111 @@
+"""How the schema of `conf/` is declared, listed and filled: what `colorize.config` is made of.
+
+Errors of an option are `BadOption`s, which end a command with status 2.
+"""
+
+import math
+import os
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from colorize.runtime.errors import UserError
+
+T = TypeVar("T")
+
+
+class BadOption(UserError):
+    """An option that does not fit the schema or the other options; commands exit with status 2."""
+
+
+def opt(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    path: bool = False,
+    literal: bool = False,
+) -> Any:
+    """A key of the schema: its default, its one-line meaning, the words it accepts or the least number.
+
+    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
+    thinks of its characters.
+    """
+    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def node(kind: type[T], meaning: str) -> T:
+    """A nested section of the schema."""
+    made: T = field(default_factory=kind, metadata={"meaning": meaning})
+    return made
+
+
+def literal(text: str) -> str:
+    """`text` as a quoted value of Hydra's grammar."""
+    return str(QuotedString(text, Quote.single).with_quotes())
+
+
+@dataclass(frozen=True)
+class Key:
+    """One leaf of a schema, as `--help` lists it."""
+
+    name: str
+    kind: str
+    default: Any
+    meaning: str
+    choices: tuple[str, ...]
+    least: float | None
+    path: bool
+    literal: bool
+
+
+def leaves(schema: type[Any], prefix: str = "") -> list[Key]:
+    """Every key of `schema`, nested sections included, in the order of the file."""
+    found: list[Key] = []
+    hints, defaults = get_type_hints(schema), schema()
+    for entry in fields(schema):
+        kind, name = hints[entry.name], prefix + entry.name
+        if is_dataclass(kind) and isinstance(kind, type):
+            found += leaves(kind, f"{name}.")
+            continue
+        shown = getattr(kind, "__name__", str(kind)) if not hasattr(kind, "__args__") else str(kind)
+        found.append(Key(name, shown, getattr(defaults, entry.name), **entry.metadata))
+    return found
+
+
+def from_hydra(config: DictConfig, schema: type[T]) -> T:
+    """The composed configuration as an instance of its schema, with every value resolved.
+
+    Raises:
+        BadOption: a mandatory key is missing, or a value is not one of its choices.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        texts = {key.name: key.meaning for key in leaves(schema)}
+        raise BadOption("; ".join(f"{name} is not set: give {name}=… ({texts.get(name, '')})" for name in missing))
+    for key in leaves(schema):
+        value = OmegaConf.select(config, key.name)
+        if key.path and str(value).startswith("~"):  # after a `=`, shells leave it to the program
+            OmegaConf.update(config, key.name, os.path.expanduser(value))
+        if key.path and OmegaConf.is_list(value):
+            OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
+        if key.name == "resume":
+            value = config.resume = str(value).lower()
+        if key.least is not None and value is not None and not key.least <= value < math.inf:
+            fault = "is too small" if value < key.least else "is no number to use"
+            raise BadOption(f"{key.name}={value} {fault}: give at least {key.least:g}")
+        if key.choices and value not in key.choices:
+            raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
+    try:
+        made = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise BadOption(str(error).splitlines()[0]) from error
+    assert isinstance(made, schema)
+    return made

@@ -1,0 +1,175 @@
+"""Signals that ask a command to end: Ctrl-C, SIGTERM, and the warning that Slurm sends before it ends a job (SIGUSR1).
+
+A fit notes the first one, finishes its step, saves, and ends (`deferred`); anything else ends at once. The exit status
+is 128 + the signal's number, as of a process that the signal has killed: 130, 143, 138.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from colorize.runs import is_first_process
+from colorize.runtime.errors import UserError
+
+log = logging.getLogger("colorize")
+
+BOUNCE_S = 1.0
+"""A second signal within this time is the first: a terminal's Ctrl-C reaches a step from it and from the pipeline."""
+
+_STEP = "COLORIZE_STEP"
+
+_noted: tuple[int, float] | None = None
+"""The signal that a fit has yet to act on, and when it came."""
+
+
+class Stopped(BaseException):
+    """A signal has ended the work in good order; what was done by then is kept.
+
+    Attributes:
+        signum: the signal.
+        more: words that the command which goes on needs beside those that were typed.
+    """
+
+    more: Sequence[str] = ()
+
+    def __init__(self, signum: int, said: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}{said and f' {said}'}")
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """What the command exits with."""
+        return 128 + self.signum
+
+
+def under_slurm() -> bool:
+    """Whether a Slurm job runs this process."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def _watched(*more: int) -> list[int]:
+    warned = [signal.SIGUSR1] if under_slurm() else []
+    return [signal.SIGTERM, *warned, *more]
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], Any], signals: list[int]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in signals}
+    for signum in signals:
+        signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier if earlier is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within it, SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
+
+    So files are left as at any other error, and the command can say what goes on.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    with _handled(stop, _watched()):
+        yield
+
+
+def _note(signum: int, frame: FrameType | None) -> None:
+    global _noted
+    if _noted is None:
+        _noted = signum, time.monotonic()
+        if is_first_process():  # not by print, in whose midst this may be
+            name = signal.Signals(signum).name
+            os.write(2, f"\n{name}: saves after this step, then stops (again: stops at once)\n".encode())
+    elif time.monotonic() - _noted[1] > BOUNCE_S:
+        raise Stopped(signum, "at once")
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Within it, the first signal is only noted, see `noted`; another one raises Stopped at once."""
+    global _noted
+    _noted = None
+    try:
+        with _handled(_note, _watched(signal.SIGINT)):
+            yield
+    except SystemExit as end:  # Lightning's, which the signal has met before `take_back`
+        if _noted is None:
+            raise
+        raise Stopped(_noted[0]) from end
+    except UserError:
+        raise
+    except Exception as error:
+        if _noted is None:
+            raise
+        # It has ended another process too, a worker say, without which the step cannot be finished.
+        raise Stopped(_noted[0], f"before it could save ({type(error).__name__})") from error
+    finally:
+        _noted = None
+
+
+def take_back() -> None:
+    """Within `deferred`: undo what Lightning made of the handlers. Its own end a fit between two hooks, unsaved."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in _watched(signal.SIGINT):
+            signal.signal(signum, _note)
+
+
+def noted() -> int | None:
+    """The signal that came within `deferred`."""
+    return _noted[0] if _noted else None
+
+
+def run(command: list[str]) -> int:
+    """Run a command of ours, handing on to it what signals come; its exit status, once it has ended in its own way.
+
+    Raises:
+        Stopped: a signal came, and it ended by that.
+    """
+    received: list[int] = []
+    process: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        for started in process:
+            started.send_signal(signum)
+
+    with _handled(hand_on, _watched(signal.SIGINT)):
+        process.append(subprocess.Popen(command, env=os.environ | {_STEP: "1"}))
+        if received:
+            process[0].send_signal(received[0])
+        status = process[0].wait()
+    if received:
+        raise Stopped(received[0])
+    return status
+
+
+def is_step() -> bool:
+    """Whether another command of ours, which started this one by `run`, says what goes on, and speaks to Slurm."""
+    return _STEP in os.environ
+
+
+def requeue() -> str:
+    """Have Slurm put this job into its queue again; what came of it, in words."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", "") or str(error)
+        return f"Slurm did not put job {job} back into its queue ({' '.join(reason.split())})"
+    return f"Slurm has job {job} back in its queue"

@@ -1,0 +1,154 @@
+"""Which checkpoints a phase keeps: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from colorize.evaluation.stopping import rank
+from colorize.runs import before, kept_in, link
+from colorize.runtime import distributed, signals
+from colorize.runtime.errors import writing
+from colorize.runtime.files import written_whole
+from colorize.training.phases import SCORE, monitored
+from colorize.weights.checksum import seal
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes each checkpoint whole or not at all, sealed with a checksum."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """As Lightning's, which would go by a temporary folder: renaming between file systems is copying."""
+        with writing(path), written_whole(Path(path), alone=True) as file:
+            torch.save(checkpoint, file)
+            seal(file)
+
+
+class Checkpoints(Checkpoint):
+    """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a figure is lowest, and kept ones.
+
+    The figure is `training.phases.monitored`, for scores in the order of `stopping.rank`; it is known after an epoch
+    and, where it is the score, wherever a checkpoint is kept. A state is written once, whatever the number of its
+    names. The last.ckpt before stays, as last.ckpt.before: should the newer one be damaged, a fit goes on from there.
+
+    Nothing is saved on the last batch of an epoch: a fit cannot be resumed from there without losing the validation,
+    and the epoch's own checkpoint follows at once.
+
+    A signal (`colorize.runtime.signals`) ends the fit once the step that it came in, or the validation, is done and
+    saved.
+
+    Args:
+        folder: for the checkpoints.
+        every_n_images: distance of the kept ones; None for none.
+        keep: how many of them, the newest; None for all.
+        every_n_minutes: a new last.ckpt inside epochs when the last one is so old; None: only with kept ones.
+    """
+
+    def __init__(
+        self, folder: Path, every_n_images: int | None, keep: int | None, every_n_minutes: float | None = None
+    ) -> None:
+        self.folder, self.every_n_images, self.keep = folder, every_n_images, keep
+        self.every_n_minutes, self.saved_at = every_n_minutes, time.monotonic()
+        self.best: float | None = None
+        """The figure of best.ckpt."""
+        self.fallen = False
+        """Whether its skill is below the start's, so that whatever counts takes its place."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "fallen": self.fallen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.fallen = state_dict["best"], state_dict.get("fallen", False)  # not in those of before skill
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            for half_written in self.folder.glob(".*.part"):
+                half_written.unlink()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        signals.take_back()
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        signum, due = self.agreed()
+        if trainer.is_last_batch:
+            return
+        names = []
+        if self.every_n_images and pl_module.passed(self.every_n_images):
+            names.append(f"images-{pl_module.images_seen}")
+            if monitored(pl_module.config).startswith(f"{SCORE}/") and self.is_best(trainer, pl_module):
+                names.append("best")
+        if names or due or signum:
+            self.save(trainer, *names)
+        if names and trainer.is_global_zero and self.keep:
+            # What an earlier start left from further on is neither counted nor removed: it will be written anew.
+            reached = {n: path for n, path in kept_in(self.folder).items() if n <= pl_module.images_seen}
+            for count in sorted(reached)[: -self.keep]:
+                reached[count].unlink(missing_ok=True)
+        if signum:
+            raise self.stopped(signum, pl_module.images_seen)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        signum, _ = self.agreed()
+        self.save(trainer, *(["best"] if self.is_best(trainer, pl_module) else []))
+        if signum and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            raise self.stopped(signum, pl_module.images_seen)
+
+    def agreed(self) -> tuple[int, bool]:
+        """The signal that some rank has received, 0 for none, and whether it is time for a new last.ckpt."""
+        due = self.every_n_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
+        received = signals.noted() or 0
+        if distributed.world_size() > 1:
+            stop, late = distributed.total([received > 0, due])
+            if stop:
+                received = max(distributed.gathered(received))
+            due = late > 0
+        return received, due
+
+    def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
+        """What ends the fit."""
+        return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
+
+    def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
+        """Whether the figure is lower than any before that counts; the first one always is. Takes note of it."""
+        figure = monitored(pl_module.config)
+        if figure.startswith(f"{SCORE}/"):
+            found = rank(pl_module.curve[-1], pl_module.curve[0])
+        else:
+            value = float(trainer.callback_metrics.get(figure, math.inf))
+            found = False, math.inf if math.isnan(value) else value
+        if self.best is not None and found >= (self.fallen, self.best):
+            return False
+        self.fallen, self.best = found
+        return True
+
+    def save(self, trainer: L.Trainer, *names: str) -> None:
+        """Write the present state as last.ckpt, and as NAME.ckpt for each of `names`.
+
+        The other names come first: whatever ends the process in between, last.ckpt knows of nothing that is not there.
+        """
+        for logger in trainer.loggers:
+            logger.save()  # no point of before the checkpoint is lost with the process
+        last, first = self.folder / "last.ckpt", self.folder / f"{[*names, 'last'][0]}.ckpt"
+        if first == last and trainer.is_global_zero and last.exists():
+            link(last, before(last))
+        trainer.save_checkpoint(first, weights_only=False)
+        if trainer.is_global_zero:
+            for name in names[1:]:
+                link(first, self.folder / f"{name}.ckpt")
+            if first != last:
+                if last.exists():
+                    link(last, before(last))
+                link(first, last)
+        self.saved_at = time.monotonic()
+
+
+def best_score(checkpoint: Path) -> float:
+    """The figure of best.ckpt, as `checkpoint` of the same folder knows it."""
+    callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+    return float(callbacks[Checkpoints.__qualname__]["best"])

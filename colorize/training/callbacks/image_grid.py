@@ -1,0 +1,62 @@
+"""The same validation photos after every epoch: grey, prediction, truth."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn.functional import pad
+
+from colorize.evaluation.gallery import sheet
+
+LEAST_TILE_PX = 128
+"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
+
+ABREAST = 2
+"""Photos in a row: TensorBoard's cards are wider than high."""
+
+
+class ImageGrid(L.Callback):
+    """Sends a sheet of fixed validation photos to TensorBoard against images seen, first before any training.
+
+    The prediction is the generator's raw output, not merged with the photo's own luma: what the losses see.
+    """
+
+    def __init__(self, photos: int) -> None:
+        self.photos = photos
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        if pl_module.images_seen == 0:
+            self.show(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.show(trainer, pl_module)
+
+    def show(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or not len(self.batch.rgb):
+            return
+        was_training = pl_module.generator.training
+        with trainer.precision_plugin.forward_context():
+            coloured = torch.cat([pl_module.colour(grey) for grey in self.batch.grey.to(pl_module.device).split(8)])
+        pl_module.generator.train(was_training)
+        columns = abreast([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
+        picture = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("photos", np.asarray(picture), pl_module.images_seen, dataformats="HWC")
+
+
+def abreast(columns: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """`columns` of N pictures each as `ABREAST` times as many of the first, second, … pictures; gaps are white."""
+    photos = len(columns[0][1])
+    rows = -(-photos // ABREAST)
+    cut: list[tuple[str, Tensor]] = []
+    for first in range(0, photos, rows):
+        for caption, pictures in columns:
+            part = pictures[first : first + rows]
+            cut.append((caption, pad(part, (0, 0) * 3 + (0, rows - len(part)), value=1.0)))
+    return cut

@@ -1,0 +1,103 @@
+"""Scores the generator on fixed validation photos, in epochs too: `score/…`, the curve that says where to stop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from colorize.evaluation import learned_metrics, stopping
+from colorize.evaluation.learned_metrics import FeatureStatistics, frechet_distance
+from colorize.runtime import distributed
+from colorize.runtime.errors import UserError
+from colorize.training.callbacks.monitor import scored
+
+
+class Scoring(L.Callback):
+    """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
+
+    A score is that of the averaged weights where there are any. It goes to TensorBoard, and into the module's `curve`,
+    which each checkpoint's card holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used:
+    a fit that is resumed from there would lose the epoch's figures.
+
+    Args:
+        every_n_images: inside epochs; None: not there.
+        photos: how many validation photos, the first readable ones.
+        fid: weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID.
+
+    Raises:
+        UserError: Inception's weights cannot be had.
+    """
+
+    def __init__(self, every_n_images: int | None, photos: int, fid: str = "none") -> None:
+        self.every_n_images, self.photos = every_n_images, photos
+        self.inception = None
+        if fid != "none":
+            if photos < 2:
+                raise UserError(f"save.score_fid={fid} needs save.score_photos of at least 2, not {photos}")
+            self.inception = learned_metrics.Inception(fid, "save.score_fid").eval().requires_grad_(False)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
+        share = batch.rgb[trainer.global_rank :: trainer.world_size]
+        self.rgb = (share * 255).round().to(torch.uint8)
+        self.of_grey, _ = self.figures(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        if self.inception is not None:
+            self.inception.to(pl_module.device)
+            self.of_truth = FeatureStatistics()
+            for part in self.rgb.split(16) if len(self.rgb) else ():
+                self.of_truth.update(self.inception(part.to(pl_module.device).float() / 255))
+            self.of_truth = joined(self.of_truth)
+        if pl_module.images_seen == 0:
+            self.score(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.every_n_images and pl_module.passed(self.every_n_images) and not trainer.is_last_batch:
+            self.score(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.score(trainer, pl_module)
+
+    def score(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Add a point to the curve."""
+        network = pl_module.average or pl_module.network("generator")
+        was_training = network.training
+        network.eval()
+        figures, features = self.figures(trainer, pl_module, network)
+        network.train(was_training)
+        point = figures | {"distance": stopping.distance(figures, self.of_grey)}
+        point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
+        if self.inception is not None:
+            point["fid"] = frechet_distance(features, self.of_truth)
+        pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
+        for logger in trainer.loggers:
+            logger.log_metrics(scored(point), step=pl_module.images_seen)
+
+    def figures(
+        self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, float], FeatureStatistics]:
+        """CIEDE2000, ΔCF and skill over the photos of all devices, and Inception's features, if there is one."""
+        features = FeatureStatistics()
+
+        def show(seen: Tensor) -> None:
+            if self.inception is not None:
+                features.update(self.inception(seen))
+
+        def coloured(grey: Tensor) -> Tensor:
+            with trainer.precision_plugin.forward_context():
+                return colour(grey)
+
+        sums = stopping.figures(coloured, self.rgb, pl_module.device, self.lookup, show=show)
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum")
+        return stopping.of_sums(sums), joined(features)
+
+
+def joined(own: FeatureStatistics) -> FeatureStatistics:
+    """The features of all ranks' photos."""
+    found = FeatureStatistics()
+    for part in distributed.gathered(own):
+        found.join(part)
+    return found

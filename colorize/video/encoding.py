@@ -1,0 +1,336 @@
+"""Encoding a film's frames, piece by piece, and putting the pieces together with the sound of the source."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import written_whole
+from colorize.runtime.schema import BadOption
+from colorize.video import decoding
+from colorize.video.decoding import Film
+from colorize.video.tracks import Tracks
+
+Plane = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How pictures are coded.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        formats: how its frames may be stored, by bits of luma.
+        odd_formats: the same where a side is odd.
+        crf: its constant rate factor at quality 0 and at 95; None: it is lossless.
+        options: of the encoder.
+        suffixes: of films that may hold it.
+        tells_aspect: the code itself says how wide a pixel is. (PyAV cannot have Matroska say it.)
+    """
+
+    encoder: str
+    formats: dict[int, str]
+    odd_formats: dict[int, str]
+    crf: tuple[int, int] | None
+    options: dict[str, str] = field(default_factory=dict)
+    suffixes: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv")
+    tells_aspect: bool = True
+
+
+_EVEN, _ODD = {8: "yuv420p", 10: "yuv420p10le"}, {8: "yuv444p", 10: "yuv444p10le"}
+_WEB = (".mp4", ".m4v", ".mkv", ".webm")
+CODECS = {
+    "h264": Codec("libx264", _EVEN, _ODD, (51, 18)),
+    "h265": Codec("libx265", _EVEN, _ODD, (51, 20), {"x265-params": "log-level=none"}),
+    "vp9": Codec(
+        "libvpx-vp9", {8: "yuv420p"}, {8: "yuv420p"}, (63, 24), {"b": "0", "row-mt": "1", "cpu-used": "3"}, _WEB, False
+    ),
+    "av1": Codec("libsvtav1", _EVEN, _EVEN, (63, 24), {"preset": "7"}, _WEB, False),
+    "ffv1": Codec("ffv1", _EVEN, _EVEN, None, {"level": "3", "slicecrc": "1"}, (".mkv",), False),
+}
+"""What `codec=` may name."""
+
+MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+
+def choose_codec(asked: str, path: Path, film: Film) -> Codec:
+    """The codec in which a film is to be written.
+
+    Raises:
+        BadOption: this kind of file cannot hold it, or not with pixels of this shape.
+        UserError: FFmpeg, as it is installed, has no encoder for it.
+    """
+    suffix = path.suffix.lower()
+    codec = CODECS["vp9" if suffix == ".webm" else "h264"] if asked == "auto" else CODECS[asked]
+    if suffix not in codec.suffixes:
+        raise BadOption(
+            f"codec={asked} does not go into {suffix} files: give output=NAME of {' '.join(codec.suffixes)}"
+        )
+    if film.pixel_aspect != 1 and not codec.tells_aspect and suffix in (".mkv", ".webm"):
+        raise BadOption(
+            f"codec={asked} cannot say in {suffix} files that pixels are not square, as they are: take h264"
+        )
+    if not _has(codec):
+        others = ", ".join(name for name, other in CODECS.items() if _has(other))
+        raise UserError(f"codec={asked}: this FFmpeg has no encoder {codec.encoder}; it has {others}")
+    return codec
+
+
+def _has(codec: Codec) -> bool:
+    try:
+        av.Codec(codec.encoder, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+class _Watched:
+    """A file that FFmpeg writes to. What the system says of a failure gets lost in FFmpeg; here it is kept."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.name = file.name  # under which FFmpeg reads what it has written, to put its index first
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        return self._tried(lambda: self._file.write(content))
+
+    def seek(self, offset: int, whence: int = 0) -> int:  # which writes what Python still holds
+        return self._tried(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._tried(self._file.tell)
+
+    def _tried(self, call: Callable[[], int]) -> int:
+        if self.error is not None:
+            return 0  # FFmpeg goes on tidying up; what it is told no longer matters
+        try:
+            return call()
+        except OSError as error:
+            self.error = error
+            raise
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Raise what the system said, not what FFmpeg makes of it."""
+        try:
+            yield
+        except Exception as error:
+            if self.error is not None:
+                raise self.error from error
+            raise
+        if self.error is not None:
+            raise self.error
+
+
+_MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an order
+
+
+class Piece:
+    """Some frames of a film, encoded into a file of their own, which can be decoded without the others.
+
+    In it, frames are numbered in the order in which they are shown; their times are kept by :attr:`times`. To be used
+    in a `with` statement, which lets go of an encoder that did not come to its end.
+
+    Attributes:
+        times: of the frames so far, in the film's time base.
+        format: FFmpeg's name of how the planes of its frames are stored.
+    """
+
+    def __init__(self, file: IO[bytes], film: Film, codec: Codec, quality: int) -> None:
+        self.times: list[int] = []
+        self._film = film
+        odd = film.width % 2 or film.height % 2
+        formats = codec.odd_formats if odd else codec.formats
+        self.format = formats.get(film.bits, formats[8])
+        options = dict(codec.options)
+        if codec.crf is not None:
+            worst, good = codec.crf
+            options["crf"] = str(max(0, round(worst + (good - worst) * quality / 95)))
+        self._file = _Watched(file)
+        self._container = av.open(self._file, "w", format="matroska")
+        self._stream: Any = self._container.add_stream(codec.encoder, rate=film.rate, options=options)
+        context: Any = self._stream.codec_context
+        context.width, context.height, context.pix_fmt = film.width, film.height, self.format
+        context.time_base = film.time_base
+        context.sample_aspect_ratio = film.pixel_aspect
+        context.color_range = 2 if film.full_range else 1
+        context.colorspace, context.color_primaries, context.color_trc = film.matrix, film.primaries, film.transfer
+        self._order: list[int] = []
+
+    def add(self, planes: Sequence[Plane], time: int) -> None:
+        """Take a frame's luma and two planes of chroma, and its time in the film's time base."""
+        frame = VideoFrame(self._film.width, self._film.height, self.format)
+        rooms: Any = frame.planes
+        for plane, values in zip(rooms, planes, strict=True):
+            room = np.frombuffer(plane, values.dtype).reshape(plane.height, -1)
+            room[:, : plane.width] = values
+        frame.pts, frame.time_base = time, self._film.time_base
+        self.times.append(time)
+        with self._file.told():
+            self._mux(self._stream.encode(frame))
+
+    def __enter__(self) -> "Piece":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Exception):  # of what has already failed
+            self._container.close()
+
+    def finish(self) -> int:
+        """Finish the file; by how many frames what is decoded first may be shown later."""
+        with self._file.told():
+            self._mux(self._stream.encode(None))
+            self._container.close()
+        rank = {time: number for number, time in enumerate(self.times)}
+        if sorted(self._order) != self.times:
+            raise RuntimeError("the encoder gave back other frames than it got")
+        return max(number - rank[time] for number, time in enumerate(self._order))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            time = round(Fraction(packet.pts) * packet.time_base / self._film.time_base)
+            packet.pts = _numbered(_MOST_DELAY + self.times.index(time), self._film)
+            packet.dts = _numbered(len(self._order), self._film)
+            self._order.append(time)
+            packet.time_base = Fraction(1, 1000)
+            packet.duration = 0
+            packet.stream = self._stream
+            self._container.mux(packet)
+
+
+def _numbered(number: int, film: Film) -> int:
+    """A time in milliseconds from which a frame's number can be told."""
+    return round(number * max(1000 / film.rate, Fraction(1)))
+
+
+@dataclass(frozen=True)
+class PieceFile:
+    """A finished piece.
+
+    Attributes:
+        path: its file.
+        times: of its frames, in the order in which they are shown, in the film's time base.
+        delay: by how many frames what is decoded first may be shown later.
+    """
+
+    path: Path
+    times: list[int]
+    delay: int
+
+
+def put_together(
+    film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, end: Fraction | None, path: Path
+) -> list[str]:
+    """Write the film: the pictures of the pieces, and from the source sound, subtitles, chapters and what it says.
+
+    Args:
+        last_length: for how long the last frame is shown, in the film's time base.
+        origin: the time of the source, in seconds, at which the result begins.
+        end: the time at which it ends; None: with the source.
+        path: of the result, which appears whole or not at all.
+
+    Returns:
+        What of the source could not be kept as it was, in words.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    notes: list[str] = []
+    kind = MUXERS[path.suffix.lower()]
+    options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
+    with (
+        written_whole(path) as whole,
+        (file := _Watched(whole)).told(),
+        decoding.opened(film.path) as source,
+        av.open(file, "w", format=kind, container_options=options) as result,
+    ):
+        with av.open(pieces[0].path) as first:
+            video = result.add_stream_from_template(first.streams.video[0], opaque=True)  # whoever decodes it
+        video.time_base = film.time_base
+        video.codec_context.sample_aspect_ratio = film.pixel_aspect
+        video.codec_context.framerate = film.rate
+        video.metadata.update(_told(source.streams[film.stream].metadata))
+        video.disposition = source.streams[film.stream].disposition
+        tracks = Tracks(film, source, result, origin, end, notes)
+        result.metadata.update(_told(source.metadata))
+        result.start_encoding()
+        others = tracks.packets()
+        waiting = next(others, None)
+
+        def add_others(until: Fraction | None) -> None:
+            nonlocal waiting
+            while waiting is not None and (until is None or waiting[2] <= until):
+                track, packet, _ = waiting
+                try:
+                    result.mux(packet)
+                    tracks.given(track, taken=True)
+                except av.FFmpegError:
+                    if file.error is not None:
+                        raise
+                    tracks.given(track, taken=False)
+                waiting = next(others, None)
+
+        for packet, seconds in _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov")):
+            add_others(seconds)
+            packet.stream = video
+            result.mux(packet)
+        add_others(None)
+        notes += tracks.losses()
+    return notes
+
+
+def _told(metadata: dict[str, str]) -> dict[str, str]:
+    technical = (
+        "encoder",
+        "duration",
+        "bps",
+        "number_of_",
+        "_statistics",
+        "major_brand",
+        "minor_version",
+        "compatible",
+    )
+    return {key: text for key, text in metadata.items() if not key.lower().startswith(technical) and key != "rotate"}
+
+
+def _video_packets(
+    film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, by_decoding: bool
+) -> Iterator[tuple[Any, Fraction]]:
+    """The packets of all pieces with the times of the result, and when each is decoded, in seconds.
+
+    A film in MP4 is as long as it takes to decode it (`by_decoding`), so that the last packet makes it up.
+    """
+    delay = max(piece.delay for piece in pieces)
+    shift = round(origin / film.time_base)
+    first = pieces[0].times[0] - shift
+    step = 1
+    if len(pieces[0].times) > 1:
+        step = min(later - earlier for earlier, later in zip(pieces[0].times, pieces[0].times[1:], strict=False))
+    decode_times = [first - (delay - number) * step for number in range(delay)]
+    start = decode_times[0] if delay else first
+    left = sum(len(piece.times) for piece in pieces)
+    for number, piece in enumerate(pieces):
+        times = [time - shift for time in piece.times]
+        following = pieces[number + 1].times[0] - shift if number + 1 < len(pieces) else times[-1] + last_length
+        ranks = {_numbered(_MOST_DELAY + rank, film): rank for rank in range(len(times))}
+        decode_times += times
+        ends = [*times[1:], following]
+        with av.open(piece.path) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size == 0:
+                    continue
+                rank = ranks[round(Fraction(packet.pts or 0) * packet.time_base * 1000)]
+                packet.pts, packet.dts = times[rank], decode_times.pop(0)
+                packet.duration, packet.time_base = max(1, ends[rank] - times[rank]), film.time_base
+                left -= 1
+                if by_decoding and left == 0:
+                    packet.duration = max(1, following - first + start - packet.dts)
+                yield packet, packet.dts * film.time_base
