@@ -32,8 +32,8 @@ def colouring(model: str, size_px: int, count: int, threads: int) -> dict[str, f
     quiet()
     torch.set_num_threads(threads)
     from colorize.inference.colorizer import Colorizer
+    from colorize.networks.preprocessing import Preprocessing
     from colorize.networks.unet import UNet
-    from colorize.photos.rendering import Preprocessing
 
     torch.manual_seed(0)
     network = UNet(encoder="resnet10_half", width_factor=0.5) if model == "tiny" else UNet()

@@ -193,8 +193,8 @@ def _stand_in(self: Colorizer, photos: list[Photo], *_: Any) -> list[Rendered]:
 
 def film_memory(minutes: float) -> list[dict[str, Any]]:
     """Colour a drawn film of so many minutes with a stand-in for the network; memory held at moments of it."""
+    from colorize.networks.preprocessing import Preprocessing
     from colorize.networks.unet import UNet
-    from colorize.photos.rendering import Preprocessing
 
     unet = UNet(encoder="resnet10_half", width_factor=0.25)
     Colorizer.render = _stand_in  # type: ignore[method-assign,assignment]

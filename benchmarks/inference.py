@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from colorize.data.scenes import draw_scene
 from colorize.inference.colorizer import Colorizer
+from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.photos import rendering
-from colorize.photos.rendering import Preprocessing
 from colorize.runtime.devices import pick_precision
 from colorize.weights.load import load
 

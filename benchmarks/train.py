@@ -45,9 +45,9 @@ def plain_fit(job: dict[str, Any]) -> dict[str, Any]:
 
     from colorize import losses as terms
     from colorize.color import rgb_to_grey
-    from colorize.losses import VGGFeatures
     from colorize.networks.critic import Critic
     from colorize.networks.unet import UNet
+    from colorize.networks.vgg import VGGFeatures
 
     augment = v2.Compose([v2.RandomResizedCrop(job["size_px"], (0.5, 1.0)), v2.RandomHorizontalFlip()])
 

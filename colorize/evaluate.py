@@ -50,13 +50,14 @@ def run(config: EvaluateConfig) -> Figure | None:
 
 def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
     """The work, in a folder that this process holds."""
+    from colorize.cli.launch import launch
+    from colorize.data.build import list_photos
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
     from colorize.inference.colorizer import Colorizer
     from colorize.runtime import distributed
     from colorize.runtime.progress import tracked
-    from colorize.training import build
     from colorize.weights.checkpoints import has_average, sha256
 
     protocol = PROTOCOLS[config.protocol]
@@ -74,10 +75,10 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     for sentence in doubts:
         log.warning(sentence)
 
-    list_photos = partial(build.list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
-    chosen = candidates.choose(config, protocol, folders, list_photos)
+    list_all = partial(list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
+    chosen = candidates.choose(config, protocol, folders, list_all)
     photos, identities = chosen.photos, chosen.identities
-    fabric = build.launch(config.trainer)
+    fabric = launch(config.trainer)
     device, first = fabric.device, fabric.is_global_zero
     colorizers = {
         row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)

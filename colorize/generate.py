@@ -45,20 +45,21 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     import torch
     from rich.progress import track
 
+    from colorize.cli.launch import launch
+    from colorize.data.build import make_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
-    from colorize.training import build
     from colorize.weights.checkpoints import has_average, load_network, sha256
 
-    squares = build.make_squares(config, config.size_px, config.batch_size)
+    squares = make_squares(config, config.size_px, config.batch_size)
     photos = squares.photos
     wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
     digest = sha256(config.checkpoint)
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
-    fabric = build.launch(config.trainer)
+    fabric = launch(config.trainer)
     with distributed.one_fate(fabric.strategy.launcher):
         # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
         share = wanted[fabric.global_rank :: fabric.world_size]

@@ -159,13 +159,13 @@ def summarize(config: PipelineConfig) -> float:
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
+    from colorize.data.build import make_photos
     from colorize.data.images import save_png
     from colorize.evaluation import measuring, scores
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.inference.colorizer import Colorizer
     from colorize.runtime.devices import pick_device
-    from colorize.training import build
     from colorize.weights.checkpoints import read
 
     folder = run_folder(config)
@@ -174,7 +174,7 @@ def summarize(config: PipelineConfig) -> float:
         last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
     size_px = config.data.val_size_px or read(trained)[0].size_px
-    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), build.make_photos(config)
+    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), make_photos(config)
 
     def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
         dataset = ProtocolDataset(photos, names, protocol)

@@ -56,11 +56,12 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     """Build everything, and train."""
     import lightning as L
 
+    from colorize.cli.launch import check_processes, set_threads
     from colorize.runtime import distributed, signals
     from colorize.training import build
 
-    build.check_processes(config.trainer)
-    build.set_threads(config.trainer)
+    check_processes(config.trainer)
+    set_threads(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config)

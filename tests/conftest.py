@@ -12,7 +12,7 @@ from colorize import config as schemas
 from colorize import predict
 from colorize.cli.command import configured
 from colorize.inference.colorizer import Colorizer
-from colorize.photos.rendering import Preprocessing
+from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint

@@ -11,10 +11,10 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
+from colorize.data.build import make_augmentation
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
 from colorize.data.sources import list_scenes
 from colorize.runtime.schema import BadOption
-from colorize.training import build
 
 EVERYTHING: dict[str, Any] = {
     "rotation_deg": 30.0,
@@ -141,12 +141,12 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
     overrides = ("data.jitter.contrast=0.25", "data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
     aged = ("data.old_photo.gamma=0.3", "data.old_photo.contrast=0.2", "data.old_photo.blur_px=0.5")
     data = configure("train", "phase=pretrain_gen", *overrides, *aged).data
-    assert build.make_augmentation(data) == Augmentation(
+    assert make_augmentation(data) == Augmentation(
         flip=False, contrast=0.25, rotation_deg=5, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
     )
     data.jitter.hue = 0.6
     with pytest.raises(BadOption, match=r"data\.jitter\.hue=0\.6"):
-        build.make_augmentation(data)
+        make_augmentation(data)
     data.crop_ratio = [1.0]
     with pytest.raises(BadOption, match=r"each is \[least, most\]"):
-        build.make_augmentation(data)
+        make_augmentation(data)

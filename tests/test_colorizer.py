@@ -19,10 +19,11 @@ import colorize
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
 from colorize.inference.colorizer import Colorizer, is_out_of_memory
 from colorize.networks.folding import fold_norms
+from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.photos import reading, rendering
 from colorize.photos.reading import Photo
-from colorize.photos.rendering import Preprocessing, merged_bands
+from colorize.photos.rendering import merged_bands
 from colorize.runtime.errors import UserError
 from colorize.weights import foreign
 from colorize.weights.load import FOREIGN_PREPROCESSING

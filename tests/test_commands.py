@@ -21,6 +21,7 @@ from PIL import Image
 from colorize import config as schemas
 from colorize import generate, pipeline, train
 from colorize.cli.command import configured, quoted, run_command
+from colorize.data.build import list_photos
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.evaluation import candidates
@@ -210,7 +211,7 @@ def test_a_critic_with_a_handful_of_images_is_warned_of(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", f"generated={tmp_path}/saved")
-    photos = build.list_photos(config.data, config.seed, config.runs_dir)
+    photos = list_photos(config.data, config.seed, config.runs_dir)
     (tmp_path / "saved").mkdir()
     Manifest("a.ckpt", "abc", 40, photos.train[:8] + photos.val, [], complete=True).write(tmp_path / "saved")
     build.make_datamodule(config)

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm as weight_norm_of_torch
 
-from colorize.losses import VGGFeatures, mean_absolute_difference
+from colorize.losses import mean_absolute_difference
 from colorize.networks.convolution import Conv2d
 from colorize.networks.critic import Critic
+from colorize.networks.vgg import VGGFeatures
 from colorize.networks.weight_norm import weight_norm
 from colorize.runtime import devices
 from colorize.runtime.errors import UserError

@@ -14,6 +14,7 @@ from PIL import Image
 
 from colorize import generate, train
 from colorize.cli.command import run_command
+from colorize.data.build import list_photos
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
 from colorize.data.sources import list_folder
@@ -177,7 +178,7 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     root.mkdir()
     for index in range(24):
         draw_photo(index).save(root / f"{index:02}.jpg")
-    photos = build.list_photos(config.data, config.seed, config.runs_dir)
+    photos = list_photos(config.data, config.seed, config.runs_dir)
     vanishing, breaking, val = photos.path(photos.train[3]), photos.path(photos.train[9]), photos.path(photos.val[0])
 
     def damage(self: ColorizationModule, batch: Any, batch_idx: int) -> Any:

@@ -20,7 +20,7 @@ from colorize.networks.encoder_registry import ENCODERS
 from colorize.networks.fast_inference import prepare
 from colorize.networks.generator import set_prior
 from colorize.networks.heads import BinsHead, Prediction
-from colorize.photos.rendering import Preprocessing
+from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.training import build
 from colorize.weights.load import Weights

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from colorize.losses import ContentLoss, VGGFeatures, adversarial_loss, critic_accuracy, critic_loss
+from colorize.losses import ContentLoss, adversarial_loss, critic_accuracy, critic_loss
+from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
 
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
 
-from colorize.losses import VGGFeatures
 from colorize.networks.critic import Critic
 from colorize.networks.encoder import BodyNetwork
 from colorize.networks.layers import (
@@ -25,6 +24,7 @@ from colorize.networks.layers import (
 from colorize.networks.pretrained import load_pretrained
 from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
+from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from colorize.data.resolution import ResolutionSchedule, Stage
 from colorize.training import build
-from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule, Stage
 
 
 def test_stages_follow_the_table_and_the_last_goes_on() -> None:

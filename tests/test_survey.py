@@ -13,6 +13,7 @@ from PIL import Image
 
 from colorize import generate, pipeline, train
 from colorize.data import sources
+from colorize.data.build import make_photos, make_squares
 from colorize.data.caches import survey
 from colorize.data.images import Look
 from colorize.data.sources import Photos, list_folder, list_scenes
@@ -63,7 +64,7 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     overrides = (f"data.root='{root}'", "data.min_colourfulness=15")
     train_config = configure("train", "phase=pretrain_gen", *overrides)
-    photos = build.make_photos(train_config)
+    photos = make_photos(train_config)
     broken = "train/broken, 1.jpg"
     assert photos.train == [broken, *(f"train/{name}" for name in COLOURFUL)], "an unreadable file is not a dull one"
     assert photos.val == ["val/grey.jpg"]
@@ -73,21 +74,21 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
 
     # Every step gets the same photos; only what failed is tried again.
     decoded.clear()
-    squares = build.make_squares(configure("generate", *overrides, "data.train_fraction=1"), size_px=32, batch_size=2)
+    squares = make_squares(configure("generate", *overrides, "data.train_fraction=1"), size_px=32, batch_size=2)
     assert squares.photos == photos == build.make_datamodule(train_config).photos
     assert decoded == ["broken, 1.jpg"] * 2
 
     decoded.clear()
     draw_photo(5, 90, 90).save(root / "train" / "grey.png")  # changed
     draw_photo(6, 90, 90).save(root / "train" / "new.png")
-    assert {"train/grey.png", "train/new.png"} < set(build.make_photos(train_config).train)
+    assert {"train/grey.png", "train/new.png"} < set(make_photos(train_config).train)
     assert decoded == ["broken, 1.jpg", "grey.png", "new.png"]
 
     train_config.data.min_colourfulness = 200.0
     with pytest.raises(
         UserError, match=r"min_colourfulness=200 leaves no training photo in .*Fotos.*the most colourful"
     ):
-        build.make_photos(train_config)
+        make_photos(train_config)
 
 
 def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(

@@ -14,7 +14,7 @@ from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
 from colorize.evaluation import candidates
 from colorize.exporting import provenance
 from colorize.networks.light_unet import LightUNet
-from colorize.photos.rendering import Preprocessing
+from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.training import build
 from colorize.weights import load as weights

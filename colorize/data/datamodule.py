@@ -30,7 +30,7 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 
 if TYPE_CHECKING:
-    from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule
+    from colorize.data.resolution import ResolutionSchedule
 
 _log = logging.getLogger("colorize")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
-from colorize.photos.rendering import AREA_PER_RENDER, Preprocessing
+from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.weights.load import Weights
 

@@ -27,9 +27,10 @@ from colorize.data.images import UnreadableImage
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.fast_inference import prepare
 from colorize.networks.generator import Generator
+from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
 from colorize.photos.reading import Photo
-from colorize.photos.rendering import Preprocessing, coloured
+from colorize.photos.rendering import coloured
 from colorize.photos.results import Picture
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError

@@ -5,6 +5,8 @@ Errors of an option are `BadOption`s, which end a command with status 2.
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,6 +21,15 @@ T = TypeVar("T")
 
 class BadOption(UserError):
     """An option that does not fit the schema or the other options; commands exit with status 2."""
+
+
+@contextmanager
+def value_errors_as_bad_options() -> Iterator[None]:
+    """Turn a ValueError, with which an object refuses a value, into a BadOption."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadOption(str(error)) from error
 
 
 def opt(

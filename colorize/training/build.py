@@ -3,9 +3,6 @@
 import logging
 import shlex
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 
@@ -15,23 +12,25 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
 from colorize.cli.command import given_overrides, is_given
-from colorize.config import CommonConfig, DataConfig, DevicesConfig, ModelConfig, TrainConfig
-from colorize.data.augment import Augmentation
+from colorize.cli.launch import quieten
+from colorize.config import ModelConfig, TrainConfig
+from colorize.data.build import make_augmentation, make_photos
 from colorize.data.caches.copies import make_copies
-from colorize.data.caches.survey import leave_out_dull
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.generated import with_saved_images
-from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes, spread
-from colorize.losses import ChromaLoss, ContentLoss, VGGFeatures, count_cells, smooth_prior
+from colorize.data.resolution import ResolutionSchedule
+from colorize.data.sources import spread
+from colorize.losses import ChromaLoss, ContentLoss, count_cells, smooth_prior
 from colorize.networks import GENERATORS, make_generator
 from colorize.networks.critic import PATCH, Critic
 from colorize.networks.generator import Generator, set_prior
 from colorize.networks.heads import BinsHead
 from colorize.networks.pretrained import load_pretrained
-from colorize.runs import PhaseFolder, processes_started
+from colorize.networks.vgg import VGGFeatures
+from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError
-from colorize.runtime.schema import BadOption
+from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.alternation import Network
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorAverage
@@ -39,7 +38,7 @@ from colorize.training.callbacks.image_grid import ImageGrid
 from colorize.training.callbacks.monitor import Monitor
 from colorize.training.callbacks.random_states import RandomStates
 from colorize.training.callbacks.region_accuracy import RegionAccuracy
-from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule, ResolutionScheduler
+from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, Settings
 from colorize.training.callbacks.unreadable import SharedUnreadable
@@ -70,16 +69,7 @@ FEW_IMAGES = 100
 PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 
-@contextmanager
-def options() -> Iterator[None]:
-    """Turn a ValueError, with which an object of a fit refuses a value, into a BadOption."""
-    try:
-        yield
-    except ValueError as error:
-        raise BadOption(str(error)) from error
-
-
-@options()
+@value_errors_as_bad_options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Sizes and batches by epoch."""
     resolution = config.resolution
@@ -93,7 +83,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     head, loss = networks[0].head if networks[0] is not None else None, config.loss
     centres = head.centres if isinstance(head, BinsHead) else None
     chroma_loss = ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres)
-    with options():
+    with value_errors_as_bad_options():
         if loss.adversarial_share is not None and not 0 < loss.adversarial_share < 1:
             raise ValueError(f"loss.adversarial_share={loss.adversarial_share}: between 0 and 1, or null")
         module = ColorizationModule(config, *networks, chroma_loss)
@@ -109,54 +99,6 @@ def compile_networks(config: TrainConfig, networks: tuple[Generator | None, Crit
     features = content_loss.vgg if content_loss is not None else None
     device = pick_device(config.trainer.accelerator)
     compile_in_place(device, [network for network in (generator, critic, features) if network is not None])
-
-
-def make_photos(config: CommonConfig) -> Photos:
-    """The photos of `data.root` and their split, without those too dull to train on."""
-    data = config.data
-    photos = list_photos(data, config.seed, config.runs_dir)
-    if data.min_colourfulness is None:
-        return photos
-    return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
-
-
-def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
-    """All photos of `data.root` and their split; long listings are kept in the `.cache` of `runs_dir`.
-
-    With `val_alone`, a tree that has val/ and no train/ will do.
-    """
-    if data.kind == "scenes":
-        return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
-    if data.kind == "imagenet":
-        return list_imagenet(
-            data.root,
-            val_fraction=data.val_fraction,
-            seed=seed,
-            train_fraction=data.train_fraction,
-            max_val=data.max_val,
-            file_list=data.file_list,
-            runs_dir=runs_dir,
-            val_alone=val_alone,
-        )
-    if data.file_list is not None:
-        raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val, runs_dir, val_alone)
-
-
-@options()
-def make_augmentation(data: DataConfig) -> Augmentation:
-    """What happens to training photos."""
-    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
-        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
-    return Augmentation(
-        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
-        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
-        flip=data.flip,
-        rotation_deg=data.rotation_deg,
-        noise=data.noise,
-        **asdict(data.jitter),
-        **{f"old_{name}": value for name, value in asdict(data.old_photo).items()},
-    )
 
 
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
@@ -191,24 +133,6 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
     )
 
 
-def make_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
-    """The photos as centre squares, outside training.
-
-    Raises:
-        BadOption: a report is asked for.
-    """
-    if config.data.report:
-        raise BadOption("data.report=true is for colorize.train and colorize.pipeline")
-    return ColorizationDataModule(
-        make_photos(config),
-        seed=config.seed,
-        val_size_px=size_px,
-        val_batch_size=batch_size,
-        num_workers=config.data.num_workers,
-        max_unreadable=config.data.max_unreadable,
-    )
-
-
 def make_networks(
     config: TrainConfig, resume_from: Path | None
 ) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
@@ -219,7 +143,7 @@ def make_networks(
     content_loss: ContentLoss | None = None
     if "generator" in trained:
         torch.manual_seed(config.seed)
-        with options():
+        with value_errors_as_bad_options():
             generator = make_generator(generator_options(model))
         if resume_from is None and not init_from(config, "generator", generator):
             load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
@@ -333,51 +257,6 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=True))
     return callbacks
-
-
-def check_processes(settings: DevicesConfig) -> None:
-    """Make sure that there are as many processes as the configuration says.
-
-    Raises:
-        BadOption: torchrun or srun started another number of them; each would do, and write, all of the work.
-    """
-    started, wanted = processes_started(), settings.devices * settings.num_nodes
-    if started not in (1, wanted):
-        raise BadOption(
-            f"{started} processes were started, but trainer.devices={settings.devices} times "
-            f"trainer.num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
-        )
-
-
-def set_threads(settings: DevicesConfig) -> None:
-    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-
-
-def quieten() -> None:
-    """Lightning's own announcements are not for our users."""
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-
-
-def launch(settings: DevicesConfig) -> L.Fabric:
-    """One of the processes that share out the photos of a command; the first one starts the others, if nobody has.
-
-    The Trainer does as much for a fit.
-    """
-    check_processes(settings)
-    set_threads(settings)
-    quieten()
-    several = settings.devices * settings.num_nodes > 1
-    fabric = L.Fabric(
-        accelerator=pick_device(settings.accelerator).type,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy="ddp" if several else "auto",
-    )
-    fabric.launch()
-    return fabric
 
 
 def make_trainer(

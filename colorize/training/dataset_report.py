@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from colorize.config import TrainConfig
+from colorize.data.build import list_photos
 from colorize.data.caches.survey import Survey, is_dull, readable, survey
 from colorize.data.datasets import GlobalBatches
+from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos
 from colorize.metrics import TRUE_GREY_SPREAD
 from colorize.runs import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training import build
-from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule
 
 NAMED_AT_MOST = 20
 """Unreadable files that are listed."""
@@ -38,7 +39,7 @@ def run(config: TrainConfig) -> None:
     if not is_first_process():
         return
     schedule = build.make_schedule(config)
-    photos = build.list_photos(config.data, config.seed, config.runs_dir)
+    photos = list_photos(config.data, config.seed, config.runs_dir)
     found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
     Console(highlight=False).print(describe(config, schedule, photos, found), crop=False)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.generator import Generator
-from colorize.photos.rendering import Preprocessing
+from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.weights import checkpoints, foreign, safe_reading
 

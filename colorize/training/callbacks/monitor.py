@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from colorize import runs
+from colorize.data.resolution import ResolutionSchedule
 from colorize.evaluation.stopping import OF_GREY, rank
 from colorize.runtime import distributed
 from colorize.runtime.files import csv_text
-from colorize.training.callbacks.resolution_scheduler import ResolutionSchedule
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")

@@ -1,0 +1,56 @@
+"""The processes and threads of a command."""
+
+import logging
+
+import lightning as L
+import torch
+
+from colorize.config import DevicesConfig
+from colorize.runs import processes_started
+from colorize.runtime.devices import pick_device
+from colorize.runtime.schema import BadOption
+
+
+def check_processes(settings: DevicesConfig) -> None:
+    """Make sure that there are as many processes as the configuration says.
+
+    Raises:
+        BadOption: torchrun or srun started another number of them; each would do, and write, all of the work.
+    """
+    started, wanted = processes_started(), settings.devices * settings.num_nodes
+    if started not in (1, wanted):
+        raise BadOption(
+            f"{started} processes were started, but trainer.devices={settings.devices} times "
+            f"trainer.num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
+        )
+
+
+def set_threads(settings: DevicesConfig) -> None:
+    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
+def quieten() -> None:
+    """Lightning's own announcements are not for our users."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def launch(settings: DevicesConfig) -> L.Fabric:
+    """One of the processes that share out the photos of a command; the first one starts the others, if nobody has.
+
+    The Trainer does as much for a fit.
+    """
+    check_processes(settings)
+    set_threads(settings)
+    quieten()
+    several = settings.devices * settings.num_nodes > 1
+    fabric = L.Fabric(
+        accelerator=pick_device(settings.accelerator).type,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if several else "auto",
+    )
+    fabric.launch()
+    return fabric

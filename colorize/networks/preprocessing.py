@@ -1,0 +1,66 @@
+"""Showing a photo to a network as it was taught to see photos."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from colorize.networks.encoder import MIN_SIZE_PX
+
+MOST_RENDER_PX = 1 << 14
+"""No network is shown more: a file that asks for it is damaged, or wants the memory."""
+
+AREA_PER_RENDER = 3.0
+"""A photo is shown with at most this many times render_px² pixels, however long it is."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network was taught to see photos.
+
+    Attributes:
+        render_px: short side of what it is shown, where the user asks for nothing else. The photo keeps its shape,
+            but a long one is shown smaller, so that its area stays bounded.
+        deoldify: show it photos as DeOldify does, every one as a square of render_px by bilinear interpolation, and cut
+            its RGB to [0, 1].
+    """
+
+    render_px: int
+    deoldify: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where no network could be shown such a size."""
+        if not (isinstance(self.render_px, int) and MIN_SIZE_PX <= self.render_px <= MOST_RENDER_PX):
+            raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
+
+    def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
+        """Width and height at which a photo of `width` × `height` px is shown; a side may be below the network's least.
+
+        Smaller photos are enlarged, as they are in training.
+        """
+        if self.deoldify:
+            return render_px, render_px
+        area = AREA_PER_RENDER * render_px**2
+        # The last limit is for strips so thin that they are padded to the least side.
+        scale = min(
+            render_px / min(width, height), math.sqrt(area / (width * height)), area / MIN_SIZE_PX / max(width, height)
+        )
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
+        """The network's input: `grey` (mode L) at `size`, antialiased, `(1, H, W)` float32 in [0, 1].
+
+        Sides below the network's least are padded at the right and bottom with the border's values.
+        """
+        if self.deoldify:
+            shown = grey.resize(size, Image.Resampling.BILINEAR)
+        else:
+            shown = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]
+        lacking = [max(0, MIN_SIZE_PX - side) for side in size]
+        if not any(lacking):
+            return pixels
+        return torch.nn.functional.pad(pixels[None], (0, lacking[0], 0, lacking[1]), mode="replicate")[0]

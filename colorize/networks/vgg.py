@@ -1,0 +1,91 @@
+"""Features of VGG-16, for the perceptual loss."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from colorize.networks.convolution import Conv2d
+from colorize.networks.layers import init_conv, normalize_imagenet
+from colorize.runtime.errors import UserError
+
+_VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions), a max pool after each
+_BEFORE_POOLS_3_4_5 = {"vgg16": (15, 22, 29), "vgg16_bn": (22, 32, 42)}
+
+
+class VGGFeatures(nn.Module):
+    """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; never trained.
+
+    Randomly initialised; its tensors have torchvision's names (`features.*`), up to the last layer that is needed.
+    It stays in evaluation mode whatever `train()` says, and no parameter requires a gradient.
+
+    Args:
+        name: "vgg16_bn" (with batch norm) or "vgg16".
+        layers: ascending indices into torchvision's `features`; by default the ReLUs before pools 3, 4 and 5.
+
+    Raises:
+        UserError: an unknown name, or layers that are not ascending indices of this network.
+    """
+
+    def __init__(self, name: str = "vgg16_bn", layers: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if name not in _BEFORE_POOLS_3_4_5:
+            raise UserError(f"unknown VGG {name!r}: one of {', '.join(_BEFORE_POOLS_3_4_5)}")
+        self.name = name
+        self.layers = tuple(_BEFORE_POOLS_3_4_5[name] if layers is None else layers)
+        ascending = all(before < index for before, index in pairwise((-1, *self.layers)))
+        layers_needed = max(self.layers, default=-1) + 1
+        self.features = nn.Sequential(*islice(self._build(batch_norm=name == "vgg16_bn"), layers_needed))
+        if not self.layers or not ascending or len(self.features) < layers_needed:
+            raise UserError(f"layers {list(self.layers)} of {name}: give ascending indices of its `features`")
+        for index, layer in enumerate(self.features):
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = index - 1 not in self.layers  # what is handed out must not be overwritten
+        self.requires_grad_(False)
+        self.eval()
+
+    @staticmethod
+    def _build(batch_norm: bool) -> Iterator[nn.Module]:
+        in_channels = 3
+        for channels, convolutions in _VGG16_BLOCKS:
+            for _ in range(convolutions):
+                conv = Conv2d(in_channels, channels, 3, padding=1)
+                init_conv(conv, "relu", mode="fan_out")
+                yield conv
+                if batch_norm:
+                    yield nn.BatchNorm2d(channels)
+                yield nn.ReLU()
+                in_channels = channels
+            yield nn.MaxPool2d(2)
+
+    def fold_norms(self) -> "VGGFeatures":
+        """Make each batch norm part of the convolution before it, once the weights are there; the same to rounding."""
+        for index, layer in enumerate(self.features):
+            if isinstance(layer, nn.BatchNorm2d) and index - 1 not in self.layers:
+                conv = self.features[index - 1]
+                assert isinstance(conv, nn.Conv2d)
+                self.features[index - 1] = fuse_conv_bn_eval(conv, layer)
+                self.features[index] = nn.Identity()
+        return self
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Keep the convolutions' weights in half precision, rather than have autocast round them on every pass."""
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype)
+
+    def train(self, mode: bool = True) -> "VGGFeatures":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, rgb: Tensor) -> list[Tensor]:
+        """`(B, 3, H, W)` RGB in [0, 1] -> the features of `layers`, in this order."""
+        x = normalize_imagenet(rgb).to(next(self.parameters()).dtype)
+        features = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.layers:
+                features.append(x)
+        return features

@@ -1,0 +1,44 @@
+"""The order of packages: imports run down only, so that each can be read without those above it."""
+
+import ast
+from pathlib import Path
+
+COLORIZE = Path(__file__).parents[1] / "colorize"
+
+FLOORS = (
+    {"runtime"},
+    {"color", "config"},
+    {"runs"},
+    {"networks", "cli"},
+    {"losses", "metrics"},
+    {"photos", "video"},
+    {"data"},
+    {"weights"},
+    {"inference"},
+    {"evaluation"},
+    {"training"},
+    {"exporting"},
+    {"train", "generate", "evaluate", "predict", "export"},
+    {"pipeline"},
+)
+"""From the ground up. What stands on one floor does not import its neighbours; `colorize.__init__` imports nothing."""
+
+
+def test_imports_run_down_only() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    upwards = []
+    for path in COLORIZE.rglob("*.py"):
+        own = path.relative_to(COLORIZE).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            for module in modules:
+                parts = module.split(".")
+                if parts[0] == "colorize" and parts[1] != own and floor.get(parts[1], 99) >= floor[own]:
+                    upwards.append(f"{path.relative_to(COLORIZE)}:{node.lineno} imports {module}")
+    assert not upwards, "\n".join(upwards)
