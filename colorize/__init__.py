@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from colorize.runtime.version import __version__
+
 if TYPE_CHECKING:
     from colorize.inference.colorizer import Colorizer
 
-__version__ = "0.1.0"
 __all__ = ["Colorizer", "__version__"]
 
 

@@ -115,8 +115,8 @@ def check_contact_sheet(config: PredictConfig) -> None:
         BadOption: its name says no format.
         UserError: there is somebody else's file of that name.
     """
-    from colorize.data.images import UnreadableImage
     from colorize.photos import reading
+    from colorize.photos.opening import UnreadableImage
     from colorize.photos.results import SUFFIXES
 
     if config.contact_sheet is None:
@@ -244,10 +244,10 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     """A page with the first photos that have results, of this start or an earlier one: before and after."""
     from PIL import Image
 
-    from colorize.data.images import UnreadableImage
     from colorize.evaluation.gallery import Block, Strip, page
     from colorize.inference.jobs import shown
     from colorize.photos import reading
+    from colorize.photos.opening import UnreadableImage
     from colorize.photos.reading import Metadata
     from colorize.photos.results import SUFFIXES, Picture, save
 

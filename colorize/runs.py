@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from colorize.config import CommonConfig
 from colorize.runtime.errors import UserError, writing
 from colorize.runtime.files import written_whole
+from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 
 
@@ -89,18 +90,6 @@ def link(file: Path, name: Path) -> None:
         os.replace(beside, name)
     finally:
         beside.unlink(missing_ok=True)  # a rename leaves it where both names were of one file already
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that was typed, or rank 0 of those that a launcher started together."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
-def processes_started() -> int:
-    """How many processes of this very command torchrun or srun started, by the variables that they set."""
-    if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from colorize.data import images
-from colorize.data.images import UnreadableImage, center_box, load_rgb, load_square, random_box, save_png, to_pil
+from colorize.data.images import center_box, load_rgb, load_square, random_box, save_png, to_pil
 from colorize.data.sources import Photos, list_folder, list_imagenet
 from colorize.data.tilt import sides, tilt
+from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 
 

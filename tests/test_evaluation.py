@@ -18,12 +18,12 @@ from colorize import config as schemas
 from colorize import evaluate
 from colorize.cli.command import configured as composed
 from colorize.cli.command import quoted
-from colorize.data.images import UnreadableImage
 from colorize.data.sources import Photos, list_folder, list_scenes
 from colorize.evaluation import scores
 from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
 from colorize.networks.unet import UNet
+from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
 from colorize.weights import checkpoints

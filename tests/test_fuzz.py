@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import MAX_PIXELS, UnreadableImage, center_box, load_rgb, load_square, look_at
+from colorize.data.images import center_box, load_rgb, load_square, look_at
 from colorize.data.sources import list_imagenet
 from colorize.photos import reading
+from colorize.photos.opening import MAX_PIXELS, UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.weights import checkpoints, foreign, safe_reading
 from colorize.weights import load as weights

@@ -17,10 +17,11 @@ from PIL import Image
 from colorize import config as schemas
 from colorize import evaluate, export, generate, pipeline, predict, train
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import UnreadableImage, center_box, load_rgb, load_square, look_at
+from colorize.data.images import center_box, load_rgb, load_square, look_at
 from colorize.data.sources import list_folder
 from colorize.evaluation.candidates import match_coloured
 from colorize.photos import reading
+from colorize.photos.opening import UnreadableImage
 from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError

@@ -27,14 +27,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from colorize import __version__
 from colorize.cli.help import groups, help_text, sections
 from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 from colorize.config import SCHEMAS, CommonConfig, conf_dir, register
-from colorize.runs import is_first_process
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError, dead_workers_told, one_line
+from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, from_hydra, leaves, literal
+from colorize.runtime.version import __version__
 
 log = logging.getLogger("colorize")
 

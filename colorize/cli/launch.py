@@ -6,8 +6,8 @@ import lightning as L
 import torch
 
 from colorize.config import DevicesConfig
-from colorize.runs import processes_started
 from colorize.runtime.devices import pick_device
+from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption
 
 

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Treatment
 from colorize.data.caches.listing import Names
-from colorize.data.images import UnreadableImage, center_box, cut_square, load_rgb, to_uint8
+from colorize.data.images import center_box, cut_square, load_rgb, to_uint8
 from colorize.data.sources import Photos, Scenes
+from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
 

@@ -1,58 +1,21 @@
 """From a picture file to the one form all pictures take, upright 8-bit RGB, and back."""
 
 import math
-import os
 import random
-import stat
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
+from colorize.photos.opening import Turn, find_turn, opened, pillow_errors, to_rgb
 from colorize.runtime.errors import writing
 from colorize.runtime.files import written_whole
-
-MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
-
-# Pillow refuses more than twice this, and warns (which is silenced below) above it.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-
-
-class UnreadableImage(Exception):
-    """A file that cannot be turned into a picture. The message is a short reason, without the file's name."""
-
-
-class _Turn(NamedTuple):
-    """How a stored picture becomes upright: axes swapped or not, and which stored axes run backwards."""
-
-    method: Image.Transpose
-    swap: bool
-    mirror_x: bool
-    mirror_y: bool
-
-
-# By the value of the EXIF tag Orientation (CIPA DC-008, 4.6.5); 1 is upright.
-_TURNS = {
-    2: _Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
-    3: _Turn(Image.Transpose.ROTATE_180, False, True, True),
-    4: _Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
-    5: _Turn(Image.Transpose.TRANSPOSE, True, False, False),
-    6: _Turn(Image.Transpose.ROTATE_270, True, False, True),
-    7: _Turn(Image.Transpose.TRANSVERSE, True, True, True),
-    8: _Turn(Image.Transpose.ROTATE_90, True, True, False),
-}
 
 
 def load_rgb(path: str | Path) -> Image.Image:
@@ -216,58 +179,7 @@ def save_png(image: Image.Image, path: str | Path) -> None:
         image.save(file, format="PNG", compress_level=1)
 
 
-@contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
-    with pillow_errors():
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
-            raise UnreadableImage("not a regular file")
-        file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
-    with file:
-        with pillow_errors():
-            image = Image.open(file, formats=_FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(_too_large())
-        yield image
-
-
-@contextmanager
-def pillow_errors() -> Iterator[None]:
-    """Makes one error of the many that Pillow raises on bad files, and silences its warnings about odd ones."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            yield
-        except UnreadableImage:
-            raise
-        except Image.UnidentifiedImageError:
-            raise UnreadableImage("not a picture in a known format") from None
-        except Image.DecompressionBombError:
-            raise UnreadableImage(_too_large()) from None
-        except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise UnreadableImage(" ".join(reason.split())[:200] or type(error).__name__) from error
-
-
-def _too_large() -> str:
-    return f"more than {MAX_PIXELS // 1_000_000} million pixels"
-
-
-def find_turn(image: Image.Image) -> _Turn | None:
-    """How to turn the picture upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
-    if image.format not in ("JPEG", "MPO"):
-        # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
-        image.load()
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:
-        # Garbled metadata does not make a picture unreadable; viewers show it as it is stored.
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _stored_point(point: Point, width: int, height: int, turn: _Turn | None) -> Point:
+def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
     """A point of the upright picture as one of the stored picture, ``width`` × ``height``."""
     if turn is None:
         return point
@@ -275,7 +187,7 @@ def _stored_point(point: Point, width: int, height: int, turn: _Turn | None) -> 
     return (width - x if turn.mirror_x else x, height - y if turn.mirror_y else y)
 
 
-def _stored_box(box: Box, width: int, height: int, turn: _Turn | None) -> Box:
+def _stored_box(box: Box, width: int, height: int, turn: Turn | None) -> Box:
     """A box of the upright picture as a box of the stored one, ``width`` × ``height``."""
     ax, ay = _stored_point(box[:2], width, height, turn)
     bx, by = _stored_point(box[2:], width, height, turn)
@@ -321,24 +233,3 @@ def square_of(
         # scale is exactly the reduction, not the ratio of the sizes.
         square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
     return square if turn is None else square.transpose(turn.method)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Decodes (if that is still to do) and converts; an RGB picture comes back as it is."""
-    image.load()
-    if image.mode == "F":
-        raise UnreadableImage("floating-point pixels, whose range is not known")
-    if image.mode in SIXTEEN_BIT_MODES:
-        wide = image.convert("I")
-        low, high = cast("tuple[int, int]", wide.getextrema())
-        if low < 0 or high > 65535:
-            raise UnreadableImage("32-bit pixels, whose range is not known")
-        # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
-        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
-    if image.mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

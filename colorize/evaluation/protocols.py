@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from colorize.data.datasets import make_loader
-from colorize.data.images import UnreadableImage, center_box, load_rgb, to_uint8
+from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.sources import Photos, Scenes, has_image_extension
+from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import sha256
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from colorize import __version__
 from colorize.data.images import save_png
 from colorize.evaluation import scores
 from colorize.evaluation.gallery import Block, Strip, page
@@ -21,6 +20,7 @@ from colorize.evaluation.scores import COLUMNS, Table
 from colorize.runs import write_text
 from colorize.runtime.errors import listed
 from colorize.runtime.files import csv_text
+from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
 

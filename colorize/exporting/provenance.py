@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from colorize import __version__
 from colorize.runtime.errors import UserError
+from colorize.runtime.version import __version__
 from colorize.training.phases import VAL, VAL_EMA
 from colorize.weights import checkpoints, foreign, safe_reading
 from colorize.weights.checkpoints import Card

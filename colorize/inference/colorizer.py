@@ -23,12 +23,12 @@ from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
-from colorize.data.images import UnreadableImage
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.fast_inference import prepare
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
+from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import Picture

@@ -310,7 +310,7 @@ def _ffmpeg_sees_film(source: str) -> bool:
 
 def _is_still(source: str) -> bool:
     """Whether Pillow reads a single picture from a file."""
-    from colorize.data.images import UnreadableImage, opened
+    from colorize.photos.opening import UnreadableImage, opened
 
     try:
         with opened(source) as image:

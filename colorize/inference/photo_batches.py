@@ -15,10 +15,10 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from colorize.data.images import UnreadableImage
 from colorize.inference.colorizer import Colorizer, Rendered, is_out_of_memory
 from colorize.inference.jobs import Job
 from colorize.photos import reading
+from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Metadata, Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import SUFFIXES, Picture, can_hold, save

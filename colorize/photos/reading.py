@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 
 from colorize.color import rgb_to_lab
-from colorize.data.images import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, opened, pillow_errors, to_rgb
+from colorize.photos.opening import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, opened, pillow_errors, to_rgb
 
 Plane = np.ndarray[Any, Any]
 

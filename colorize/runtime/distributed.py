@@ -15,8 +15,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from colorize.runs import is_first_process
 from colorize.runtime.errors import UserError
+from colorize.runtime.processes import is_first_process
 
 Own = TypeVar("Own")
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from colorize.runs import is_first_process
+from colorize.runtime.processes import is_first_process
 
 Item = TypeVar("Item")
 

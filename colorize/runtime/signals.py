@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from colorize.runs import is_first_process
 from colorize.runtime.errors import UserError
+from colorize.runtime.processes import is_first_process
 
 log = logging.getLogger("colorize")
 

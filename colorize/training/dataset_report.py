@@ -17,7 +17,7 @@ from colorize.data.datasets import GlobalBatches
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos
 from colorize.metrics import TRUE_GREY_SPREAD
-from colorize.runs import is_first_process
+from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training import build
 

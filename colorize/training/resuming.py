@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given
 from colorize.config import TrainConfig
-from colorize.runs import PhaseFolder, before, is_first_process, kept_in, link, run_name
+from colorize.runs import PhaseFolder, before, kept_in, link, run_name
 from colorize.runtime.errors import UserError
+from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
 from colorize.training.phases import TRAINED

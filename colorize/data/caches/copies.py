@@ -22,9 +22,10 @@ from PIL import Image
 
 from colorize.data.caches.survey import held, stat_files
 from colorize.data.datasets import PhotoDataset, leave_signals_alone, make_loader
-from colorize.data.images import UnreadableImage, load_rgb, load_square, opened, square_of
+from colorize.data.images import load_rgb, load_square, square_of
 from colorize.data.sources import Photos
 from colorize.data.tilt import Box, sides, tilt
+from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.progress import tracked

@@ -1,0 +1,117 @@
+"""Opening photos with Pillow: its errors as one, turned upright, and the many kinds as 8-bit RGB."""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from PIL import ExifTags, Image
+
+MAX_PIXELS = 200_000_000
+"""Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
+
+# Pillow refuses more than twice this, and warns (which is silenced below) above it.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnreadableImage(Exception):
+    """A file that cannot be turned into a picture. The message is a short reason, without the file's name."""
+
+
+class Turn(NamedTuple):
+    """How a stored picture becomes upright: axes swapped or not, and which stored axes run backwards."""
+
+    method: Image.Transpose
+    swap: bool
+    mirror_x: bool
+    mirror_y: bool
+
+
+# By the value of the EXIF tag Orientation (CIPA DC-008, 4.6.5); 1 is upright.
+_TURNS = {
+    2: Turn(Image.Transpose.FLIP_LEFT_RIGHT, False, True, False),
+    3: Turn(Image.Transpose.ROTATE_180, False, True, True),
+    4: Turn(Image.Transpose.FLIP_TOP_BOTTOM, False, False, True),
+    5: Turn(Image.Transpose.TRANSPOSE, True, False, False),
+    6: Turn(Image.Transpose.ROTATE_270, True, False, True),
+    7: Turn(Image.Transpose.TRANSVERSE, True, True, True),
+    8: Turn(Image.Transpose.ROTATE_90, True, True, False),
+}
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
+    with pillow_errors():
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+            raise UnreadableImage("not a regular file")
+        file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
+    with file:
+        with pillow_errors():
+            image = Image.open(file, formats=_FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(_too_large())
+        yield image
+
+
+@contextmanager
+def pillow_errors() -> Iterator[None]:
+    """Makes one error of the many that Pillow raises on bad files, and silences its warnings about odd ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except Image.UnidentifiedImageError:
+            raise UnreadableImage("not a picture in a known format") from None
+        except Image.DecompressionBombError:
+            raise UnreadableImage(_too_large()) from None
+        except Exception as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UnreadableImage(" ".join(reason.split())[:200] or type(error).__name__) from error
+
+
+def _too_large() -> str:
+    return f"more than {MAX_PIXELS // 1_000_000} million pixels"
+
+
+def find_turn(image: Image.Image) -> Turn | None:
+    """How to turn the picture upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
+    if image.format not in ("JPEG", "MPO"):
+        # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
+        image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Garbled metadata does not make a picture unreadable; viewers show it as it is stored.
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decodes (if that is still to do) and converts; an RGB picture comes back as it is."""
+    image.load()
+    if image.mode == "F":
+        raise UnreadableImage("floating-point pixels, whose range is not known")
+    if image.mode in SIXTEEN_BIT_MODES:
+        wide = image.convert("I")
+        low, high = cast("tuple[int, int]", wide.getextrema())
+        if low < 0 or high > 65535:
+            raise UnreadableImage("32-bit pixels, whose range is not known")
+        # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
+        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
