@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import colorize
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
 from colorize.inference.colorizer import Colorizer, is_out_of_memory
+from colorize.networks import preprocessing
 from colorize.networks.folding import fold_norms
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
@@ -141,7 +142,7 @@ def test_the_network_is_shown_a_bounded_area_of_the_photos_shape(size: tuple[int
     assert Preprocessing(64).shown_size(*size, 64) == shown
     assert Preprocessing(64, deoldify=True).shown_size(*size, 64) == (64, 64)
     width, height = (max(32, side) for side in shown)
-    assert width * height <= rendering.AREA_PER_RENDER * 64**2
+    assert width * height <= preprocessing.AREA_PER_RENDER * 64**2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3)])

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -105,7 +104,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.signals, "run", in_this_process)  # ten more processes would add nothing but time
-    monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
+    monkeypatch.setattr(pipeline, "given_overrides", lambda: list(words))
     caplog.set_level("INFO", "colorize")
     pipeline.run(configured("pipeline", words))
     assert caplog.text.count("is complete") == 4
@@ -127,7 +126,7 @@ def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
 
     def start(cycles: int) -> float | None:
         given = [*words, f"cycles={cycles}"]
-        monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(given))
+        monkeypatch.setattr(pipeline, "given_overrides", lambda: list(given))
         return pipeline.run(configured("pipeline", given))
 
     monkeypatch.chdir(tmp_path)
@@ -275,7 +274,7 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
 
     def start(words: list[str]) -> None:
         commands.clear()
-        monkeypatch.setattr(pipeline.cli, "given_overrides", lambda: list(words))
+        monkeypatch.setattr(pipeline, "given_overrides", lambda: list(words))
         pipeline.run(configured("pipeline", words))
 
     monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
@@ -435,15 +434,3 @@ def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_th
     rates = {f"optim.{name}.lr" for name in TRAINED[phase]}
     warm_up = {"optim.generator.pct_start"} if phase == "pretrain_gen" else set()
     assert changed == {"resolution.batch_size", "resolution.rate_scale", *rates, *warm_up}
-
-
-def test_the_file_tree_of_the_readme_names_every_module_in_its_folder() -> None:
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The files")[2].split("```")[1]
-    named, folder = set(), Path()
-    for line in tree.partition("colorize/\n")[2].partition("\nconf/")[0].splitlines():
-        if not line.startswith("   "):  # else it goes on with the folder of the line before
-            first = line.split()[0]
-            folder = Path(first) if first.endswith("/") else Path()
-        named |= {str(folder / word) for word in re.findall(r"\w+\.py\b", line)}
-    modules = (ROOT / "colorize").rglob("*.py")
-    assert named == {str(file.relative_to(ROOT / "colorize")) for file in modules if file.name != "__init__.py"}

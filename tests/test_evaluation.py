@@ -245,7 +245,7 @@ def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monke
     (said,) = evaluate.notes(config, known, measured, ["theirs"])
     assert said.startswith("Photos of the training split are among those measured: no test of what was trained on them")
     assert config.data.min_colourfulness == 15  # the recipe's, for training: no word of it, unless one asks for it here
-    monkeypatch.setattr("colorize.cli.command.command._given", ["data.min_colourfulness=15"])
+    monkeypatch.setattr("colorize.cli.command._given", ["data.min_colourfulness=15"])
     assert "no photo is left out of a measurement" in evaluate.notes(config, known, measured, ["theirs"])[1]
     monkeypatch.undo()
     measured.luma_psnr["theirs"] = 12.0

@@ -454,7 +454,7 @@ def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
 def test_the_command_of_a_job_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(recipe="paper", phase="gan", sweep="seeds", job=3)
     assert build.typed_command(config) is None
-    monkeypatch.setattr("colorize.cli.command.command._given", ["data.root=my photos", "seed=1", "sweep=seeds"])
+    monkeypatch.setattr("colorize.cli.command._given", ["data.root=my photos", "seed=1", "sweep=seeds"])
     words = shlex.split((build.typed_command(config) or "").replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
 
