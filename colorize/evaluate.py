@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import is_given, run_command
 from colorize.cli.sweep_jobs import Figure
 from colorize.config import EvaluateConfig
-from colorize.runs import locked
+from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
     from colorize.data.sources import Photos

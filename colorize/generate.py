@@ -15,8 +15,9 @@ from pathlib import Path
 
 from colorize.cli.command import run_command
 from colorize.config import GenerateConfig
-from colorize.runs import locked, run_folder
+from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 
 log = logging.getLogger("colorize")
 

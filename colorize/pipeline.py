@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
 from colorize.cli.sweep_jobs import Figure
 from colorize.config import GenerateConfig, PipelineConfig
-from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name, write_text
+from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption, leaves
 

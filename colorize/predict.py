@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runs import write_text
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import write_text
 from colorize.runtime.schema import BadOption
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import run_command
 from colorize.cli.sweep_jobs import Figure
 from colorize.config import TrainConfig
-from colorize.runs import PhaseFolder, locked, run_name, write_config
+from colorize.runs import PhaseFolder, run_name, write_config
+from colorize.runtime.files import locked
 from colorize.training.phases import MONITORED, monitored
 from colorize.training.resuming import is_complete, where_to_resume
 

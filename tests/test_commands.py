@@ -24,9 +24,10 @@ from colorize.data.build import list_photos
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.evaluation import candidates
-from colorize.runs import PhaseFolder, locked
+from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 from colorize.training import build
 from colorize.training.hyper_parameters import differences, settings
 from colorize.training.phases import TRAINED

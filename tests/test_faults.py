@@ -18,8 +18,9 @@ from colorize.data.build import list_photos
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
 from colorize.data.sources import list_folder
-from colorize.runs import PhaseFolder, locked, write_text
+from colorize.runs import PhaseFolder
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import locked, write_text
 from colorize.training import build
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule

@@ -17,8 +17,9 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from colorize import pipeline, train
 from colorize.cli.sweep_jobs import Figure, Result, as_csv, print_table, results_in
-from colorize.runs import locked, run_folder
+from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 from tests.test_cli import start
 
 COMMON = ("-m", "data.root=x", "run=mine", "sweep=lab")

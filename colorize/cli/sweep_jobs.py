@@ -9,9 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from colorize.runs import write_text
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import csv_text
+from colorize.runtime.files import csv_text, write_text
 
 
 class Figure(float):

@@ -25,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from colorize.cli.sweep_jobs import Figure, Result, as_csv, print_table, read_result, results_in
 from colorize.config import CommonConfig, conf_dir
-from colorize.runs import locked, run_folder, write_text
+from colorize.runs import run_folder
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import locked, write_text
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, literal
 

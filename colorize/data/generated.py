@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from colorize.data.datasets import image_path
 from colorize.data.sources import Photos
-from colorize.runs import write_text
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import write_text
 
 FORMAT = 1
 _KINDS = {

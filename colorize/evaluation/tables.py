@@ -17,9 +17,8 @@ from colorize.evaluation import scores
 from colorize.evaluation.gallery import Block, Strip, page
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import COLUMNS, Table
-from colorize.runs import write_text
 from colorize.runtime.errors import listed
-from colorize.runtime.files import csv_text
+from colorize.runtime.files import csv_text, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")

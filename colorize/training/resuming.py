@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given
 from colorize.config import TrainConfig
-from colorize.runs import PhaseFolder, before, kept_in, link, run_name
+from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
@@ -68,8 +69,8 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
             log.warning(f"{faults[0]}: going on from {path}, at {card.images_seen:,} images")
             if is_first_process():  # the next save would put the damaged one in the place of the whole one
                 if folder.last.exists():
-                    link(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
-                link(path, folder.last)
+                    hardlink_or_copy(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
+                hardlink_or_copy(path, folder.last)
         return path, card
     if faults:
         raise UserError(f"{faults[0]}; there is no other to go on from: remove {folder.path}, or give another run=NAME")

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize.evaluation.stopping import rank
-from colorize.runs import before, kept_in, link
+from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import hardlink_or_copy, written_whole
 from colorize.training.phases import SCORE, monitored
 from colorize.weights.checksum import seal
 
@@ -136,15 +136,15 @@ class Checkpoints(Checkpoint):
             logger.save()  # no point of before the checkpoint is lost with the process
         last, first = self.folder / "last.ckpt", self.folder / f"{[*names, 'last'][0]}.ckpt"
         if first == last and trainer.is_global_zero and last.exists():
-            link(last, before(last))
+            hardlink_or_copy(last, before(last))
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:
             for name in names[1:]:
-                link(first, self.folder / f"{name}.ckpt")
+                hardlink_or_copy(first, self.folder / f"{name}.ckpt")
             if first != last:
                 if last.exists():
-                    link(last, before(last))
-                link(first, last)
+                    hardlink_or_copy(last, before(last))
+                hardlink_or_copy(first, last)
         self.saved_at = time.monotonic()
 
 

@@ -11,11 +11,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from colorize import runs
 from colorize.data.resolution import ResolutionSchedule
 from colorize.evaluation.stopping import OF_GREY, rank
 from colorize.runtime import distributed
-from colorize.runtime.files import csv_text
+from colorize.runtime.files import csv_text, write_text
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
@@ -151,7 +150,7 @@ class Monitor(L.Callback):
             self.table.unlink(missing_ok=True)
             return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        runs.write_text(self.table, csv_text([columns, *([row.get(name) for name in columns] for row in self.rows)]))
+        write_text(self.table, csv_text([columns, *([row.get(name) for name in columns] for row in self.rows)]))
 
     def best_figures(self, figure: str, curve: list[dict[str, float]]) -> dict[str, float]:
         """{"best/…": …} where `figure` is lowest: in an epoch or, for a score, at the point after a step to take."""
