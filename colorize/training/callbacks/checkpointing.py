@@ -71,7 +71,7 @@ class Checkpoints(Checkpoint):
                 half_written.unlink()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        signals.take_back()
+        signals.reinstall_handlers()
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
