@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given, run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.sweep_jobs import Score
 from colorize.config import EvaluateConfig
 from colorize.runtime.files import locked
 
@@ -35,7 +35,7 @@ ANOTHER_PICTURE_DB = 18.0
 """Coloured images that keep the photos' luma no better than this show something else."""
 
 
-def run(config: EvaluateConfig) -> Figure | None:
+def run(config: EvaluateConfig) -> Score | None:
     """Measure, write and print; returns the CIEDE2000 of the last checkpoint or folder (of several ranks, the first).
 
     Each rank measures a share of the photos.
@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> Figure | None:
         return evaluate(config, checkpoints, output)
 
 
-def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
+def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Score | None:
     """The work, in a folder that this process holds."""
     from colorize.cli.launch import launch
     from colorize.data.build import list_photos
@@ -143,7 +143,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
-    return Figure(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
+    return Score(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
 from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
@@ -41,7 +41,7 @@ class StepFailed(UserError):
     """A step ended with an error, which it has printed itself."""
 
 
-def run(config: PipelineConfig) -> Figure | None:
+def run(config: PipelineConfig) -> Score | None:
     """Run the steps, each in a process of its own, then write the gallery and the table; returns the last CIEDE2000.
 
     With `data.report` it only says what the photos are.
@@ -63,7 +63,7 @@ def run(config: PipelineConfig) -> Figure | None:
             status = signals.run([sys.executable, *command])
             if status:
                 raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
-    return Figure(summarize(config), "CIEDE2000")
+    return Score(summarize(config), "CIEDE2000")
 
 
 def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> list[str]:

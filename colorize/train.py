@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.sweep_jobs import Score
 from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, run_name, write_config
 from colorize.runtime.files import locked
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("colorize")
 
 
-def run(config: TrainConfig) -> Figure | None:
+def run(config: TrainConfig) -> Score | None:
     """Fit `config.phase`, or find it complete; returns the validation figure that `best.ckpt` has (lower is better).
 
     With `data.report` it only says what the photos are.
@@ -45,12 +45,12 @@ def run(config: TrainConfig) -> Figure | None:
         found = where_to_resume(config, folder)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
-            return Figure(best_score(found[0]), MONITORED[config.phase])
+            return Score(best_score(found[0]), MONITORED[config.phase])
         trainer = fit(config, folder, found[0] if found else None)
         figures = [getattr(callback, "best", None) for callback in trainer.checkpoint_callbacks]
         figure = next((float(best) for best in figures if best is not None), math.nan)  # of best.ckpt
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {figure:.4g}; {folder.best}")
-        return Figure(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
+        return Score(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
 
 
 def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L.Trainer:

@@ -172,7 +172,7 @@ def test_a_bad_option_is_one_line_that_names_it(
     assert all(name in err for name in named), err
 
 
-MAKE_ROOM = "make room, and the same command goes on (a fit with resume=auto)"
+MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)"
 
 
 @pytest.mark.parametrize(

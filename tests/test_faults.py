@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_the_fit_goes_on(
     monkeypatch.setattr(torch, "save", full)
     status, line = typed(photos, capsys)
     assert status == 1 and line.startswith("colorize.train: No space left on device: runs/default/pretrain_gen/check")
-    assert line.endswith("make room, and the same command goes on (a fit with resume=auto)")
+    assert line.endswith("make room, and the same command resumes (training with resume=auto)")
     assert checkpoints.read(folder.last)[0].epochs_done == 1
     assert not list(folder.checkpoints.glob(".*"))
     monkeypatch.setattr(torch, "save", save)
@@ -147,7 +147,7 @@ def test_a_worker_that_dies_ends_the_fit_with_a_line(
     monkeypatch.setattr(ColorizationModule, "training_step", kill_workers)
     status, line = typed(photos, capsys, "data.num_workers=1", "resolution.batch_size=[2]", "resolution.epochs=[1]")
     assert status == 1 and line.startswith("colorize.train: a process that reads photos ended (")
-    assert line.endswith("lower data.num_workers, and the same command goes on (a fit with resume=auto)")
+    assert line.endswith("lower data.num_workers, and the same command resumes (training with resume=auto)")
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

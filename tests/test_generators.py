@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthen
-from colorize.config import ENCODERS as CHOICES
-from colorize.config import ModelConfig
+from colorize.config_sections import ENCODERS as CHOICES
+from colorize.config_sections import ModelConfig
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
 from colorize.networks import Critic, Generator, LightUNet, UNet, load_pretrained, make_generator

@@ -7,7 +7,8 @@ COLORIZE = Path(__file__).parents[1] / "colorize"
 
 FLOORS = (
     {"runtime"},
-    {"color", "config"},
+    {"color", "config_sections"},
+    {"config"},
     {"runs"},
     {"networks", "cli"},
     {"losses", "metrics"},

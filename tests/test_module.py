@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from colorize import train
 from colorize.color import rgb_to_grey
-from colorize.config import ModelConfig, TrainConfig
+from colorize.config import TrainConfig
+from colorize.config_sections import ModelConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.evaluation.stopping import read_scores

@@ -20,8 +20,9 @@ import torch
 from torch.nn.functional import dropout
 
 from colorize import generate, train
-from colorize.cli.command import run_command, what_goes_on
-from colorize.config import DataConfig, ModelConfig, TrainConfig
+from colorize.cli.command import how_to_resume, run_command
+from colorize.config import TrainConfig
+from colorize.config_sections import DataConfig, ModelConfig
 from colorize.runs import PhaseFolder, before
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
@@ -297,7 +298,7 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
     with pytest.raises(SystemExit) as end:
         run_command("train", task, WORDS)
     assert end.value.code == 143
-    go_on = "go on with: python -m colorize.train phase=gan 'data.root=my photos' recipe=demo data=folder resume=auto"
+    go_on = "resume with: python -m colorize.train phase=gan 'data.root=my photos' recipe=demo data=folder resume=auto"
     assert f"colorize.train: stopped by SIGTERM; {go_on}\n" in capsys.readouterr().err
     assert signals.Stopped(signal.SIGINT).status == 130
 
@@ -307,9 +308,9 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     scontrol.chmod(0o755)
-    assert what_goes_on("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
+    assert how_to_resume("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
     monkeypatch.setenv("COLORIZE_STEP", "1")
-    assert what_goes_on("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
+    assert how_to_resume("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
     assert (tmp_path / "said").read_text() == "requeue 7\n"
 
 

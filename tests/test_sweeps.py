@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 
 from colorize import pipeline, train
-from colorize.cli.sweep_jobs import Figure, Result, as_csv, print_table, results_in
+from colorize.cli.sweep_jobs import Result, Score, as_csv, print_table, results_in
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import locked
@@ -51,7 +51,7 @@ def some_fail(config: Any) -> float:
         raise UserError("odd")
     if config.seed == 3:
         raise ZeroDivisionError("bug")
-    return Figure(math.nan if config.seed == 4 else 5 - config.seed, "val/content")
+    return Score(math.nan if config.seed == 4 else 5 - config.seed, "val/content")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -102,7 +102,7 @@ def test_a_sweep_of_which_some_fail_and_the_same_label_goes_on_with_them(
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["runs"], "Hydra leaves nothing"
 
     returned.clear()
-    status, seen = start(*words, "resume=auto", "seed=0,1,5", task=lambda config: Figure(config.seed, "val/content"))
+    status, seen = start(*words, "resume=auto", "seed=0,1,5", task=lambda config: Score(config.seed, "val/content"))
     assert status == 2, "job 2 had another seed"
     assert [config.seed for config in seen] == [1], "the others are complete"
     assert [result.return_value for result in returned] == [5.0, 1.0, None]
@@ -114,7 +114,7 @@ def test_one_job_of_a_sweep_is_gone_on_with_alone(mine: Path, capsys: pytest.Cap
     alone = ("data.root=x", "run=mine", "sweep=lab", "job=0")
     assert start(*alone, "resume=auto", task=some_fail) == (2, []), "without its seed it is another job"
     assert f"{mine}/sweeps/lab/0 was made with seed=1: give the same" in capsys.readouterr().err
-    status, [config] = start(*alone, "seed=1", "resume=auto", task=lambda _: 7.0)
+    status, [config] = start(*alone, "seed=1", "resume=auto", task=lambda _: Score(7.0))
     assert (status, run_folder(config)) == (0, mine / "sweeps/lab/0")
     [result] = results_in(mine / "sweeps/lab")
     assert (result.status, result.figure, result.swept) == ("complete", 7.0, {"seed": "1"})
@@ -129,7 +129,7 @@ def test_one_job_of_a_sweep_is_gone_on_with_alone(mine: Path, capsys: pytest.Cap
         (("seed=1,2", "run=x-${seed}"), "run='x-${seed}' differs from job to job"),
         (("model=small,paper", "run=x-${model.name}"), "run='x-${model.name}' differs from job to job"),
         (("model=choice(small)", "run=${oc.select:model.name}"), "run=small differs from job to job"),
-        (("seed=1,2", "job=3"), "job=3 goes on with one job alone"),
+        (("seed=1,2", "job=3"), "job=3 resumes one job alone"),
         (("seed=1,2", "trainer.devices=2"), "trainer.devices=2 trainer.num_nodes=1: a job of a sweep (-m) has one"),
         (("trainer.num_nodes=choice(2)",), "trainer.devices=1 trainer.num_nodes=2: a job of a sweep (-m) has one"),
         (("seed=1,2", "sweep=a/b"), "sweep=a/b is no name of a folder"),
@@ -162,7 +162,7 @@ def test_a_job_that_died_without_a_word_is_lost(mine: Path, capsys: pytest.Captu
         (mine / f"sweeps/lab/{number}").mkdir(parents=True)
         Result(number, "train", None, {}, [], "earlier").write(mine / f"sweeps/lab/{number}")
     with locked(mine / "sweeps/lab/10"):
-        assert start(*COMMON, name="generate", task=lambda _: 1.0)[0] == 0, "they are not of this start"
+        assert start(*COMMON, name="generate", task=lambda _: Score(1.0))[0] == 0, "they are not of this start"
     assert [(row["job"], row["status"]) for row in rows(mine / "sweeps/lab")] == [
         ("0", "complete"),
         ("2", "lost"),
@@ -189,7 +189,7 @@ def test_a_launcher_that_breaks_off_still_ends_with_the_table(
         raise RuntimeError("a worker was terminated\nby a signal")
 
     monkeypatch.setattr(basic_launcher().BasicLauncher, "launch", killed)
-    assert start(*COMMON, "seed=1,2", name="generate", task=lambda _: 1.0)[0] == 1
+    assert start(*COMMON, "seed=1,2", name="generate", task=lambda _: Score(1.0))[0] == 1
     out, err = capsys.readouterr()
     assert [row["status"] for row in rows(mine / "sweeps/lab")] == ["complete", "lost"]
     assert "Best: job 0" in out
@@ -255,7 +255,7 @@ def test_the_table_fits_80_columns_and_shows_values_as_they_are(
 
 
 def test_a_figure_keeps_its_name_between_processes() -> None:
-    figure = pickle.loads(pickle.dumps(Figure(0.5, "val/content")))
+    figure = pickle.loads(pickle.dumps(Score(0.5, "val/content")))
     assert (figure, figure.name) == (0.5, "val/content")
 
 

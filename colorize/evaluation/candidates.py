@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from colorize.config import DataConfig, EvaluateConfig
+from colorize.config import EvaluateConfig
+from colorize.config_sections import DataConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.protocols import Protocol, match
 from colorize.runs import PhaseFolder, cycles_in, run_folder

@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from colorize.cli.command import given_overrides, is_given
 from colorize.cli.launch import quieten
-from colorize.config import ModelConfig, TrainConfig
+from colorize.config import TrainConfig
+from colorize.config_sections import ModelConfig
 from colorize.data.build import make_augmentation, make_photos
 from colorize.data.caches.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
