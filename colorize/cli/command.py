@@ -246,31 +246,24 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
 
     A key that takes several paths is given them as `[a,b]`; any other value is one path.
     """
-    paths = {key.name: key for key in leaves(schema) if key.literal}
+    kinds = {key.name: key.kind for key in leaves(schema) if key.literal}
 
     def one(override: str) -> str:
         match = _OVERRIDE.fullmatch(override)
-        if not match or match[2] not in paths or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
+        if not match or match[2] not in kinds or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
             return override
-        kind, value = paths[match[2]].kind, match[3]
-        is_list, nullable = kind.startswith("list"), "None" in kind
-        value = _path_list(value, sweep=sweep) if is_list else _path_value(value, nullable=nullable, sweep=sweep)
-        return f"{match[1]}{match[2]}={value}"
+        kind, value = kinds[match[2]], match[3]
+        hydras = re.compile(f"{_QUOTED}|null" if "None" in kind else _QUOTED, re.DOTALL | re.IGNORECASE)
+        is_list = kind.startswith("list")
+        bracketed = is_list and value.startswith("[") and value.endswith("]")
+        value = value[1:-1] if bracketed else value
+        pieces = _PIECE.findall(f"{value},") if (sweep or bracketed) and "," in value else [value]
+        pieces = [piece if not piece or hydras.fullmatch(piece) else literal(piece) for piece in pieces]
+        if is_list:
+            pieces = [f"[{','.join(pieces)}]"] if bracketed else [f"[{piece}]" for piece in pieces]
+        return f"{match[1]}{match[2]}={','.join(pieces)}"
 
     return [one(override) for override in overrides]
-
-
-def _path_value(value: str, *, nullable: bool, sweep: bool) -> str:
-    pieces = _PIECE.findall(f"{value},") if sweep and "," in value else [value]
-    ours = re.compile(f"{_QUOTED}|null" if nullable else _QUOTED, re.DOTALL | re.IGNORECASE)
-    return ",".join(piece if not piece or ours.fullmatch(piece) else literal(piece) for piece in pieces)
-
-
-def _path_list(value: str, *, sweep: bool) -> str:
-    if value.startswith("[") and value.endswith("]"):
-        return f"[{_path_value(value[1:-1], nullable=False, sweep=True)}]"
-    jobs = _PIECE.findall(f"{value},") if sweep else [value]
-    return ",".join(f"[{_path_value(job, nullable=False, sweep=False)}]" for job in jobs)
 
 
 def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:

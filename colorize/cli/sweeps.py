@@ -38,16 +38,8 @@ SHARED_KEYS = ("run", "runs_dir", "sweep")
 
 RUNTIME_KEYS = (
     *SHARED_KEYS,
-    "job",
-    "resume",
-    "data.num_workers",
-    "trainer.accelerator",
-    "trainer.threads",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.compile",
-    "trainer.enable_progress_bar",
+    *("job", "resume", "data.num_workers", "trainer.enable_progress_bar"),
+    *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "strategy", "compile")),
 )
 """Keys that say where and how a job runs, not what it is: they may change when a sweep is resumed."""
 
@@ -231,11 +223,10 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
 
 def _refuse_other_overrides(folder: Path, made_with: dict[str, str], given: dict[str, str]) -> None:
     differing = []
-    for key in dict.fromkeys([*made_with, *given]):
-        earlier, now = made_with.get(key), given.get(key)
-        if key not in RUNTIME_KEYS and earlier != now:
-            said = f"without {key}" if earlier is None else f"with {key}={earlier}"
-            differing.append(f"{said} (not {now})" if earlier is not None and now is not None else said)
+    for key in made_with | given:
+        if key not in RUNTIME_KEYS and made_with.get(key) != given.get(key):
+            now = f" (not {given[key]})" if key in given else ""
+            differing.append(f"with {key}={made_with[key]}{now}" if key in made_with else f"without {key}")
     if differing:
         raise Refused(f"{folder} was made {', '.join(differing)}: give the same options, or another sweep=LABEL")
 

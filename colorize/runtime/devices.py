@@ -19,13 +19,11 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
         UserError: the machine has none of that kind.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator in ("auto", "gpu"):
-        kinds = [kind for kind in ("cuda", "mps") if available[kind]] + (["cpu"] if accelerator == "auto" else [])
-    else:
-        kinds = [kind for kind in (accelerator,) if available[kind]]
-    if not kinds:
-        raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
-    return torch.device(kinds[0])
+    wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    for kind in wanted:
+        if available[kind]:
+            return torch.device(kind)
+    raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
 
 
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
