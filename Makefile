@@ -48,7 +48,7 @@ test: setup ## run the tests but the slow ones
 test-all: setup ## run all the tests
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
-bench: setup ## measure speed and memory, each figure a ratio (ARGS="--quick": only see that they run)
+bench: setup ## measure speed and memory, each as a ratio (ARGS="--quick": only see that they run)
 	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done

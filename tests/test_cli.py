@@ -194,7 +194,7 @@ def test_an_error_of_the_task_is_one_line(
     assert capsys.readouterr().err == f"colorize.train: {line}\n"
 
 
-def test_ctrl_c_during_a_fit_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_during_training_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
     def fit(_: Any) -> None:
         try:
             raise KeyboardInterrupt

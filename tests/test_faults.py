@@ -48,7 +48,7 @@ def typed(photos: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tupl
 # --- disks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_leaves_the_checkpoints_before_and_the_fit_goes_on(
+def test_a_full_disk_leaves_the_checkpoints_before_and_training_resumes(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,7 +133,7 @@ def test_a_full_disk_while_images_are_saved_leaves_whole_ones_and_an_unfinished_
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_ends_the_fit_with_a_line(
+def test_a_worker_that_dies_ends_training_with_a_line(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Sweeps: where each job writes, what is kept of it, how a sweep is gone on with, and the table that it ends with."""
+"""Sweeps: where each job writes, what is kept of it, how a sweep is resumed, and the table that it ends with."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_sweep_of_which_some_fail_and_the_same_label_goes_on_with_them(
+def test_a_sweep_of_which_some_fail_and_the_same_label_resumes_them(
     mine: Path, returned: list[JobReturn], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (*COMMON, "hydra.sweeper.max_batch_size=2")
@@ -109,7 +109,7 @@ def test_a_sweep_of_which_some_fail_and_the_same_label_goes_on_with_them(
     assert rows(mine / "sweeps/lab") == table, "as it was: this was no sweep"
 
 
-def test_one_job_of_a_sweep_is_gone_on_with_alone(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_job_of_a_sweep_is_resumed_alone(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start(*COMMON, "seed=choice(1)", task=some_fail)
     alone = ("data.root=x", "run=mine", "sweep=lab", "job=0")
     assert start(*alone, "resume=auto", task=some_fail) == (2, []), "without its seed it is another job"
@@ -254,9 +254,9 @@ def test_the_table_fits_80_columns_and_shows_values_as_they_are(
     assert [row[2:5] for row in table][:2] == [["0.00031415926535", "[32,64]", name] for name in names[:2]]
 
 
-def test_a_figure_keeps_its_name_between_processes() -> None:
-    figure = pickle.loads(pickle.dumps(Score(0.5, "val/content")))
-    assert (figure, figure.name) == (0.5, "val/content")
+def test_a_score_keeps_its_name_between_processes() -> None:
+    score = pickle.loads(pickle.dumps(Score(0.5, "val/content")))
+    assert (score, score.name) == (0.5, "val/content")
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -298,17 +298,17 @@ def test_jobs_read_the_runs_earlier_steps_and_write_their_own(mine: Path) -> Non
     assert output_folder(config) == mine / "sweeps/images/7/generated"
 
 
-TINY_FIT = (
+TINY_TRAINING = (
     *("data=scenes", "data.scenes=24", "data.max_val=2", "data.num_workers=0", "model=tiny", "trainer.accelerator=cpu"),
     *("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[2]", "trainer.limit_train_batches=1"),
     *("loss.feature_weights=[0,0,0]", "trainer.enable_progress_bar=false", "grid_photos=1"),
 )
 
 
-def test_a_real_sweep_of_two_fits_one_of_which_fails(
+def test_a_real_sweep_of_two_trainings_one_of_which_fails(
     mine: Path, returned: list[JobReturn], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("-m", "run=mine", "sweep=lab", *TINY_FIT, "model.encoder_weights=none,/no/such.pth")
+    words = ("-m", "run=mine", "sweep=lab", *TINY_TRAINING, "model.encoder_weights=none,/no/such.pth")
     assert start(*words, task=train.run)[0] == 1
     job = mine / "sweeps/lab/0"
     with (job / "pretrain_gen/metrics.csv").open() as file:
@@ -319,7 +319,7 @@ def test_a_real_sweep_of_two_fits_one_of_which_fails(
     assert "no file /no/such.pth" in str(failed.error)
     assert f"Best: job 0, val/content {best:.5g}" in capsys.readouterr().out
 
-    (job / "result.json").unlink()  # so that the fit itself has to say how good it was
+    (job / "result.json").unlink()  # so that training itself has to say how good it was
     written = (job / "pretrain_gen/checkpoints/last.ckpt").stat().st_mtime_ns
     returned.clear()
     assert start(*words, task=train.run)[0] == 1

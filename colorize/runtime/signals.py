@@ -70,7 +70,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def at_once() -> AbstractContextManager[None]:
-    """Within it, SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
+    """Let SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
 
     So files are left as at any other error, and the command can say what resumes it.
     """
@@ -90,7 +90,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within it, the first signal is only noted, see `noted`; another one raises Stopped at once."""
+    """Only note the first signal that comes within it, see `noted`; let another one raise Stopped at once."""
     global _noted
     _noted = None
     try:
