@@ -1,5 +1,6 @@
 """Sweeps: where each job writes, what is kept of it, how a sweep is resumed, and the table that it ends with."""
 
+import copy
 import csv
 import json
 import math
@@ -201,10 +202,10 @@ def test_jobs_in_other_processes_leave_the_same(
 ) -> None:
     run_job = basic_launcher().run_job
 
-    def elsewhere(**keywords: Any) -> JobReturn:  # what a cluster's launcher amounts to
+    def elsewhere(task_function: Any, **keywords: Any) -> JobReturn:  # what a cluster's launcher amounts to
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "getpid", lambda: 1)
-            return run_job(**keywords)
+            return run_job(task_function=copy.deepcopy(task_function), **keywords)  # refuses what cannot be pickled
 
     monkeypatch.setattr(basic_launcher(), "run_job", elsewhere)
     assert start(*COMMON, "seed=1,2", name="generate", task=some_fail)[0] == 1

@@ -16,6 +16,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import hydra
@@ -96,11 +97,6 @@ _typed: list[Namespace] = []
 """The overrides and the config_dir of the running command, one at most."""
 
 
-def _remember(overrides: list[str], config_dir: str | None) -> None:
-    """Note what was typed, by a function: jobs in other processes get functions by name, but a copy of the list."""
-    _typed[:] = [Namespace(overrides=overrides, config_dir=config_dir)]
-
-
 def given_config_dir() -> str | None:
     """Return the folder of YAML files that --config-dir gives the running command."""
     return _typed[0].config_dir if _typed else None
@@ -140,7 +136,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     failures: list[Exception] = []
     sweep: Sweep | None = None
     with ExitStack() as stack:
-        _remember(typed, options.config_dir)
+        _typed[:] = [options]
         stack.callback(_typed.clear)
         stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
         stack.callback(setattr, sys, "argv", sys.argv)
@@ -156,7 +152,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
                 stack.enter_context(reported(sweep, failures))
             sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
             application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-            application(_job(name, dead_workers_told()(task), options.config_dir, sweep, failures))()
+            application(_Job(name, task, options.config_dir, sweep, failures))()
         except Exception as error:
             if (refusal := _refusal(error, schema, typed)) is None:
                 raise
@@ -169,40 +165,47 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
         raise failures[0]
 
 
-def _job(
-    name: str,
-    task: Callable[[Any], object],
-    config_dir: str | None,
-    sweep: Sweep | None,
-    failures: list[Exception],
-) -> Callable[[DictConfig], object]:
-    """Return the task as Hydra calls it, once or for each job of a sweep.
+@dataclass
+class _Job:
+    """The task as Hydra calls it, once or for each job of a sweep; a launcher may send it to another process.
 
     What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
     its own and not start the jobs that are left.
     """
-    home = os.getpid()
 
-    def job(config: DictConfig) -> object:
-        info, elsewhere = HydraConfig.get(), os.getpid() != home  # a launcher may have processes of its own
+    name: str
+    task: Callable[[Any], object]
+    config_dir: str | None
+    sweep: Sweep | None
+    failures: list[Exception]
+    home: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        self.__module__ = f"colorize.{self.name}"  # from which Hydra takes hydra.job.name
+
+    def __call__(self, config: DictConfig) -> object:
+        info, schema, elsewhere = HydraConfig.get(), SCHEMAS[self.name], os.getpid() != self.home
         with _log_to_stderr(f"[{info.job.num}] ") if elsewhere else nullcontext():
             try:
                 overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
-                if sweep is None:
-                    made = from_hydra(config, SCHEMAS[name])
-                    return run_alone(name, made, overrides, lambda: task(made))
-                if any(isinstance(failure, Refused) for failure in failures):
+                if self.sweep is None:
+                    made = from_hydra(config, schema)
+                    return run_alone(self.name, made, overrides, lambda: self.work(made))
+                if any(isinstance(failure, Refused) for failure in self.failures):
                     return None
-                _remember(overrides, config_dir)
-                return run_job(sweep, info.job.num, overrides, config, lambda: task(from_hydra(config, SCHEMAS[name])))
+                _typed[:] = [Namespace(overrides=overrides, config_dir=self.config_dir)]
+                return run_job(
+                    self.sweep, info.job.num, overrides, config, lambda: self.work(from_hydra(config, schema))
+                )
             except Exception as error:
                 if elsewhere:  # the launcher hands it to our process
                     raise
-                failures.append(error)
+                self.failures.append(error)
                 return None
 
-    job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
-    return job
+    def work(self, config: Any) -> object:
+        with dead_workers_told():
+            return self.task(config)
 
 
 def _parse(words: list[str]) -> Namespace:
