@@ -5,7 +5,6 @@ rotation, colour, age and noise have one each, so that switching one on changes 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from colorize.color import rgb_to_grey
 from colorize.data.images import center_box, image_rng, random_box
-from colorize.data.tilt import Box
+from colorize.data.tilt import BoxChooser
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class OldPhoto:
 class SampledAugmentation:
     """One photo's augmentation in one epoch. The default is the centre square as it is."""
 
-    choose_box: Callable[[int, int], Box] = center_box
+    choose_box: BoxChooser = center_box
     flip: bool = False
     angle_deg: float = 0.0
     jitter: Jitter | None = None
@@ -110,34 +109,25 @@ class SampledAugmentation:
 class Augmentation:
     """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
 
+    Each is the option of ``data`` that is called so, of ``data.jitter`` (brightness to hue) or of ``data.old_photo``,
+    whose meanings the schema of the configuration states.
+
     Raises:
         ValueError: a value out of its range.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)
-    """Least and greatest share of the area that a crop takes."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
-    """Least and greatest width over height of a crop."""
     flip: bool = True
-    """Mirror every other photo, at random."""
     rotation_deg: float = 0.0
-    """Greatest turn either way. The crop is turned within the photo; see :func:`colorize.data.tilt.tilt`."""
     brightness: float = 0.0
-    """Colours are multiplied by a factor of up to 1 ± this."""
     contrast: float = 0.0
-    """Distances from the photo's mean grey are."""
     saturation: float = 0.0
-    """Distances of each colour from its own grey are."""
     hue: float = 0.0
-    """Hues turn by up to this share of the colour circle either way."""
     noise: float = 0.0
-    """Greatest standard deviation of the noise on the grey, in grey units of [0, 1]. The target never gets any."""
     old_gamma: float = 0.0
-    """The grey is raised to the power exp(u), u being of up to this either way."""
     old_contrast: float = 0.0
-    """Distances of the grey from its mean are multiplied by a factor of up to 1 ± this."""
     old_blur_px: float = 0.0
-    """Greatest standard deviation of the blur that every third grey gets, at random."""
 
     def __post_init__(self) -> None:
         """Check the values."""

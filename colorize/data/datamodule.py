@@ -4,28 +4,19 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 
 from colorize.data.augment import Augmentation
-from colorize.data.datasets import (
-    AugmentedDataset,
-    Batch,
-    CenterSquareDataset,
-    RawBatch,
-    collate,
-    to_floats,
-)
+from colorize.data.datasets import AugmentedDataset, Batch, CenterSquareDataset, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
 from colorize.data.loading import GlobalBatches, LatePhotoLoader, PhotoLoader, make_loader
+from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, spread
 from colorize.metrics import LumaLookup
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
-
-if TYPE_CHECKING:
-    from colorize.data.resolution import ResolutionSchedule
 
 _log = logging.getLogger("colorize")
 
@@ -44,7 +35,7 @@ class ColorizationDataModule(L.LightningDataModule):
     validation it is left out.
     """
 
-    schedule: "ResolutionSchedule | None" = None
+    schedule: ResolutionSchedule | None = None
     """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
 
     def __init__(
@@ -60,16 +51,11 @@ class ColorizationDataModule(L.LightningDataModule):
         generated: Generated | None = None,
         copies: Photos | None = None,
     ) -> None:
-        """Take the photos, and options of ``data`` and ``phase``.
+        """Take the photos, and options of ``data``, whose meanings the schema of the configuration states.
 
         Args:
             photos: the split; with ``generated``, restricted to the photos that have a generated image.
-            seed: of order and augmentation.
-            val_size_px: width and height of the validation images.
-            val_batch_size: validation images in a batch of one rank.
             augmentation: of the training images; by default crop and flip alone.
-            num_workers: processes that read images for each loader; 0 reads in this one.
-            max_unreadable: how many distinct files may be unreadable before the run is stopped.
             generated: the saved images of the photos; batches then have ``fake``.
             copies: what to read the training photos from; see :mod:`colorize.data.caches.copies`.
         """

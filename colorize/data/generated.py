@@ -3,16 +3,13 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import get_origin, get_type_hints
 
 from colorize.data.sources import Photos
 from colorize.runs import write_text
 from colorize.runtime.errors import UserError
 
 FORMAT = 1
-_KINDS = {
-    **{"checkpoint": str, "checkpoint_sha256": str, "size_px": int, "images": list, "unreadable": list},
-    **{"complete": bool, "averaged": bool, "format": int},
-}
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        for name, kind in _KINDS.items():
-            if type(value := getattr(manifest, name)) is not kind:
+        for name, kind in get_type_hints(Manifest).items():
+            if type(value := getattr(manifest, name)) is not (get_origin(kind) or kind):
                 raise ValueError(f"{name} is {value!r:.50}")
         if manifest.format != FORMAT or manifest.size_px < 1:
             raise ValueError(f"format {manifest.format} with images of {manifest.size_px} px")

@@ -3,7 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from PIL import Image
 from colorize.data.caches.listing import Listing
 from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_square, resize_tilted
 from colorize.data.scenes import Scene, draw_scene
-from colorize.data.tilt import Box, scaled, sides, tilt
+from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
@@ -48,9 +49,7 @@ class Photos:
         """Return the file of a photo."""
         return self.root / identity
 
-    def square(
-        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-    ) -> Image.Image:
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part of a photo at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
@@ -67,9 +66,7 @@ class Scenes(Photos):
 
     seed: int = 0
 
-    def square(
-        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-    ) -> Image.Image:
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part, of a scene drawn just large enough for its part to have ``size_px`` pixels each way."""
         box = left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
         corners = tilt(box, angle_deg, _SCENE_UNITS, _SCENE_UNITS) if angle_deg else None
@@ -139,9 +136,9 @@ class Split:
         """
         if len(identities) < 2:
             raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
-        by_hash = sorted(identities, key=lambda identity: self._hash("split", identity))
-        count = sum(map(self.is_val, identities))
-        count = min(max(count, 1), len(identities) - 1)
+        hashes = sorted((self._hash("split", identity), identity) for identity in identities)
+        count = min(max(bisect_left(hashes, (self.val_fraction,)), 1), len(identities) - 1)
+        by_hash = [identity for _, identity in hashes]
         return by_hash[count:], by_hash[:count]
 
     def photos(self, root: Path, train: list[str], val: list[str]) -> Photos:
@@ -264,7 +261,7 @@ def _refuse_photos_beside_train(root: Path) -> None:
         if has_image_extension(entry.name) or entry.is_dir():
             raise UserError(
                 f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
-                f"pictures in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
+                f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
             )
 
 

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ from colorize.data.caches.records import STAMP, held, source_digest, stamps, wor
 from colorize.data.datasets import PhotoDataset
 from colorize.data.images import load_rgb, load_square, square_of
 from colorize.data.sources import Photos
-from colorize.data.tilt import Box, sides, tilt
+from colorize.data.tilt import BoxChooser, sides, tilt
 from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
@@ -49,38 +48,24 @@ class CopiedPhotos(Photos):
     folder: Path = Path()
     """Of the copies."""
 
-    def square(
-        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-    ) -> Image.Image:
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part as of any photo, from the copy if that has as many pixels in it."""
         choose_box = cache(choose_box)  # which may draw anew at each call
         path = self.path(identity)
-        with suppress(OSError, UnreadableImage):  # no copy, or a spoilt one; of a photo that is gone, reading it tells
+        # No copy, one of something else, or a spoilt one; of a photo that is gone, reading it tells.
+        with suppress(OSError, UnreadableImage, KeyError, TypeError, ValueError):
             status = os.stat(path)
-            wanted = (status.st_size, status.st_mtime_ns)
             with opened(copy_path(self.folder, key_of(identity))) as copy:
-                found = _square_of_copy(copy, wanted, size_px, choose_box, angle_deg)
-            if found is not None:
-                return found
+                stated, width, height = json.loads(copy.info["comment"])
+                if stated == [status.st_size, status.st_mtime_ns]:
+                    box, x, y = choose_box(width, height), copy.width / width, copy.height / height
+                    part = (
+                        sides(tilt(box, angle_deg, width, height)) if angle_deg else (box[2] - box[0], box[3] - box[1])
+                    )
+                    if min(part) * min(x, y) >= size_px:
+                        scaled = (box[0] * x, box[1] * y, min(box[2] * x, copy.width), min(box[3] * y, copy.height))
+                        return square_of(copy, size_px, lambda *_: scaled, angle_deg)
         return load_square(path, size_px, choose_box, angle_deg)
-
-
-def _square_of_copy(
-    copy: Image.Image, of: tuple[int, int], size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float
-) -> Image.Image | None:
-    """Return the part of a photo from its copy; None where that is of another state of the file, or too small."""
-    try:
-        stated, width, height = json.loads(copy.info["comment"])
-    except (KeyError, ValueError, TypeError):
-        return None
-    if tuple(stated) != of:
-        return None
-    box, x, y = choose_box(width, height), copy.width / width, copy.height / height
-    least = min(sides(tilt(box, angle_deg, width, height)) if angle_deg else (box[2] - box[0], box[3] - box[1]))
-    if least * min(x, y) < size_px:
-        return None
-    scaled = (box[0] * x, box[1] * y, min(box[2] * x, copy.width), min(box[3] * y, copy.height))
-    return square_of(copy, size_px, lambda *_: scaled, angle_deg)
 
 
 def key_of(identity: str) -> bytes:
