@@ -47,15 +47,15 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from rich.progress import track
 
     from colorize.cli.launch import launch
-    from colorize.data.build import make_squares
+    from colorize.data.build import make_center_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
     from colorize.weights.checkpoints import has_average, load_network, sha256
 
-    squares = make_squares(config, config.size_px, config.batch_size)
-    photos = squares.photos
+    datamodule = make_center_squares(config, config.size_px, config.batch_size)
+    photos = datamodule.photos
     wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
     digest = sha256(config.checkpoint)
     averaged = config.use_ema and has_average(config.checkpoint)
@@ -79,16 +79,16 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             again = whole_batches(share, set(missing), config.batch_size)
             on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
             rounds = -(-len(again) // config.batch_size)
-            for batch in track(squares.squares(again), "generate", rounds, disable=not on_terminal):
+            for batch in track(datamodule.center_squares(again), "generate", rounds, disable=not on_terminal):
                 with torch.inference_mode(), autocast(precision, device):
                     coloured = network(batch.grey.to(device)).cpu()
                 for name, picture in zip(batch.names, coloured, strict=True):
                     if not image_path(output, name).is_file():
                         save_png(to_pil(picture), image_path(output, name))
-        squares.share_unreadable()
+        datamodule.share_unreadable()
     if not fabric.is_global_zero:
         return
-    unreadable = set(squares.unreadable)
+    unreadable = set(datamodule.unreadable)
     saved = [identity for identity in wanted if identity not in unreadable]
     Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), True, averaged).write(output)
     log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")

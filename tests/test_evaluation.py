@@ -18,7 +18,7 @@ from colorize import config as schemas
 from colorize import evaluate
 from colorize.cli.command import configured as composed
 from colorize.cli.command import quoted
-from colorize.data.sources import Photos, list_folder, list_scenes
+from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.evaluation import scores
 from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
@@ -76,7 +76,7 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
     assert list(found["checkpoint_sha256"]) == models
     checkpoint = tmp_path / "runs/demo/gan/checkpoints/best.ckpt"
     assert found["checkpoint_sha256"]["gan/best"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    scenes = list_scenes(24, seed=0, val_fraction=0.25)
+    scenes = list_scenes(24, Split(val_fraction=0.25, seed=0))
     count = len(scenes.val)
     lines = [f"{hashlib.sha256(scenes.scene(v, 40).rgb.tobytes()).hexdigest()}  {v}\n" for v in sorted(scenes.val)]
     assert found["files_sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -218,7 +218,7 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
         ((name, reason),) = found["left_out"].items()
         assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not a picture in a known format")
     with pytest.raises(UserError, match="has a folder val but no folder train"):
-        list_folder(tmp_path / "photos", 0.5, 0)
+        list_folder(tmp_path / "photos", Split(0.5, 0))
     evaluate.run(configured(tmp_path, "data=folder", *words, "data.max_val=2"))
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (found["n"] + len(found["left_out"]), found["sampled_from"]) == (2, 3)

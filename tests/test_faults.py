@@ -17,7 +17,7 @@ from colorize.cli.command import run_command
 from colorize.data.build import list_photos
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
-from colorize.data.sources import list_folder
+from colorize.data.sources import Split, list_folder
 from colorize.runs import PhaseFolder
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import locked, write_text
@@ -121,7 +121,7 @@ def test_a_full_disk_while_images_are_saved_leaves_whole_ones_and_an_unfinished_
         with pytest.raises(OSError, match=r"No space left on device: .*generated/.*\.jpg\.png"):
             generate.run(config)
     assert len(list(folder.rglob("*.png"))) == 5 and not list(folder.rglob("*.tmp"))
-    photos = list_folder(config.data.root, 0.25, seed=0)
+    photos = list_folder(config.data.root, Split(0.25, seed=0))
     with pytest.raises(UserError, match="is unfinished: run `python -m colorize"):
         with_saved_images(photos, folder)
     generate.run(config)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import center_box, load_rgb, load_square, look_at
-from colorize.data.sources import list_imagenet
+from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
+from colorize.data.sources import Split, list_imagenet
 from colorize.photos import reading
 from colorize.photos.opening import MAX_PIXELS, UnreadableImage
 from colorize.runtime.errors import UserError
@@ -123,7 +123,7 @@ def test_pictures(folder: Path, original: int, edits: list[tuple[str, float, Any
     with refused(UnreadableImage):
         assert load_square(path, 16, center_box).size == (16, 16)
     with refused(UnreadableImage):
-        assert look_at(path, 8).square.size == (8, 8)
+        assert read_thumbnail(path, 8).square.size == (8, 8)
     with refused(UnreadableImage):
         photo = reading.read(path, keep_color=True, preview_px=8)
         assert photo.luma.size <= MAX_PIXELS
@@ -225,6 +225,6 @@ def test_file_lists(folder: Path, lines: list[str], tail: bytes) -> None:
         (root / "a.jpg").touch()
     (folder / "list.txt").write_bytes("\n".join(["a.jpg", *lines]).encode() + tail)
     with refused(UserError):
-        photos = list_imagenet(root, 0.5, seed=0, file_list=folder / "list.txt")
+        photos = list_imagenet(root, Split(0.5, seed=0), file_list=folder / "list.txt")
         for identity in photos.train + photos.val:
             assert (root / identity).absolute().is_relative_to(root) and ".." not in Path(identity).parts

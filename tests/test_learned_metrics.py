@@ -9,7 +9,7 @@ import torch
 import torchmetrics
 import torchvision
 
-from colorize.data.sources import list_scenes
+from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import measuring, scores
 from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
 from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
@@ -67,7 +67,7 @@ def test_a_column_without_weights_says_so(
     assert set(learned.networks) == {"lpips_alex"} and set(learned.missing) == {"fid"}
     advice = f"put weights-inception-2015-12-05-6726825d.pth into {tmp_path}/checkpoints or give weights.fid=PATH"
     assert advice in learned.missing["fid"] and advice in caplog.text
-    scenes = list_scenes(4, seed=1, val_fraction=0.5)
+    scenes = list_scenes(4, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
     rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
     table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
@@ -110,7 +110,7 @@ def test_fid_compares_each_row_with_the_truth() -> None:
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             return pictures.mean(dim=(2, 3))
 
-    scenes = list_scenes(12, seed=1, val_fraction=0.5)
+    scenes = list_scenes(12, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=32)
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}

@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.scenes import REGIONS
-from colorize.data.sources import Photos, list_scenes
+from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import measuring, scores
 from colorize.evaluation.bootstrap import interval, resampled_ratios
 from colorize.evaluation.candidates import choose_photos
@@ -115,7 +115,7 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
 
 
 def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes = list_scenes(6, seed=1, val_fraction=0.5)
+    scenes = list_scenes(6, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=48)
 
     def half_way(shown: measuring.Shown) -> torch.Tensor:

@@ -11,9 +11,9 @@ import torch
 
 from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
-from colorize.data.datasets import SquareDataset, collate, to_floats
+from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
-from colorize.data.sources import list_scenes
+from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None:
-    scenes = list_scenes(12, 0, 0.5)
+    scenes = list_scenes(12, Split(0.5, seed=0))
     rgb = torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.train])
     truth = rgb.float() / 255
     lookup = LumaLookup()
@@ -217,8 +217,8 @@ def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_pat
 
 
 def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
-    scenes = list_scenes(40, 0, 0.4)
-    squares = SquareDataset(scenes, scenes.val, 64)
+    scenes = list_scenes(40, Split(0.4, seed=0))
+    squares = CenterSquareDataset(scenes, scenes.val, 64)
     batch = to_floats(collate([squares[index] for index in range(len(squares))]), "cpu")
     assert batch.regions is not None and batch.regions.shape == (len(batch.names), 64, 64)
     drawn = torch.stack([to_uint8(scenes.square(name, 64, center_box)) for name in scenes.val])

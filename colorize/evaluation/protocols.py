@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from colorize.data.datasets import make_loader
 from colorize.data.images import center_box, load_rgb, to_uint8
+from colorize.data.loading import make_loader
 from colorize.data.sources import Photos, Scenes, has_image_extension
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError

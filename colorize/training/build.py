@@ -104,17 +104,16 @@ def compile_networks(config: TrainConfig, networks: tuple[Generator | None, Crit
 
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
     """The photos of this phase; real and saved ones for the critic's pretraining."""
-    photos, generated, generated_size_px = make_photos(config), None, None
+    photos, generated = make_photos(config), None
     if config.phase == "pretrain_critic":
         if config.generated is None:
             raise BadOption("phase pretrain_critic needs saved images: give generated=DIR")
-        generated = Path(config.generated)
-        photos, manifest = with_saved_images(photos, generated)
-        generated_size_px = manifest.size_px
+        photos, generated = with_saved_images(photos, Path(config.generated))
         if len(photos.train) < FEW_IMAGES:
             log.warning(
-                f"{generated} has only {len(photos.train)} training images, which a critic learns by heart: take more "
-                "photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all steps)"
+                f"{generated.folder} has only {len(photos.train)} training images, which a critic learns by heart: "
+                "take more photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all "
+                "steps)"
             )
     data = config.data
     copies = None
@@ -129,7 +128,6 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         num_workers=data.num_workers,
         max_unreadable=data.max_unreadable,
         generated=generated,
-        generated_size_px=generated_size_px,
         copies=copies,
     )
 
@@ -199,7 +197,7 @@ def measure_prior(config: TrainConfig, module: ColorizationModule, datamodule: C
     if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
         return
     counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)
-    for batch in datamodule.squares(spread(datamodule.photos.train, PRIOR_PHOTOS), PRIOR_SIZE_PX):
+    for batch in datamodule.center_squares(spread(datamodule.photos.train, PRIOR_PHOTOS), PRIOR_SIZE_PX):
         counts += count_cells(batch.rgb, generator.head.centres)
     set_prior(generator, smooth_prior(counts, generator.head.centres))
 

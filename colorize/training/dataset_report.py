@@ -13,7 +13,7 @@ from rich.text import Text
 from colorize.config import TrainConfig
 from colorize.data.build import list_photos
 from colorize.data.caches.survey import Survey, is_dull, readable, survey
-from colorize.data.datasets import GlobalBatches
+from colorize.data.loading import GlobalBatches
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos
 from colorize.metrics import TRUE_GREY_SPREAD
