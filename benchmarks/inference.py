@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
 from torch import Tensor, nn
 
 from colorize.data.scenes import draw_scene
@@ -84,7 +84,7 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
     ours = {p: Colorizer(copy.deepcopy(network), Preprocessing(256), device, p) for p in precisions}
 
     def eager() -> Tensor:
-        with torch.no_grad(), plain_passes():
+        with torch.no_grad():
             return network(grey)
 
     candidates = {"eager": eager} | {p: lambda c=c: c._forward(grey) for p, c in ours.items()}

@@ -49,6 +49,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.data.build import make_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
+    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
     from colorize.weights.checkpoints import has_average, load_network, sha256
@@ -74,7 +75,8 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
-            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
+            network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
+            network = place(use_cpu_kernels(network), device)
             again = whole_batches(share, set(missing), config.batch_size)
             on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
             rounds = -(-len(again) // config.batch_size)

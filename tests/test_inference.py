@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from colorize.networks.fast_inference import BlurredUp, prepare
-from colorize.networks.folding import fold_norms
+from colorize.networks.folding import BlurredUp, fold_norms, prepare
 from colorize.networks.layers import PixelShuffleUp
 from colorize.networks.unet import UNet
 from colorize.weights import checkpoints

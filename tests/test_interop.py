@@ -227,7 +227,7 @@ def test_fine_tuning_from_a_file_of_another_project(fastai_file, fastai_unet, co
     assert all(torch.equal(tensor, expected[name]) for name, tensor in generator.state_dict().items())
 
     with torch.device("meta"):
-        other = UNet("resnet18", 0.5)
+        other = UNet(encoder="resnet18", width_factor=0.5)
     with pytest.raises(UserError, match=r"is fastai 2's.* give model=paper .*differs in encoder, width_factor"):
         build.init_from(config, "generator", other)
     config.init_from.critic = str(fastai_file)

@@ -7,7 +7,8 @@ COLORIZE = Path(__file__).parents[1] / "colorize"
 
 FLOORS = (
     {"runtime"},
-    {"color", "config"},
+    {"color", "model_options"},
+    {"config"},
     {"runs"},
     {"networks", "cli"},
     {"losses", "metrics"},

@@ -14,8 +14,8 @@ from colorize.training.plans import make_plan
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: UNet("resnet18", width_factor=0.25),
-        lambda: UNet("resnet18", width_factor=0.25, norm="batch"),
+        lambda: UNet(encoder="resnet18", width_factor=0.25),
+        lambda: UNet(encoder="resnet18", width_factor=0.25, norm="batch"),
         lambda: Critic("resnet18"),
     ],
 )

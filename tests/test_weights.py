@@ -93,7 +93,7 @@ def test_training_goes_on_from_an_export(half: bool, configure: Configure, tmp_p
     light = ["model.decoder=light", "model.encoder=resnet10_half", "model.output=bins", "model.keep_luma=true"]
     words = ["phase=pretrain_gen", *light, "model.widths=[16,16,12,8]", "loss.feature_weights=[0,0,0]"]
     torch.manual_seed(1)
-    network = LightUNet("resnet10_half", [16, 16, 12, 8], refine_width=4)
+    network = LightUNet(encoder="resnet10_half", widths=[16, 16, 12, 8], refine_width=4)
     path = tmp_path / "handed on.safetensors"
     path.write_bytes(weights.to_bytes(Weights(network, Preprocessing(64), ""), half))
 

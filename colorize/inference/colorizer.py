@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.fast_inference import prepare
+from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
@@ -68,7 +68,7 @@ class Colorizer:
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
     Args:
-        network: taken over: it is made ready for inference in place (`colorize.networks.fast_inference`), and moves to
+        network: taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to
             the device.
         preprocessing: how the network was taught to see photos.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.

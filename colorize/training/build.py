@@ -3,7 +3,7 @@
 import logging
 import shlex
 import warnings
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 
 import lightning as L
@@ -22,6 +22,7 @@ from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import spread
 from colorize.losses import ChromaLoss, ContentLoss, count_cells, smooth_prior
 from colorize.networks import GENERATORS, make_generator
+from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
 from colorize.networks.generator import Generator, set_prior
 from colorize.networks.heads import BinsHead
@@ -179,13 +180,13 @@ def make_networks(
             check_architecture(resume_from, "critic", card.critic, critic.architecture)
     for network in (generator, critic, content_loss):
         if network is not None:
-            place(network, torch.device("cpu"))
+            place(use_cpu_kernels(network), torch.device("cpu"))
     return generator, critic, content_loss
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:
     """What `make_generator` takes, of the configuration: the options of the decoder that it names."""
-    names = signature(GENERATORS[model.decoder]).parameters
+    names = [entry.name for entry in fields(GENERATORS[model.decoder].options_type)]
     return {"decoder": model.decoder, **{name: getattr(model, name) for name in names}}
 
 
