@@ -23,7 +23,7 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.photos import rendering
 from colorize.runtime.devices import pick_precision
-from colorize.weights.load import load
+from colorize.weights.load import load_weights
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -239,7 +239,7 @@ def main() -> None:
     if "speed" not in given.without:
         networks = {name: random_network(name) for name in given.networks}
         if given.weights is not None:
-            networks[given.weights.name] = load(given.weights).network
+            networks[given.weights.name] = load_weights(given.weights).network
         rows = [
             row
             for name, network in networks.items()

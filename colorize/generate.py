@@ -23,10 +23,10 @@ log = logging.getLogger("colorize")
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
     output = output_folder(config)
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
@@ -52,7 +52,9 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
-    from colorize.weights.checkpoints import has_average, load_network, sha256
+    from colorize.runtime.files import sha256
+    from colorize.weights.checkpoints import has_average
+    from colorize.weights.load import load_network
 
     squares = make_squares(config, config.size_px, config.batch_size)
     photos = squares.photos

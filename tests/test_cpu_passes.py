@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from colorize.losses import mean_absolute_difference
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
+from colorize.networks.folding import fold_norms
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime import devices
 from colorize.runtime.errors import UserError
@@ -76,7 +77,7 @@ def test_folded_features_are_the_features():
             module.running_var.uniform_(0.5, 2)
     rgb = torch.rand(2, 3, 32, 32)
     wanted = vgg(rgb)
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in vgg.fold_norms().modules()) == 0
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in fold_norms(vgg).modules()) == 0
     for one, other in zip(vgg(rgb), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):

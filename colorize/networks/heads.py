@@ -102,7 +102,7 @@ def make_head(output: str, output_range: tuple[float, float], temperature: float
 
 @cache
 def gamut_cells() -> Tensor:
-    """Return the centres, multiples of `CELL`, of the cells that hold some sRGB colour's chroma: `(cells, 2)` float32."""
+    """Return `(cells, 2)` float32: centres, multiples of `CELL`, of the cells that hold some sRGB colour's chroma."""
     with torch.device("cpu"):  # also where a network is made on the device meta, which computes nothing
         level = torch.linspace(0, 1, 33, dtype=torch.float64)  # so that no machine's rounding changes the cells
         rgb = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(2)

@@ -125,23 +125,15 @@ class UNet(Generator):
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
         """See `Generator.predict`."""
         x = self.encoder.normalize(grey)
-        raw = self.to_colour(self.decode(self.encode(x), x)).float()
+        raw = self.raw(x)
         if isinstance(self.head, RGBHead):
             return Prediction(denormalize_imagenet(self.head(raw)))
         ab = self.head.to_ab(raw)
         return Prediction(paint(ab, luma), ab, raw if isinstance(self.head, BinsHead) else None)
 
-    def forward_normalized(self, x: Tensor) -> Tensor:
-        """`(B, 3, H, W)` -> `(B, 3, H, W)` float32 in `output_range`, both ImageNet-normalised RGB.
-
-        What the networks of fastai and DeOldify compute, by a ResNet and a head for RGB. Raises ValueError where H or W
-        is below 32.
-        """
-        return self.head(self.to_colour(self.decode(self.encode(x), x)).float())
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """`(B, 3, H, W)`, as the encoder normalises it -> the five features of `Encoder.forward`."""
-        return self.encoder(x)
+    def raw(self, x: Tensor) -> Tensor:
+        """`(B, 3, H, W)`, as the encoder normalises it -> `(B, C, H, W)` float32, which the head reads."""
+        return self.to_colour(self.decode(self.encoder(x), x)).float()
 
     def decode(self, features: list[Tensor], x: Tensor) -> Tensor:
         """The encoder's features, and its input -> `(B, C, H, W)` features of full size."""

@@ -23,8 +23,10 @@ from colorize.config import conf_dir
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
 from colorize.training import build
-from colorize.weights import checkpoints, foreign, safe_reading
+from colorize.weights import foreign
+from colorize.weights.checkpoints import check_architecture
 from colorize.weights.foreign import SOURCES, Source
+from colorize.weights.safe_reading import read_state
 from tests.state_fill import fill, reference_input
 
 PEER = Path(__file__).parent / "data" / "peer"
@@ -51,7 +53,7 @@ def differences(unet: UNet, reference: str, *sizes: str) -> dict[str, Tensor]:
         for size in sizes or answers:
             image = reference_input(*map(int, size.split("x"))).to(unet.to_colour.conv.bias.dtype)
             with torch.no_grad():
-                found[size] = (unet.forward_normalized(image) - torch.from_numpy(answers[size])).abs()
+                found[size] = (unet.head(unet.raw(image)) - torch.from_numpy(answers[size])).abs()
     return found
 
 
@@ -101,23 +103,23 @@ def test_answers_as_deoldify_artistic():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [ARTISTIC, STABLE], ids=lambda source: source.name)
+@pytest.mark.parametrize("source", [ARTISTIC, STABLE], ids=lambda source: source.model)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_answer_as_deoldify(source, zipped, tmp_path):
     """At all sizes, square and not, from both of PyTorch's file formats (the published ones are of the old)."""
     path = tmp_path / "ColorizeSomething_gen.pth"
     torch.save(filled(source), path, _use_new_zipfile_serialization=zipped)
-    found = differences(foreign.load(path), source.name)
+    found = differences(foreign.load(path), source.model)
     assert found.keys() == {"96x96", "80x64"}
     assert all(difference.max() < 1e-4 for difference in found.values())
 
 
 def test_files_of_old_pytorch_are_read(tmp_path):
     torch.save({"model": TENSORS, "opt": None}, tmp_path / "old.pth", **OLD)
-    assert torch.equal(safe_reading.read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
+    assert torch.equal(read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.model)
 def test_presets_are_the_published_networks(source):
     preset = OmegaConf.load(conf_dir() / "model" / f"{source.model}.yaml")
     defaults = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
@@ -240,6 +242,6 @@ def test_a_checkpoint_from_before_an_option_has_its_default():
     old |= {"last_cross": True, "output_range": [-3.0, 3.0]}
     with torch.device("meta"):
         expected = UNet(**old).architecture
-    checkpoints.check_architecture("old.ckpt", "generator", old, expected)
+    check_architecture("old.ckpt", "generator", old, expected)
     with pytest.raises(UserError, match="last_blur=False instead of True"):
-        checkpoints.check_architecture("old.ckpt", "generator", old, {**expected, "last_blur": True})
+        check_architecture("old.ckpt", "generator", old, {**expected, "last_blur": True})

