@@ -1,6 +1,5 @@
 """Weights of DeOldify and fastai: answers as theirs, what is none of them, fine-tuning."""
 
-import inspect
 import io
 import os
 import pickle
@@ -9,6 +8,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from colorize.config import conf_dir
+from colorize.model_options import UNetOptions
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
 from colorize.training import build
@@ -122,7 +123,7 @@ def test_files_of_old_pytorch_are_read(tmp_path):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.model)
 def test_presets_are_the_published_networks(source):
     preset = OmegaConf.load(conf_dir() / "model" / f"{source.model}.yaml")
-    defaults = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
+    defaults = asdict(UNetOptions())
     chosen = {name: preset[name] for name in defaults if name in preset}
     assert {**defaults, **chosen} == {**defaults, **source.options}
     assert foreign.recognise(dict.fromkeys(shapes(source))) is source
@@ -245,3 +246,7 @@ def test_a_checkpoint_from_before_an_option_has_its_default():
     check_architecture("old.ckpt", "generator", old, expected)
     with pytest.raises(UserError, match="last_blur=False instead of True"):
         check_architecture("old.ckpt", "generator", old, {**expected, "last_blur": True})
+    with pytest.raises(
+        UserError, match="decoder=light instead of unet, encoder=efficientnet_lite0 instead of resnet18"
+    ):
+        check_architecture("old.ckpt", "generator", {"decoder": "light"}, expected)

@@ -115,7 +115,7 @@ needs_the_file = pytest.mark.skipif(not BUNDLED.is_file(), reason="no generator 
 def test_the_bundled_generator_is_small_and_colours(tmp_path: Path) -> None:
     assert BUNDLED.stat().st_size <= MOST_BYTES
     loaded = load_weights("bundled")
-    assert isinstance(loaded.network, LightUNet) and loaded.network.keep_luma
+    assert isinstance(loaded.network, LightUNet) and loaded.network.options.keep_luma
     made = np.asarray(Colorizer.from_checkpoint(device="cpu").colorize(draw_photo(0).convert("L")), int)
     assert np.ptp(made, axis=2).max() > 5
 

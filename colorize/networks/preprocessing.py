@@ -37,9 +37,9 @@ class Preprocessing:
             raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
 
     def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
-        """Return the width and height at which a photo of `width` × `height` px is shown; a side may be below the network's least.
+        """Return the width and height at which a photo of `width` × `height` px is shown.
 
-        Smaller photos are enlarged, as they are in training.
+        A side may be below the network's least. Smaller photos are enlarged, as they are in training.
         """
         if self.deoldify:
             return render_px, render_px
