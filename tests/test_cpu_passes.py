@@ -9,12 +9,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm
 
 from colorize.losses import mean_absolute_difference
+from colorize.networks import cpu_kernels
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
-from colorize.networks.folding import fold_norms
+from colorize.networks.folding import fold_norms, prepare
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime import devices
 from colorize.runtime.errors import UserError
+from colorize.training import build
 from colorize.training.optim import clip_gradients, make_optimizer
 
 
@@ -124,3 +126,11 @@ def test_compiling_leaves_names_and_copies_alone(monkeypatch):
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="C\\+\\+"):
         devices.compile_in_place(torch.device("cpu"), [network])
+
+
+def test_what_trains_and_what_colours_has_the_faster_passes(configure):
+    config = configure("train", "phase=pretrain_gen", "recipe=demo", "model=tiny", "loss.feature_weights=[1]")
+    generator, _, content_loss = build.make_networks(config, None)
+    ready = prepare(copy.deepcopy(generator).eval())
+    for network, conv in ((generator, "bottom.0.conv"), (content_loss.vgg, "features.0"), (ready, "bottom.0.conv")):
+        assert network.get_submodule(conv)._conv_forward.__func__ is cpu_kernels._matrix_conv

@@ -100,8 +100,8 @@ def _training(stated: dict[str, Any]) -> str:
             "encoder taught before by": before,
         }
     else:
-        rows |= {"data": "not known: the run's configuration was not beside the checkpoint"}
-        rows |= {"last size, px": stated["size_px"]}
+        rows["data"] = "not known: the run's configuration was not beside the checkpoint"
+        rows["last size, px"] = stated["size_px"]
     return _table(rows | _origin(stated), ("", ""))
 
 

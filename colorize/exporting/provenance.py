@@ -71,7 +71,7 @@ def _finite(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _settings(path: Path, phase: str) -> dict[str, Any]:
-    """Settings in PHASE/config.yaml, where `path` is PHASE/checkpoints/NAME.ckpt."""
+    """Read settings from PHASE/config.yaml, where `path` is PHASE/checkpoints/NAME.ckpt."""
     phase_folder = path.absolute().parent.parent
     file = phase_folder / "config.yaml"
     try:
@@ -100,7 +100,7 @@ def _settings(path: Path, phase: str) -> dict[str, Any]:
 
 
 def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:
-    """Origin of the file that `init_from.generator` names, which may have moved with its run."""
+    """Find the origin of the file that `init_from.generator` names, which may have moved with its run."""
     if stated is None:
         return {}
     run, *inside = Path(stated).parts[-4:]

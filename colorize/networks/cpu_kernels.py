@@ -129,7 +129,7 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _columns(x: Tensor, side: int, stride: int) -> Tensor:
-    """The neighbourhood of each position in a row: (B, C, H, W) -> (B * positions, kkC)."""
+    """Lay the neighbourhood of each position in a row: (B, C, H, W) -> (B * positions, kkC)."""
     x = x.permute(0, 2, 3, 1)
     if side == 1:
         return x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
@@ -138,7 +138,7 @@ def _columns(x: Tensor, side: int, stride: int) -> Tensor:
 
 
 def _from_columns(columns: Tensor, shape: torch.Size, side: int, stride: int) -> Tensor:
-    """The adjoint of `_columns`: sums rows into the places that they were read from, (B, C, H, W) = `shape`."""
+    """Sum rows into the places that `_columns` reads them from, its adjoint; (B, C, H, W) is `shape`."""
     batch, channels, height, width = shape
     rows, steps = -(-height // stride), -(-width // stride)
     patches = columns.view(batch, rows, steps, side, side, channels)

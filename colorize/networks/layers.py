@@ -73,7 +73,7 @@ class SpectralNorm(nn.Module):
             self._v.copy_(normalize(matrix.T @ self._u, dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """A weight of any shape -> the same shape; rows of the matrix are its first dimension."""
+        """Weight of any shape -> the same shape; rows of the matrix are its first dimension."""
         if weight.is_meta:
             return weight  # autocast knows no such device
         with torch.autocast(weight.device.type, enabled=False):
@@ -82,10 +82,6 @@ class SpectralNorm(nn.Module):
                 self._iterate(matrix, steps=1)
             # Copies, because the backward pass of this call may come after the next step.
             return weight / torch.dot(self._u.clone(), matrix @ self._v.clone())
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """The weight to start from, as it is."""
-        return weight
 
 
 class ConvLayer(nn.Module):

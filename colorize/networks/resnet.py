@@ -113,7 +113,7 @@ class ResNetBody(Encoder):
 def _layers(
     block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], channels: tuple[int, ...]
 ) -> list[nn.Sequential]:
-    """The four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""
+    """Make the four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""
     made = []
     for number, ((before, after), count) in enumerate(zip(pairwise(channels), counts, strict=True)):
         width, stride = after // block.expansion, 1 if number == 0 else 2

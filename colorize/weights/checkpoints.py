@@ -168,7 +168,7 @@ def build_stated(path: str | Path, name: Literal["generator", "critic"], archite
 
 
 def _copy(value: Any, own: Tensor | None) -> Any:
-    """A tensor apart from the file, which may be mapped, in the type and the plain layout of the network's own."""
+    """Copy a tensor out of the file, which may be mapped, in the type and the plain layout of the network's own."""
     if own is None or not isinstance(value, Tensor) or value.shape != own.shape:
         return value  # load_state_dict says what is wrong
     if value.untyped_storage().nbytes() < value.nbytes:  # a few bytes of the file, stretched to any size

@@ -167,7 +167,7 @@ def load_export(path: str | Path) -> Weights | None:
 
 
 def _exported(path: str | Path) -> str | None:
-    """The metadata that marks an export."""
+    """Return the metadata that mark an export."""
     try:
         with Path(path).open("rb") as file:
             if file.read(9)[8:] != b"{":
