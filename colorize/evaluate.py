@@ -57,8 +57,9 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
     from colorize.inference.colorizer import Colorizer
     from colorize.runtime import distributed
+    from colorize.runtime.files import sha256
     from colorize.runtime.progress import tracked
-    from colorize.weights.checkpoints import has_average, sha256
+    from colorize.weights.checkpoints import has_average
 
     protocol = PROTOCOLS[config.protocol]
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)

@@ -24,10 +24,10 @@ log = logging.getLogger("colorize")
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
     output = output_folder(config)
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
@@ -50,9 +50,12 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.data.build import make_center_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
+    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
-    from colorize.weights.checkpoints import has_average, load_network, sha256
+    from colorize.runtime.files import sha256
+    from colorize.weights.checkpoints import has_average
+    from colorize.weights.load import load_network
 
     datamodule = make_center_squares(config, config.size_px, config.batch_size)
     photos = datamodule.photos
@@ -75,7 +78,8 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
-            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
+            network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
+            network = place(use_cpu_kernels(network), device)
             again = whole_batches(share, set(missing), config.batch_size)
             on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
             rounds = -(-len(again) // config.batch_size)

@@ -168,14 +168,14 @@ def summarize(config: PipelineConfig) -> float:
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.inference.colorizer import Colorizer
     from colorize.runtime.devices import pick_device
-    from colorize.weights.checkpoints import read
+    from colorize.weights.checkpoints import read_checkpoint
 
     folder = run_folder(config)
     checkpoints = {AFTER_1: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
     for cycle in range(1, config.cycles + 1):
         last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
-    size_px = config.data.val_size_px or read(trained)[0].size_px
+    size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
     device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), make_photos(config)
 
     def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:

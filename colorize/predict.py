@@ -45,9 +45,9 @@ def run(config: PredictConfig) -> None:
     """
     from colorize.inference import jobs
     from colorize.video import needs
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format

@@ -36,10 +36,10 @@ def run(config: TrainConfig) -> Score | None:
         dataset_report.run(config)
         return None
     from colorize.training.callbacks.checkpointing import best_score
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
     if config.init_from.generator is not None:
-        config.init_from.generator = str(weights.find(config.init_from.generator))
+        config.init_from.generator = str(find_weights(config.init_from.generator))
     folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
     with locked(folder.path):
         found = where_to_resume(config, folder)

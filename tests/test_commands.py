@@ -27,12 +27,13 @@ from colorize.evaluation import candidates
 from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import locked
+from colorize.runtime.files import locked, sha256
 from colorize.training import build
 from colorize.training.hyper_parameters import differences, settings
 from colorize.training.phases import TRAINED
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
+from colorize.weights.load import load_network
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -92,8 +93,8 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
 
     # Step 4 is a GAN: both networks moved, and the critic's push on the generator is on record.
     for name, phase in (("generator", "pretrain_gen"), ("critic", "pretrain_critic")):
-        before = checkpoints.load_network(folder / phase / "checkpoints" / "best.ckpt", name).state_dict()
-        after = checkpoints.load_network(folder / "gan" / "checkpoints" / "last.ckpt", name).state_dict()
+        before = load_network(folder / phase / "checkpoints" / "best.ckpt", name).state_dict()
+        after = load_network(folder / "gan" / "checkpoints" / "last.ckpt", name).state_dict()
         assert any(not torch.equal(before[key], after[key]) for key in before), name
     with (folder / "gan" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -149,9 +150,9 @@ def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
 
     best = first / "gan/checkpoints/best.ckpt"
     own = second / "pretrain_critic/checkpoints/best.ckpt"
-    assert read_manifest(second / "generated").checkpoint_sha256 == checkpoints.sha256(best)
+    assert read_manifest(second / "generated").checkpoint_sha256 == sha256(best)
     sources = {
-        phase: checkpoints.read(PhaseFolder(second, "", phase).best)[0].sources for phase in ("gan", own.parts[-3])
+        phase: read_checkpoint(PhaseFolder(second, "", phase).best)[0].sources for phase in ("gan", own.parts[-3])
     }
     assert sources["pretrain_critic"]["init_from.critic"] == fingerprint(best)
     assert sources["gan"] == {"init_from.generator": fingerprint(best), "init_from.critic": fingerprint(own)}
@@ -252,7 +253,7 @@ def test_two_processes_train_as_one_command(tmp_path: Path, photos: Path) -> Non
     done = typed("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is complete") == 1, "said once, not by each process"
-    card, state = checkpoints.read(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")
+    card, state = read_checkpoint(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")
     assert (card.epochs_done, card.images_seen) == (2, 2 * 8 + 2 * 4)
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
 

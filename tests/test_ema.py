@@ -19,8 +19,8 @@ from colorize.runtime.schema import BadOption
 from colorize.training import build
 from colorize.training.callbacks.ema import GeneratorAverage
 from colorize.training.phases import monitored
-from colorize.weights import checkpoints
-from colorize.weights import load as weights
+from colorize.weights.checkpoints import has_average
+from colorize.weights.load import load_network, load_weights
 from tests.test_module import CONSTANT, fit_batch, some_batch
 
 Configure = Callable[..., Any]
@@ -125,13 +125,13 @@ def test_consumers_take_the_average_and_say_so(
 
     averaged, raw = bias(average.network), bias(module.generator)
     caplog.set_level("INFO", "colorize")
-    assert checkpoints.has_average(path)
-    assert torch.equal(bias(checkpoints.load_network(path, "generator")), averaged)
+    assert has_average(path)
+    assert torch.equal(bias(load_network(path, "generator")), averaged)
     assert f"{path}: the averaged weights (EMA) are taken" in caplog.text
-    assert torch.equal(bias(checkpoints.load_network(path, "generator", use_ema=False)), raw)
+    assert torch.equal(bias(load_network(path, "generator", use_ema=False)), raw)
     assert f"{path}: the weights of the last step are taken" in caplog.text
-    assert weights.load(path).title.endswith("0 images seen, averaged weights")
-    assert torch.equal(bias(weights.load(path, use_ema=False).network), raw)
+    assert load_weights(path).title.endswith("0 images seen, averaged weights")
+    assert torch.equal(bias(load_weights(path, use_ema=False).network), raw)
     config.init_from.generator = str(path)
     for config.use_ema, expected in ((True, averaged), (False, raw)):
         assert build.init_from(config, "generator", module.generator)

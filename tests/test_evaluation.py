@@ -26,7 +26,7 @@ from colorize.networks.unet import UNet
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import AVERAGE, CheckpointMetadata
 from tests.conftest import draw_photo
 from tests.test_scores import measurements
 
@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool
     """An untrained generator as a phase would leave it; with another one for its average, and a curve of scores."""
     torch.manual_seed(seed)
     network = UNet(encoder="resnet10_half", width_factor=0.25)
-    card = checkpoints.Card(phase, 1, 1, 100, 32, network.architecture, None, 0)
+    card = CheckpointMetadata(phase, 1, 1, 100, 32, network.architecture, None, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {f"generator.{name}": value for name, value in network.state_dict().items()}
     callbacks = {}
@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool
         curve = [{"images_seen": n, "ciede2000": 10 * d, "delta_cf": 30 * d, "distance": d} for n, d in points]
         card = replace(card, averaged=True, curve=curve)
         other = UNet(encoder="resnet10_half", width_factor=0.25)
-        callbacks = {checkpoints.AVERAGE: {"generator": other.state_dict()}}
+        callbacks = {AVERAGE: {"generator": other.state_dict()}}
     torch.save({"state_dict": state, "colorize": asdict(card), "callbacks": callbacks}, path)
     return path
 

@@ -24,7 +24,7 @@ from colorize.runtime.files import locked, write_text
 from colorize.training import build
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import read_checkpoint
 from tests.conftest import TINY, draw_photo
 from tests.test_evaluation import save_checkpoint
 
@@ -67,11 +67,11 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_training_resumes(
     status, line = typed(photos, capsys)
     assert status == 1 and line.startswith("colorize.train: No space left on device: runs/default/pretrain_gen/check")
     assert line.endswith("make room, and the same command resumes (training with resume=auto)")
-    assert checkpoints.read(folder.last)[0].epochs_done == 1
+    assert read_checkpoint(folder.last)[0].epochs_done == 1
     assert not list(folder.checkpoints.glob(".*"))
     monkeypatch.setattr(torch, "save", save)
     assert typed(photos, capsys, "resume=auto")[0] == 0
-    assert checkpoints.read(folder.last)[0].complete
+    assert read_checkpoint(folder.last)[0].complete
 
 
 def test_a_folder_that_turns_read_only_is_named_and_keeps_what_it_has(
@@ -211,6 +211,6 @@ def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_p
     words = [*FIT, f"phase={phase}", f"data.root='{root}'", "data.train_fraction=1", "data.val_fraction=0"]
     config = configure("train", *words, "resolution.epochs=[1]", "save.score_photos=9")
     train.run(config)
-    card, state = checkpoints.read(PhaseFolder(config.runs_dir, config.run, phase).last)
+    card, state = read_checkpoint(PhaseFolder(config.runs_dir, config.run, phase).last)
     assert (card.images_seen, card.complete) == (3, True)
     assert all(value.isfinite().all() for value in state.values())

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from colorize import train
 from colorize.color import rgb_to_grey
 from colorize.config import TrainConfig
-from colorize.config_sections import ModelConfig
+from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
 from colorize.evaluation.stopping import read_scores
@@ -31,7 +31,8 @@ from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parame
 from colorize.training.module import ColorizationModule, NonFiniteLoss, gradient_at
 from colorize.training.phases import TRAINED, VAL
 from colorize.training.validation_means import Validated
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import AVERAGE, read_checkpoint
+from colorize.weights.load import load_network
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
@@ -349,7 +350,7 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert seen_epochs == [1], "resumed, not done again"
     assert steps_done(halved) == [(0, 32), (1, 48)]
     state = final_state(halved)
-    average = state["callbacks"][checkpoints.AVERAGE]
+    average = state["callbacks"][AVERAGE]
     assert average["images"] == 32
     name = "encoder.conv1.weight"
     assert not torch.equal(average["generator"][name], state["state_dict"][f"generator.{name}"]), "one of its own"
@@ -361,10 +362,10 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     kept = PhaseFolder(halved.runs_dir, halved.run, halved.phase).checkpoints
     names = ["best.ckpt", "images-24.ckpt", "last.ckpt", "last.ckpt.before"]
     assert sorted(path.name for path in kept.iterdir()) == names
-    card, _ = checkpoints.read(kept / "images-24.ckpt")
+    card, _ = read_checkpoint(kept / "images-24.ckpt")
     assert (card.images_seen, card.epochs_done, card.averaged) == (24, 1, True)
     assert card.score == {"images_seen": 24, **curve[3][1]}
-    assert checkpoints.load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
+    assert load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
 
     # TensorBoard: one row of settings, those of the last start, and no point or picture doubled or lost.
     events, folder = Events(halved), PhaseFolder(halved.runs_dir, halved.run, halved.phase).path
@@ -393,9 +394,9 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     train.run(config)
     content = final_state(config)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"generator"}
-    card, _ = checkpoints.read(PhaseFolder(config.runs_dir, config.run, config.phase).best)
+    card, _ = read_checkpoint(PhaseFolder(config.runs_dir, config.run, config.phase).best)
     assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
-    network = checkpoints.load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
+    network = load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
         (row,) = csv.DictReader(file)
@@ -420,7 +421,7 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
         config = configure("train", *words, "run=after", "resume=auto")
         assert train.run(config) == 1.0, "the best, not the last"
     folder = PhaseFolder(config.runs_dir, config.run, config.phase)
-    card, _ = checkpoints.read(folder.best)
+    card, _ = read_checkpoint(folder.best)
     assert card.epochs_done == 1
     events = Events(config)
     with folder.metrics.open() as file:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from colorize.networks import Critic, UNet
+from colorize.networks.critic import Critic
+from colorize.networks.unet import UNet
 from colorize.training.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
 from colorize.training.plans import make_plan
 
@@ -14,8 +15,8 @@ from colorize.training.plans import make_plan
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: UNet("resnet18", width_factor=0.25),
-        lambda: UNet("resnet18", width_factor=0.25, norm="batch"),
+        lambda: UNet(encoder="resnet18", width_factor=0.25),
+        lambda: UNet(encoder="resnet18", width_factor=0.25, norm="batch"),
         lambda: Critic("resnet18"),
     ],
 )

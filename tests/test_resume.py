@@ -22,7 +22,7 @@ from torch.nn.functional import dropout
 from colorize import generate, train
 from colorize.cli.command import how_to_resume, run_command
 from colorize.config import TrainConfig
-from colorize.config_sections import DataConfig, ModelConfig
+from colorize.config.sections import DataConfig, ModelConfig
 from colorize.runs import PhaseFolder, before
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
@@ -31,8 +31,9 @@ from colorize.training.callbacks import random_states
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
 from colorize.training.resuming import compare, newest_whole
-from colorize.weights import checkpoints, safe_reading
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
+from colorize.weights.safe_reading import read_file
 from tests.sameness import assert_same, curves, rows
 
 Configure = Callable[..., Any]
@@ -169,7 +170,7 @@ def test_an_optimizer_that_decayed_the_lengths_of_weight_norms_does_not_go_on_bu
     config.run, config.init_from.generator, config.resolution.epochs = "other", str(last), [1, 0]
     with breaking([]):
         train.run(config)
-    assert checkpoints.read(folder_of(config).last)[0].images_seen == 20
+    assert read_checkpoint(folder_of(config).last)[0].images_seen == 20
 
 
 def test_random_states_come_back() -> None:
@@ -186,7 +187,7 @@ CARD = {"phase": "gan", "epochs_done": 0, "epochs": 1, "size_px": 32, "generator
 
 def write(path: Path, images_seen: int) -> None:
     content: dict[str, Any] = {"state_dict": {"weight": torch.arange(500.0)}}
-    checkpoints.write_card(content, checkpoints.Card(images_seen=images_seen, **CARD))
+    write_metadata(content, CheckpointMetadata(images_seen=images_seen, **CARD))
     WholeFiles().save_checkpoint(content, path)
 
 
@@ -201,17 +202,17 @@ def test_any_flipped_byte_and_any_cut_is_noticed(tmp_path: Path) -> None:
     write(path, 8)
     whole, print_of_whole = path.read_bytes(), fingerprint(path)
     shutil.copyfile(path, tmp_path / "copy.ckpt")
-    assert checkpoints.read(tmp_path / "copy.ckpt")[0].images_seen == 8
+    assert read_checkpoint(tmp_path / "copy.ckpt")[0].images_seen == 8
     assert fingerprint(tmp_path / "copy.ckpt") == print_of_whole
     size = len(whole)
     for at in [*range(0, size, size // 40), *range(size - 93, size)]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            safe_reading.read_file(path)
+            read_file(path)
     for cut in (size - 1, size - 71, size - 80, size // 2, 10, 0):
         path.write_bytes(whole[:cut])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            safe_reading.read_file(path)
+            read_file(path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -249,7 +250,7 @@ def test_a_phase_is_complete_only_of_the_options_and_files_it_came_of(
     config = TrainConfig(run="r", runs_dir="runs", recipe="paper", phase="gan", model=ModelConfig(name="paper"))
     config.data = DataConfig(kind="folder", root="photos")
     config.resolution.epochs, config.init_from.critic = [1, 1, 1], str(critic)
-    card = checkpoints.Card(
+    card = CheckpointMetadata(
         **CARD | {"epochs_done": 3},
         images_seen=9,
         settings=hyper_parameters.settings(config),
@@ -279,7 +280,7 @@ def test_a_phase_is_complete_only_of_the_options_and_files_it_came_of(
     config.resolution.epochs = [1, 1, 2]  # a longer fit goes on
     compare(config, card)
     assert "goes on with other options than until now" in caplog.text and "lr=0.5 (not 0.001)" in caplog.text
-    compare(config, checkpoints.Card(**CARD | {"epochs_done": 3}, images_seen=9))  # written before there were settings
+    compare(config, CheckpointMetadata(**CARD | {"epochs_done": 3}, images_seen=9))  # from before there were settings
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
 from colorize.training.callbacks.region_accuracy import CONFUSIONS, figures, markdown
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 
 CPU = torch.device("cpu")
@@ -101,9 +101,9 @@ class Fit:
         return self.module.images_seen
 
     def save(self, path: Path, weights_only: bool) -> None:
-        card = checkpoints.Card(images_seen=self.images, curve=self.module.curve, **CARD)
+        card = CheckpointMetadata(images_seen=self.images, curve=self.module.curve, **CARD)
         content = {"state_dict": {}}
-        checkpoints.write_card(content, card)
+        write_metadata(content, card)
         WholeFiles().save_checkpoint(content, path)
 
     def start(self, far: float, skill: float) -> None:
@@ -137,8 +137,8 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
     assert set(kept_in(fit.callback.folder)) == {60, 80, 900}
     (fit.callback.folder / "images-900.ckpt").unlink()
     assert fit.callback.best == 0.5
-    assert checkpoints.read(fit.callback.folder / "best.ckpt")[0].images_seen == 100
-    assert checkpoints.read(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
+    assert read_checkpoint(fit.callback.folder / "best.ckpt")[0].images_seen == 100
+    assert read_checkpoint(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
 
     scores = read_scores(tmp_path)
     assert [(images, score["distance"]) for images, score in scores.curve] == [
@@ -162,7 +162,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     fit.start(0.8, skill=0.2)
     for far, skill in ((0.9, 0.9), (0.6, 0.1)):
         fit.step(far, skill)
-    assert checkpoints.read(best)[0].images_seen == 20 and fit.callback.fallen, "one there has to be"
+    assert read_checkpoint(best)[0].images_seen == 20 and fit.callback.fallen, "one there has to be"
     sentence = advice(read_scores(tmp_path)) or ""
     assert "take the start, if you have it: all that is here has lost skill, the nearest being" in sentence
     assert sentence.endswith("count, with a skill not below its 0.200: none of 1")
@@ -171,7 +171,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
 
     for far, skill in ((0.9, 0.9), (0.7, 0.2)):
         fit.step(far, skill)
-    assert checkpoints.read(best)[0].images_seen == 40 and not fit.callback.fallen, "farther, and as skilled"
+    assert read_checkpoint(best)[0].images_seen == 40 and not fit.callback.fallen, "farther, and as skilled"
     resumed = Fit(tmp_path, every_n_images=20, keep=1)
     resumed.callback.load_state_dict(fit.callback.state_dict())
     resumed.module.images_seen, resumed.module.curve = fit.images, fit.module.curve
@@ -179,7 +179,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     resumed.step(0.3, 0.1)
     scores = read_scores(tmp_path)
     assert [images for images, _ in scores.curve] == [0, 20, 40, 50, 60] and set(scores.files) == {40, 60}
-    assert checkpoints.read(best)[0].images_seen == scores.nearest == 40
+    assert read_checkpoint(best)[0].images_seen == scores.nearest == 40
     assert shown() == {"best/distance": 0.7, "best/ciede2000": 7, "best/delta_cf": 21, "best/skill": 0.2}
     sentence = advice(scores) or ""
     assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
@@ -213,7 +213,7 @@ def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_pat
     resumed.callback.load_state_dict(fit.callback.state_dict())
     resumed.module.images_seen, resumed.module.curve = 50, fit.module.curve
     resumed.step(0.9), resumed.step(0.6)
-    assert checkpoints.read(tmp_path / "checkpoints" / "best.ckpt")[0].images_seen == 20
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")[0].images_seen == 20
 
 
 def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
@@ -246,9 +246,9 @@ def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None
     (phase / "config.yaml").write_text(f"init_from: {{generator: {start}}}\n")
     point = {"images_seen": 0, "ciede2000": 5.0, "delta_cf": 15.0, "distance": 0.5}
     sources = {"init_from.generator": fingerprint(start)}
-    card = checkpoints.Card(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)
+    card = CheckpointMetadata(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)
     content: dict[str, Any] = {"state_dict": {}}
-    checkpoints.write_card(content, card)
+    write_metadata(content, card)
     WholeFiles().save_checkpoint(content, phase / "checkpoints" / "last.ckpt")
     assert read_scores(phase).start == start
     start.write_bytes(b"trained further")

@@ -25,7 +25,7 @@ from colorize.photos.opening import UnreadableImage
 from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
-from colorize.weights.load import load
+from colorize.weights.load import load_weights
 from tests.conftest import draw_photo
 from tests.test_evaluation import PLAIN, configured, save_checkpoint
 
@@ -139,7 +139,7 @@ def test_what_a_checkpoint_states_takes_neither_memory_nor_a_trace(
     content["colorize"] = card | stated
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=said) as caught:
-        load(tmp_path / "a.ckpt")
+        load_weights(tmp_path / "a.ckpt")
     assert "\n" not in str(caught.value)
 
 

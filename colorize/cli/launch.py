@@ -5,7 +5,7 @@ import logging
 import lightning as L
 import torch
 
-from colorize.config_sections import DevicesConfig
+from colorize.config.sections import DevicesConfig
 from colorize.runtime.devices import pick_device
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption

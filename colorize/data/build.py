@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from colorize.config import CommonConfig
-from colorize.config_sections import DataConfig
+from colorize.config.sections import DataConfig
 from colorize.data.augment import Augmentation
 from colorize.data.caches.survey import leave_out_dull
 from colorize.data.datamodule import ColorizationDataModule

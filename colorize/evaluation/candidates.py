@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from colorize.config import EvaluateConfig
-from colorize.config_sections import DataConfig
+from colorize.config.sections import DataConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.protocols import Protocol, match
 from colorize.runs import PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
-from colorize.weights import load as weights
-from colorize.weights.checkpoints import read
+from colorize.weights.checkpoints import read_checkpoint
+from colorize.weights.load import find_weights
 
 log = logging.getLogger("colorize")
 
@@ -38,7 +38,7 @@ def find_checkpoints(config: EvaluateConfig) -> list[Path]:
         return _checkpoints_of(folder)
     found: list[Path] = []
     for given in config.checkpoint:
-        places = (weights.find(given), Path(config.runs_dir) / given)
+        places = (find_weights(given), Path(config.runs_dir) / given)
         if places[0].is_file():
             found.append(places[0])
         elif folders := [place for place in places if place.is_dir()]:
@@ -63,8 +63,8 @@ def _checkpoints_of(run: Path) -> list[Path]:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
     moments: dict[tuple[Path, int], Path] = {}
     for path in reversed(found):  # the last checkpoint of a fit may be its best one, and is called so then
-        card, _ = read(path)
-        moments.setdefault((path.parent, card.images_seen), path)
+        metadata, _ = read_checkpoint(path)
+        moments.setdefault((path.parent, metadata.images_seen), path)
     return list(moments.values())[::-1]
 
 

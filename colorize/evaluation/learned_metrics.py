@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
-from colorize.networks.pretrained import load_pretrained
 from colorize.runtime.errors import UserError
+from colorize.weights.pretrained import load_pretrained
 
 log = logging.getLogger("colorize")
 
@@ -32,7 +32,7 @@ class Lpips(nn.Module):
 
     Args:
         name: "lpips_alex" or "lpips_vgg".
-        source: weights of the backbone, as :func:`colorize.networks.pretrained.load_pretrained` takes them.
+        source: weights of the backbone, as :func:`colorize.weights.pretrained.load_pretrained` takes them.
         option: the key that set `source`, for the messages.
 
     Raises:

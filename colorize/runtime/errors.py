@@ -26,6 +26,11 @@ _ADVICE = {
 }
 
 
+def brief(error: Exception) -> str:
+    """Return the message of `error` in one line, cut to 200 characters, to be part of a message of ours."""
+    return " ".join(str(error).split())[:200]
+
+
 def one_line(error: Exception) -> str:
     """Return what `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:

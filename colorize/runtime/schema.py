@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colorize.runtime.errors import UserError
+from colorize.runtime.options import opt as opt
 
 T = TypeVar("T")
 
@@ -30,26 +31,6 @@ def value_errors_as_bad_options() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadOption(str(error)) from error
-
-
-def opt(
-    default: Any,
-    meaning: str,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    path: bool = False,
-    literal: bool = False,
-) -> Any:
-    """Declare a key of the schema: its default, its one-line meaning, the words it accepts or the least number.
-
-    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
-    thinks of its characters.
-    """
-    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 def node(kind: type[T], meaning: str) -> T:

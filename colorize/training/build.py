@@ -3,7 +3,7 @@
 import logging
 import shlex
 import warnings
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 
 import lightning as L
@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from colorize.cli.command import given_overrides, is_given
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
-from colorize.config_sections import ModelConfig
+from colorize.config.sections import ModelConfig
 from colorize.data.build import make_augmentation, make_photos
 from colorize.data.caches.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
@@ -22,11 +22,12 @@ from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import spread
 from colorize.losses import ChromaLoss, ContentLoss, count_cells, smooth_prior
-from colorize.networks import GENERATORS, make_generator
+from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
+from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator, set_prior
+from colorize.networks.generator_registry import GENERATORS, make_generator
 from colorize.networks.heads import BinsHead
-from colorize.networks.pretrained import load_pretrained
 from colorize.networks.vgg import VGGFeatures
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision, place
@@ -46,7 +47,9 @@ from colorize.training.callbacks.unreadable import SharedUnreadable
 from colorize.training.module import ColorizationModule
 from colorize.training.phases import TRAINED, averages, scores
 from colorize.training.resuming import sources
-from colorize.weights.checkpoints import check_architecture, load_network, read
+from colorize.weights.checkpoints import check_architecture, read_checkpoint
+from colorize.weights.load import load_network
+from colorize.weights.pretrained import load_pretrained
 
 log = logging.getLogger("colorize")
 
@@ -160,7 +163,7 @@ def make_networks(
             load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
             if model.vgg_weights == "none":
                 log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
-            vgg.fold_norms()
+            fold_norms(vgg)
         content_loss = ContentLoss(vgg, config.loss.feature_weights, config.loss.pixel, config.loss.pixel_weight)
     if "critic" in trained:
         torch.manual_seed(config.seed + 1)
@@ -171,20 +174,20 @@ def make_networks(
             if model.critic != PATCH:
                 load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
     if resume_from is not None and resume_from.is_file():
-        card, _ = read(resume_from)
+        metadata, _ = read_checkpoint(resume_from)
         if generator is not None:
-            check_architecture(resume_from, "generator", card.generator, generator.architecture)
+            check_architecture(resume_from, "generator", metadata.generator, generator.architecture)
         if critic is not None:
-            check_architecture(resume_from, "critic", card.critic, critic.architecture)
+            check_architecture(resume_from, "critic", metadata.critic, critic.architecture)
     for network in (generator, critic, content_loss):
         if network is not None:
-            place(network, torch.device("cpu"))
+            place(use_cpu_kernels(network), torch.device("cpu"))
     return generator, critic, content_loss
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:
     """What `make_generator` takes, of the configuration: the options of the decoder that it names."""
-    names = signature(GENERATORS[model.decoder]).parameters
+    names = [entry.name for entry in fields(GENERATORS[model.decoder].options_type)]
     return {"decoder": model.decoder, **{name: getattr(model, name) for name in names}}
 
 
@@ -265,7 +268,7 @@ def make_trainer(
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
-    resumed = read(resume_from)[0] if resume_from else None
+    resumed = read_checkpoint(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
         log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.

@@ -27,7 +27,7 @@ from colorize.training.optim import clip_gradients, drop_frozen_gradients, make_
 from colorize.training.phases import TRAINED, VAL, VAL_EMA
 from colorize.training.plans import make_plan, make_turns
 from colorize.training.validation_means import Validated
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 log = logging.getLogger("colorize")
 
@@ -403,9 +403,9 @@ class ColorizationModule(L.LightningModule):
             raise ValueError(f"phase {self.config.phase} was given no content loss")
         return content_loss.to(self.device)
 
-    def card(self, epochs_done: int) -> checkpoints.Card:
-        """What a checkpoint written now says of itself."""
-        return checkpoints.Card(
+    def metadata(self, epochs_done: int) -> CheckpointMetadata:
+        """Describe a checkpoint that is written now."""
+        return CheckpointMetadata(
             phase=self.config.phase,
             epochs_done=epochs_done,
             epochs=sum(self.config.resolution.epochs),
@@ -422,7 +422,7 @@ class ColorizationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The epoch counts where its last batch is done: a checkpoint may be saved inside it.
-        checkpoints.write_card(checkpoint, self.card(epochs_done=checkpoint["epoch"] + self.trainer.is_last_batch))
+        write_metadata(checkpoint, self.metadata(epochs_done=checkpoint["epoch"] + self.trainer.is_last_batch))
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was written.
@@ -439,9 +439,9 @@ class ColorizationModule(L.LightningModule):
                 )
                 taken = " ".join(f"init_from.{name}={path}" for name in self.trained)
                 raise distributed.on_all(UserError(f"{fault}; start another run with {taken}"))
-        card = checkpoints.Card(**checkpoint["colorize"])
-        self.images_seen, self.curve, self.sources = card.images_seen, card.curve, card.sources
-        self.turns.restore(card.turns)
+        metadata = CheckpointMetadata(**checkpoint["colorize"])
+        self.images_seen, self.curve, self.sources = metadata.images_seen, metadata.curve, metadata.sources
+        self.turns.restore(metadata.turns)
 
 
 def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:

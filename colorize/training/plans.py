@@ -1,7 +1,7 @@
 """The turns and the rates of a phase, from its configuration."""
 
 from colorize.config import TrainConfig
-from colorize.config_sections import NetworkOptimConfig, ResolutionConfig
+from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
 from colorize.training.alternation import AdaptiveTurns, FixedTurns, Turns
 from colorize.training.optim import RatePlan, constant, one_cycle
 

@@ -18,12 +18,12 @@ from colorize.training.phases import TRAINED
 from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
-    from colorize.weights.checkpoints import Card
+    from colorize.weights.checkpoints import CheckpointMetadata
 
 log = logging.getLogger("colorize")
 
 
-def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Card] | None:
+def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """The checkpoint to go on from, which may be a complete one, or None for a fresh start.
 
     Raises:
@@ -37,23 +37,23 @@ def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Car
         if config.resume == "true":
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
-    path, card = found
-    if is_given("init_from") and not is_complete(config, card):
+    path, metadata = found
+    if is_given("init_from") and not is_complete(config, metadata):
         log.warning(f"init_from.* is left aside: {path} goes on with its own weights")
-    if config.resume == "false" and not is_complete(config, card):
+    if config.resume == "false" and not is_complete(config, metadata):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
         raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with {other}")
-    compare(config, card)
+    compare(config, metadata)
     return found
 
 
-def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
+def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """The newest undamaged checkpoint of a phase, which then is its last.ckpt; None where there is none at all.
 
     Raises:
         UserError: all are damaged, or of another program.
     """
-    from colorize.weights.checkpoints import read
+    from colorize.weights.checkpoints import read_checkpoint
 
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
@@ -61,25 +61,25 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
     # best.ckpt alone is no started fit: somebody may have put it there for the phases that follow.
     for path in [*present, folder.best] if present else []:
         try:
-            card, _ = read(path)
+            metadata, _ = read_checkpoint(path)
         except UserError as fault:
             faults.append(fault)
             continue
         if faults:
-            log.warning(f"{faults[0]}: going on from {path}, at {card.images_seen:,} images")
+            log.warning(f"{faults[0]}: going on from {path}, at {metadata.images_seen:,} images")
             if is_first_process():  # the next save would put the damaged one in the place of the whole one
                 if folder.last.exists():
                     hardlink_or_copy(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
                 hardlink_or_copy(path, folder.last)
-        return path, card
+        return path, metadata
     if faults:
         raise UserError(f"{faults[0]}; there is no other to go on from: remove {folder.path}, or give another run=NAME")
     return None
 
 
-def is_complete(config: TrainConfig, card: Card) -> bool:
+def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
     """Whether a checkpoint has seen all the epochs that the configuration asks for."""
-    return card.epochs_done >= sum(config.resolution.epochs)
+    return metadata.epochs_done >= sum(config.resolution.epochs)
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
@@ -100,16 +100,16 @@ def sources(config: TrainConfig) -> dict[str, str]:
     return found
 
 
-def compare(config: TrainConfig, card: Card) -> None:
+def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
     """Say where a started fit goes on with other options than before.
 
     Raises:
         UserError: the phase is complete, but other options, or what came before it, would make it come out otherwise.
     """
-    if not card.settings:  # written before checkpoints had them
+    if not metadata.settings:  # written before checkpoints had them
         return
-    differing = differences(card.settings, config)
-    if not is_complete(config, card):
+    differing = differences(metadata.settings, config)
+    if not is_complete(config, metadata):
         if differing:
             log.warning(f"goes on with other options than until now: {', '.join(differing)}")
         return
@@ -119,7 +119,7 @@ def compare(config: TrainConfig, card: Card) -> None:
     started_from = sources(config)
     differing += [
         f"what is in {key} (another file then)"
-        for key, digest in card.sources.items()
+        for key, digest in metadata.sources.items()
         if started_from.get(key, digest) != digest
     ]
     if differing:

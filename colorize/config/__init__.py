@@ -2,7 +2,7 @@
 
 Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
 command at once; `--help` is generated from the same texts. YAML holds choices and numbers, the schema the meanings.
-The sections that commands share stand in `colorize.config_sections`.
+The sections that commands share stand in `colorize.config.sections`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING as REQUIRED
 from omegaconf import DictConfig
 
-from colorize.config_sections import (
+from colorize.config.sections import (
     DataConfig,
     DevicesConfig,
     EmaConfig,
@@ -205,5 +205,5 @@ def composed(command: str, overrides: Sequence[str], *, return_hydra_config: boo
 
 def conf_dir() -> Path:
     """Return the folder of the YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING as REQUIRED
 
+from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
 from colorize.runtime.schema import node, opt
-
-ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 
 
 @dataclass
@@ -63,40 +62,16 @@ class DataConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(UNetOptions, LightUNetOptions):
     name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
     decoder: str = opt(
         "unet",
         "unet: fastai's DynamicUnet, as the paper; light: chroma at 1/4 of the size, refined at 1/2, for CPUs",
         choices=("unet", "light"),
     )
-    encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)
-    encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
-    output: str = opt(
-        "rgb",
-        "what the generator predicts: rgb; chroma (Lab's a and b); bins, a distribution over cells of chroma",
-        choices=("rgb", "chroma", "bins"),
+    encoder_weights: str = opt(
+        "imagenet", "the encoder's first weights: imagenet, none, or a state dict as published", path=True
     )
-    temperature: float = opt(0.38, "bins: of the mean that is shown; 1 is the plain mean, near 0 the likeliest cell")
-    keep_luma: bool = opt(False, "put the colours onto the input's luma inside the network, where losses see it too")
-    widths: list[int] = opt([256, 192, 96, 64], "light: channels at 1/32, 1/16, 1/8 and 1/4 of the size")
-    refine_width: int = opt(32, "light: channels of the refinement at 1/2 of the size (0: none)", least=0)
-    width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)
-    block_width: int | None = opt(
-        None, "channels of every up block, before width_factor (null: as many as come together in it)", least=2
-    )
-    block_convs: int = opt(2, "3x3 convolutions in an up block: 1 or 2", least=1)
-    norm: str = opt(
-        "weight",
-        "normalisation in the decoder; spectral: with BatchNorm, as in DeOldify",
-        choices=("weight", "batch", "spectral"),
-    )
-    blur: bool = opt(True, "average 2x2 after each pixel shuffle but the last, against checkerboards")
-    last_blur: bool = opt(False, "the same after the last pixel shuffle, as in DeOldify")
-    self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
-    last_cross: bool = opt(True, "show the input again to the last layers")
-    relu_before_sum: bool = opt(False, "the last block's second ReLU before its sum, as in DeOldify, not after it")
-    output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
     critic: str = opt(
         "resnet34", "the critic's network; patch: a logit for each 70 x 70 px, no weights", choices=(*ENCODERS, "patch")
     )
