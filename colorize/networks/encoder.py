@@ -35,28 +35,31 @@ class Encoder(nn.Module, ABC):
     publishes its weights.
 
     Attributes:
+        low_parts, high_parts: names of the modules of its two layer groups, in order; each parameter is in one.
         package: where its published weights are, if not torchvision's; `colorize.weights.pretrained` reads them.
         name: in the registry, `colorize.networks.encoder_registry`.
         channels: of the five features that `forward` returns.
     """
 
     package: ClassVar[Package | None] = None
+    low_parts: ClassVar[tuple[str, ...]]
+    high_parts: ClassVar[tuple[str, ...]]
 
     def __init__(self, name: str, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.name, self.channels = name, channels
-        self._low_frozen = self._high_frozen = False
+        self._frozen: tuple[str, ...] = ()
         self._frozen_norms = "statistics"
 
     @property
-    @abstractmethod
     def low(self) -> list[nn.Module]:
         """Modules of the first layer group, in order."""
+        return [self.get_submodule(name) for name in self.low_parts]
 
     @property
-    @abstractmethod
     def high(self) -> list[nn.Module]:
         """Modules of the second layer group, in order."""
+        return [self.get_submodule(name) for name in self.high_parts]
 
     @staticmethod
     @abstractmethod
@@ -79,8 +82,10 @@ class Encoder(nn.Module, ABC):
             )
         return self.features(x)
 
-    def _run(self, part: nn.Module, x: Tensor, frozen: bool) -> Tensor:
-        if not frozen:
+    def _run(self, name: str, x: Tensor) -> Tensor:
+        """Send `x` through a part, in the way of the frozen ones where it is one of them."""
+        part = self.get_submodule(name)
+        if name not in self._frozen:
             return part(x)
         # Detached parameters come to the same as no_grad where the input needs no gradient, and let one through where
         # it does: a generator learns from a frozen critic. Weights of more than one dimension are the convolutions'.
@@ -108,15 +113,14 @@ class Encoder(nn.Module, ABC):
             raise ValueError("the high layer group can only be frozen together with the low one")
         if norms not in FROZEN_NORMS:
             raise ValueError(f"norms={norms!r}: one of {', '.join(FROZEN_NORMS)}")
-        self._low_frozen, self._high_frozen, self._frozen_norms = low, high, norms
+        self._frozen, self._frozen_norms = self.low_parts * low + self.high_parts * high, norms
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Encoder":
         """As `nn.Module.train`, but batch norms frozen as "fixed" stay in evaluation mode."""
         super().train(mode)
         if self._frozen_norms == "fixed":
-            frozen = self.low * self._low_frozen + self.high * self._high_frozen
-            for module in (m for part in frozen for m in part.modules()):
+            for module in (m for name in self._frozen for m in self.get_submodule(name).modules()):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
         return self

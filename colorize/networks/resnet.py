@@ -70,8 +70,7 @@ RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], t
 class ResNetBody(Encoder):
     """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
 
-    A torchvision state dict less `fc.*` loads strictly. Two layer groups: `low` (conv1, bn1, layer1, layer2) and
-    `high` (layer3, layer4). Randomly initialised.
+    A torchvision state dict less `fc.*` loads strictly. Randomly initialised.
 
     Args:
         name: of `RESNETS`. No weights are published for "resnet10_half": one block a layer and half the channels, for
@@ -79,6 +78,8 @@ class ResNetBody(Encoder):
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)
+    low_parts = ("conv1", "bn1", "layer1", "layer2")
+    high_parts = ("layer3", "layer4")
     normalize = staticmethod(normalize_imagenet)
 
     def __init__(self, name: str) -> None:
@@ -90,24 +91,13 @@ class ResNetBody(Encoder):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = _layers(block, counts, channels)
 
-    @property
-    def low(self) -> list[nn.Module]:
-        """See `Encoder.low`."""
-        return [self.conv1, self.bn1, self.layer1, self.layer2]
-
-    @property
-    def high(self) -> list[nn.Module]:
-        """See `Encoder.high`."""
-        return [self.layer3, self.layer4]
-
     def features(self, x: Tensor) -> list[Tensor]:
         """See `Encoder.features`; that of 1/2 is taken before the max pool."""
-        low, high = self._low_frozen, self._high_frozen
-        half = self.relu(self._run(self.bn1, self._run(self.conv1, x, low), low))
-        quarter = self._run(self.layer1, self.maxpool(half), low)
-        eighth = self._run(self.layer2, quarter, low)
-        sixteenth = self._run(self.layer3, eighth, high)
-        return [half, quarter, eighth, sixteenth, self._run(self.layer4, sixteenth, high)]
+        half = self.relu(self._run("bn1", self._run("conv1", x)))
+        quarter = self._run("layer1", self.maxpool(half))
+        eighth = self._run("layer2", quarter)
+        sixteenth = self._run("layer3", eighth)
+        return [half, quarter, eighth, sixteenth, self._run("layer4", sixteenth)]
 
 
 def _layers(
