@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-
-from colorize.cli.command import configured
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, TRAIN, COLOUR = (
@@ -47,12 +44,6 @@ def test_notebooks_have_no_outputs_and_name_what_exists(notebook: Path) -> None:
     for node in own:
         module = importlib.import_module(str(node.module))
         assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-    lines = [line for text in sources(notebook, "markdown") for line in text.splitlines()]
-    lines += [match[2] for code in sources(notebook) for match in MAGIC.finditer(code)]
-    for line in lines:
-        if command := re.match(r"(?:python|run) -m colorize\.(\w+) (.*)", line):
-            configured(command[1], shlex.split(command[2]))
 
 
 def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
