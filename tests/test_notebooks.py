@@ -1,4 +1,4 @@
-"""The notebooks: committed without outputs, naming what exists, running from top to bottom."""
+"""The notebooks: committed without outputs, importing what exists, running from top to bottom."""
 
 import ast
 import importlib
@@ -63,7 +63,7 @@ def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypa
         assert all(axis.get_xlabel() and (axis.get_ylabel() or axis.get_title()) for axis in axes if axis.has_data())
     finally:
         pyplot.close("all")
-    assert [isinstance(picture, Image.Image) for picture in shown] == [True] * 3
+    assert [isinstance(image, Image.Image) for image in shown] == [True] * 3
     assert "/runs" not in str(list(tmp_path.iterdir()))
 
 
@@ -99,7 +99,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 def test_the_notebooks_run_in_their_order_from_either_folder(run: Any, tmp_path: Path) -> None:
-    assert "1803 pictures for training" in run(DATA, "notebooks")
+    assert "1803 scenes for training" in run(DATA, "notebooks")
     assert not (tmp_path / "checkout/runs").exists()
 
     assert "take runs/notebook/gan/checkpoints/" in run(TRAIN, "notebooks")
