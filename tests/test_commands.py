@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from PIL import Image
 
 from colorize import config as schemas
 from colorize import generate, pipeline, train
-from colorize.cli.command import configured, quoted, run_command
+from colorize.cli.command import configured, run_command
 from colorize.data.build import list_photos
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
@@ -389,38 +386,6 @@ def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: P
         assert named in done.stderr
         assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
-
-
-def shown_commands() -> list[list[str]]:
-    """The words of each `python -m colorize.…` line that the README, docs/, the commands and conf/ show."""
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
-    files += [ROOT / "colorize" / f"{name}.py" for name in schemas.SCHEMAS]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in files).replace("\\\n", " ")
-    lines = [line.strip("# ") for line in text.splitlines()]
-    commands = {line for line in lines if line.startswith("python -m colorize.") and "`" not in line}
-    return [shlex.split(line, comments=True)[2:] for line in sorted(commands)]
-
-
-def first_job(override: Override) -> str:
-    """The override with its first value, where it has several."""
-    if override.is_interval_sweep():
-        return f"{override.get_key_element()}={override.value().start}"
-    if override.is_sweep_override():
-        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-    return str(override.input_line)
-
-
-@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
-def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
-    name = words[0].removeprefix("colorize.")
-    overrides = quoted([word for word in words[1:] if word != "-m"], schemas.SCHEMAS[name], sweep="-m" in words)
-    if "-m" in words:  # a sweep: its first job
-        parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("hydra")])
-        assert any(override.is_sweep_override() for override in parsed)
-        overrides = [first_job(override) for override in parsed]
-    config = configured(name, overrides)
-    if isinstance(config, schemas.TrainConfig):
-        build.make_schedule(config)
 
 
 @pytest.mark.parametrize("phase", ["pretrain_gen", "pretrain_critic", "gan"])
