@@ -1,13 +1,11 @@
 """How far a colourization is from the truth, and the baseline that sees nothing but a pixel's grey."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.color import ciede2000, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.runtime.errors import UserError
 
 SSIM_WINDOW_PX = 11
@@ -69,72 +67,6 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
         ``(B,)``, 0 for identical images; 1 is about a just noticeable difference.
     """
     return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
-
-
-def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
-    """The CIEDE2000 colour difference, with all parametric factors 1.
-
-    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
-    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
-
-    Args:
-        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
-        lab2: the same.
-
-    Returns:
-        ``(..., H, W)``, the difference of each pixel.
-    """
-    lightness1, a1, b1 = lab1.unbind(dim=-3)
-    lightness2, a2, b2 = lab2.unbind(dim=-3)
-
-    # Chroma and hue, with a stretched near the neutral axis.
-    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
-    stretch = 1.5 - 0.5 * _seventh_power_share(mean_chroma)
-    a1, a2 = a1 * stretch, a2 * stretch
-    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
-    hue1, hue2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
-
-    # Differences; the hue of a neutral colour is undefined and contributes none.
-    neutral = chroma1 * chroma2 == 0
-    gap = hue2 - hue1
-    far = gap.abs() > math.pi
-    turn = torch.where(gap > math.pi, gap - 2 * math.pi, torch.where(gap < -math.pi, gap + 2 * math.pi, gap))
-    turn = torch.where(neutral, 0.0, turn)
-    delta_lightness = lightness2 - lightness1
-    delta_chroma = chroma2 - chroma1
-    delta_hue = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin()
-
-    # Means; the hue's is taken on the shorter arc.
-    lightness, chroma, hue_sum = (lightness1 + lightness2) / 2, (chroma1 + chroma2) / 2, hue1 + hue2
-    across = torch.where(hue_sum < 2 * math.pi, hue_sum + 2 * math.pi, hue_sum - 2 * math.pi) / 2
-    hue = torch.where(neutral, hue_sum, torch.where(far, across, hue_sum / 2))
-
-    # Weights.
-    tint = (
-        1
-        - 0.17 * (hue - math.radians(30)).cos()
-        + 0.24 * (2 * hue).cos()
-        + 0.32 * (3 * hue + math.radians(6)).cos()
-        - 0.20 * (4 * hue - math.radians(63)).cos()
-    )
-    off_middle = (lightness - 50).square()
-    weight_lightness = 1 + 0.015 * off_middle / (20 + off_middle).sqrt()
-    weight_chroma = 1 + 0.045 * chroma
-    weight_hue = 1 + 0.015 * chroma * tint
-    # The rotation that corrects the blues.
-    angle = math.radians(60) * (-(((hue * (180 / math.pi) - 275) / 25).square())).exp()
-    rotation = -2 * _seventh_power_share(chroma) * angle.sin()
-
-    term_lightness = delta_lightness / weight_lightness
-    term_chroma = delta_chroma / weight_chroma
-    term_hue = delta_hue / weight_hue
-    total = term_lightness.square() + term_chroma.square() + term_hue.square() + rotation * term_chroma * term_hue
-    return total.clamp_min(0).sqrt()
-
-
-def _seventh_power_share(chroma: Tensor) -> Tensor:
-    power = chroma**7
-    return (power / (power + 25.0**7)).sqrt()
 
 
 def colourfulness(rgb: Tensor) -> Tensor:
