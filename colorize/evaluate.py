@@ -24,19 +24,16 @@ from colorize.runs import locked
 if TYPE_CHECKING:
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
-    from colorize.evaluation.protocols import Pictures
+    from colorize.evaluation.protocols import EvaluationBatch
 
 log = logging.getLogger("colorize")
 
-SHORT = ("psnr", "ssim", "lpips_alex", "ciede2000", "skill", "cf", "delta_cf_of_means", "delta_cf_per_image", "fid")
-"""The metrics that are printed; metrics.md has all."""
-
-ANOTHER_PICTURE_DB = 18.0
+ANOTHER_PHOTO_DB = 18.0
 """Coloured images that keep the photos' luma no better than this show something else."""
 
 
 def run(config: EvaluateConfig) -> Figure | None:
-    """Measure, write and print; returns the CIEDE2000 of the last checkpoint or folder (of several ranks, the first).
+    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first of several ranks.
 
     Each rank measures a share of the photos.
     """
@@ -49,13 +46,14 @@ def run(config: EvaluateConfig) -> Figure | None:
 
 
 def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
-    """The work, in a folder that this process holds."""
+    """Measure, write and print, in a folder that this process holds."""
     from colorize.cli.launch import launch
     from colorize.data.build import list_photos
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
     from colorize.inference.colorizer import Colorizer
+    from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
     from colorize.runtime.progress import tracked
     from colorize.weights.checkpoints import has_average, sha256
@@ -87,7 +85,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     learned = Learned(vars(config.weights), "weights", device)
     unusable: dict[str, str] = {}
 
-    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[Pictures]:
+    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[EvaluationBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
@@ -109,7 +107,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         rows |= {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
         rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
         rows[measuring.TRUTH] = measuring.the_truth
-        measured = measuring.measure(rows, read(share(identities), "evaluate"), device, learned, order=identities)
+        measured = measuring.measure_rows(rows, read(share(identities), "evaluate"), device, learned, order=identities)
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
@@ -140,10 +138,10 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         config.gallery_photos,
         lambda names: measuring.coloured(rows, read(names, "gallery"), device),
     )
-    print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
+    print(f"\n{scores.markdown(table, [name for name in table.columns if COLUMNS[name].printed])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
-    return Figure(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
+    return Figure(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
@@ -182,7 +180,7 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
     if is_given("data.min_colourfulness"):  # recipes have it for training
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:
-        if measured.luma_psnr[row] < ANOTHER_PICTURE_DB:
+        if measured.luma_psnr[row] < ANOTHER_PHOTO_DB:
             found.append(
                 f"The luma of {row} is {measured.luma_psnr[row]:.1f} dB from the photos': were they cut or resized in "
                 f"another way than protocol={config.protocol} does it?"

@@ -70,7 +70,7 @@ def test_a_column_without_weights_says_so(
     scenes = list_scenes(4, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
     rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
-    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["grey"]["lpips_alex"].mean > 0 == table.rows["truth"]["lpips_alex"].mean
     assert scores.row_to_json(table, "grey")["fid"] == {"mean": None, "low": None, "high": None}
     assert "| no weights |" in scores.markdown(table, ["fid"])
@@ -115,7 +115,7 @@ def test_fid_compares_each_row_with_the_truth() -> None:
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}
     rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
-    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)
     cell = scores.row_to_json(table, "grey")["fid"]
     assert cell["mean"] > 0.001 and cell["low"] is cell["high"] is None

@@ -92,7 +92,7 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     measured = measurements(**{row: ([20] * 4, [10] * 4) for row in (*predictions, "truth")})
     predictions["truth"] = truth
     for row, own in predictions.items():
-        measured.skill_sums[row] = np.stack([own * truth, own**2, truth**2], axis=2).sum(axis=1)
+        measured.sums[row] = {"skill": np.stack([own * truth, own**2, truth**2], axis=2).sum(axis=1)}
         measured.values[row]["skill"] = np.full(4, 9.0)  # the photos' own, of which the skill is not the mean
     table = scores.tabulate(measured, seed=5)
     found = {row: cells["skill"] for row, cells in table.rows.items()}
@@ -104,13 +104,13 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     assert (found["one"].mean, found["one"].without_greys) == pytest.approx(
         (cosine(predictions["one"]), cosine(predictions["one"], [1, 2, 3]))
     )
-    assert (found["two"].mean, found["two"].high, found["truth"].mean) == pytest.approx((1, 1, 1))
-    assert (found["luma_lookup"].mean, found["luma_lookup"].low, found["luma_lookup"].high) == (0, 0, 0)
+    assert (found["two"].mean, found["two"].bounds[1], found["truth"].mean) == pytest.approx((1, 1, 1))
+    assert (found["luma_lookup"].mean, *found["luma_lookup"].bounds) == (0, 0, 0)
     drawn = np.random.default_rng(5).integers(4, size=(2000, 4))
     expected = np.percentile([cosine(predictions["one"], photos) for photos in drawn], [2.5, 97.5])
-    assert (found["one"].low, found["one"].high) == pytest.approx(tuple(expected))
+    assert found["one"].bounds == pytest.approx(tuple(expected))
     gap = table.difference("skill", "one", "two")
-    assert (gap.mean, gap.low, gap.high) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
+    assert (gap.mean, *gap.bounds) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
     assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in scores.markdown(table, ["psnr", "skill"])
 
 
@@ -126,7 +126,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
 
     def measured() -> measuring.Measurements:
         rows = {"half": half_way, measuring.LOOKUP: bluish, "truth": measuring.the_truth}
-        return measuring.measure(rows, batches(dataset, batch_size=2), CPU)
+        return measuring.measure_rows(rows, batches(dataset, batch_size=2), CPU)
 
     whole = measured()
     picture = np.round(scenes.scene(scenes.val[0], 48).rgb * 0.7 + 0.13).astype(np.uint8)
@@ -144,7 +144,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     cosine = torch.cosine_similarity((own - known)[1:].flatten(), (true - known)[1:].flatten(), dim=0).item()
     assert whole.values["half"]["skill"][0] == pytest.approx(cosine, abs=1e-4)
     monkeypatch.setattr(measuring, "_STRIP_PIXELS", 48 * 2 * 7)
-    assert measured().skill_sums["half"] == pytest.approx(whole.skill_sums["half"], rel=1e-5)
+    assert measured().sums["half"]["skill"] == pytest.approx(whole.sums["half"]["skill"], rel=1e-5)
     for metric, values in measured().values["half"].items():
         assert values == pytest.approx(whole.values["half"][metric], rel=1e-5), metric
 

@@ -24,8 +24,8 @@ from colorize.data.datasets import (
     to_floats,
     worker_context,
 )
+from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, spread
-from colorize.metrics import LumaLookup
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 

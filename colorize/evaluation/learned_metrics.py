@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
 from colorize.networks.pretrained import load_pretrained
+from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 
 log = logging.getLogger("colorize")
@@ -100,20 +101,22 @@ class FeatureStatistics:
         self._products: Any = 0.0
 
     def update(self, features: Tensor) -> None:
-        """Adds ``(B, features)``."""
+        """Add ``(B, features)``."""
         features = features.detach().cpu().double()
         self.count += len(features)
         self._sum = self._sum + features.sum(dim=0)
         self._products = self._products + features.T @ features
 
-    def join(self, other: "FeatureStatistics") -> None:
-        """Adds what another rank has seen."""
-        self.count += other.count
-        self._sum = self._sum + other._sum
-        self._products = self._products + other._products
+    def over_ranks(self) -> "FeatureStatistics":
+        """Return the statistics of the features of all ranks."""
+        found = FeatureStatistics()
+        for part in distributed.gathered(self):
+            found.count += part.count
+            found._sum, found._products = found._sum + part._sum, found._products + part._products
+        return found
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean ``(features,)`` and covariance ``(features, features)``, float64.
+        """Return the mean ``(features,)`` and covariance ``(features, features)``, float64.
 
         Raises:
             ValueError: fewer than two so far.

@@ -85,7 +85,7 @@ PROTOCOLS = {
 }
 
 
-class Pictures(NamedTuple):
+class EvaluationBatch(NamedTuple):
     """A batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
 
     rgb: Tensor
@@ -102,7 +102,7 @@ class Pictures(NamedTuple):
     """Names of the files met that could not be used, and why."""
 
 
-class ProtocolDataset(Dataset[Pictures]):
+class ProtocolDataset(Dataset[EvaluationBatch]):
     """Each sample is a batch of one picture or none: use :func:`collate`."""
 
     def __init__(
@@ -129,7 +129,7 @@ class ProtocolDataset(Dataset[Pictures]):
     def __len__(self) -> int:
         return len(self.identities)
 
-    def __getitem__(self, index: int) -> Pictures:
+    def __getitem__(self, index: int) -> EvaluationBatch:
         identity, where, regions = self.identities[index], "", None
         try:
             if isinstance(self.photos, Scenes):
@@ -147,21 +147,21 @@ class ProtocolDataset(Dataset[Pictures]):
                 where = f"{files[identity]}: "
                 coloured.append(self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size))
         except UnreadableImage as error:
-            return Pictures(
+            return EvaluationBatch(
                 torch.empty(0, 3, 1, 1, dtype=torch.uint8), [], None, [], [], [(identity, f"{where}{error}")]
             )
         rgb = to_uint8(picture).unsqueeze(0)
-        return Pictures(rgb, [to_uint8(c).unsqueeze(0) for c in coloured], regions, [identity], [digest], [])
+        return EvaluationBatch(rgb, [to_uint8(c).unsqueeze(0) for c in coloured], regions, [identity], [digest], [])
 
 
-def collate(samples: Sequence[Pictures]) -> Pictures:
+def collate(samples: Sequence[EvaluationBatch]) -> EvaluationBatch:
     """Joins samples of one picture or none, all of one size, into a batch."""
     unreadable = [problem for sample in samples for problem in sample.unreadable]
     found = [sample for sample in samples if sample.names]
     if not found:
         return samples[0]._replace(unreadable=unreadable)
     regions = [sample.regions for sample in found if sample.regions is not None]
-    return Pictures(
+    return EvaluationBatch(
         rgb=torch.cat([sample.rgb for sample in found]),
         coloured=[torch.cat(parts) for parts in zip(*(sample.coloured for sample in found), strict=True)],
         regions=torch.cat(regions) if regions else None,
@@ -177,7 +177,7 @@ def batches(
     num_workers: int = 0,
     max_unreadable: int = 100,
     unusable: dict[str, str] | None = None,
-) -> Iterator[Pictures]:
+) -> Iterator[EvaluationBatch]:
     """The pictures in order, batch by batch; one by one where their sizes differ. Unusable ones are named and left out.
 
     Args:

@@ -16,7 +16,8 @@ from colorize.data.images import save_png
 from colorize.evaluation import scores
 from colorize.evaluation.gallery import Block, Strip, page
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
-from colorize.evaluation.scores import COLUMNS, Table
+from colorize.evaluation.scores import Table
+from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
 from colorize.runs import write_text
 from colorize.runtime.errors import listed
 from colorize.runtime.files import csv_text
@@ -203,7 +204,7 @@ def draw_gallery(table: Table, subject: Subject, count: int, colour: Callable[[l
     place = {name: number for number, name in enumerate(table.measured.names)}
 
     def note(name: str, row: str) -> str:
-        return "" if row in (GREY, TRUTH) else f"{table.measured.values[row]['ciede2000'][place[name]]:.1f}"
+        return "" if row in (GREY, TRUTH) else f"{table.measured.values[row][JUDGED_BY][place[name]]:.1f}"
 
     blocks = [
         Block(
@@ -219,9 +220,9 @@ def draw_gallery(table: Table, subject: Subject, count: int, colour: Callable[[l
         for title, picked in chosen.items()
         if picked
     ]
-    mean = table.rows[judged]["ciede2000"]
-    title = f"{judged}: mean CIEDE2000 {mean.mean:.1f}"
-    subtitle = f"{about(table, subject)}. Below each picture: its mean CIEDE2000 (1 is just noticeable)."
+    metric = METRICS[JUDGED_BY]
+    title = f"{judged}: mean {metric.title} {table.rows[judged][JUDGED_BY].mean:.1f}"
+    subtitle = f"{about(table, subject)}. Below each image: its mean {metric.title} ({metric.note})."
     return page(title, subtitle, rows, blocks)
 
 
@@ -231,7 +232,7 @@ def choose(measured: Measurements, row: str, count: int, seed: int) -> dict[str,
         range(len(measured.names))
     )
     count = min(count, len(candidates))
-    ranked = sorted(candidates, key=lambda number: (measured.values[row]["ciede2000"][number], measured.names[number]))
+    ranked = sorted(candidates, key=lambda number: (measured.values[row][JUDGED_BY][number], measured.names[number]))
     middle = max(0, (len(ranked) - count) // 2)
     drawn = random.Random(seed).sample(range(len(measured.names)), min(count, len(measured.names)))
     picks: dict[str, Sequence[int]] = {
