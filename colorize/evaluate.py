@@ -51,7 +51,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     from colorize.data.build import list_photos
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
-    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
+    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, leave_out
     from colorize.inference.colorizer import Colorizer
     from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
@@ -62,13 +62,12 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
     models = candidates.named(checkpoints, taken=ours)
     folders = candidates.named(config.coloured, taken=[*models, *ours])
+    judged = [*models, *folders][-1]
     takes: dict[str, tuple[Path, bool]] = {}
     for row, path in models.items():
         takes[row] = (path, config.use_ema)
         if config.use_ema and has_average(path):  # beside averaged weights those of the last step: both are of interest
             takes[f"{row} raw"] = (path, False)
-    judged = [*models, *folders][-1]
-    models = {row: path for row, (path, _) in takes.items()}
     doubts = [sentence for path in checkpoints if (sentence := candidates.of_another_split(config, path)) is not None]
     for sentence in doubts:
         log.warning(sentence)
@@ -111,41 +110,32 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
-    for name, reason in (item for found in elsewhere for item in found.items()):
-        log.warning("left out %s (%s)", name, reason)
-        unusable[name] = reason
-    if len(unusable) > config.data.max_unreadable:
-        raise too_many(unusable, config.data.max_unreadable)
+    for found in elsewhere:
+        leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
     subject = tables.Subject(
-        rows=[*models, *folders],
+        config,
+        rows=[*takes, *folders],
         judged=judged,
-        protocol=config.protocol,
-        split=config.split,
-        data=config.data.kind,
-        seed=config.seed,
-        checkpoint_sha256={row: sha256(path) for row, path in models.items()},
+        checkpoint_sha256={row: sha256(path) for row, (path, _) in takes.items()},
         render_px=render_px,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
         left_out=chosen.left_out | unusable,
         sampled_from=chosen.sampled_from,
     )
+    content = tables.to_json(table, subject)
     tables.write(
-        table,
-        subject,
-        output,
-        config.gallery_photos,
-        lambda names: measuring.coloured(rows, read(names, "gallery"), device),
+        content, table, subject, output, lambda names: measuring.coloured(rows, read(names, "gallery"), device)
     )
-    print(f"\n{scores.markdown(table, [name for name in table.columns if COLUMNS[name].printed])}")
+    print(f"\n{tables.markdown(content['rows'], [name for name in table.columns if COLUMNS[name].printed])}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Figure(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
-    """Draw how each phase scored in its training, and say which checkpoint of it to take."""
+    """Draw the scores of each phase in its training, and say which checkpoint of it to take."""
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
@@ -166,7 +156,7 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
 
 
 def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folders: Sequence[str]) -> list[str]:
-    """What a reader has to know of this measurement."""
+    """List what a reader has to know of this measurement."""
     found = []
     if not photos.train:
         found.append("There are no training photos: the luma look-up was fitted on those measured, which flatters it.")

@@ -162,7 +162,7 @@ def summarize(config: PipelineConfig) -> Figure:
     """
     from colorize.data.build import make_photos
     from colorize.data.images import save_png
-    from colorize.evaluation import measuring, scores
+    from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.inference.colorizer import Colorizer
@@ -176,7 +176,7 @@ def summarize(config: PipelineConfig) -> Figure:
         last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
     size_px = config.data.val_size_px or read(trained)[0].size_px
-    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), make_photos(config)
+    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol(size_px), make_photos(config)
 
     def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[EvaluationBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
@@ -200,7 +200,7 @@ def summarize(config: PipelineConfig) -> Figure:
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    cells = scores.markdown(table, SUMMARY, truth=False)
+    cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
     text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")

@@ -11,12 +11,11 @@ from skimage.metrics import peak_signal_noise_ratio
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, list_scenes
-from colorize.evaluation import measuring, scores
+from colorize.evaluation import measuring, scores, tables
 from colorize.evaluation.bootstrap import interval, resampled_ratios
 from colorize.evaluation.candidates import choose_photos
 from colorize.evaluation.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
-from colorize.evaluation.tables import choose
 from colorize.metrics import colourfulness
 from colorize.runtime.errors import UserError
 
@@ -26,12 +25,12 @@ CPU = torch.device("cpu")
 def test_photos_come_by_their_file_names_and_true_greys_are_not_the_best() -> None:
     photos = Photos(Path("x"), ["t/0.jpg"], ["b/1.jpg", "a/3.jpg", "c/2.jpg"])
     assert choose_photos(photos, "val", PROTOCOLS["native"]) == ["b/1.jpg", "c/2.jpg", "a/3.jpg"]
-    assert choose_photos(photos, "all", Protocol("two", 32, photos=2)) == ["t/0.jpg", "b/1.jpg"]
+    assert choose_photos(photos, "all", Protocol(32, photos=2)) == ["t/0.jpg", "b/1.jpg"]
     with pytest.raises(UserError, match="no photos in the split train of x"):
         choose_photos(Photos(Path("x"), [], ["a.jpg"]), "train", PROTOCOLS["native"])
     measured = measurements(one=([20] * 4, [0] * 4))
     measured.values["one"]["ciede2000"] = np.array([0.0, 9.0, 3.0, 5.0])  # of a, which is grey, to d
-    chosen = choose(measured, "one", 1, seed=0)
+    chosen = tables.choose(measured, "one", 1, seed=0)
     assert (chosen["Best"], chosen["Median"], chosen["Worst"]) == (["c"], ["d"], ["b"])
 
 
@@ -81,8 +80,8 @@ def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
     assert one["delta_cf_per_image"].without_greys == pytest.approx(40 / 3)
     assert one["delta_cf_abs_per_image"].mean == 10
     assert two["delta_cf_of_means"].mean == 7.5
-    assert scores.row_to_json(table, "one")["psnr"]["infinite"] == 1
-    assert "| truth | ∞ |" in scores.markdown(table, ["psnr"])
+    assert scores.rows_to_json(table)["one"]["psnr"]["infinite"] == 1
+    assert "| truth | ∞ |" in tables.markdown(scores.rows_to_json(table), ["psnr"])
 
 
 def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
@@ -111,7 +110,9 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     assert found["one"].bounds == pytest.approx(tuple(expected))
     gap = table.difference("skill", "one", "two")
     assert (gap.mean, *gap.bounds) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
-    assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in scores.markdown(table, ["psnr", "skill"])
+    assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in tables.markdown(
+        scores.rows_to_json(table), ["psnr", "skill"]
+    )
 
 
 def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
-"""From what each photo scored to means, intervals and differences, and the tables that show them."""
+"""Means over photos with their intervals and differences, from what each photo scored, and as metrics.json has them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import LOOKUP, TRUTH, Measurements
+from colorize.evaluation.measuring import TRUTH, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
 from colorize.metrics import COLUMNS, METRICS
 
@@ -40,15 +40,10 @@ class Score:
         low, high = self.bounds
         return low > 0 or high < 0
 
-    def half_width(self, decimals: int) -> str:
-        """Return " ± " and half the width of the interval; nothing where there is none."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the mean and the bounds of its interval."""
         low, high = self.bounds
-        return "" if np.isnan(low) else f" ± {(high - low) / 2:.{decimals}f}"
-
-    def to_json(self) -> dict[str, float | None]:
-        """Return the mean and its interval."""
-        low, high = self.bounds
-        return {"mean": _number(self.mean), "low": _number(low), "high": _number(high)}
+        return {"mean": self.mean, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
@@ -158,120 +153,46 @@ def _mean_of(regions: Sequence[Score]) -> Score:
     return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
+# --- as in metrics.json, but for rounding -----------------------------------------------------------------------------
 
 
-def title(row: str) -> str:
-    """Return the name of a row in a table."""
-    return "luma look-up" if row == LOOKUP else row
-
-
-def markdown(
-    table: Table, columns: Sequence[str], *, intervals: bool = False, without_greys: bool = False, truth: bool = True
-) -> str:
-    """Return the scores as a Markdown table of some metrics, if asked for with half the width of each interval.
-
-    The means are over all photos, or those that are not grey themselves; the row of the originals may be left out.
-    """
-
-    def cell(score: Score | None, decimals: int) -> str:
-        if score is None:
-            return "no weights"
-        value = score.without_greys if without_greys else score.mean
-        if np.isnan(value):
-            return "∞" if score.left_out and not without_greys else "–"
-        return f"{value:.{decimals}f}{score.half_width(decimals) if intervals else ''}"
-
-    rows = [row for row in table.rows if row != TRUTH or truth]
-    lines = (
-        [title(row), *(cell(table.rows[row].get(name), COLUMNS[name].decimals) for name in columns)] for row in rows
-    )
-    return _lines([COLUMNS[name].title for name in columns], lines)
-
-
-def markdown_differences(table: Table, pairs: Sequence[tuple[str, str]], columns: Sequence[str]) -> str:
-    """Return rows minus rows as a Markdown table; bold where the difference exceeds its interval."""
-
-    def cell(score: Score, decimals: int) -> str:
-        text = "–" if np.isnan(score.mean) else f"{score.mean:+.{decimals}f}{score.half_width(decimals)}"
-        return f"**{text}**" if score.exceeds else text
-
-    columns = [name for name in columns if name in table.rows[TRUTH]]
-    lines = (
-        [
-            f"{title(row)} − {title(minus)}",
-            *(cell(table.difference(name, row, minus), COLUMNS[name].decimals) for name in columns),
-        ]
-        for row, minus in pairs
-    )
-    return _lines([COLUMNS[name].title for name in columns], lines)
-
-
-def markdown_regions(table: Table, row: str) -> str:
-    """Return for each region the share that is right, and what the rest is taken for most."""
-    lines = []
-    for region, score, counts in _regions_that_occur(table, row):
-        wrong = [(count, name) for count, name in zip(counts, TAKEN_FOR, strict=True) if name != region and count]
-        shares = [f"{name} {count / sum(counts):.3f}" for count, name in sorted(wrong, reverse=True)[:3]]
-        right = f"{score.mean:.3f}{score.half_width(3)}"
-        lines.append([region, right, ", ".join(shares) or "–", f"{sum(counts):,}"])
-    return _lines(["right", "taken for", "pixels"], lines)
-
-
-def _regions_that_occur(table: Table, row: str) -> Iterator[tuple[str, Score, list[int]]]:
-    """Yield each region with its score and its pixels, by what they are taken for."""
-    for (region, score), counts in zip(
-        table.regions[row].items(), table.measured.sums[row][_REGIONS].sum(axis=0).astype(int).tolist(), strict=True
-    ):
-        if any(counts):
-            yield region, score, counts
-
-
-def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in (["", *head], ["---"] * (len(head) + 1), *rows))
-
-
-# --- as JSON ----------------------------------------------------------------------------------------------------------
-
-
-def row_to_json(table: Table, row: str) -> dict[str, dict[str, Any]]:
-    """Return every metric of a row: mean, interval, the mean without true greys, and how many PSNRs are infinite."""
-    found: dict[str, dict[str, Any]] = {}
-    for metric in table.columns:
-        score = table.rows[row].get(metric)
-        if score is None:
-            found[metric] = {"mean": None, "low": None, "high": None}
-            continue
-        found[metric] = score.to_json() | {"without_greys": _number(score.without_greys)}
-        if metric == "psnr":
-            found[metric]["infinite"] = score.left_out
+def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every metric of each row: mean, interval, mean without true greys, how many PSNRs are infinite."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row, scores in table.rows.items():
+        cells = found[row] = {}
+        for metric in table.columns:
+            score = scores.get(metric)
+            if score is None:  # its weights are missing
+                cells[metric] = {"mean": None, "low": None, "high": None}
+                continue
+            cells[metric] = score.to_json() | {"without_greys": score.without_greys}
+            if metric == "psnr":
+                cells[metric]["infinite"] = score.left_out
     return found
 
 
 def difference_to_json(table: Table, row: str, minus: str) -> dict[str, Any]:
     """Return a row minus another in every metric that both have."""
-    metrics: dict[str, Any] = {}
-    for metric in table.columns:
-        if metric in table.rows[row]:
-            found = table.difference(metric, row, minus)
-            metrics[metric] = found.to_json() | {"exceeds": found.exceeds}
-    return {"row": row, "minus": minus, "metrics": metrics}
+    found = {name: table.difference(name, row, minus) for name in table.columns if name in table.rows[row]}
+    cells = {name: score.to_json() | {"exceeds": score.exceeds} for name, score in found.items()}
+    return {"row": row, "minus": minus, "metrics": cells}
 
 
-def regions_to_json(table: Table, row: str) -> dict[str, dict[str, Any]]:
-    """Return for each region that occurs the share that is right with its interval, and what it is taken for."""
-    return {
-        region: {
-            "pixels": sum(counts),
-            "right": score.to_json(),
-            "taken_for": {
-                name: round(count / sum(counts), 6) for name, count in zip(TAKEN_FOR, counts, strict=True) if count
-            },
+def regions_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return for each row and each region that occurs its pixels, the share that is right, what they are taken for."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row, regions in table.regions.items():
+        confusion = table.measured.sums[row][_REGIONS].sum(axis=0).astype(int).tolist()
+        found[row] = {
+            region: {
+                "pixels": sum(counts),
+                "right": score.to_json(),
+                "taken_for": {
+                    name: count / sum(counts) for name, count in zip(TAKEN_FOR, counts, strict=True) if count
+                },
+            }
+            for (region, score), counts in zip(regions.items(), confusion, strict=True)
+            if any(counts)
         }
-        for region, score, counts in _regions_that_occur(table, row)
-    }
-
-
-def _number(value: float) -> float | None:
-    """Round for JSON, which has neither NaN nor infinity."""
-    return round(value, 6) if np.isfinite(value) else None
+    return found
