@@ -114,23 +114,27 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
-    subject = tables.Subject(
+    content = tables.to_json(
         config,
-        rows=[*takes, *folders],
-        judged=judged,
+        table,
         checkpoint_sha256={row: sha256(path) for row, (path, _) in takes.items()},
         render_px=render_px,
-        notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
         left_out=chosen.left_out | unusable,
         sampled_from=chosen.sampled_from,
+        notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
     )
-    content = tables.to_json(table, subject)
-    tables.write(
-        content, table, subject, output, lambda names: measuring.coloured(rows, read(names, "gallery"), device)
+    gallery = tables.draw_gallery(
+        content,
+        measured,
+        judged,
+        config.gallery_photos,
+        lambda names: measuring.coloured(rows, read(names, "gallery"), device),
     )
-    print(f"\n{tables.markdown(content['rows'], [name for name in table.columns if COLUMNS[name].printed])}")
+    tables.write(content, measured, gallery, output)
+    printed = [name for name in table.columns if COLUMNS[name].printed]
+    print(f"\n{tables.markdown(content['rows'], printed)}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
-    print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
+    print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Figure(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 

@@ -201,7 +201,7 @@ def summarize(config: PipelineConfig) -> Figure:
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
     cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
-    text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
+    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):

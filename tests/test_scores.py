@@ -110,9 +110,8 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     assert found["one"].bounds == pytest.approx(tuple(expected))
     gap = table.difference("skill", "one", "two")
     assert (gap.mean, *gap.bounds) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
-    assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in tables.markdown(
-        scores.rows_to_json(table), ["psnr", "skill"]
-    )
+    text = tables.markdown(scores.rows_to_json(table), ["psnr", "skill"])
+    assert f"| one | 20.00 | {found['one'].mean:.3f} |" in text
 
 
 def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:

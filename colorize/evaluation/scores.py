@@ -56,11 +56,6 @@ class Table:
     seed: int
 
     @property
-    def photos(self) -> int:
-        """Number of photos that were measured."""
-        return len(self.measured.names)
-
-    @property
     def columns(self) -> list[str]:
         """The metrics of this table, with those that were asked for and could not be had."""
         return [name for name in COLUMNS if name in self.rows[TRUTH] or name in self.measured.missing]

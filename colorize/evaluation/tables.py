@@ -6,7 +6,6 @@ import math
 import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -29,69 +28,51 @@ LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", 
 
 Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
 
-Cell = Mapping[str, Any]
-"""A score in metrics.json: mean, low, high and others; None where its weights are missing, NaN where there is none."""
+Content = Mapping[str, Any]
+"""Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What was measured, and how.
-
-    Attributes:
-        config: of the evaluation.
-        rows: the checkpoints and folders, but for grey, luma_lookup and truth.
-        judged: the one of them that the gallery sorts photos by.
-        checkpoint_sha256: by row; folders of coloured images have none.
-        render_px: by row, the short side of what the network was shown.
-        notes: what a reader has to know of this measurement, a sentence each.
-        left_out: photos of the split that were not measured, and why.
-        sampled_from: how many photos the split has, where a fixed sample of its validation photos was measured.
-    """
-
-    config: EvaluateConfig
-    rows: list[str]
-    judged: str
-    checkpoint_sha256: dict[str, str]
-    render_px: dict[str, int]
-    notes: list[str]
-    left_out: dict[str, str]
-    sampled_from: int | None
-
-
-def write(
-    content: Mapping[str, Any], table: Table, subject: Subject, folder: Path, colour: Callable[[list[str]], Coloured]
-) -> None:
-    """Write the four files, each whole or not at all; `colour` gives photos by their identities, in all rows."""
-    write_text(folder / "metrics.json", json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "metrics.md", to_markdown(content, table, subject))
-    write_text(folder / "per_image.csv", to_csv(table.measured))
-    save_png(draw_gallery(table, subject, colour), folder / "gallery.png")
-
-
-def to_json(table: Table, subject: Subject) -> dict[str, Any]:
-    """Return the content of metrics.json, not yet rounded; docs/EVALUATION.md describes its fields."""
-    measured, config = table.measured, subject.config
+def to_json(
+    config: EvaluateConfig,
+    table: Table,
+    *,
+    checkpoint_sha256: Mapping[str, str],
+    render_px: Mapping[str, int],
+    left_out: Mapping[str, str],
+    sampled_from: int | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the content of metrics.json; the arguments are called as its fields, see docs/EVALUATION.md."""
+    measured = table.measured
     content: dict[str, Any] = {
         "protocol": config.protocol,
-        "n": table.photos,
+        "n": len(measured.names),
         "files_sha256": files_sha256(measured),
-        "checkpoint_sha256": subject.checkpoint_sha256,
+        "checkpoint_sha256": checkpoint_sha256,
         "versions": versions(),
         "rows": scores.rows_to_json(table),
         "split": config.split,
         "data": config.data.kind,
         "seed": config.seed,
-        "render_px": subject.render_px,
+        "render_px": render_px,
         "true_greys": int(measured.true_grey.sum()),
-        "differences": [scores.difference_to_json(table, row, minus) for row, minus in pairs(subject.rows)],
+        "differences": [scores.difference_to_json(table, *pair) for pair in pairs(methods(table.rows))],
         "missing": measured.missing,
-        "left_out": subject.left_out,
-        "sampled_from": subject.sampled_from,
-        "notes": subject.notes,
+        "left_out": left_out,
+        "sampled_from": sampled_from,
+        "notes": notes,
     }
     if table.regions:
         content["regions"] = scores.regions_to_json(table)
     return content
+
+
+def write(content: Content, measured: Measurements, gallery: Image.Image, folder: Path) -> None:
+    """Write the four files, each whole or not at all."""
+    write_text(folder / "metrics.json", json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "metrics.md", to_markdown(content))
+    write_text(folder / "per_image.csv", to_csv(measured))
+    save_png(gallery, folder / "gallery.png")
 
 
 def _rounded(content: Any) -> Any:
@@ -105,7 +86,12 @@ def _rounded(content: Any) -> Any:
     return content
 
 
-def pairs(rows: Sequence[str]) -> list[tuple[str, str]]:
+def methods(rows: Iterable[str]) -> list[str]:
+    """Return the rows of checkpoints and folders, without those that are always there."""
+    return [row for row in rows if row not in (GREY, LOOKUP, TRUTH)]
+
+
+def pairs(rows: list[str]) -> list[tuple[str, str]]:
     """List the rows that are compared: each with the first, and with the one before it."""
     return [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
 
@@ -113,7 +99,7 @@ def pairs(rows: Sequence[str]) -> list[tuple[str, str]]:
 def files_sha256(measured: Measurements) -> str:
     """Hash the list of photos and their content.
 
-    Hashed is the text that `sha256sum` prints for them, sorted by path: a line of digest, two spaces and path for each photo.
+    Hashed is the text that `sha256sum` prints for them, sorted by path: a line of digest, two spaces and path each.
     """
     lines = sorted(zip(measured.names, measured.digests, strict=True))
     text = "".join(f"{digest}  {name}\n" for name, digest in lines)
@@ -141,30 +127,30 @@ def to_csv(measured: Measurements) -> str:
     return csv_text(rows)
 
 
-def to_markdown(content: Mapping[str, Any], table: Table, subject: Subject) -> str:
-    """Return the content of metrics.md, from that of metrics.json."""
-    rows, columns, greys = content["rows"], table.columns, content["true_greys"]
+def to_markdown(content: Content) -> str:
+    """Return the content of metrics.md."""
+    rows, columns, greys = content["rows"], list(content["rows"][TRUTH]), content["true_greys"]
     parts = [
-        f"# {', '.join(subject.rows)}\n",
-        f"{about(table, subject)}. ± is half a 95 % bootstrap interval.\n",
+        f"# {', '.join(methods(rows))}\n",
+        f"{about(content)}. ± is half a 95 % bootstrap interval.\n",
         markdown(rows, columns, intervals=True),
     ]
-    parts += [f"- {note}" for note in (*subject.notes, *remarks(table, subject))]
+    parts += [f"- {note}" for note in (*content["notes"], *remarks(content))]
     if content["differences"]:
         parts += ["\n## Differences\n", "On the same photos; bold where 0 is not in the interval.\n"]
         parts.append(markdown_differences(content["differences"]))
     if greys:
         parts += [f"\n## Without the {greys} photos that are grey themselves\n"]
-        with_greys = [name for name in columns if name not in table.measured.missing and name != "fid"]
-        parts.append(markdown(rows, with_greys, value="without_greys"))
-    for row in (row for row in subject.rows if row in table.regions):
+        known = [name for name in columns if name not in content["missing"] and name != "fid"]
+        parts.append(markdown(rows, known, value="without_greys"))
+    for row in methods(content.get("regions", {})):
         parts += [
             f"\n## Regions: {row}\n",
             "Share of each region's pixels whose hue is one that people expect there.\n",
             markdown_regions(content["regions"][row]),
         ]
     parts += [f"\nPhotos: sha256 {content['files_sha256']}"]
-    parts += [f"{row}: sha256 {digest}" for row, digest in subject.checkpoint_sha256.items()]
+    parts += [f"{row}: sha256 {digest}" for row, digest in content["checkpoint_sha256"].items()]
     parts += [", ".join(f"{name} {version}" for name, version in content["versions"].items() if version)]
     return "\n".join(parts) + "\n"
 
@@ -175,7 +161,7 @@ def title(row: str) -> str:
 
 
 def markdown(
-    rows: Mapping[str, Mapping[str, Cell]],
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
     columns: Sequence[str],
     *,
     value: Literal["mean", "without_greys"] = "mean",
@@ -192,7 +178,7 @@ def markdown(
         truth: with the row of the originals.
     """
 
-    def cell(found: Cell, decimals: int) -> str:
+    def cell(found: Mapping[str, Any], decimals: int) -> str:
         if value not in found or found[value] is None:
             return "no weights"
         if math.isnan(found[value]):
@@ -210,7 +196,7 @@ def markdown(
 def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     """Return rows minus rows as a Markdown table; bold where the difference exceeds its interval."""
 
-    def cell(found: Cell, decimals: int) -> str:
+    def cell(found: Mapping[str, Any], decimals: int) -> str:
         mean = found["mean"]
         text = "–" if math.isnan(mean) else f"{mean:+.{decimals}f}{_half_width(found, decimals)}"
         return f"**{text}**" if found["exceeds"] else text
@@ -237,52 +223,55 @@ def markdown_regions(regions: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown_table(["", "right", "taken for", "pixels"], lines)
 
 
-def _half_width(cell: Cell, decimals: int) -> str:
+def _half_width(cell: Mapping[str, Any], decimals: int) -> str:
     return "" if math.isnan(cell["low"]) else f" ± {(cell['high'] - cell['low']) / 2:.{decimals}f}"
 
 
-def about(table: Table, subject: Subject) -> str:
+def about(content: Content) -> str:
     """Name protocol, photos and split in a phrase."""
-    greys, config = int(table.measured.true_grey.sum()), subject.config
-    grey = f", {greys} of them grey themselves" if greys else ""
-    photos = "scenes" if config.data.kind == "scenes" else "photos"
-    split = {"train": "the training split", "val": "the validation split", "all": "both splits"}[config.split]
-    return f"Protocol {config.protocol}, {table.photos} {photos} of {split}{grey}"
+    grey = f", {content['true_greys']} of them grey themselves" if content["true_greys"] else ""
+    photos = "scenes" if content["data"] == "scenes" else "photos"
+    split = {"train": "the training split", "val": "the validation split", "all": "both splits"}[content["split"]]
+    return f"Protocol {content['protocol']}, {content['n']} {photos} of {split}{grey}"
 
 
-def remarks(table: Table, subject: Subject) -> list[str]:
+def remarks(content: Content) -> list[str]:
     """List what is missing from the means, or says less than it seems to."""
-    found = [f"{COLUMNS[name].title}: {reason}" for name, reason in table.measured.missing.items()]
-    if subject.sampled_from is not None:
-        found.append(f"A fixed sample of {table.photos + len(subject.left_out)} of {subject.sampled_from} photos.")
-    if subject.left_out:
-        why = [f"{name}: {reason}" for name, reason in subject.left_out.items()]
+    found = [f"{COLUMNS[name].title}: {reason}" for name, reason in content["missing"].items()]
+    if content["sampled_from"] is not None:
+        sample = content["n"] + len(content["left_out"])
+        found.append(f"A fixed sample of {sample} of {content['sampled_from']} photos.")
+    if content["left_out"]:
+        why = [f"{name}: {reason}" for name, reason in content["left_out"].items()]
         found.append(f"{len(why)} photos are left out of all rows ({listed(why)}).")
-    infinite = {
-        row: cells["psnr"].left_out for row, cells in table.rows.items() if cells["psnr"].left_out and row != TRUTH
-    }
-    if infinite:
-        counts = ", ".join(f"{count} in {title(row)}" for row, count in infinite.items())
+    infinite = {row: cells["psnr"]["infinite"] for row, cells in content["rows"].items() if row != TRUTH}
+    if any(infinite.values()):
+        counts = ", ".join(f"{count} in {title(row)}" for row, count in infinite.items() if count)
         found.append(f"An infinite PSNR (no difference at all) is in no mean: {counts}.")
-    if table.measured.fid:
+    if content["rows"][TRUTH].get("fid", {}).get("mean") is not None:
         found.append(
-            f"FID over n = {table.photos} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
+            f"FID over n = {content['n']} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
             "under 2,048 photos their covariance is not even of full rank), and "
             "published colourization FIDs scale Inception's input otherwise: compare it with neither."
         )
     return found
 
 
-def draw_gallery(table: Table, subject: Subject, colour: Callable[[list[str]], Coloured]) -> Image.Image:
-    """Draw random, best, median and worst photos by `JUDGED_BY` of the row that is judged."""
-    judged, measured, metric = subject.judged, table.measured, METRICS[JUDGED_BY]
-    chosen = choose(measured, judged, subject.config.gallery_photos, subject.config.seed)
+def draw_gallery(
+    content: Content, measured: Measurements, judged: str, count: int, colour: Callable[[list[str]], Coloured]
+) -> Image.Image:
+    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`.
+
+    `colour` gives photos by their identities, in all rows.
+    """
+    metric = METRICS[JUDGED_BY]
+    chosen = choose(measured, judged, count, content["seed"])
     images = dict(colour(list(dict.fromkeys(name for picked in chosen.values() for name in picked))))
-    rows = [GREY, *subject.rows, TRUTH]
+    rows = [GREY, *methods(content["rows"]), TRUTH]
     place = {name: number for number, name in enumerate(measured.names)}
 
     def strip(name: str) -> Strip:
-        notes = [f"{measured.values[row][JUDGED_BY][place[name]]:.1f}" for row in subject.rows]
+        notes = [f"{measured.values[row][JUDGED_BY][place[name]]:.1f}" for row in rows[1:-1]]
         return Strip(PurePosixPath(name).name, [images[name][row] for row in rows], ["", *notes, ""])
 
     blocks = [
@@ -292,8 +281,8 @@ def draw_gallery(table: Table, subject: Subject, colour: Callable[[list[str]], C
         for title, picked in chosen.items()
         if picked
     ]
-    title = f"{judged}: mean {metric.title} {table.rows[judged][JUDGED_BY].mean:.1f}"
-    subtitle = f"{about(table, subject)}. Below each image: its mean {metric.title} ({metric.note})."
+    title = f"{judged}: mean {metric.title} {content['rows'][judged][JUDGED_BY]['mean']:.1f}"
+    subtitle = f"{about(content)}. Below each image: its mean {metric.title} ({metric.note})."
     return page(title, subtitle, rows, blocks)
 
 

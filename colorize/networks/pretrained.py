@@ -42,10 +42,10 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
         return
     if source == "imagenet":
         path = _packaged(name, option) if name in _PACKAGES else None
-        state = _download(name, option) if path is None else _read(path, option)
+        state = _download(name, option) if path is None else read_state_dict(path, option)
         origin = f"the published weights of {name}"
     else:
-        state, origin = _read(Path(source).expanduser(), option), source
+        state, origin = read_state_dict(Path(source).expanduser(), option), source
     module.load_state_dict(_fit(state, module, name, f"{option}: {origin}"))
 
 
@@ -69,7 +69,7 @@ def _download(name: str, option: str) -> Mapping[str, Tensor]:
     cache = Path(torch.hub.get_dir(), "checkpoints")
     file = cache / Path(urlparse(weights.url).path).name
     if file.exists():
-        return _read(file, option)
+        return read_state_dict(file, option)
     try:
         return weights.get_state_dict(
             progress=sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"
@@ -81,7 +81,12 @@ def _download(name: str, option: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path, option: str) -> Mapping[str, Tensor]:
+def read_state_dict(path: Path, option: str) -> Mapping[str, Tensor]:
+    """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise UserError(f"{option}: no file {path}; give imagenet, none or the path of a state dict")
     try:
