@@ -99,13 +99,10 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     }
     with distributed.one_fate(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
-        rows: dict[str, measuring.Colourer] = {
-            measuring.GREY: measuring.grey_only,
-            measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False)),
-        }
-        rows |= {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
-        rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
-        rows[measuring.TRUTH] = measuring.the_truth
+        lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
+        methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
+        methods |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
+        rows = measuring.with_baselines(methods, lookup)
         measured = measuring.measure_rows(rows, read(share(identities), "evaluate"), device, learned, order=identities)
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:

@@ -186,12 +186,7 @@ def summarize(config: PipelineConfig) -> Figure:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = {
-        measuring.GREY: measuring.grey_only,
-        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))),
-        **networks,
-        measuring.TRUTH: measuring.the_truth,
-    }
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
     table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
     shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [

@@ -69,7 +69,7 @@ def test_a_column_without_weights_says_so(
     assert advice in learned.missing["fid"] and advice in caplog.text
     scenes = list_scenes(4, seed=1, val_fraction=0.5)
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
-    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
+    rows = measuring.with_baselines({})
     table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["grey"]["lpips_alex"].mean > 0 == table.rows["truth"]["lpips_alex"].mean
     rows = scores.rows_to_json(table)
@@ -115,7 +115,7 @@ def test_fid_compares_each_row_with_the_truth() -> None:
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=32)
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}
-    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
+    rows = measuring.with_baselines({})
     table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)
     assert table.rows["grey"]["fid"].mean > 0.001 and np.isnan(table.rows["grey"]["fid"].bounds).all()

@@ -125,7 +125,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
         return merge_luma(shown.grey + torch.tensor([-0.05, 0.0, 0.1]).view(3, 1, 1), shown.grey)
 
     def measured() -> measuring.Measurements:
-        rows = {"half": half_way, measuring.LOOKUP: bluish, "truth": measuring.the_truth}
+        rows = measuring.with_baselines({"half": half_way, measuring.LOOKUP: bluish})
         return measuring.measure_rows(rows, batches(dataset, batch_size=2), CPU)
 
     whole = measured()
@@ -136,7 +136,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     cf = colourfulness(torch.from_numpy(picture / 255).permute(2, 0, 1)[None]).item()
     assert whole.values["half"]["cf"][0] == pytest.approx(cf, rel=1e-5)
     assert set(whole.values[measuring.LOOKUP]["skill"]) == {0} and 0 < whole.values["half"]["skill"].max() < 1
-    assert list(whole.values) == ["half", measuring.LOOKUP, "truth"], "in the order given"
+    assert list(whole.values) == ["grey", "half", measuring.LOOKUP, "truth"], "in the order given"
     own, true = (rgb_to_lab(torch.from_numpy(rgb / 255).permute(2, 0, 1)) for rgb in (picture, truth))
     shown = torch.from_numpy(truth / 255).permute(2, 0, 1)[None]
     reference = bluish(measuring.Shown(shown, rgb_to_grey(shown), []))[0]

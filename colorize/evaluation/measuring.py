@@ -63,14 +63,10 @@ def to_shown(batch: EvaluationBatch, device: torch.device) -> Shown:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def grey_only(shown: Shown) -> Tensor:
-    """Return no colour: the grey plane three times."""
-    return shown.grey.expand(-1, 3, -1, -1)
-
-
-def the_truth(shown: Shown) -> Tensor:
-    """Return the originals."""
-    return shown.rgb
+def with_baselines(methods: Mapping[str, Colourer], lookup: Colourer | None = None) -> dict[str, Colourer]:
+    """Put the rows that are always there around those of `methods`; `lookup` is what `fit_luma_lookup` gives."""
+    grey: dict[str, Colourer] = {GREY: lambda shown: shown.grey.expand(-1, 3, -1, -1)}
+    return grey | ({LOOKUP: lookup} if lookup else {}) | {**methods, TRUTH: lambda shown: shown.rgb}
 
 
 def from_folder(number: int) -> Colourer:
@@ -121,7 +117,7 @@ class Measurements:
     """By row: how well the luma of the originals was kept, in dB (infinite: to the bit)."""
     sums: dict[str, dict[str, Floats]] = field(default_factory=dict)
     """By row and metric, sums over pixels: of skill ``(photos, 3)``, where the look-up is among the rows; of region
-    accuracy, where the photos are scenes, ``(photos, COUNTED, TAKEN_FOR)``."""
+    accuracy, where the photos are scenes, ``(photos, COUNTED × TAKEN_FOR)``."""
     fid: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     """The learned metrics that were asked for and could not be had, and why."""
@@ -134,12 +130,10 @@ class _PerPhoto:
         self.names: list[str] = []
         self.digests: list[str] = []
         self._numbers: dict[tuple[str, str, str], array[float]] = {}
-        self._shapes: dict[tuple[str, str, str], tuple[int, ...]] = {}
 
     def add(self, kind: str, row: str, name: str, values: Tensor) -> None:
         """Add ``(B, …)`` of the photos of a batch."""
         self._numbers.setdefault((kind, row, name), array("d")).extend(values.flatten().tolist())
-        self._shapes[kind, row, name] = tuple(values.shape[1:])
 
     def join(self, other: "_PerPhoto") -> None:
         """Add the photos of another rank."""
@@ -147,14 +141,14 @@ class _PerPhoto:
         self.digests += other.digests
         for key, numbers in other._numbers.items():
             self._numbers.setdefault(key, array("d")).extend(numbers)
-        self._shapes |= other._shapes
 
     def tables(self, kind: str, order: Sequence[int]) -> dict[str, dict[str, Floats]]:
-        """Return by row and metric ``(photos, …)``, the photos in this order."""
+        """Return by row and metric ``(photos,)`` or ``(photos, n)``, the photos in this order."""
         found: dict[str, dict[str, Floats]] = {}
         for (own, row, name), numbers in self._numbers.items():
             if own == kind:
-                found.setdefault(row, {})[name] = np.array(numbers).reshape(-1, *self._shapes[own, row, name])[order]
+                table = np.array(numbers).reshape(len(self.names), -1)[order]
+                found.setdefault(row, {})[name] = table[:, 0] if table.shape[1] == 1 else table
         return found
 
 

@@ -1,6 +1,6 @@
 """Means over photos with their intervals and differences, from what each photo scored, and as metrics.json has them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -81,8 +81,7 @@ def tabulate(measured: Measurements, seed: int) -> Table:
         if "skill" in found:
             product, own, true = found["skill"].T
             cells |= {(row, "skill/own"): (product, own), (row, "skill/true"): (product, true)}
-        for number, region in enumerate(COUNTED if _REGIONS in found else ()):
-            table = found[_REGIONS][:, number]
+        for number, (region, table) in enumerate(_confusions(found).items()):
             cells[row, f"region/{region}"] = table[:, number], table.sum(axis=1)
     all_sums, all_counts = (np.stack([cell[part] for cell in cells.values()], axis=1) for part in (0, 1))
     rows: dict[str, dict[str, Score]] = {row: {} for row in measured.values}
@@ -112,6 +111,11 @@ def tabulate(measured: Measurements, seed: int) -> Table:
         if row in regions:
             scores[_REGIONS] = _mean_of(list(regions[row].values()))
     return Table(rows, regions, measured, seed)
+
+
+def _confusions(sums: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Split the pixels of scenes by region: ``(photos, TAKEN_FOR)`` each."""
+    return dict(zip(COUNTED, np.split(sums[_REGIONS], len(COUNTED), axis=1), strict=True)) if _REGIONS in sums else {}
 
 
 def _like_the_truth(names: Iterable[str]) -> list[str]:
@@ -178,16 +182,10 @@ def regions_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
     """Return for each row and each region that occurs its pixels, the share that is right, what they are taken for."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row, regions in table.regions.items():
-        confusion = table.measured.sums[row][_REGIONS].sum(axis=0).astype(int).tolist()
-        found[row] = {
-            region: {
-                "pixels": sum(counts),
-                "right": score.to_json(),
-                "taken_for": {
-                    name: count / sum(counts) for name, count in zip(TAKEN_FOR, counts, strict=True) if count
-                },
-            }
-            for (region, score), counts in zip(regions.items(), confusion, strict=True)
-            if any(counts)
-        }
+        found[row] = {}
+        for region, confusion in _confusions(table.measured.sums[row]).items():
+            counts = dict(zip(TAKEN_FOR, confusion.sum(axis=0).astype(int).tolist(), strict=True))
+            if pixels := sum(counts.values()):
+                shares = {name: count / pixels for name, count in counts.items() if count}
+                found[row][region] = {"pixels": pixels, "right": regions[region].to_json(), "taken_for": shares}
     return found
