@@ -210,7 +210,7 @@ METRICS = {
         "skill", 3, "higher", skill_sums, skill, 0, note="0: what luma tells, 1: truth", validated=True, scored=True,
         printed=True,
     ),
-    "cf": Metric("CF", 2, "truth", colourfulness, validated=True, scored=True, printed=True),
+    "cf": Metric("CF", 2, "truth", colourfulness, note="colourfulness", validated=True, scored=True, printed=True),
     "cf_abs": Metric("CF abs", 2, "truth", colourfulness_abs),
     "fid": Metric("FID", 2, "lower", printed=True),
     "region_accuracy": Metric("regions right", 3, "higher"),
@@ -336,7 +336,6 @@ class MeanMetrics:
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for part in parts for name in part):
             totals, photos = zip(*(part[name] for part in parts if name in part), strict=True)
-            mean = torch.stack(totals).double().sum(dim=0) / sum(photos)
-            metric = LOGGED.get(name.rpartition("/")[2])
-            found[name] = float(metric.of_sums(mean) if metric and metric.of_sums else mean)
+            total, metric = torch.stack(totals).double().sum(dim=0), LOGGED.get(name.rpartition("/")[2])
+            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(photos))
         return found

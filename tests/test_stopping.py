@@ -22,7 +22,7 @@ from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, figures, markdown
+from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies, markdown
 from colorize.weights import checkpoints
 from colorize.weights.checksum import fingerprint
 
@@ -224,7 +224,7 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     assert torch.equal(batch.rgb, drawn.float() / 255)
     green = merge_luma(torch.tensor([0.4, 0.6, 0.2]).view(1, 3, 1, 1).expand_as(batch.rgb), batch.grey)
     right, none, meadow = (
-        figures(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
+        accuracies(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
         for seen in (batch.rgb, batch.grey.expand(-1, 3, -1, -1), green)
     )
     assert {"sea", "grass", "sky"} <= set(right) <= {*COUNTED, *CONFUSIONS, "mean", "colourless"}
@@ -234,7 +234,7 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     table = torch.zeros(len(COUNTED), len(COUNTED) + 2, dtype=torch.int64)
     table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
     assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
-    assert figures(torch.zeros_like(table)) == {}
+    assert accuracies(torch.zeros_like(table)) == {}
 
 
 def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None:

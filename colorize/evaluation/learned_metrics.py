@@ -50,7 +50,7 @@ class Lpips(nn.Module):
         load_pretrained(backbone, BACKBONES[name], source, option)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the distance of each pair, ``(B,)``, of ``(B, 3, H, W)`` RGB in [0, 1] twice; 0 for identical images."""
+        """Return the distance of each pair, ``(B,)``, from ``(B, 3, H, W)`` RGB in [0, 1] twice; 0 if identical."""
         images = torch.cat([prediction, target])
         height, width = images.shape[-2:]
         if height * width > MOST_LPIPS_PIXELS:

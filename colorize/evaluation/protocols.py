@@ -1,4 +1,4 @@
-"""What an evaluation sees of a photo: which part of it, at what size, and the coloured images to hold against it.
+"""Reading photos for an evaluation: the part and size that a protocol takes, and the coloured images to compare.
 
 Worker processes import this module: it stays free of Lightning.
 """

@@ -85,7 +85,7 @@ def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, 
     training; the nearest to the truth leads. Where skill was not measured, all count.
 
     Returns:
-        Whether the skill has fallen, and the distance.
+        True where the skill has fallen, and the distance.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
 
@@ -193,11 +193,9 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
     font, large = ImageFont.load_default(size=13), ImageFont.load_default(size=17)
     captions = {"distance": "distance"}
     for name, row in SCORED.items():
-        note, better = (
-            f" ({row.note})" if row.note else "",
-            ": here, higher is better" if row.better == "higher" else "",
-        )
-        captions[name] = f"{row.title}{note}{better}"
+        plain = row.title.replace("Δ", "difference of ")  # the font has no Greek
+        captions[name] = plain + (f" ({row.note})" if row.note else "")
+        captions[name] += ": here, higher is better" if row.better == "higher" else ""
     captions["fid"] = "FID on these few photos: for comparing these points alone"
     names = [name for name in captions if all(name in point for _, point in curve)]
     canvas = Image.new("RGB", (width_px, len(names) * (panel_px + GAP) + TOP), "white")
