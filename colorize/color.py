@@ -5,6 +5,8 @@ Luma is Rec. 601's; Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. The c
 from its own luma.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -91,6 +93,67 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
     return 116 * _compand(_decode_srgb(grey)) - 16
 
 
+def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
+    """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
+
+    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
+    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
+
+    Args:
+        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
+        lab2: the same.
+
+    Returns:
+        ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
+    """
+    lightness1, a1, b1 = lab1.unbind(dim=-3)
+    lightness2, a2, b2 = lab2.unbind(dim=-3)
+
+    # Chroma and hue, with a stretched near the neutral axis.
+    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
+    stretch = 1.5 - 0.5 * _seventh_power_share(mean_chroma)
+    a1, a2 = a1 * stretch, a2 * stretch
+    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
+    hue1, hue2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
+
+    # Differences; the hue of a neutral colour is undefined and contributes none.
+    neutral = chroma1 * chroma2 == 0
+    gap = hue2 - hue1
+    far = gap.abs() > math.pi
+    turn = torch.where(gap > math.pi, gap - 2 * math.pi, torch.where(gap < -math.pi, gap + 2 * math.pi, gap))
+    turn = torch.where(neutral, 0.0, turn)
+    delta_lightness = lightness2 - lightness1
+    delta_chroma = chroma2 - chroma1
+    delta_hue = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin()
+
+    # Means; the hue's is taken on the shorter arc.
+    lightness, chroma, hue_sum = (lightness1 + lightness2) / 2, (chroma1 + chroma2) / 2, hue1 + hue2
+    across = torch.where(hue_sum < 2 * math.pi, hue_sum + 2 * math.pi, hue_sum - 2 * math.pi) / 2
+    hue = torch.where(neutral, hue_sum, torch.where(far, across, hue_sum / 2))
+
+    # Weights.
+    tint = (
+        1
+        - 0.17 * (hue - math.radians(30)).cos()
+        + 0.24 * (2 * hue).cos()
+        + 0.32 * (3 * hue + math.radians(6)).cos()
+        - 0.20 * (4 * hue - math.radians(63)).cos()
+    )
+    off_middle = (lightness - 50).square()
+    weight_lightness = 1 + 0.015 * off_middle / (20 + off_middle).sqrt()
+    weight_chroma = 1 + 0.045 * chroma
+    weight_hue = 1 + 0.015 * chroma * tint
+    # The rotation that corrects the blues.
+    angle = math.radians(60) * (-(((hue * (180 / math.pi) - 275) / 25).square())).exp()
+    rotation = -2 * _seventh_power_share(chroma) * angle.sin()
+
+    term_lightness = delta_lightness / weight_lightness
+    term_chroma = delta_chroma / weight_chroma
+    term_hue = delta_hue / weight_hue
+    total = term_lightness.square() + term_chroma.square() + term_hue.square() + rotation * term_chroma * term_hue
+    return total.clamp_min(0).sqrt()
+
+
 def _channels(image: Tensor) -> tuple[Tensor, ...]:
     if image.ndim < 3 or image.shape[-3] != 3:
         raise ValueError(f"expected (..., 3, H, W), got {tuple(image.shape)}")
@@ -123,3 +186,8 @@ def _compand(value: Tensor) -> Tensor:
 def _expand(value: Tensor) -> Tensor:
     cube = value**3
     return torch.where(cube > _EPSILON, cube, (116 * value - 16) / _KAPPA)
+
+
+def _seventh_power_share(chroma: Tensor) -> Tensor:
+    power = chroma**7
+    return (power / (power + 25.0**7)).sqrt()

@@ -30,7 +30,7 @@ from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption, leaves
 
 if TYPE_CHECKING:
-    from colorize.evaluation.protocols import Pictures
+    from colorize.evaluation.protocols import EvaluationBatch
 
 log = logging.getLogger("colorize")
 
@@ -63,7 +63,7 @@ def run(config: PipelineConfig) -> Score | None:
             status = signals.run([sys.executable, *command])
             if status:
                 raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
-    return Score(summarize(config), "CIEDE2000")
+    return summarize(config)
 
 
 def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> list[str]:
@@ -156,17 +156,18 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
 AFTER_1, AFTER_4 = "after step 1 (pretrained)", "after step 4 (GAN)"
 
 
-def summarize(config: PipelineConfig) -> float:
-    """Write runs/NAME/gallery.png and scores.md, and print the table; returns the CIEDE2000 after the last step 4.
+def summarize(config: PipelineConfig) -> Score:
+    """Write runs/NAME/gallery.png and scores.md, and print the table; return the CIEDE2000 after the last step 4.
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
     from colorize.data.build import make_photos
     from colorize.data.images import save_png
-    from colorize.evaluation import measuring, scores
+    from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.inference.colorizer import Colorizer
+    from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
     from colorize.weights.checkpoints import read_checkpoint
 
@@ -176,9 +177,9 @@ def summarize(config: PipelineConfig) -> float:
         last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
     size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
-    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), make_photos(config)
+    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol(size_px), make_photos(config)
 
-    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
+    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[EvaluationBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
@@ -186,13 +187,8 @@ def summarize(config: PipelineConfig) -> float:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = {
-        measuring.GREY: measuring.grey_only,
-        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))),
-        **networks,
-        measuring.TRUTH: measuring.the_truth,
-    }
-    table = scores.tabulate(measuring.measure(rows, squares(photos.val), device), config.seed)
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
+    table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
     shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
@@ -200,13 +196,13 @@ def summarize(config: PipelineConfig) -> float:
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    cells = scores.markdown(table, ("psnr", "ciede2000", "cf", "delta_cf_per_image", "skill"), truth=False)
-    text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
+    cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
+    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
-    return table.rows[last]["ciede2000"].mean
+    return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
 THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"

@@ -19,13 +19,13 @@ from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.sources import Photos
 from colorize.losses import ContentLoss
+from colorize.metrics import MeanMetrics
 from colorize.runs import PhaseFolder
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
 from colorize.training import build
 from colorize.training.module import NonFiniteLoss
-from colorize.training.validation_means import Validated
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -206,19 +206,19 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
         statistics = torch.nn.BatchNorm2d(1).train()
         statistics.running_mean += rank
         distributed.average_statistics(statistics, weight=0.25 if rank else 0.75)
-        validated = Validated()
+        validated = MeanMetrics()
         if rank == 0:  # the other one could read none of its photos
-            validated.add("val", {"content": torch.tensor(4.0)}, photos=3)
-        validated.add("val", {"both": torch.tensor(float(rank))}, photos=3 - rank)
+            validated.add({"content": torch.tensor(4.0)}, 3, "val/")
+        validated.add({"delta_cf": torch.tensor([rank] * (3 - rank))}, 3 - rank, "val/")
         sums = [[8.0, 16.0, 9.0], [-3.0, 4.0, 3.0]][rank]  # 3 photos, then 2: 18 / √(56 · 33), not a mean of cosines
-        validated.add("val", {"skill": torch.tensor(sums)}, photos=3 - rank)
+        validated.add({"skill": torch.tensor([sums] * (3 - rank))}, 3 - rank, "val/")
         return validated.means(), met, said, statistics.running_mean.tolist()
 
     one, other = on_ranks(work)
     assert one == other, one
     means, met, said, mean = one
     assert means.pop("val/skill") == pytest.approx(18 / (56 * 33) ** 0.5)
-    assert (means, mean) == ({"val/content": 4.0, "val/both": 0.4}, [0.25])
+    assert (means, mean) == ({"val/content": 4.0, "val/delta_cf": 0.4}, [0.25])
     assert [sorted(names) for names in met[:3]] == [["6.jpg", "7.jpg"], ["0.jpg", *met[0]], ["0.jpg", "1.jpg", *met[0]]]
     assert said[0][0].startswith("6 images in") and said[1:] == [("a fault of rank 1", True)] and said[0][1]
 

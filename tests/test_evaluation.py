@@ -19,9 +19,9 @@ from colorize import evaluate
 from colorize.cli.command import configured as composed
 from colorize.cli.command import quoted
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
-from colorize.evaluation import scores
 from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
+from colorize.metrics import COLUMNS
 from colorize.networks.unet import UNet
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
@@ -85,7 +85,7 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
 
     rows = found["rows"]
     for row in rows.values():
-        assert set(row) == set(scores.COLUMNS) - {"lpips_alex", "lpips_vgg", "fid"}
+        assert set(row) == set(COLUMNS) - {"lpips_alex", "lpips_vgg", "fid"}
         for cell in row.values():
             assert {"mean", "low", "high", "without_greys"} <= set(cell)
             assert cell["mean"] is None or cell["low"] <= cell["mean"] <= cell["high"]

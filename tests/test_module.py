@@ -20,8 +20,9 @@ from colorize.config import TrainConfig
 from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
+from colorize.data.luma_lookup import LumaLookup
 from colorize.evaluation.stopping import read_scores
-from colorize.metrics import LumaLookup
+from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
 from colorize.runtime.schema import leaves
@@ -30,7 +31,6 @@ from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
 from colorize.training.module import ColorizationModule, NonFiniteLoss, gradient_at
 from colorize.training.phases import TRAINED, VAL
-from colorize.training.validation_means import Validated
 from colorize.weights.checkpoints import AVERAGE, read_checkpoint
 from colorize.weights.load import load_network
 from tests.conftest import TWO_SIZES, draw_photo
@@ -184,7 +184,7 @@ def test_validation_judges_colours_on_the_photos_luma(configure: Configure) -> N
     batch = some_batch()._replace(rgb=0.25 + 0.5 * some_batch().rgb)
     batch = batch._replace(grey=rgb_to_grey(batch.rgb), luma=rgb_to_grey(batch.rgb))
     module = build.make_module(configure("train", "phase=pretrain_gen"), Path("nowhere"))
-    module.validated, module.luma_lookup = Validated(), LumaLookup()
+    module.validated, module.luma_lookup = MeanMetrics(), LumaLookup()
     module.luma_lookup.update(batch.rgb)
     module.validate_colours(VAL, module.generator, Prediction(batch.rgb + 0.2), batch)
     means = module.validated.means()

@@ -13,29 +13,30 @@ from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
+from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
-from colorize.metrics import LumaLookup
 from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, figures, markdown
+from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies, markdown
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 
 CPU = torch.device("cpu")
 
 
-def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None:
+def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = list_scenes(12, Split(0.5, seed=0))
     rgb = torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.train])
     truth = rgb.float() / 255
     lookup = LumaLookup()
     lookup.update(torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.val]).float() / 255)
-    of_grey = stopping.of_sums(stopping.figures(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup, 4))
+    monkeypatch.setattr(stopping, "_AT_ONCE", 4)
+    of_grey, _ = stopping.score(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
     found, skill = {}, {}
     for name, coloured in {
         "truth": truth,
@@ -43,10 +44,8 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None
         "strange": truth.roll(1, dims=1),
         "look-up": lookup.predict(rgb_to_grey(truth)),
     }.items():
-        pictures = iter(coloured.split(4))
-        sums = stopping.figures(lambda _, p=pictures: next(p), rgb, CPU, lookup, batch_size=4)
-        assert sums[0] == len(rgb)
-        score = stopping.of_sums(sums)
+        images = iter(coloured.split(4))
+        score, _ = stopping.score(lambda _, images=images: next(images), rgb, CPU, lookup)
         found[name], skill[name] = distance(score, of_grey), score["skill"]
     assert distance(of_grey, of_grey) == pytest.approx(1)
     assert skill["truth"] == pytest.approx(1) and skill["pale"] > 0.7 > 0.4 > skill["strange"]
@@ -225,7 +224,7 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     assert torch.equal(batch.rgb, drawn.float() / 255)
     green = merge_luma(torch.tensor([0.4, 0.6, 0.2]).view(1, 3, 1, 1).expand_as(batch.rgb), batch.grey)
     right, none, meadow = (
-        figures(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
+        accuracies(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
         for seen in (batch.rgb, batch.grey.expand(-1, 3, -1, -1), green)
     )
     assert {"sea", "grass", "sky"} <= set(right) <= {*COUNTED, *CONFUSIONS, "mean", "colourless"}
@@ -235,7 +234,7 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     table = torch.zeros(len(COUNTED), len(COUNTED) + 2, dtype=torch.int64)
     table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
     assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
-    assert figures(torch.zeros_like(table)) == {}
+    assert accuracies(torch.zeros_like(table)) == {}
 
 
 def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from colorize.data.augment import Augmentation
 from colorize.data.datasets import AugmentedDataset, Batch, CenterSquareDataset, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
 from colorize.data.loading import GlobalBatches, LatePhotoLoader, PhotoLoader, make_loader
+from colorize.data.luma_lookup import LumaLookup
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, spread
-from colorize.metrics import LumaLookup
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 

@@ -11,11 +11,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from colorize import losses, metrics
+from colorize import losses
 from colorize.color import merge_luma, strengthen
 from colorize.config import TrainConfig
 from colorize.data.datamodule import Batch
 from colorize.losses import ChromaLoss, ContentLoss
+from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
@@ -26,7 +27,6 @@ from colorize.training.hyper_parameters import settings
 from colorize.training.optim import clip_gradients, drop_frozen_gradients, make_optimizer
 from colorize.training.phases import TRAINED, VAL, VAL_EMA
 from colorize.training.plans import make_plan, make_turns
-from colorize.training.validation_means import Validated
 from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 log = logging.getLogger("colorize")
@@ -320,7 +320,7 @@ class ColorizationModule(L.LightningModule):
     # --- validation ---------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Log the figures of a batch; returns its pictures as a user sees them, (B, 3, S, S), under `VAL`, `VAL_EMA`.
+        """Measure a batch; return its images as a user sees them, (B, 3, S, S), by their group, `VAL` or `VAL_EMA`.
 
         That is with the photo's own luma and the network's chroma.
         """
@@ -339,34 +339,29 @@ class ColorizationModule(L.LightningModule):
             _, judged = self.judge(batch.rgb, fake)
             terms = {"critic_loss": judged.pop("loss"), **judged}
             terms["accuracy"] = (judged["accuracy_real"] + judged["accuracy_fake"]) / 2
-            self.validated.add(VAL, terms, len(batch.rgb))
+            self.validated.add(terms, len(batch.rgb), f"{VAL}/")
         return seen
 
     def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
-        """Log how far a generator's colours are from the photos; returns them on the photos' luma, (B, 3, S, S).
+        """Measure how far a generator's colours are from the photos; return them on the photos' luma, (B, 3, S, S).
 
         Losses too are those of the colours on the photos' luma, which is what a user sees: of two networks the one with
         the better luma of its own is not the better one.
         """
         seen = merge_luma(found.rgb, batch.luma)
         content = self.content_loss(seen, batch.rgb) | self.chroma_terms(generator, found, batch)
-        terms = content | {
-            "content": total(content, seen),
-            "psnr": metrics.psnr(seen, batch.rgb).clamp_max(100).mean(),
-            "ciede2000": metrics.mean_ciede2000(seen, batch.rgb).mean(),
-            "delta_cf": (metrics.colourfulness(seen) - metrics.colourfulness(batch.rgb)).abs().mean(),
-            "skill": metrics.skill_sums(seen, batch.rgb, self.luma_lookup.predict(batch.grey)).mean(dim=0),
-        }
-        self.validated.add(group, terms, len(batch.rgb))
+        terms = content | {"content": total(content, seen)}
+        terms |= measure(VALIDATED, seen, batch.rgb, self.luma_lookup.predict(batch.grey))
+        self.validated.add(terms, len(batch.rgb), f"{group}/")
         return seen
 
     def on_validation_epoch_start(self) -> None:
-        self.validated = Validated()
+        self.validated = MeanMetrics()
         if self.generator is not None:
             self.luma_lookup = self.trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self) -> None:
-        # The Monitor writes them, against images seen. Lightning's own means: see Validated.
+        # The Monitor writes them, against images seen. Lightning's own means: see MeanMetrics.
         self.log_dict(self.validated.means(), sync_dist=True, logger=False)
 
     # --- parts and state ----------------------------------------------------------------------------------------------

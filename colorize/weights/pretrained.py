@@ -39,9 +39,11 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
         return
     package: Package | None = getattr(module, "package", None)
     if source != "imagenet":
-        state, origin = _read(Path(source).expanduser(), option), source
+        state, origin = read_state_dict(Path(source).expanduser(), option), source
     else:
-        state = _download(name, option) if package is None else _read(_packaged(package, name, option), option)
+        state = (
+            _download(name, option) if package is None else read_state_dict(_packaged(package, name, option), option)
+        )
         origin = f"the published weights of {name}"
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
@@ -77,7 +79,7 @@ def _download(name: str, option: str) -> dict[str, Tensor]:
     cache = Path(torch.hub.get_dir(), "checkpoints")
     file = cache / Path(urlparse(weights.url).path).name
     if file.exists():
-        return _read(file, option)
+        return read_state_dict(file, option)
     try:
         return dict(weights.get_state_dict(sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"))
     except Exception as error:  # whatever a network, a proxy or a full disk comes up with
@@ -87,7 +89,12 @@ def _download(name: str, option: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path, option: str) -> dict[str, Tensor]:
+def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
+    """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     try:
         return read_state(path)
     except UserError as error:

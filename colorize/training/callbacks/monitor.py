@@ -13,15 +13,16 @@ from torch import Tensor
 
 from colorize.data.resolution import ResolutionSchedule
 from colorize.evaluation.stopping import OF_GREY, rank
+from colorize.metrics import VALIDATED
 from colorize.runtime import distributed
 from colorize.runtime.files import csv_text, write_text
 from colorize.training.phases import SCORE, VAL, VAL_EMA, monitored
 
 log = logging.getLogger("colorize")
 
-BEST = ("distance", "ciede2000", "delta_cf", "skill", "psnr", "content", "critic_loss", "accuracy")
-"""Figures that tell the best checkpoints of several fits apart: those that TensorBoard's HPARAMS tab opens with,
-being the first in the alphabet."""
+BEST = ("distance", *VALIDATED, "content", "critic_loss", "accuracy")
+"""Scores that tell the best checkpoints of several runs apart: those that TensorBoard's HPARAMS tab opens with, being
+the first in the alphabet."""
 
 
 class Mean:
