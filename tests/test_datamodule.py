@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from colorize.color import rgb_to_grey
+from colorize.data import loading
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.datasets import Batch, CenterSquareDataset, RawBatch, collate, to_floats
@@ -142,6 +143,14 @@ def test_no_worker_outlives_a_fit_that_leaves_batches(photos: Photos) -> None:
     module, _ = fit(photos, num_workers=1, batches=1)
     assert len(module.seen) == 2
     assert not multiprocessing.active_children()  # or the process would wait for it at its end
+
+
+def test_workers_end_with_the_process_though_their_loader_is_gone(photos: Photos) -> None:
+    dataset = CenterSquareDataset(photos, photos.train, 32)
+    running = iter(loading.make_loader(dataset, 1, batch_size=2, collate_fn=collate))
+    assert next(running).names == photos.train[:2]
+    loading._stop_all()  # as the interpreter does; it would wait for them for ever
+    assert not multiprocessing.active_children()
 
 
 @in_a_fit

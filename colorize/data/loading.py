@@ -57,7 +57,7 @@ class PhotoLoader(DataLoader[Any]):
     def _get_iterator(self) -> Any:
         self._running = super()._get_iterator()
         if self.num_workers:
-            _with_workers.add(self)
+            _with_workers.add(self._running)
         return self._running
 
     def stop(self) -> None:
@@ -66,14 +66,14 @@ class PhotoLoader(DataLoader[Any]):
             self._running._shutdown_workers()
 
 
-_with_workers: WeakSet[PhotoLoader] = WeakSet()
+_with_workers: WeakSet[Any] = WeakSet()
 
 
 @atexit.register
 def _stop_all() -> None:
     # A process sends its workers one SIGTERM when it ends, which they outlast, and waits for them.
-    for loader in list(_with_workers):
-        loader.stop()
+    for iterator in list(_with_workers):
+        iterator._shutdown_workers()
 
 
 class LatePhotoLoader(PhotoLoader):
