@@ -60,7 +60,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
     fabric = launch(config.trainer)
-    with distributed.one_fate(fabric.strategy.launcher):
+    with distributed.abort_together(fabric.strategy.launcher):
         # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
         share = wanted[fabric.global_rank :: fabric.world_size]
         missing = [identity for identity in share if not image_path(output, identity).is_file()]

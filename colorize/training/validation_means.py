@@ -1,4 +1,4 @@
-"""The figures of a validation over its photos, whichever rank had how many of them."""
+"""Means of validation metrics over all photos, however many of them each rank had."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from colorize import metrics
 from colorize.runtime import distributed
 
 
-class Validated:
-    """Sums up the figures of batches, without waiting for the device.
+class MeanMetrics:
+    """Running means of metrics over photos, without waiting for the device.
 
     Lightning takes the mean of the ranks' numbers of photos as a whole number: of 3 and 2 photos it makes 2, and so
-    figures that are a quarter too large.
+    means that are a quarter too large.
     """
 
     def __init__(self) -> None:

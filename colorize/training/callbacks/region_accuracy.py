@@ -1,4 +1,4 @@
-"""What validation scenes are coloured as, region by region: the sea taken for grass, the faces that come right last."""
+"""Colours of validation scenes, region by region: the sea taken for grass, the faces that come right last."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES),
 
 
 class RegionAccuracy(L.Callback):
-    """Where the photos come with regions, logs how much of each has the right hue, and what the rest is taken for.
+    """Logs how much of each region has the right hue, and what the rest is taken for; of photos that have regions.
 
     `val/region/NAME` is the share of its pixels whose hue class is right, `val/region/mean` that of the regions that
     occur, each counting alike; `val/region/sea_as_grass` and its like are mistakes; `val/region/colourless` is the
@@ -56,7 +56,7 @@ class RegionAccuracy(L.Callback):
 
 
 def figures(table: Tensor) -> dict[str, float]:
-    """Accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
+    """Return accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
 
     It is (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
     """
@@ -74,7 +74,7 @@ def figures(table: Tensor) -> dict[str, float]:
 
 
 def markdown(table: Tensor) -> str:
-    """A confusion table in per cent of each region: a row a region that occurs, a column what it is taken for."""
+    """Return a confusion table in per cent of each region that occurs, as Markdown: a row a region."""
     rows = [row for row in range(len(COUNTED)) if table[row].any()]
     columns = [column for column in range(len(TAKEN_FOR)) if table[rows, column].any()]
     per_cent = torch.round(100 * table / table.sum(dim=1, keepdim=True).clamp_min(1))

@@ -8,10 +8,10 @@ from colorize.data.resolution import ResolutionSchedule
 
 
 class ResolutionScheduler(L.Callback):
-    """Owns the schedule of a fit: hands it to the DataModule, and checks the sizes that arrive.
+    """Hands the resolution schedule to the DataModule, and checks the sizes that arrive.
 
     The DataModule asks it in `train_dataloader()`, which the Trainer calls anew for each epoch
-    (`reload_dataloaders_every_n_epochs=1`), so that fresh and resumed fits see the same sizes.
+    (`reload_dataloaders_every_n_epochs=1`), so that fresh and resumed trainings see the same sizes.
     """
 
     def __init__(self, schedule: ResolutionSchedule) -> None:
