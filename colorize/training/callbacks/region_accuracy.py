@@ -9,6 +9,7 @@ from torch import Tensor
 
 from colorize.data.datasets import Batch
 from colorize.evaluation.regions import COLOURLESS, COUNTED, TAKEN_FOR, taken_for
+from colorize.runtime.files import markdown_table
 
 GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
 CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
@@ -78,8 +79,8 @@ def markdown(table: Tensor) -> str:
     rows = [row for row in range(len(COUNTED)) if table[row].any()]
     columns = [column for column in range(len(TAKEN_FOR)) if table[rows, column].any()]
     per_cent = torch.round(100 * table / table.sum(dim=1, keepdim=True).clamp_min(1))
-    cells = [["per cent taken for", *(TAKEN_FOR[column] for column in columns)], ["---"] * (len(columns) + 1)]
+    cells = [["per cent taken for", *(TAKEN_FOR[column] for column in columns)]]
     for row in rows:
         right = {column: f"**{per_cent[row, column]:.0f}**" for column in columns if column == row}
         cells.append([TAKEN_FOR[row], *(right.get(column, f"{per_cent[row, column]:.0f}") for column in columns)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+    return markdown_table(cells)
