@@ -158,7 +158,8 @@ def test_a_half_life_may_be_a_share_of_the_images_of_the_phase(configure: Config
         callbacks = build.make_callbacks(config, PhaseFolder(str(tmp_path), "r", "gan"), schedule)
         (average,) = (callback for callback in callbacks if isinstance(callback, GeneratorEMA))
         data = SimpleNamespace(schedule=schedule, photos=SimpleNamespace(train=range(18)))
-        started(average, SimpleNamespace(datamodule=data))
+        limit = config.trainer.limit_train_batches or 1.0  # as Lightning has it
+        started(average, SimpleNamespace(datamodule=data, limit_train_batches=limit))
         assert average.half_life_images == expected
     config.ema.half_life_images = 20
     with pytest.raises(BadOption, match=r"half_life_images=20 and ema\.half_life_share=0\.5 .*set one of them to null"):

@@ -70,12 +70,7 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
 
 
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
-    """Return the LightningModule of a phase, with the first weights of its networks.
-
-    Args:
-        config: of the phase.
-        resume_from: checkpoint that Lightning will load, so that no first weights are looked for.
-    """
+    """Return the LightningModule of a phase, its networks with their first weights unless it will load a checkpoint."""
     generator, critic, content_loss = make_networks(config, resume_from)
     networks: dict[Network, Generator | Critic | None] = {"generator": generator, "critic": critic}
     trained = {name: network for name, network in networks.items() if network is not None}
@@ -96,13 +91,9 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     )
     with value_errors_as_bad_options():
         objective = Objective(
-            content=content_loss or ContentLoss(None, (), pixel_weight=0.0),
-            chroma=ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
-            content_weight=loss.content,
-            adversarial_weight=loss.adversarial,
-            adversarial_share=loss.adversarial_share,
-            gan=loss.gan,
-            real_chroma=loss.real_chroma,
+            content_loss or ContentLoss(None, (), pixel_weight=0.0),
+            ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
+            loss,
         )
         rates = {n: make_learning_rates(optim[n], list(trained[n].layer_groups()), resolution) for n in trained}
         schedule = make_update_schedule(config.phase, config.switch)
@@ -169,8 +160,7 @@ def make_callbacks(
                 f"ema.half_life_images={ema.half_life_images} and ema.half_life_share={ema.half_life_share} (which "
                 f"recipes set) are one thing in two ways: set one of them to null"
             )
-        limit = config.trainer.limit_train_batches
-        callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share, limit))
+        callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):
@@ -193,15 +183,7 @@ def make_trainer(
     resume_from: Path | None,
     overrides: Sequence[str] = (),
 ) -> L.Trainer:
-    """Return Lightning's Trainer with our callbacks and loggers.
-
-    Args:
-        config: of the training.
-        folder: for what it writes.
-        schedule: sizes and batches by epoch.
-        resume_from: checkpoint to resume from.
-        overrides: as they were typed, to be shown in TensorBoard.
-    """
+    """Return Lightning's Trainer with our callbacks and loggers; TensorBoard shows `overrides`, as they were typed."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1

@@ -58,10 +58,9 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
     parts += [f"Stages of phase {config.phase}\n", markdown_table(stages(config, schedule, count - int(out)))]
     if found.unreadable:
         skipped = f"training skips up to data.max_unreadable={config.data.max_unreadable:,} and then stops"
-        parts += [f"Unreadable ({len(found.unreadable):,}; {skipped}):"]
-        parts += [f"  {name}: {reason}" for name, reason in list(found.unreadable.items())[:NAMED_AT_MOST]]
-        if len(found.unreadable) > NAMED_AT_MOST:
-            parts.append(f"  and {len(found.unreadable) - NAMED_AT_MOST:,} more")
+        lines = [f"  {name}: {reason}" for name, reason in found.unreadable.items()]
+        parts += [f"Unreadable ({len(lines):,}; {skipped}):", *lines[:NAMED_AT_MOST]]
+        parts += [f"  and {len(lines) - NAMED_AT_MOST:,} more"] * (len(lines) > NAMED_AT_MOST)
     return "\n".join(parts)
 
 

@@ -58,9 +58,9 @@ def make_networks(
             check_architecture(resume_from, "generator", metadata.generator, generator.architecture)
         if critic is not None:
             check_architecture(resume_from, "critic", metadata.critic, critic.architecture)
-    for network in (generator, critic, content_loss):
-        if network is not None:
-            place(network, torch.device("cpu"))
+    for module in (generator, critic, content_loss):
+        if module is not None:
+            place(module, torch.device("cpu"))
     return generator, critic, content_loss
 
 

@@ -97,9 +97,10 @@ class ColorizationModule(L.LightningModule):
             # Content loss: pixels and VGG features of the image; chroma and its distribution as predicted.
             image_terms = objective.content(image, batch.rgb)
             chroma_terms = objective.chroma_terms(generator, prediction, batch.rgb)
-            content = objective.content_weight * total(image_terms | chroma_terms, image)
-            chroma = objective.content_weight * total(chroma_terms, image)
-            gradient = gradient_at(image, objective.content_weight * total(image_terms, image)) if image_terms else None
+            weight = objective.weights.content
+            content = weight * total(image_terms | chroma_terms, image)
+            chroma = weight * total(chroma_terms, image)
+            gradient = gradient_at(image, weight * total(image_terms, image)) if image_terms else None
             terms = image_terms | chroma_terms | {"content": content, "total": content}
 
             # Adversarial loss, where there is a critic.
@@ -140,20 +141,11 @@ class ColorizationModule(L.LightningModule):
     def backward_and_step(
         self, name: Network, loss: Tensor, value: Tensor, gradient: Tensor | None, batch: Batch
     ) -> bool:
-        """Differentiate `loss`, and take one step with the optimizer of a network.
+        """Differentiate the scalar `loss`, and take one step with the optimizer of a network.
 
-        Args:
-            name: the network.
-            loss: scalar to differentiate.
-            value: of the loss, as it is logged.
-            gradient: at the images, where it was taken there.
-            batch: of this step.
-
-        Returns:
-            False if fp16's loss scaling skipped the step after an overflow.
-
-        Raises:
-            NonFiniteLoss: before any weight changes.
+        Returns False if fp16's loss scaling skipped the step after an overflow. Raises NonFiniteLoss, before any weight
+        changes, where the logged `value` of the loss, its `gradient` at the images or a gradient of the weights is not
+        finite.
         """
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16

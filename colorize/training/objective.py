@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from colorize.color import strengthen
+from colorize.config import LossConfig
 from colorize.losses import ChromaLoss, ContentLoss, adversarial_loss, critic_accuracy, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -30,28 +31,21 @@ class Objective:
     Attributes:
         content: on images.
         chroma: on a predicted chroma, or distribution of chroma.
-        content_weight: weight of both together.
-        adversarial_weight: weight of the adversarial loss.
-        adversarial_share: scale the adversarial gradient to this share of it and the content's; None: leave it.
-        gan: kind of the critic's loss and of the generator's by it, "bce" or "hinge".
-        real_chroma: factor on the chroma of real images that the critic sees.
+        weights: of both together and of the adversarial loss; how that is balanced, and its kind.
 
     Raises:
-        ValueError: a share that is not between 0 and 1.
+        ValueError: an adversarial share that is not between 0 and 1.
     """
 
     content: ContentLoss
     chroma: ChromaLoss
-    content_weight: float = 1.0
-    adversarial_weight: float = 1.0
-    adversarial_share: float | None = None
-    gan: str = "bce"
-    real_chroma: float = 1.0
+    weights: LossConfig
+    unbalanced_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.adversarial_share is not None and not 0 < self.adversarial_share < 1:
-            raise ValueError(f"loss.adversarial_share={self.adversarial_share}: between 0 and 1, or null")
-        self.unbalanced_steps = 0
+        share = self.weights.adversarial_share
+        if share is not None and not 0 < share < 1:
+            raise ValueError(f"loss.adversarial_share={share}: between 0 and 1, or null")
 
     def to(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Move the losses to `device`, and round the VGG for mixed precision in `dtype`."""
@@ -67,7 +61,7 @@ class Objective:
 
     def adversarial(self, critic: Critic, image: Tensor) -> Tensor:
         """Return the weighted adversarial loss of generated images, (B, 3, H, W) RGB: a scalar."""
-        return self.adversarial_weight * adversarial_loss(critic(image), self.gan)
+        return self.weights.adversarial * adversarial_loss(critic(image), self.weights.gan)
 
     def judge(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the critic's loss and its accuracy on photos and on generated images, both (B, 3, H, W) RGB in [0, 1].
@@ -75,9 +69,9 @@ class Objective:
         They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by their own
         statistics, and see in training the mixture that they keep for evaluation.
         """
-        real = strengthen(real, self.real_chroma)
+        real = strengthen(real, self.weights.real_chroma)
         real_logits, fake_logits = critic(torch.cat([real, fake])).chunk(2)
-        loss = critic_loss(real_logits, fake_logits, self.gan)
+        loss = critic_loss(real_logits, fake_logits, self.weights.gan)
         accuracy_real, accuracy_fake = critic_accuracy(real_logits.detach(), fake_logits.detach())
         return {"loss": loss, "accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
 
@@ -96,7 +90,7 @@ class Objective:
             share_of_batch: part of the global batch that is this device's.
 
         Returns:
-            The adversarial share of the gradient, and the factor that brings it to `adversarial_share`.
+            The adversarial share of the gradient, and the factor that brings it to `weights.adversarial_share`.
         """
         if chroma.requires_grad:
             place = prediction.ab if prediction.logits is None else prediction.logits
@@ -105,7 +99,7 @@ class Objective:
             (adversarial,) = torch.autograd.grad((prediction.rgb * adversarial).sum(), place, retain_graph=True)
         squared_norms = [float((share_of_batch * g.float()).square().sum()) for g in (content, adversarial)]
         ours, theirs = (math.sqrt(squared) for squared in distributed.total(squared_norms))
-        share, wanted = theirs / max(ours + theirs, 1e-30), self.adversarial_share
+        share, wanted = theirs / max(ours + theirs, 1e-30), self.weights.adversarial_share
         if wanted is not None:  # without any content loss, there is nothing to be a share of
             return share, wanted / (1 - wanted) * ours / max(theirs, 1e-30) if ours else 1.0
         self.unbalanced_steps = self.unbalanced_steps + 1 if share > UNBALANCED_SHARE else 0

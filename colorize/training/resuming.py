@@ -28,11 +28,6 @@ def where_to_resume(
 ) -> tuple[Path, Card] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Args:
-        config: of the phase.
-        folder: of the phase.
-        overrides: as they were typed.
-
     Raises:
         UserError: a fresh start would lose a started training, there is nothing to resume, nothing is undamaged, or
             the phase is complete but came of other options.
@@ -50,9 +45,7 @@ def where_to_resume(
         log.warning(f"init_from.* is left aside: {path} resumes with its own weights")
     if config.resume == "false" and not is_complete(config, card):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
-        raise UserError(
-            f"{folder.path} holds a started training: resume it with resume=auto, or start another with {other}"
-        )
+        raise UserError(f"{folder.path} holds a started training: give resume=auto, or start another with {other}")
     compare(config, card)
     return found
 
@@ -83,9 +76,7 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
                 link(path, folder.last)
         return path, card
     if faults:
-        raise UserError(
-            f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give another run=NAME"
-        )
+        raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
     return None
 
 

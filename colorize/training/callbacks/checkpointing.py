@@ -141,17 +141,14 @@ class Checkpoints(Checkpoint):
         """
         for logger in trainer.loggers:
             logger.save()  # no point of before the checkpoint is lost with the process
-        last, first = self.folder / "last.ckpt", self.folder / f"{[*names, 'last'][0]}.ckpt"
-        if first == last and trainer.is_global_zero and last.exists():
+        first, *others = (self.folder / f"{name}.ckpt" for name in (*names, "last"))
+        last = self.folder / "last.ckpt"
+        if trainer.is_global_zero and last.exists():
             link(last, before(last))
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:
-            for name in names[1:]:
-                link(first, self.folder / f"{name}.ckpt")
-            if first != last:
-                if last.exists():
-                    link(last, before(last))
-                link(first, last)
+            for other in others:
+                link(first, other)
         self.saved_at = time.monotonic()
 
 

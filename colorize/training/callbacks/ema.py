@@ -19,32 +19,23 @@ class GeneratorEMA(L.Callback):
     """Averages the generator's parameters and BatchNorm statistics; the module calls `update` after each of its steps.
 
     Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none.
-
-    The window is a half-life in images that the generator learned from, as in EDM (Karras et al. 2022, "Elucidating the
-    design space of diffusion-based generative models"): a decay per step would mean more photos where batches are
-    large, and batches grow as images shrink. The ramp-up is EDM's too: it keeps the random start of a network from
-    lingering.
-
     Checkpoints hold the average beside the raw weights.
+
+    The window is a half-life in images that the generator learned from, and ramps up so that the random start does not
+    linger, as in EDM (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"): a decay
+    per step would mean more photos where batches are large, and batches grow as images shrink.
 
     Args:
         half_life_images: after so many images, weights count half.
         ramp_up: the half-life is at most this share of the images learned from so far; 0 for no such limit.
         half_life_share: the half-life as a share of all images of the training, where `half_life_images` is None.
-        limit_train_batches: batches of an epoch, where they are limited.
     """
 
     network: Generator
 
-    def __init__(
-        self,
-        half_life_images: float | None,
-        ramp_up: float,
-        half_life_share: float | None = None,
-        limit_train_batches: int | None = None,
-    ) -> None:
+    def __init__(self, half_life_images: float | None, ramp_up: float, half_life_share: float | None = None) -> None:
         self.half_life_images, self.ramp_up, self.half_life_share = half_life_images or 0, ramp_up, half_life_share
-        self.limit_train_batches, self.images = limit_train_batches, 0
+        self.images = 0
         self.restored: dict[str, Any] | None = None
 
     @property
@@ -63,7 +54,8 @@ class GeneratorEMA(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.half_life_share is not None:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            images = data.schedule.images(len(data.photos.train), self.limit_train_batches)
+            limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
+            images = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
             self.half_life_images = self.half_life_share * images
         self.network = copy.deepcopy(pl_module.network("generator")).requires_grad_(False).eval()
         if self.restored is not None:

@@ -69,12 +69,6 @@ class Monitor(L.Callback):
     changes) means the same thing throughout a training. Points in TensorBoard are means since the last point, on rank
     0. metrics.csv has one row an epoch; a resumed training keeps the rows of the epochs that its checkpoint knows, and
     the means of an epoch that it resumes within cover all of it.
-
-    Args:
-        schedule: sizes and batches by epoch.
-        table: metrics.csv.
-        every_n_steps: distance of the points in TensorBoard.
-        monitored: the metric that makes best.ckpt.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:
