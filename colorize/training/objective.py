@@ -1,4 +1,4 @@
-"""What the training step minimises: the losses of generator and critic, their weights, and the balance between them."""
+"""The objective of the training step: losses of generator and critic, their weights, and the balance between them."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""The checkpoint that a phase resumes from, if any, and whether its options are still those of the training."""
+"""The checkpoint that a phase resumes from, if any, and the options in which it differs from the configuration."""
 
 from __future__ import annotations
 
