@@ -98,7 +98,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
         row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
         for row, colorizer in colorizers.items()
     }
-    with distributed.one_fate(fabric.strategy.launcher):
+    with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
         methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
@@ -141,10 +141,10 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
-    from colorize.training.phases import TRAINED
+    from colorize.training.phases import PHASES
 
     said = []
-    for trained in TRAINED:  # what an earlier evaluation drew, and this one may not
+    for trained in PHASES:  # what an earlier evaluation drew, and this one may not
         (output / f"curve_{trained}.png").unlink(missing_ok=True)
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
         scores = read_scores(phase)

@@ -3,7 +3,7 @@
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS size_px=64 batch_size=4 trainer.accelerator=cpu
 
-The images are the network's raw output on centre squares, without loss. Started again, it goes on where it stopped.
+The images are the network's raw output on centre squares, without loss. Started again, it resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def run(config: GenerateConfig) -> None:
 
 
 def output_folder(config: GenerateConfig) -> Path:
-    """Where the images of `config` go."""
+    """Return the folder for the images of `config`."""
     return run_folder(config) / "generated" if config.output is None else Path(config.output)
 
 
 def save_images(config: GenerateConfig, output: Path) -> None:
-    """The work, in a folder that this process holds."""
+    """Colour and save, in a folder that this process holds."""
     import torch
     from rich.progress import track
 
@@ -64,7 +64,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
     fabric = launch(config.trainer)
-    with distributed.one_fate(fabric.strategy.launcher):
+    with distributed.abort_together(fabric.strategy.launcher):
         # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
         share = wanted[fabric.global_rank :: fabric.world_size]
         missing = [identity for identity in share if not image_path(output, identity).is_file()]
@@ -86,9 +86,9 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             for batch in track(datamodule.center_squares(again), "generate", rounds, disable=not on_terminal):
                 with torch.inference_mode(), autocast(precision, device):
                     coloured = network(batch.grey.to(device)).cpu()
-                for name, picture in zip(batch.names, coloured, strict=True):
+                for name, image in zip(batch.names, coloured, strict=True):
                     if not image_path(output, name).is_file():
-                        save_png(to_pil(picture), image_path(output, name))
+                        save_png(to_pil(image), image_path(output, name))
         datamodule.share_unreadable()
     if not fabric.is_global_zero:
         return
@@ -99,21 +99,16 @@ def save_images(config: GenerateConfig, output: Path) -> None:
 
 
 def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
-    """Those of `identities` that are coloured together with a missing one, when all go in batches from the first on.
+    """Return those of `identities` that share a batch with a missing one, when all go in batches from the first on.
 
-    So an image is the same to the bit whether the work was interrupted or not: what stands beside a photo in its batch
-    may change its last bit.
+    Thus an image is the same to the bit, interrupted or not: the others in its batch may change its last bit.
     """
     batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
     return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
 
 
 def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: bool) -> None:
-    """Make sure that what is in `output` was made by the same weights at the same size.
-
-    Raises:
-        UserError: it was not.
-    """
+    """Raise a UserError where `output` holds images of other weights or another size."""
     from colorize.data.generated import read_manifest
 
     if not (output / "manifest.json").exists():

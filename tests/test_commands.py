@@ -27,7 +27,7 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.files import locked, sha256
 from colorize.training import build
 from colorize.training.hyper_parameters import differences, settings
-from colorize.training.phases import TRAINED
+from colorize.training.phases import PHASES
 from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 from colorize.weights.load import load_network
@@ -354,7 +354,7 @@ def test_a_started_fit_is_not_lost_and_another_architecture_is_refused(configure
     folder = PhaseFolder(short.runs_dir, short.run, "pretrain_gen")
     kept = folder.last.read_bytes()
     longer = configure("train", "phase=pretrain_gen", *TWO_SIZES)
-    with pytest.raises(UserError, match=r"holds a started fit: go on with resume=auto"):
+    with pytest.raises(UserError, match=r"holds a started training: give resume=auto"):
         train.run(longer)
     longer.resume, longer.model.blur = "auto", False
     with pytest.raises(UserError, match=r"last.ckpt holds a generator of another architecture: blur=True"):
@@ -394,10 +394,10 @@ def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_th
     paper, ours = (configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
     assert (ours.trainer.devices, min(ours.resolution.batch_size) // 8) == (8, 24)
     growth = math.sqrt(ours.resolution.batch_size[0] / paper.resolution.batch_size[0])
-    for name in TRAINED[phase]:
+    for name in PHASES[phase].trains:
         rates = [getattr(config.optim, name).lr for config in (paper, ours)]
         assert rates[1] == pytest.approx(growth * rates[0], rel=0.02)
     changed = {line.partition("=")[0] for line in differences(settings(paper), ours)}
-    rates = {f"optim.{name}.lr" for name in TRAINED[phase]}
+    rates = {f"optim.{name}.lr" for name in PHASES[phase].trains}
     warm_up = {"optim.generator.pct_start"} if phase == "pretrain_gen" else set()
     assert changed == {"resolution.batch_size", "resolution.rate_scale", *rates, *warm_up}

@@ -24,7 +24,7 @@ from colorize.runs import PhaseFolder
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.training import build
+from colorize.training import first_weights
 from colorize.training.module import NonFiniteLoss
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
@@ -51,7 +51,7 @@ def stored_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norms stay in eval mode, and phase gan starts from random networks."""
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")
     monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
 
 
 def fitted(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
@@ -64,12 +64,12 @@ def fitted(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
     for number, optimizer in enumerate(trainer.optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer {number}/{index}/{name}": value for name, value in state.items()}
-    if module.average is not None:
-        tensors |= {f"average/{name}": value for name, value in module.average.state_dict().items()}
+    if module.ema_model is not None:
+        tensors |= {f"average/{name}": value for name, value in module.ema_model.state_dict().items()}
     return {
         # As numbers: a tensor would go through shared memory that ends with the process.
         "tensors": {name: value.numpy().copy() for name, value in tensors.items()},
-        "numbers": (module.images_seen, module.turns.state(), module.curve),
+        "numbers": (module.images_seen, module.update_schedule.state(), module.curve),
     }
 
 
@@ -127,7 +127,7 @@ def test_two_devices_train_as_one(configure: Configure, stored_statistics: None,
 def test_ranks_stay_in_step_where_batch_norms_learn(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
     fitted_by_two(configure("train", f"phase={phase}", *FIT))
 
 
@@ -229,7 +229,7 @@ def test_a_rank_that_is_lost_ends_the_others_without_a_trace_of_the_exchange() -
         distributed.total([1.0])
         if rank == 1:
             os._exit(3)
-        with distributed.one_fate():
+        with distributed.abort_together():
             distributed.total([1.0])
 
     found, died = on_ranks(work)

@@ -25,7 +25,7 @@ from colorize.networks.options import ENCODERS as CHOICES
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
-from colorize.training import build
+from colorize.training import first_weights
 from colorize.weights.load import Weights
 from colorize.weights.pretrained import load_pretrained
 from tests.state_fill import fill, reference_input
@@ -246,6 +246,6 @@ def test_a_patch_critic_judges_places_and_its_steps_are_bounded() -> None:
 
 def test_an_option_of_the_other_decoder_is_no_option_of_this_one() -> None:
     light = ModelConfig(name="x", decoder="light", encoder="resnet18", output="chroma")
-    assert isinstance(make_generator(build.generator_options(light)), LightUNet)
+    assert isinstance(make_generator(first_weights.generator_options(light)), LightUNet)
     with pytest.raises(ValueError, match="output=rgb: decoder=light"):
-        make_generator(build.generator_options(ModelConfig(name="x", decoder="light")))
+        make_generator(first_weights.generator_options(ModelConfig(name="x", decoder="light")))

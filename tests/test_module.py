@@ -29,8 +29,9 @@ from colorize.runtime.schema import leaves
 from colorize.training import build
 from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
-from colorize.training.module import ColorizationModule, NonFiniteLoss, gradient_at
-from colorize.training.phases import TRAINED, VAL
+from colorize.training.module import ColorizationModule, NonFiniteLoss
+from colorize.training.objective import gradient_at
+from colorize.training.phases import PHASES, VAL
 from colorize.weights.checkpoints import AVERAGE, read_checkpoint
 from colorize.weights.load import load_network
 from tests.conftest import TWO_SIZES, draw_photo
@@ -66,8 +67,9 @@ def fit_batch(
     steps: int,
     *overrides: str,
     callbacks: Sequence[L.Callback] = (),
+    **options: Any,
 ) -> tuple[ColorizationModule, list[dict[str, float]]]:
-    """Fit a fresh module to `batch` alone; returns it with the terms of every step."""
+    """Fit a fresh module to `batch` alone; return it with the terms of every step. `options` are of the Trainer."""
     config = configure("train", *overrides)
     L.seed_everything(0, verbose=False)
     # As for a resumed fit: fresh networks, no predecessors asked for.
@@ -88,6 +90,7 @@ def fit_batch(
         enable_model_summary=False,
         callbacks=[*callbacks, Record()],
         default_root_dir=tmp_path,
+        **options,
     )
     trainer.fit(module, OneBatch(batch, steps))
     return module, seen
@@ -129,8 +132,8 @@ def test_a_generator_against_a_standing_critic_learns_to_fool_it(configure: Conf
         "switch.critic_steps=0",
         "loss.content=0.0",
     )
-    # An untrained critic says about 0 to everything (loss ln 2), and as good as nothing moves it further than this.
-    assert seen[-1]["generator/adversarial"] < seen[0]["generator/adversarial"] - 0.05
+    losses = [terms["generator/adversarial"] for terms in seen]
+    assert max(losses[-10:]) < min(losses[:10])  # by how much depends on the processor's rounding
     assert seen[0]["generator/adversarial_gradient_share"] == pytest.approx(1.0)
 
 
@@ -434,7 +437,7 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
 
 def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
     model = ModelConfig(name="paper", critic_weights="a/b.pth")
-    found = {phase: hyper_parameters(TrainConfig(recipe="paper", phase=phase, model=model)) for phase in TRAINED}
+    found = {phase: hyper_parameters(TrainConfig(recipe="paper", phase=phase, model=model)) for phase in PHASES}
     assert set(NO_HYPER_PARAMETERS) <= {key.name for key in leaves(TrainConfig)}
     for name, phases in {
         "seed": {"pretrain_gen", "pretrain_critic", "gan"},
@@ -453,11 +456,11 @@ def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
     assert found["gan"]["data.flip"] is True
 
 
-def test_the_command_of_a_job_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_job_can_be_typed() -> None:
     config = TrainConfig(recipe="paper", phase="gan", sweep="seeds", job=3)
-    assert build.typed_command(config) is None
-    monkeypatch.setattr("colorize.cli.command._given", ["data.root=my photos", "seed=1", "sweep=seeds"])
-    words = shlex.split((build.typed_command(config) or "").replace("\\\n", " "))
+    assert build.shell_command(config, []) is None
+    command = build.shell_command(config, ["data.root=my photos", "seed=1", "sweep=seeds"]) or ""
+    words = shlex.split(command.replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
 
 

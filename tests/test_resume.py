@@ -226,7 +226,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     flip(folder.last, 600)
     path, card = newest_whole(folder) or pytest.fail("none")
     assert (path, card.images_seen) == (before(folder.last), 30)
-    assert "last.ckpt is damaged" in caplog.text and "going on from" in caplog.text and "at 30 images" in caplog.text
+    assert "last.ckpt is damaged" in caplog.text and "resuming from" in caplog.text and "at 30 images" in caplog.text
     assert folder.last.with_name("last.ckpt.damaged").exists(), "kept, for whoever can make something of it"
     path, card = newest_whole(folder) or pytest.fail("none")
     assert (path, card.images_seen) == (folder.last, 30), "so that the next save does not keep the damaged one"
@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     assert (newest_whole(folder) or pytest.fail("none"))[1].images_seen == 20
     for file in {file.stat().st_ino: file for file in folder.checkpoints.iterdir()}.values():
         file.write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"last\.ckpt begins as.*no other to go on from: remove .*gan") as caught:
+    with pytest.raises(UserError, match=r"last\.ckpt begins as.*no other to resume from: remove .*gan") as caught:
         newest_whole(folder)
     assert "\n" not in str(caught.value)
 
@@ -279,8 +279,10 @@ def test_a_phase_is_complete_only_of_the_options_and_files_it_came_of(
     caplog.clear()
     config.resolution.epochs = [1, 1, 2]  # a longer fit goes on
     compare(config, card)
-    assert "goes on with other options than until now" in caplog.text and "lr=0.5 (not 0.001)" in caplog.text
-    compare(config, CheckpointMetadata(**CARD | {"epochs_done": 3}, images_seen=9))  # from before there were settings
+    assert "resumes with other options than until now" in caplog.text and "lr=0.5 (not 0.001)" in caplog.text
+    compare(
+        config, CheckpointMetadata(**CARD | {"epochs_done": 3}, images_seen=9)
+    )  # written before there were settings
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

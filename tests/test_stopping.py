@@ -83,9 +83,8 @@ class Fit:
     """A fit without networks: steps of 10 images, of known distance to the truth; each 5th ends an epoch."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.callback = Checkpoints(folder / "checkpoints", **options)
-        config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None, half_life_share=None))
-        self.module = SimpleNamespace(config=config, images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
+        self.callback = Checkpoints(folder / "checkpoints", "score/distance", **options)
+        self.module = SimpleNamespace(images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
         self.trainer = SimpleNamespace(
             is_global_zero=True,
             save_checkpoint=self.save,
@@ -153,10 +152,11 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
 
 def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp_path: Path) -> None:
     fit = Fit(tmp_path, every_n_images=20, keep=1)
-    best, monitor = fit.callback.folder / "best.ckpt", Monitor(None, tmp_path / "metrics.csv", 1)  # type: ignore[arg-type]
+    best = fit.callback.folder / "best.ckpt"
+    monitor = Monitor(None, tmp_path / "metrics.csv", 1, "score/distance")  # type: ignore[arg-type]
 
     def shown() -> dict[str, float]:
-        return monitor.best_figures("score/distance", fit.module.curve)
+        return monitor.best_metrics(fit.module.curve)
 
     fit.start(0.8, skill=0.2)
     for far, skill in ((0.9, 0.9), (0.6, 0.1)):

@@ -5,12 +5,9 @@ from typing import Any
 from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
+from colorize.training.phases import PHASES
 from colorize.weights.load import Weights
 
-_PHASES = {
-    "pretrain_gen": "pretraining of the generator on the content loss, without a critic",
-    "gan": "training of generator and critic against each other",
-}
 _DATA = {
     "folder": "a folder of photos",
     "imagenet": "ImageNet (ILSVRC)",
@@ -81,7 +78,7 @@ def _training(stated: dict[str, Any]) -> str:
         return _table(rows | _origin(stated), ("", ""))
     training, earlier = stated.get("training", {}), stated.get("started_from", {})
     rows = {
-        "last phase": f"{stated['phase']}: {_PHASES[stated['phase']]}",
+        "last phase": f"{stated['phase']}: {PHASES[stated['phase']].description}",
         "images seen in it": f"{stated['images_seen']:,}",
         "epochs": f"{stated['epochs_done']} of {stated['epochs']}",
         "weights": "averaged over the training's steps (EMA)" if stated["averaged"] else "those of the last step",

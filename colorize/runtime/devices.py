@@ -9,6 +9,9 @@ import torch
 
 from colorize.runtime.errors import UserError
 
+HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The number format of each mixed precision."""
+
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
@@ -68,6 +71,5 @@ def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) 
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context in which a network computes with `precision`, outside Lightning."""
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)
+    """The context in which a network computes with `precision`, outside Lightning."""
+    return torch.autocast(device.type, HALF_DTYPES.get(precision, torch.bfloat16), enabled=precision in HALF_DTYPES)

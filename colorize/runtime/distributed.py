@@ -95,8 +95,8 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 
 @contextmanager
-def one_fate(launcher: Any = None) -> Iterator[None]:
-    """Within it, the end of one rank is that of all, and none dies with a trace of what the loss of another broke.
+def abort_together(launcher: Any = None) -> Iterator[None]:
+    """Abort all ranks when one of them ends, none with the traceback of an exchange that another's end broke.
 
     The launcher is Lightning's, which may have started the other processes.
 

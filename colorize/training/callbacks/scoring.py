@@ -17,8 +17,8 @@ class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
     A score is that of the averaged weights where there are any. It goes to TensorBoard, and into the module's `curve`,
-    which each checkpoint's card holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used:
-    training resumed from there would lose the epoch's means.
+    which each checkpoint holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used:
+    a training that is resumed from there would lose the epoch's metrics.
 
     Args:
         every_n_images: inside epochs; None: not there.
@@ -42,13 +42,14 @@ class Scoring(L.Callback):
         self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
+        self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if self.inception is not None:
             self.inception.to(pl_module.device)
             features = FeatureStatistics()
             for truth in stopping.batches(self.rgb, pl_module.device):
                 features.update(self.inception(truth))
             self.of_truth = features.over_ranks()
-        self.of_grey, _ = self.measured(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module)
 
@@ -61,12 +62,9 @@ class Scoring(L.Callback):
 
     def score(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Add a point to the curve."""
-        network = pl_module.average or pl_module.network("generator")
-        was_training = network.training
-        network.eval()
-        scores, features = self.measured(trainer, pl_module, network)
-        network.train(was_training)
-        point = scores | {"distance": stopping.distance(scores, self.of_grey)}
+        network = pl_module.ema_model or pl_module.network("generator")  # which sets its own mode in each step
+        score, features = self.measure(trainer, pl_module, network.eval())
+        point = score | {"distance": stopping.distance(score, self.of_grey)}
         point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if self.inception is not None:
             point["fid"] = frechet_distance(features, self.of_truth)
@@ -74,7 +72,7 @@ class Scoring(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(scored(point), step=pl_module.images_seen)
 
-    def measured(
+    def measure(
         self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
     ) -> tuple[dict[str, float], FeatureStatistics]:
         """Return the scores of what `colour` makes of the photos of all devices, and Inception's features of it."""
