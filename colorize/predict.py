@@ -44,7 +44,7 @@ def run(config: PredictConfig) -> None:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
-    from colorize.video import needs
+    from colorize.video import require_packages
     from colorize.weights import load as weights
 
     config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
@@ -72,7 +72,7 @@ def run(config: PredictConfig) -> None:
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
-            needs.require()
+            require_packages()
         if photos:
             coloured, kept, failed = colour(config, colorizer, photos)
             failures += failed
@@ -184,7 +184,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
-    how = film.How(
+    options = film.FilmOptions(
         render_px=config.render_px,
         tta=config.tta,
         saturation=config.saturation,
@@ -198,11 +198,11 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     )
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
-    render_px = how.render_px or colorizer.preprocessing.render_px
+    render_px = options.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress(None) as advance:
         try:
-            notes = film.colour_film(colorizer, job.source, job.result, how, advance, weights)
+            notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
         except UserError as error:
             reason = str(error).removeprefix(f"{job.source}: ")
             log.warning(f"{shown(job.source)}: {reason}")
