@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from colorize.inference import film
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.photos.reading import Photo
-from colorize.video import decoding, encoding, sniff
+from colorize.video import decoding, encoding, probing, sniff
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits
 from tests.filming import SUBTITLES, grey_frames, read_film, write_film
 from tests.predicting import Colour, files, save
@@ -103,7 +104,7 @@ def test_fields_of_two_moments_become_one_picture(quick: None, colour: Colour, t
         assert np.array_equal(luma[1::2], stored[1::2])  # one field as it is coded
         off = [np.abs(rows.astype(int) - moment[::2]).mean() for rows in (luma[::2], stored[::2])]
         assert off[0] < 0.2 * off[1]
-    probed = decoding.probe(str(source))
+    probed = probing.probe(str(source))
     whole = list(decoding.frames(probed, Fraction(0), None, None, []))
     rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, []))
     assert len(rest) == 9
@@ -210,7 +211,7 @@ def test_recordings_joined_end_to_end_go_on_together(quick: None, colour: Colour
     unit = Fraction(1, 90_000)
     one = write_film(tmp_path / "one.ts", grey_frames(75), sound="mp2", time_base=unit, sound_s=1.5).read_bytes()
     (tmp_path / "twice.ts").write_bytes(one + one)
-    assert decoding.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
+    assert probing.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
     for name in ("out.mp4", "out.webm"):  # copied, coded anew
         assert colour("twice.ts", output=name)[0] == 0
         made, heard = read_film(tmp_path / name), sound_times(tmp_path / name)
@@ -417,8 +418,8 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
     rgb = torch.tensor([0.2, 0.5, 0.3])[:, None, None].expand(3, 8, 8)
     for matrix, full in ((1, False), (6, False), (6, True)):
         source = write_film(tmp_path / f"{matrix}{full}.mkv", grey_frames(1), codec="ffv1", pixel_format="yuv420p")
-        told = decoding.probe(str(source))
-        told = decoding.replace(told, matrix=matrix, full_range=full)
+        told = probing.probe(str(source))
+        told = replace(told, matrix=matrix, full_range=full)
         level = 120
         chroma = chroma_of(rgb.numpy(), told.weights)
         planes = coded_planes(told, np.full((48, 64), level, np.uint8), chroma, "yuv420p")

@@ -24,11 +24,12 @@ from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
 from colorize.runtime.errors import UserError
-from colorize.video import decoding
+from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
-from colorize.video.decoding import Film, FilmFrame, Plane
+from colorize.video.decoding import FilmFrame, Plane
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
 from colorize.video.motion import Link, Motion
+from colorize.video.probing import Film
 from colorize.video.stabilize import Stabilizer
 from colorize.video.work import Done, Work
 
@@ -89,12 +90,11 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Coloured:
-    """A frame with its chroma, small, and what is needed to resume after it."""
+    """A frame with its chroma, small, and the stabilizer's running sum after it."""
 
-    frame: FilmFrame
+    seen: _Seen
     chroma: Plane
     past: Plane | None
-    small: Plane | None
 
 
 def colour_film(
@@ -117,7 +117,7 @@ def colour_film(
         UserError: the film cannot be read, coloured or written, or is at work already.
         BadOption: the result cannot hold the codec.
     """
-    film = decoding.probe(source)
+    film = probing.probe(source)
     codec = choose_codec(options.codec, result, film)
     if film.seconds is not None and options.start >= film.seconds:
         raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
@@ -187,8 +187,7 @@ def _coloured_frames(
 
     def given(planes: Iterator[Plane]) -> Iterator[_Coloured]:
         for plane in planes:
-            seen = waiting.popleft()
-            yield _Coloured(seen.frame, plane, None if stabilizer is None else stabilizer.past, seen.small)
+            yield _Coloured(waiting.popleft(), plane, None if stabilizer is None else stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
     with closing(_ahead(looked_at, _DECODED_AHEAD + options.batch_size)) as ready:
@@ -224,7 +223,7 @@ def _looked_at(
 
 
 def _flow_size(film: Film, colorizer: Colorizer, options: FilmOptions) -> tuple[int, int]:
-    """Return the width and height at which motion is looked for: at least that of the network's colours, or the film's."""
+    """Return the width and height at which motion is looked for, at least the network's, but at most the film's."""
     width, height = film.square_size
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)
     scale = min(1.0, side_px / min(width, height), (4 * side_px**2 / (width * height)) ** 0.5)
@@ -268,10 +267,11 @@ def _encode_all(
         with written_whole(path) as file, Piece(file, film, codec, options.quality) as piece:
             while upcoming is not None and len(piece.times) < PIECE_FRAMES:
                 last, upcoming = upcoming, next(frames, None)
-                piece.add(coded_planes(film, last.frame.luma, last.chroma, piece.format), last.frame.time)
+                frame = last.seen.frame
+                piece.add(coded_planes(film, frame.luma, last.chroma, piece.format), frame.time)
                 tick(done.frames + len(piece.times))
             finished = PieceFile(path, piece.times, piece.finish())
-        length = last.frame.length or (piece.times[-1] - piece.times[-2] if len(piece.times) > 1 else 1)
-        done = Done([*done.pieces, finished], last.past, last.small, upcoming is None, length)
+        length = frame.length or (piece.times[-1] - piece.times[-2] if len(piece.times) > 1 else 1)
+        done = Done([*done.pieces, finished], last.past, last.seen.small, upcoming is None, length)
         work.remember(done)
     return done

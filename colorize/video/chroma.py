@@ -5,20 +5,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from colorize.video.decoding import Film
+from colorize.video.probing import Film
 
 Plane = np.ndarray[Any, Any]
 
 
 def eight_bits(luma: Plane, film: Film) -> Plane:
-    """The 8-bit grey picture, from black at 0 to white at 255, that coded luma stands for."""
+    """Return the 8-bit grey image, from black at 0 to white at 255, that coded luma stands for."""
     steps = np.arange(1 << film.bits, dtype=np.float32) / (1 << (film.bits - 8))
     grey = steps if film.full_range else (steps - 16) * (255 / 219)
     return np.take(np.clip(grey.round(), 0, 255).astype(np.uint8), luma)
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
-    """Cb and Cr of RGB.
+    """Return Cb and Cr of RGB.
 
     Args:
         rgb: ``(3, h, w)`` float32, in [0, 1] or somewhat beyond.
@@ -34,7 +34,7 @@ def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
 
 
 def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
-    """Chroma ``(h, w, 2)`` at another height and width: bicubic where it grows, the mean of areas where it shrinks."""
+    """Resize chroma ``(h, w, 2)``: bicubic where it grows, the mean of areas where it shrinks."""
     if chroma.shape[:2] == shape[:2]:
         return chroma
     shrinks = chroma.shape[0] > shape[0] or chroma.shape[1] > shape[1]
@@ -43,7 +43,7 @@ def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
 
 
 def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> list[Plane]:
-    """A frame's planes: its luma as it came, and chroma that exists at that luma.
+    """Return a frame's planes: its luma as it came, and chroma that exists at that luma.
 
     As for photos (:func:`colorize.color.merge_luma`), where a colour does not exist, saturation gives way. That is
     decided at the chroma's own resolution.

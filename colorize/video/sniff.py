@@ -1,4 +1,4 @@
-"""Whether a file is a film: by its first bytes, as far as they tell, without PyAV."""
+"""Telling films by their names and first bytes, without PyAV."""
 
 import os
 import stat
@@ -34,9 +34,9 @@ _TRANSPORT_PACKETS = ((0, 188), (4, 192))
 
 
 def is_film(path: str | os.PathLike[str]) -> bool:
-    """Whether to take a file for a film: it begins as one, or is called as one (and then what is wrong will be said).
+    """Return true if a file begins as a film, or is called as one (and then what is wrong will be said).
 
-    Animated GIFs are pictures; files that are called as sound are none of both.
+    Animated GIFs are photos; files that are called as sound are neither.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SOUND_SUFFIXES:
@@ -45,7 +45,7 @@ def is_film(path: str | os.PathLike[str]) -> bool:
 
 
 def begins_as_film(path: str | os.PathLike[str]) -> bool:
-    """Whether the first bytes of a file are those of a container for moving pictures."""
+    """Return true if the first bytes of a file are those of a container for moving pictures."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
             return False
