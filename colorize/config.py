@@ -380,6 +380,11 @@ class PredictConfig:
     )
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
+    telecine: str = opt(
+        "auto",
+        "films: auto brings the 24 frames a second back where they were woven into 30 of video; off leaves the 30",
+        choices=("auto", "off"),
+    )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
     precision: str = opt(

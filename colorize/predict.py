@@ -195,6 +195,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
         quality=config.quality,
         start=config.start,
         duration=config.duration,
+        telecine=config.telecine,
     )
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"

@@ -105,8 +105,8 @@ def test_fields_of_two_moments_become_one_picture(quick: None, colour: Colour, t
         off = [np.abs(rows.astype(int) - moment[::2]).mean() for rows in (luma[::2], stored[::2])]
         assert off[0] < 0.2 * off[1]
     probed = probing.probe(str(source))
-    whole = list(decoding.frames(probed, Fraction(0), None, None, []))
-    rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, []))
+    whole = list(decoding.frames(probed, Fraction(0), None, None, [], set()))
+    rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, [], set()))
     assert len(rest) == 9
     assert all(np.array_equal(a.luma, b.luma) and a.time == b.time for a, b in zip(whole[11:], rest, strict=True))
 

@@ -26,10 +26,9 @@ from colorize.photos.results import written_whole
 from colorize.runtime.errors import UserError
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
-from colorize.video.decoding import FilmFrame, Plane
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
 from colorize.video.motion import Link, Motion
-from colorize.video.probing import Film
+from colorize.video.probing import Film, FilmFrame, Plane
 from colorize.video.stabilize import Stabilizer
 from colorize.video.work import Done, Work
 
@@ -64,6 +63,7 @@ class FilmOptions:
         quality: 1 to 100.
         start: seconds of the film to leave out.
         duration: seconds to colour; None: to the end.
+        telecine: auto, bring films back that were woven into video; off, take them for video.
     """
 
     render_px: int | None = None
@@ -76,6 +76,7 @@ class FilmOptions:
     quality: int = 95
     start: float = 0.0
     duration: float | None = None
+    telecine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def colour_film(
         BadOption: the result cannot hold the codec.
     """
     film = probing.probe(source)
+    if options.telecine == "auto":
+        film = decoding.with_telecine(film)
     codec = choose_codec(options.codec, result, film)
     if film.seconds is not None and options.start >= film.seconds:
         raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
@@ -139,12 +142,12 @@ def _colour(
 ) -> list[str]:
     origin = film.start + Fraction(options.start).limit_denominator(1_000_000)
     end = None if options.duration is None else origin + Fraction(options.duration).limit_denominator(1_000_000)
-    done, total, damage = work.done(), _expected(film, options), list[str]()
+    done, total, damage, left_out = work.done(), _expected(film, options), list[str](), set[str]()
     if done.frames:
         log.info(f"{film.path}: going on after {done.frames} frames")
         tick(done.frames, total)
     if not done.ended:
-        frames = decoding.frames(film, origin, end, done.last, damage)
+        frames = decoding.frames(film, origin, end, done.last, damage, left_out)
         coloured = _coloured_frames(colorizer, film, frames, options, done)
         with closing(_ahead(coloured, _COLOURED_AHEAD)) as ready:
             done = _encode_all(film, codec, options, ready, work, done, lambda count: tick(count, total))
@@ -152,6 +155,7 @@ def _colour(
         raise UserError(f"{film.path}: there is no frame to colour" + (f" ({damage[0]})" if damage else ""))
     notes = put_together(film, done.pieces, done.length, origin, end, work.joined())
     work.publish()
+    notes += [f"without {words}" for words in sorted(left_out)]
     if damage:
         notes.append(f"without what is damaged in the film ({len(damage)} times: {damage[0]})")
     ended_s = float(((done.last or 0) + done.length) * film.time_base - film.start)

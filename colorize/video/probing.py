@@ -7,24 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from colorize.runtime.errors import UserError
-from colorize.video.joins import measured
+from colorize.video.joins import JUMP_S, measured
+from colorize.video.sniff import STILL_BRANDS
 
-_LUMA_FIRST = re.compile(r"yuv[aj]?4[0-9]{2}p([0-9]+le)?|nv(12|16|20|21|24)(le)?|p[024]1[0-9]le|gray([0-9]+le)?")
 _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+Plane = np.ndarray[Any, Any]
+
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
-_UNKNOWN = 2
-_FULL_RANGE = 2
 _WITH_INDEX = ("mov", "matroska")
 _STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
 
@@ -53,8 +54,8 @@ class Film:
         matrix: number of the matrix coefficients that make luma and chroma of RGB (ITU-T H.273).
         primaries: number of the colour primaries.
         transfer: number of the transfer characteristics.
-        interlaced: its frames hold two fields, of two moments.
         sure_seeks: its times can be gone to.
+        second_field: of a film to be brought back that was woven into video; see :mod:`colorize.video.telecine`.
     """
 
     path: str
@@ -75,8 +76,8 @@ class Film:
     matrix: int
     primaries: int
     transfer: int
-    interlaced: bool
     sure_seeks: bool
+    second_field: int | None = None
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -90,6 +91,21 @@ class Film:
         width = round(self.width * aspect) if aspect > 1 else self.width
         height = round(self.height / aspect) if aspect < 1 else self.height
         return width, height
+
+
+@dataclass(frozen=True)
+class FilmFrame:
+    """A frame.
+
+    Attributes:
+        time: when it is shown, in the film's time base.
+        length: for how long, as far as the file says (0: it does not).
+        luma: (H, W) as it is coded, uint8, or uint16 with the film's bits.
+    """
+
+    time: int
+    length: int
+    luma: Plane
 
 
 @contextmanager
@@ -118,7 +134,7 @@ def has_pictures(path: str) -> bool:
     """Return true if FFmpeg finds moving pictures in a file."""
     try:
         with opened(path) as container:
-            return _STILLS.fullmatch(container.format.name) is None and bool(_video_streams(container))
+            return _STILLS.fullmatch(container.format.name) is None and bool(video_streams(container))
     except UserError:
         return False
 
@@ -138,11 +154,9 @@ def probe(path: str) -> Film:
         width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
         aspect = Fraction(1) if not 0.1 < aspect < 10 else 1 / aspect if transposed else aspect
-        is_yuv = has_luma_plane(frame)
-        matrix = int(frame.colorspace) if is_yuv else _UNKNOWN
-        if matrix == _UNKNOWN:
+        matrix = int(frame.colorspace)
+        if is_rgb(frame) or matrix not in (REC_601, 5, *_WEIGHTS):
             matrix = REC_601 if min(height, width) < _HD_ROWS else REC_709
-        grey_without_range = frame.format.name.startswith("gray") and frame.color_range == 0
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         rate = rate if 0.01 < rate <= 1000 else Fraction(25)
         has_index, joins = container.format.name.startswith(_WITH_INDEX), tuple[Fraction, ...]()
@@ -164,18 +178,16 @@ def probe(path: str) -> Film:
             mirrored=mirrored,
             pixel_aspect=Fraction(aspect),
             time_base=stream.time_base or Fraction(1, av.time_base),
-            start=Fraction(container.start_time or 0, av.time_base),
+            start=_start(container, stream, frame),
             seconds=seconds,
             says_length=says_length,
             joins=joins,
             rate=rate,
             bits=8 if frame.format.components[0].bits <= 8 else 10,
-            full_range=is_yuv
-            and (frame.color_range == _FULL_RANGE or "yuvj" in frame.format.name or grey_without_range),
+            full_range=is_full_range(frame),
             matrix=matrix,
             primaries=int(frame.color_primaries),
             transfer=int(frame.color_trc),
-            interlaced=bool(frame.interlaced_frame),
             sure_seeks=has_index,
         )
 
@@ -193,9 +205,37 @@ def decoded(container: InputContainer, stream: VideoStream, damage: list[str]) -
         damage.append(reason(error))
 
 
-def has_luma_plane(frame: VideoFrame) -> bool:
-    """Return true if the first plane of a frame is its luma."""
-    return _LUMA_FIRST.fullmatch(frame.format.name) is not None and frame.colorspace != 0
+def is_rgb(frame: VideoFrame) -> bool:
+    """Return true if a frame has no luma of its own: RGB, a palette, black and white."""
+    name = frame.format.name
+    return bool(frame.format.is_rgb or frame.format.has_palette or name.startswith(("mono", "xyz")))
+
+
+def is_full_range(frame: VideoFrame) -> bool:
+    """Return true if a frame's luma goes from 0 to the greatest value, as far as it says; RGB has none, so: false."""
+    if is_rgb(frame):
+        return False
+    grey_without_range = frame.format.name.startswith(("gray", "ya")) and frame.color_range == 0
+    return frame.color_range == ColorRange.JPEG or "yuvj" in frame.format.name or grey_without_range
+
+
+def side_data(frame: VideoFrame, kind: Type) -> bytes | None:
+    """Return what a frame brings along of one kind."""
+    found = cast("Any", frame.side_data).get(kind)
+    return None if found is None else bytes(found)
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """Make a member of PyAV's enumeration for side data that FFmpeg knows and PyAV has no name for, such as EXIF.
+
+    Without it, PyAV gives none of the side data of a frame that has such.
+    """
+    member: Any = object.__new__(cls)
+    member._name_, member._value_ = f"TYPE_{value}", value
+    return cast(Type, member)
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment, method-assign]
 
 
 def reason(error: av.FFmpegError) -> str:
@@ -211,15 +251,29 @@ def _written_length(text: str) -> float | None:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
-def _video_streams(container: InputContainer) -> list[VideoStream]:
+def _start(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> Fraction:
+    """Return when the film begins, in seconds: FFmpeg says so in whole microseconds, which may be after the frame."""
+    start = Fraction(container.start_time or 0, av.time_base)
+    if frame.pts is None or stream.time_base is None:
+        return start
+    shown = frame.pts * stream.time_base
+    return shown if start - JUMP_S < shown < start else start
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Return the streams of moving pictures: no cover pictures, no photos such as HEIC that are told by their brand."""
+    if container.metadata.get("major_brand", "").encode() in STILL_BRANDS:
+        return []
     cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _video(container: InputContainer, path: str) -> VideoStream:
-    streams = _video_streams(container)
+    streams = video_streams(container)
     if not streams:
-        instead = "only sound" if container.streams.audio else "not a film, or a damaged one"
+        instead = "not a film, or a damaged one"
+        if container.streams.video or container.streams.audio:
+            instead = "only sound" if container.streams.audio else "only a photo"
         raise UserError(f"{path}: no moving picture in it, {instead}")
     stream = next((stream for stream in streams if stream.disposition & av.stream.Disposition.default), streams[0])
     if stream.codec_context is None:
@@ -229,11 +283,10 @@ def _video(container: InputContainer, path: str) -> VideoStream:
 
 def _turn(frame: VideoFrame) -> tuple[bool, tuple[bool, bool]]:
     """Return (transposed, mirrored) that turn a frame upright by its display matrix, to the nearest right angle."""
-    side_data: Any = frame.side_data
-    data = side_data.get(Type.DISPLAYMATRIX)
+    data = side_data(frame, Type.DISPLAYMATRIX)
     if data is None:
         return False, (False, False)
-    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
+    a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, (a < 0, d < 0)
     return True, (c < 0, b < 0)

@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 from colorize.video.joins import Joins, demuxed
-from colorize.video.probing import Film
+from colorize.video.probing import Film, video_streams
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")
@@ -61,6 +61,8 @@ class Tracks:
         self._texts: dict[int, Any] = {}
         self._lost: Counter[int] = Counter()
         self._kept: Counter[int] = Counter()
+        others = [stream for stream in video_streams(source) if stream.index != film.stream]
+        notes += [f"without its other moving pictures ({_codec(stream)}), track {stream.index}" for stream in others]
         for stream in cast("list[Any]", source.streams.audio):
             name = _codec(stream)
             if _takes(result, partial(_copy, stream)):
