@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
 from colorize.runs import write_text
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.schema import BadOption
 
 if TYPE_CHECKING:
@@ -204,9 +204,15 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     with progress(None) as advance:
         try:
             notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
-        except UserError as error:
-            reason = str(error).removeprefix(f"{job.source}: ")
+        except film.DiskIsFull:
+            raise
+        except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
+            known = isinstance(error, UserError)
+            reason = (
+                str(error).removeprefix(f"{job.source}: ") if known else f"{type(error).__name__}: {one_line(error)}"
+            )
             log.warning(f"{shown(job.source)}: {reason}")
+            log.debug("where it failed", exc_info=error)
             return reason
     for note in notes:
         log.warning(f"{shown(job.result)}: {note}")

@@ -4,10 +4,11 @@ import errno
 import json
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorize.inference.colorizer import Colorizer
+from colorize.inference.colorizer import Colorizer, is_out_of_memory
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
 from colorize.runtime.errors import UserError
@@ -44,8 +45,14 @@ FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# In the words of OpenCV, Python and FFmpeg.
+_OUT_OF_MEMORY = re.compile("Insufficient memory|can't start new thread|Cannot allocate memory")
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
+
+
+class DiskIsFull(UserError):
+    """The disk is full or read-only: the next film would fail like this one."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +123,42 @@ def colour_film(
 
     Raises:
         UserError: the film cannot be read, coloured or written, or is at work already.
+        DiskIsFull: nothing can be written.
         BadOption: the result cannot hold the codec.
     """
-    film = probing.probe(source)
-    if options.telecine == "auto":
-        film = decoding.with_telecine(film)
-    codec = choose_codec(options.codec, result, film)
-    if film.seconds is not None and options.start >= film.seconds:
-        raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
-    with Work(result, _key(film, options, colorizer, weights, codec)) as work:
-        try:
+    with _faults_told(result):
+        film = probing.probe(source)
+        if options.telecine == "auto":
+            film = decoding.with_telecine(film)
+            if film.second_field is not None:
+                log.info(
+                    f"{source}: film that was woven into video: {float(film.rate):.3f} frames a second brought back"
+                )
+        codec = choose_codec(options.codec, result, film)
+        if film.seconds is not None and options.start >= film.seconds:
+            raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
+        with Work(result, _key(film, options, colorizer, weights, codec)) as work:
             return _colour(colorizer, film, result, options, codec, tick, work)
-        except (av.FFmpegError, OSError) as error:
+
+
+@contextmanager
+def _faults_told(result: Path) -> Iterator[None]:
+    """Tell what the system refuses, and what PyAV says of what it cannot pass on, as UserErrors."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) or _OUT_OF_MEMORY.search(str(error)):
+            raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
+        if isinstance(error, (av.FFmpegError, OSError)):
+            words = f"{error.strerror or error}"
             if error.errno in _DISK_IS_FULL:
-                raise UserError(
-                    f"{result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
-                ) from error
-            raise UserError(f"{result} cannot be written: {error.strerror or error}") from error
-        except ValueError as error:  # what PyAV says of what it cannot pass on
+                first = "once it can be written" if error.errno == errno.EROFS else "make room"
+                advice = f"{first}, and the same command goes on where it stopped"
+                raise DiskIsFull(f"{result.parent}: {words}; {advice}") from error
+            raise UserError(f"{result} cannot be written: {words}") from error
+        if isinstance(error, ValueError):
             raise UserError(f"{result} cannot be written: {error}") from error
+        raise
 
 
 def _colour(

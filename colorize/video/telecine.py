@@ -6,7 +6,7 @@ FFmpeg's `fieldmatch` and `decimate`, the second field is taken from the frame b
 frames the double is left out.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -23,17 +23,17 @@ CYCLE = 5
 RATES = (Fraction(2996, 100), Fraction(3001, 100))
 """Frames a second, at least and at most, of what a film may have been woven into."""
 
-_COMB_LEVELS = 9  # of 255: what a pixel differs by from those above and below
-_COMBED_SHARE = 0.3  # of the pixels of a block
-_BLOCK_PX = 16
-_MOST_FRAMES, _MOST_DECISIVE, _WINDOW = 1500, 300, 40
-_LEAST_COMBING, _CLEARLY = 0.001, 0.6
-_MOVED_LEVELS = 4.0
-_DOUBLE_SHARE = 0.25
+_MOST_FRAMES, _MOST_MOVING, _WINDOW, _LEAST_REPEATS = 1500, 300, 40, 4
+_REPEATED_SHARE, _DOUBLE_SHARE = 0.5, 0.25  # of a change that is none
+_COMB_LEVELS, _COMBED_SHARE = 9, 0.3  # of 255: a pixel's from those above and below; of the pixels of a block
+_CLEARLY_LESS, _LEAST_COMBING = 0.6, 0.001
+_MOVED_LEVELS, _BLOCK_PX = 4.0, 16
 
 
 def find_second_field(lumas: Iterable[Plane]) -> int | None:
     """Find out if a film was woven into video, by its first minute; as soon as one can tell.
+
+    It was if in each five frames the same one repeats the top field of the one before, and another its bottom field.
 
     Args:
         lumas: (H, W) of the frames, as they are stored.
@@ -42,18 +42,21 @@ def find_second_field(lumas: Iterable[Plane]) -> int | None:
         The first row of the field that is the later one, 1 where the top field comes first; None: it was not woven.
     """
     before: Plane | None = None
-    seen: dict[int, deque[tuple[int, bool | None]]] = {row: deque(maxlen=_WINDOW) for row in (0, 1)}
-    decisive = 0
+    seen: deque[tuple[int, int]] = deque(maxlen=_WINDOW)
+    moving = 0
     for number, luma in enumerate(islice(lumas, _MOST_FRAMES)):
         if before is not None and before.shape == luma.shape:
-            own, states = _combing(luma), []
-            for row, window in seen.items():
-                states.append(_is_woven(own, _combing(_rewoven(luma, before, row))))
-                window.append((number % CYCLE, states[-1]))
-                if _has_cadence(window):
-                    return row
-            decisive += None not in states
-            if decisive > _MOST_DECISIVE:
+            changes = [_change(luma[row::2], before[row::2]) for row in (0, 1)]
+            row = int(np.argmin(changes))
+            is_repeated = changes[row] < _REPEATED_SHARE * changes[1 - row]
+            seen.append((row, number % CYCLE) if is_repeated else (-1, 0))
+            repeats = Counter(entry for entry in seen if entry[0] >= 0)
+            if len(repeats) == 2 and min(repeats.values()) >= _LEAST_REPEATS:
+                (first, top), (second, bottom) = sorted(repeats)
+                if first != second:
+                    return 1 if (bottom - top) % CYCLE in (1, 2) else 0
+            moving += max(changes) > _MOVED_LEVELS
+            if moving > _MOST_MOVING:
                 return None
         before = luma
     return None
@@ -64,9 +67,10 @@ def unweave(frames: Iterator[FilmFrame], row: int) -> Iterator[FilmFrame]:
     matched, before, usual = _matched(frames, row), None, 0.0
     while cycle := list(islice(matched, CYCLE)):
         changes = []
-        for frame in cycle:
-            changes.append(np.inf if before is None else _change(before, frame.luma))
-            before = frame.luma
+        for frame in cycle:  # by the first field, which stays that of its frame
+            first = frame.luma[1 - row :: 2]
+            changes.append(np.inf if before is None else _change(before, first))
+            before = first
         double, span = int(np.argmin(changes)), 0
         if len(cycle) == CYCLE:
             usual = min(changes[:double] + changes[double + 1 :])
@@ -89,9 +93,9 @@ def _matched(frames: Iterator[FilmFrame], row: int) -> Iterator[FilmFrame]:
         if before is not None and before.shape == luma.shape:
             other = _rewoven(luma, before, row)
             own, others = _combing(luma), _combing(other)
-            luma = other if others.mean() < own.mean() else luma
-            undecided = _is_woven(own, others) is None and min(own.max(), others.max()) > _COMBED_SHARE
-            if undecided and _change(stored, before) > _MOVED_LEVELS:
+            luma = other if np.count_nonzero(others) < np.count_nonzero(own) else luma
+            is_combed = min(_blocks(own).max(), _blocks(others).max()) > 255 * _COMBED_SHARE
+            if is_combed and _is_woven(own, others) is None and _change(stored, before) > _MOVED_LEVELS:
                 luma = _of_first_field(stored, row)
         before = stored
         yield replace(frame, luma=luma)
@@ -111,12 +115,12 @@ def _of_first_field(luma: Plane, row: int) -> Plane:
 
 
 def _combing(luma: Plane) -> Plane:
-    """Return the share, in each block, of pixels that stick out from the rows above and below alike."""
+    """Return the pixels that stick out from the rows above and below alike: (H - 2, W), 255 there, else 0."""
     rows = luma if luma.dtype == np.uint8 else (luma >> 2).astype(np.uint8)
     above, here, below = rows[:-2], rows[1:-1], rows[2:]
     bright = cv2.min(cv2.subtract(here, above), cv2.subtract(here, below))
     dark = cv2.min(cv2.subtract(above, here), cv2.subtract(below, here))
-    return _blocks((cv2.max(bright, dark) > _COMB_LEVELS).astype(np.float32))
+    return np.asarray(cv2.compare(cv2.max(bright, dark), _COMB_LEVELS, cv2.CMP_GT))
 
 
 def _blocks(values: Plane) -> Plane:
@@ -131,19 +135,7 @@ def _change(one: Plane, other: Plane) -> float:
 
 def _is_woven(own: Plane, other: Plane) -> bool | None:
     """Return true if a frame clearly combs more than the other way to put it together, false if less, else None."""
-    mine, others = float(own.mean()), float(other.mean())
-    if max(mine, others) < _LEAST_COMBING or min(mine, others) > _CLEARLY * max(mine, others):
+    mine, others = (np.count_nonzero(cv2.subtract(*pair)) / own.size for pair in ((own, other), (other, own)))
+    if max(mine, others) < _LEAST_COMBING or min(mine, others) > _CLEARLY_LESS * max(mine, others):
         return None
     return others < mine
-
-
-def _has_cadence(window: Iterable[tuple[int, bool | None]]) -> bool:
-    """Return true if one or two frames in five, always the same, are woven, and the others are not."""
-    states: list[list[bool]] = [[] for _ in range(CYCLE)]
-    for phase, state in window:
-        if state is not None:
-            states[phase].append(state)
-    woven = [phase for phase in states if phase and all(phase)]
-    whole = [phase for phase in states if phase and not any(phase)]
-    counts = sum(map(len, woven)), sum(map(len, whole))
-    return 1 <= len(woven) <= 2 and len(woven) + len(whole) == CYCLE and counts[0] >= 4 and counts[1] >= 8
