@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -432,6 +433,56 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
         kr, kb = told.weights
         own = kr * 0.2 + (1 - kr - kb) * 0.5 + kb * 0.3
         assert shown == pytest.approx(np.array([0.2, 0.5, 0.3]) - own + grey_level, abs=0.012)
+
+
+def test_a_fault_of_one_film_is_its_own_failure(
+    quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        write_film(tmp_path / "in" / f"{name}.mkv", grey_frames(3))
+    probe, faults = probing.probe, {"a": KeyError("odd"), "b": cv2.error("(-4:Insufficient memory) Failed to allocate")}
+    faults["c"] = RuntimeError("can't start new thread")
+
+    def odd(path: str) -> probing.Film:
+        if (fault := faults.get(Path(path).stem)) is not None:
+            raise fault
+        return probe(path)
+
+    monkeypatch.setattr(probing, "probe", odd)
+    status, err = colour("in")
+    assert status == 1 and "1 coloured, 0 skipped (their results exist), 3 failed" in err, err
+    report = (tmp_path / "out" / "failed.txt").read_text()
+    assert "a.mkv\tKeyError: 'odd'" in report and report.count("\tnot enough memory for this film") == 2
+    assert files(tmp_path / "out") == ["d.mkv", "failed.txt"]
+
+
+def test_a_full_disk_ends_the_films_with_one_line(
+    quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_film(tmp_path / "in" / f"{name}.mkv", grey_frames(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            film, "put_together", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system"))
+        )
+        status, err = colour("in")
+    assert status == 1 and "b.mkv" not in err and err.count("Read-only file system") == 1
+    assert "once it can be written, and the same command goes on where it stopped" in err
+    status, err = colour("in")
+    assert status == 0 and "going on after 3 frames" in err and "2 coloured" in err
+
+
+def test_other_moving_pictures_are_missed_aloud(quick: None, colour: Colour, tmp_path: Path) -> None:
+    one = write_film(tmp_path / "one.mkv", grey_frames(3))
+    with av.open(tmp_path / "two.mkv", "w") as made, av.open(one) as first, av.open(one) as second:
+        pairs = [(given, made.add_stream_from_template(given.streams.video[0])) for given in (first, second)]
+        for given, stream in pairs:
+            for packet in given.demux():
+                if packet.size:
+                    packet.stream = stream
+                    made.mux(packet)
+    status, err = colour("two.mkv", output="out.mkv")
+    assert status == 0 and "without its other moving pictures (h264), track 1" in err
 
 
 def test_films_are_told_by_their_first_bytes(tmp_path: Path) -> None:

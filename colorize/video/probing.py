@@ -252,12 +252,12 @@ def _written_length(text: str) -> float | None:
 
 
 def _start(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> Fraction:
-    """Return when the film begins, in seconds: FFmpeg says so in whole microseconds, which may be after the frame."""
+    """Return when the film begins, in seconds: with its first frame, if FFmpeg says so but for its microseconds."""
     start = Fraction(container.start_time or 0, av.time_base)
     if frame.pts is None or stream.time_base is None:
         return start
     shown = frame.pts * stream.time_base
-    return shown if start - JUMP_S < shown < start else start
+    return shown if start - JUMP_S < shown < start + Fraction(1, av.time_base) else start
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

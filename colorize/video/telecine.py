@@ -138,4 +138,4 @@ def _is_woven(own: Plane, other: Plane) -> bool | None:
     mine, others = (np.count_nonzero(cv2.subtract(*pair)) / own.size for pair in ((own, other), (other, own)))
     if max(mine, others) < _LEAST_COMBING or min(mine, others) > _CLEARLY_LESS * max(mine, others):
         return None
-    return others < mine
+    return bool(others < mine)
