@@ -135,6 +135,11 @@ class PredictConfig:
         "films: how their frames are coded; auto: h264 (.webm: vp9). ffv1 is lossless, for .mkv",
         choices=("auto", "h264", "h265", "vp9", "av1", "ffv1"),
     )
+    telecine: str = opt(
+        "auto",
+        "films: auto brings the 24 frames a second back where they were woven into 30 of video; off leaves the 30",
+        choices=("auto", "off"),
+    )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
     every: int = opt(
         1, "films: show the network only every Nth frame; the frames between take their neighbours' colours", least=1

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from colorize.color import merge_luma
 from colorize.config.sections import NetworkOptimConfig
 from colorize.data.datamodule import Batch
-from colorize.metrics import MeanMetrics
+from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import Prediction
