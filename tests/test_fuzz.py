@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import center_box, load_rgb, load_square, look_at
+from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
 from colorize.data.sources import list_imagenet
 from colorize.photos import reading
 from colorize.photos.opening import MAX_PIXELS, UnreadableImage
@@ -123,7 +123,7 @@ def test_pictures(folder: Path, original: int, edits: list[tuple[str, float, Any
     with refused(UnreadableImage):
         assert load_square(path, 16, center_box).size == (16, 16)
     with refused(UnreadableImage):
-        assert look_at(path, 8).square.size == (8, 8)
+        assert read_thumbnail(path, 8).square.size == (8, 8)
     with refused(UnreadableImage):
         photo = reading.read(path, keep_color=True, preview_px=8)
         assert photo.luma.size <= MAX_PIXELS

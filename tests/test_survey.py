@@ -15,7 +15,7 @@ from colorize import generate, pipeline, train
 from colorize.data import sources
 from colorize.data.build import make_photos, make_squares
 from colorize.data.caches import survey
-from colorize.data.images import Look
+from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, list_folder, list_scenes
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
@@ -47,13 +47,13 @@ def root(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the name of each photo that is measured in this process."""
     names: list[str] = []
-    real = sources.look_at
+    real = sources.read_thumbnail
 
-    def look_at(path: Path, size_px: int) -> Look:
+    def read_thumbnail(path: Path, size_px: int) -> Thumbnail:
         names.append(path.name)
         return real(path, size_px)
 
-    monkeypatch.setattr(sources, "look_at", look_at)
+    monkeypatch.setattr(sources, "read_thumbnail", read_thumbnail)
     return names
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from colorize import config as schemas
 from colorize import evaluate, export, generate, pipeline, predict, train
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import center_box, load_rgb, load_square, look_at
+from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
 from colorize.data.sources import list_folder
 from colorize.evaluation.candidates import match_coloured
 from colorize.photos import reading
@@ -182,7 +182,7 @@ def test_pixels_are_bounded_before_they_are_decoded_wherever_photos_are_read(kin
     readers: dict[str, Callable[[], object]] = {
         "training, validation, generate": lambda: load_square(path, 32, center_box),
         "evaluate, coloured folders, saved images": lambda: load_rgb(path),
-        "the survey": lambda: look_at(path, 32),
+        "the survey": lambda: read_thumbnail(path, 32),
         "predict": lambda: reading.read(path),
     }
     for name, read in readers.items():

@@ -63,8 +63,8 @@ def load_square(
         return square_of(image, size_px, choose_box, angle_deg)
 
 
-class Look(NamedTuple):
-    """What a glance at a picture tells."""
+class Thumbnail(NamedTuple):
+    """A photo at a glance."""
 
     format: str
     """As Pillow names it: JPEG, PNG…"""
@@ -75,7 +75,7 @@ class Look(NamedTuple):
     """The whole picture squeezed into a square, whatever its shape: RGB."""
 
 
-def look_at(path: str | Path, size_px: int) -> Look:
+def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
     """The whole picture at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
 
     Raises:
@@ -90,7 +90,7 @@ def look_at(path: str | Path, size_px: int) -> Look:
     with opened(path) as image:
         name = image.format or ""
         square = square_of(image, size_px, whole)
-    return Look(name, *sizes[0], square)
+    return Thumbnail(name, *sizes[0], square)
 
 
 def cut_square(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:

@@ -12,13 +12,11 @@ from typing import ClassVar
 from PIL import Image
 
 from colorize.data.caches.listing import Folder, FolderMemory
-from colorize.data.images import Look, load_square, look_at, resize_square, resize_tilted
+from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_square, resize_tilted
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import Box, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-"""What a picture's name ends with, in upper or lower case."""
+from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
@@ -54,9 +52,9 @@ class Photos:
         """A part of a picture at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
-    def look(self, identity: str, size_px: int) -> Look:
-        """A glance at a picture; see :func:`colorize.data.images.look_at`."""
-        return look_at(self.path(identity), size_px)
+    def look(self, identity: str, size_px: int) -> Thumbnail:
+        """A glance at a picture; see :func:`colorize.data.images.read_thumbnail`."""
+        return read_thumbnail(self.path(identity), size_px)
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ class Scenes(Photos):
             return resize_tilted(scene, size_px, scaled(corners, scale))
         return resize_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
 
-    def look(self, identity: str, size_px: int) -> Look:
+    def look(self, identity: str, size_px: int) -> Thumbnail:
         """As of a photo, though a scene has no size of its own: it is drawn at ``size_px``."""
         scene = Image.fromarray(self.scene(identity, size_px).rgb)
-        return Look("scene", size_px, size_px, scene)
+        return Thumbnail("scene", size_px, size_px, scene)
 
     def scene(self, identity: str, size_px: int) -> Scene:
         """The whole picture at ``size_px`` × ``size_px``, and what is where in it."""
@@ -231,8 +229,8 @@ def _pictures_in(root: Path, below: str, memory: FolderMemory) -> list[str]:
     """The sorted identities of all pictures in ``root / below``, at least one."""
     found = sorted(_walk(root, below, memory))
     if not found:
-        extensions = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
-        raise UserError(f"no images in {root / below} (looked for the extensions {extensions})")
+        suffixes = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+        raise UserError(f"no images in {root / below} (looked for the extensions {suffixes})")
     return found
 
 
@@ -273,14 +271,9 @@ def _read_folder(path: Path) -> tuple[Folder, bool]:
             has_links |= is_link
             if os.path.isdir(entry.path) if is_link else entry.is_dir():
                 found.subfolders.append((entry.name, is_link))
-            elif has_image_extension(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
+            elif has_image_suffix(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
                 found.pictures.append(entry.name)
     return found, has_links
-
-
-def has_image_extension(name: str) -> bool:
-    """Whether a file is called as a picture."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def _refuse_pictures_beside_train(root: Path) -> None:
@@ -288,7 +281,7 @@ def _refuse_pictures_beside_train(root: Path) -> None:
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.name == "train" or entry.name.startswith("."):
             continue
-        if has_image_extension(entry.name) or entry.is_dir():
+        if has_image_suffix(entry.name) or entry.is_dir():
             raise UserError(
                 f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
                 f"pictures in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
@@ -311,7 +304,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         where = f"line {number} of {file_list}"
         if Path(text).anchor or ".." in PurePosixPath(text).parts:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
-        if not has_image_extension(text):
+        if not has_image_suffix(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
         identities[PurePosixPath(text).as_posix()] = None
     found = list(identities)

@@ -19,10 +19,11 @@ from torch.utils.data import Dataset
 
 from colorize.data.datasets import make_loader
 from colorize.data.images import center_box, load_rgb, to_uint8
-from colorize.data.sources import Photos, Scenes, has_image_extension
+from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import sha256
+from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 
@@ -248,7 +249,7 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 def _stem(path: str) -> str:
     """The path without an image's extension (scenes have none)."""
-    return os.path.splitext(path)[0] if has_image_extension(path) else path
+    return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 
 def _name(path: str) -> str:
@@ -256,7 +257,7 @@ def _name(path: str) -> str:
 
 
 def _is_picture(file: Path) -> bool:
-    return has_image_extension(file.name) and not file.name.startswith(".") and file.is_file()
+    return has_image_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -10,13 +10,14 @@ from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image
 
+from colorize.runtime.formats import FORMATS
+
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
 
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -54,7 +55,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
     with file:
         with pillow_errors():
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=[format.name for format in FORMATS])
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_too_large())
         yield image

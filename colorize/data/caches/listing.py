@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from colorize.runtime.files import written_whole
+from colorize.runtime.formats import IMAGE_SUFFIXES
 
 log = logging.getLogger("colorize")
 
@@ -87,7 +88,7 @@ class FolderMemory:
 
 def memory_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
     """Where the listing of the folders below `root` is kept."""
-    key = f"{_VERSION}\n{root.resolve()}".encode("utf-8", "surrogatepass")
+    key = f"{_VERSION}\n{' '.join(IMAGE_SUFFIXES)}\n{root.resolve()}".encode("utf-8", "surrogatepass")
     return Path(runs_dir) / ".cache" / f"listing-{blake2b(key, digest_size=8).hexdigest()}.json.gz"
 
 
