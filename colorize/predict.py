@@ -220,8 +220,8 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     from colorize.evaluation.gallery import Block, Strip, page
     from colorize.inference.jobs import shown
     from colorize.photos import reading
+    from colorize.photos.metadata import Metadata
     from colorize.photos.opening import UnreadableImage
-    from colorize.photos.reading import Metadata
     from colorize.photos.results import BandedImage, save
 
     strips: list[Strip] = []

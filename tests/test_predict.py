@@ -76,7 +76,7 @@ def hostile_folder(root: Path) -> tuple[dict[str, tuple[str, Image.Image]], dict
     (root / "gone.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(root / "pipe.jpg")
     bad = {
-        **{"truncated.jpg": "truncated", "empty.jpg": "empty", "page.jpg": "not a picture", "bomb.ppm": "200 million"},
+        **{"truncated.jpg": "truncated", "empty.jpg": "empty", "page.jpg": "not an image", "bomb.ppm": "200 million"},
         **{"header.png": "", "no size.gif": "", "float.tif": "range", "self.jpg": "links", "gone.jpg": "No such file"},
         "pipe.jpg": "not a regular file",
     }

@@ -18,8 +18,9 @@ from PIL import Image
 from colorize.inference.colorizer import Colorizer, Rendered, is_out_of_memory
 from colorize.inference.jobs import Job
 from colorize.photos import reading
+from colorize.photos.metadata import Metadata
 from colorize.photos.opening import UnreadableImage
-from colorize.photos.reading import Metadata, Photo
+from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, one_line
@@ -113,9 +114,8 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 else:
                     writing.append(writers.submit(_write, job, photo, rendered, options))
             del read, to_colour, made
-            while len(writing) > max(
-                options.batch_size, _WORKERS - 1
-            ):  # none of the writers is to wait for the network
+            # None of the writers is to wait for the network.
+            while len(writing) > max(options.batch_size, _WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
@@ -138,9 +138,11 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> 
 def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
+        path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
+        if "icc" not in format.keeps:
+            photo = photo.in_srgb()
         own = cast("Image.Image", photo.own)  # which it has, where it was not rendered
         image = coloured(photo, rendered.rgb) if rendered is not None else BandedImage.of(own)
-        path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
         if not format.can_hold(*image.shape):
             if job.as_png is None:
                 return Outcome(job, reason=f"a {format.name} file cannot hold {_in_words(image)}: give output=….png")
@@ -148,13 +150,13 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         if options.compare:
             pair = BandedImage.of(_before_and_after(photo, rendered))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
-        notes = []
+        notes: list[str] = []
         if rendered is None and format.name == photo.format:
             with written_whole(path) as file, open(job.source, "rb") as source:
                 shutil.copyfileobj(source, file)
         else:
             left_out = save(path, image, format, photo.metadata, options.quality)
-            notes = [f"without {part}" for part in left_out]
+            notes = [*photo.notes, *(f"without {part}" for part in left_out)]
         return Outcome(job, path, kept=rendered is None, notes=notes)
     except Exception as error:
         return _failed(job, error)

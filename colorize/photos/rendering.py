@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from colorize.color import merge_luma, rgb_to_grey
+from colorize.photos.profiles import from_srgb, is_srgb
 from colorize.photos.reading import Photo
 from colorize.photos.results import BandedImage
 from colorize.photos.strip_files import Band
@@ -18,7 +19,7 @@ _BAND_PIXELS = 1 << 18
 
 
 def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
-    """Return the photo in the network's colours, computed as it is used.
+    """Return the photo in the network's colours and its own colour space, computed as it is used.
 
     Args:
         photo: its luma, opacity and size are those of the result.
@@ -27,18 +28,20 @@ def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
     Returns:
         An image of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
     """
-    deep = photo.luma.dtype != np.uint8
+    deep, icc = photo.luma.dtype != np.uint8, photo.metadata.icc
 
     def bands() -> Iterator[Band]:
         top = 0
         for band in merged_bands(photo.luma, rgb):
+            if icc is not None and not is_srgb(icc):
+                band = np.asarray(from_srgb(Image.fromarray(band), icc))
             if photo.alpha is not None:
                 alpha = photo.alpha[top : top + len(band), :, None].astype(band.dtype)
                 band = np.concatenate([band, alpha * 257 if deep else alpha], axis=2)
             yield band
             top += len(band)
 
-    if deep or photo.alpha is not None:
+    if deep or photo.alpha is not None or not is_srgb(icc):
         return BandedImage(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
     return BandedImage(*photo.size, channels=3, bits=8, bands=bands, ycc=lambda: merged_ycc(photo.luma, rgb))
 

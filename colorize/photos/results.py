@@ -10,13 +10,23 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from colorize.photos.reading import Metadata
+from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import Format
 
-_JPEG_MARKER_BYTES = 65533
-_XMP_HEADER_BYTES = 29
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_JPEG_SEGMENT_BYTES = 65533
+_PARTS: dict[str, tuple[str, int | None]] = {
+    "exif": ("EXIF data", 0),
+    "xmp": ("XMP packet", 29),
+    "iptc": ("IPTC captions", 26),
+    "icc": ("colour profile", None),
+    "dpi": ("resolution", None),
+    "text": ("texts", None),
+    "comment": ("comment", 0),
+}
+"""The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +98,7 @@ def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, qua
     Raises:
         OSError: it cannot be written.
     """
-    left_out: list[str] = []
-    if format.name == "JPEG":
-        metadata = _fit_jpeg(metadata, left_out)
+    metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
             _write(file, image, format, metadata, quality)
@@ -107,18 +115,9 @@ def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, qua
 
 def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int) -> None:
     if format.name == "TIFF":
-        tags = Image.Exif()
-        tags.load(metadata.exif)
-        if metadata.xmp is not None:
-            tags[700] = metadata.xmp
-        write_tiff(file, image.width, image.height, image.bands(), tags, metadata.icc, metadata.dpi)
+        write_tiff(file, image.width, image.height, image.bands(), metadata)
         return
-    info = PngImagePlugin.PngInfo()
-    if format.name == "PNG":
-        for key, value in metadata.text.items():
-            info.add_itxt(key, value)
-        if metadata.xmp is not None:
-            info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    info = _png_texts(metadata) if format.name == "PNG" else PngImagePlugin.PngInfo()
     if image.bits == 16:
         if metadata.icc is not None:
             info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
@@ -127,29 +126,47 @@ def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metada
             info.add(b"pHYs", b"".join(per_metre) + b"\x01")
         write_png(file, image.width, image.height, image.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
         return
-    options: dict[str, Any] = {
-        "exif": metadata.exif,
-        "icc_profile": metadata.icc,
-        "dpi": metadata.dpi,
-        "xmp": metadata.xmp,
-    }
+    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    options["dpi"] = metadata.dpi
     options = {name: value for name, value in options.items() if value}
+    if format.lossy:
+        options["quality"] = quality
+    made = image.ycc() if format.name == "JPEG" and image.ycc is not None else image.to_image()
     if format.name == "PNG":
         options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
-    elif format.lossy:
-        options["quality"] = quality
-        if format.name == "JPEG" and metadata.comment is not None:
+    elif format.name == "JPEG":
+        if metadata.comment is not None:
             options["comment"] = metadata.comment
-    made = image.ycc() if format.name == "JPEG" and image.ycc is not None else image.to_image()
+        if metadata.iptc is not None:
+            segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
+            options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
+    elif metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
+        options["exif"] = with_resolution(metadata)
     made.save(file, format=format.name, **options)
 
 
-def _fit_jpeg(metadata: Metadata, left_out: list[str]) -> Metadata:
-    """Leave out what does not fit into the segments of a JPEG file, which hold 64 KiB each."""
-    if len(metadata.exif) > _JPEG_MARKER_BYTES:
-        left_out.append("its EXIF data, which is too long for a JPEG")
-        metadata = replace(metadata, exif=b"")
-    if metadata.xmp is not None and len(metadata.xmp) > _JPEG_MARKER_BYTES - _XMP_HEADER_BYTES:
-        left_out.append("its XMP packet, which is too long for a JPEG")
-        metadata = replace(metadata, xmp=None)
-    return metadata
+def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in metadata.text.items():
+        info.add_itxt(key, value)
+    if metadata.xmp is not None:
+        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    if metadata.iptc is not None:  # as ImageMagick and ExifTool keep it
+        block = photoshop_block(metadata.iptc)
+        info.add_text("Raw profile type iptc", f"\niptc\n{len(block):8}\n{block.hex()}\n", zip=True)
+    return info
+
+
+def _fit(metadata: Metadata, format: Format) -> tuple[Metadata, list[str]]:
+    """Leave out what a format cannot hold; the segments of a JPEG hold 64 KiB each. Also return it in words."""
+    left_out = []
+    for name, (words, before) in _PARTS.items():
+        value = getattr(metadata, name)
+        if not value:
+            continue
+        too_long = format.name == "JPEG" and before is not None and len(value) > _JPEG_SEGMENT_BYTES - before
+        if too_long or name not in format.keeps:
+            reason = "which is too long for a JPEG" if too_long else f"for which a {format.name} has no place"
+            left_out.append(f"its {words}, {reason}")
+            metadata = replace(metadata, **{name: getattr(Metadata(), name)})
+    return metadata, left_out
