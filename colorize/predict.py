@@ -83,6 +83,9 @@ def run(config: PredictConfig) -> None:
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
     report_failures(plan, failures)
+    if plan.left:
+        left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
+        log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
     counts = [f"{coloured} coloured", f"{skipped} skipped (their results exist)", f"{len(failures)} failed"]
     log.info(", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:]))
     if failures:

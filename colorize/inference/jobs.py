@@ -280,11 +280,11 @@ def _ffmpeg_sees_film(source: str) -> bool:
 
 
 def _is_still(source: str) -> bool:
-    """Return whether Pillow reads a single image from a file."""
+    """Return whether a file is a single image, or of a format of images that is not read: FFmpeg would see a film."""
     from colorize.photos.opening import UnreadableImage, opened
 
     try:
         with opened(source) as image:
-            return getattr(image, "n_frames", 1) == 1
-    except UnreadableImage:
-        return False
+            return image.format in ("TIFF", "MPO") or getattr(image, "n_frames", 1) == 1
+    except UnreadableImage as error:
+        return error.is_still

@@ -109,8 +109,8 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
             made = iter(_render(colorizer, to_colour, options) if to_colour else [])
             for job, photo in read:
                 rendered = next(made) if photo.own is None else None
-                if isinstance(rendered, UserError):
-                    yield Outcome(job, reason=str(rendered).removeprefix(f"{photo.name}: "))
+                if isinstance(rendered, Exception):
+                    yield _failed(job, rendered)
                 else:
                     writing.append(writers.submit(_write, job, photo, rendered, options))
             del read, to_colour, made
@@ -125,11 +125,11 @@ def _read(job: Job, options: PhotoOptions) -> Photo:
     return reading.read(job.source, options.keep_color, COMPARE_PX if options.compare else None)
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | UserError]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
-    except UserError as error:
+    except Exception as error:
         if len(found) == 1:
             return [error]
     return [made for photo in found for made in _render(colorizer, [photo], options)]
@@ -139,14 +139,13 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
-        if "icc" not in format.keeps:
-            photo = photo.in_srgb()
-        own = cast("Image.Image", photo.own)  # which it has, where it was not rendered
-        image = coloured(photo, rendered.rgb) if rendered is not None else BandedImage.of(own)
+        image = _result(photo, rendered)
         if not format.can_hold(*image.shape):
             if job.as_png is None:
                 return Outcome(job, reason=f"a {format.name} file cannot hold {_in_words(image)}: give output=….png")
             path, format = job.as_png, WRITTEN_SUFFIXES[".png"]
+        if "icc" not in format.keeps:
+            image = _result(photo.in_srgb(), rendered)
         if options.compare:
             pair = BandedImage.of(_before_and_after(photo, rendered))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
@@ -162,6 +161,12 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         return _failed(job, error)
 
 
+def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
+    if rendered is None:  # it has colours of its own
+        return BandedImage.of(cast("Image.Image", photo.own))
+    return coloured(photo, rendered.rgb)
+
+
 def _failed(job: Job, error: Exception) -> Outcome:
     """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
@@ -171,6 +176,8 @@ def _failed(job: Job, error: Exception) -> Outcome:
         raise UserError(
             f"{job.result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
         ) from error
+    if isinstance(error, UserError):
+        return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error) or isinstance(error.__cause__, MemoryError):
         return Outcome(job, reason=_OUT_OF_MEMORY)
     expected = isinstance(error, (OSError, UnreadableImage))

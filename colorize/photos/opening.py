@@ -26,7 +26,16 @@ SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class UnreadableImage(Exception):
-    """A file that cannot be turned into an image. The message is a short reason, without the file's name."""
+    """A file that cannot be turned into an image.
+
+    Args:
+        reason: a few words, without the file's name.
+        is_still: whether it is a still image all the same, of a kind that is not read.
+    """
+
+    def __init__(self, reason: str, is_still: bool = False) -> None:
+        super().__init__(reason)
+        self.is_still = is_still
 
 
 class Turn(NamedTuple):
@@ -76,7 +85,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
                     image = Image.open(file, formats=_PILLOW_FORMATS)
                 except Image.UnidentifiedImageError:
                     kind = unread_kind(head)
-                    raise UnreadableImage(f"a {kind} file, which is not read" if kind else _UNKNOWN) from None
+                    reason = f"a {kind} file, which is not read" if kind else _UNKNOWN
+                    raise UnreadableImage(reason, is_still=kind is not None) from None
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
@@ -97,7 +107,7 @@ def image_errors() -> Iterator[None]:
         except UnreadableImage:
             raise
         except UnreadableTiff as error:
-            raise UnreadableImage(str(error)) from None
+            raise UnreadableImage(str(error), is_still=True) from None
         except Image.UnidentifiedImageError:
             raise UnreadableImage(_UNKNOWN) from None
         except Image.DecompressionBombError:

@@ -165,7 +165,7 @@ def _fit(metadata: Metadata, format: Format) -> tuple[Metadata, list[str]]:
         if not value:
             continue
         too_long = format.name == "JPEG" and before is not None and len(value) > _JPEG_SEGMENT_BYTES - before
-        if too_long or name not in format.keeps:
+        if too_long or (name not in format.keeps and name != "icc"):  # the image is sRGB then
             reason = "which is too long for a JPEG" if too_long else f"for which a {format.name} has no place"
             left_out.append(f"its {words}, {reason}")
             metadata = replace(metadata, **{name: getattr(Metadata(), name)})
