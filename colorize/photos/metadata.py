@@ -8,11 +8,9 @@ from typing import cast
 
 from PIL import Image
 
-from colorize.photos import tags
-from colorize.photos.tags import Directory
+from colorize.photos.tags import EXIF, GPS, ICC, IPTC, XMP, Directory, Tags, pack, rational, short, unpack
 
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-XMP, ICC = 700, 34675
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _INTEROP = 0xA005
 
@@ -24,11 +22,12 @@ _OTHER_TAGS = frozenset(
         *(262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293, 301, 317),
         *range(320, 348),
         *range(512, 533),
-        *(XMP, tags.IPTC, ICC, tags.EXIF, tags.GPS),
+        *(XMP, IPTC, ICC, EXIF, GPS),
     )
 )
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
-_IPTC_RESOURCE = 0x0404
+_OWN_TEXTS = re.compile("XML:|Raw profile type")
+_IPTC_RESOURCE = b"8BIM\x04\x04"
 _PNG_PROFILE = re.compile(r"\s*\S+\s+\d+\s+([0-9a-fA-F\s]*)")
 
 
@@ -63,102 +62,84 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
         image: as :func:`colorize.photos.opening.opened` gives it.
         swapped: whether turning it upright swaps its axes.
     """
-    info = image.info
-    try:
-        main, exif, gps = info.get("directories") or tags.unpack(_exif_block(image))
-    except ValueError:
-        main, exif, gps = {}, {}, {}
-    if "directories" in info:  # a TIFF
-        dpi, xmp, iptc = _resolution(main), main.get(XMP), main.get(tags.IPTC)
-        found = (xmp and xmp.data, iptc and iptc.data)
+    info, text, comment = image.info, {}, None
+    found: Tags = info.get("tags") or unpack(info.get("exif") or _png_profile(info.get("Raw profile type exif")))
+    if "tags" in info:  # a TIFF
+        dpi = _resolution(found)
+        xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
     else:
-        dpi, found = info.get("dpi"), (info.get("xmp") or info.get("XML:com.adobe.xmp"), _iptc(image))
-    packet, records = (part.encode("utf-8", "replace") if isinstance(part, str) else part for part in found)
+        dpi, iptc = info.get("dpi"), _iptc(image)
+        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+        xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
         dpi = None
     if dpi is not None:
         dpi = (float(dpi[1]), float(dpi[0])) if swapped else (float(dpi[0]), float(dpi[1]))
-    text = getattr(image, "text", {}) if image.format == "PNG" else {}
-    comment = info.get("comment") if image.format in ("JPEG", "MPO") else None
-    return Metadata(
-        _result_exif(main, exif, gps, swapped),
-        info.get("icc_profile") or None,
-        dpi,
-        _XMP_ORIENTATION.sub(rb"\g<1>1", packet) if packet else None,
-        records or None,
-        {key: str(value) for key, value in text.items() if not key.startswith(("XML:", "Raw profile type"))},
-        comment if isinstance(comment, bytes) else None,
-    )
+    if image.format == "PNG":
+        text = {key: str(value) for key, value in getattr(image, "text", {}).items() if not _OWN_TEXTS.match(key)}
+    if image.format in ("JPEG", "MPO") and isinstance(info.get("comment"), bytes):
+        comment = info["comment"]
+    xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None
+    icc = info.get("icc_profile") or None
+    return Metadata(_result_exif(found, swapped), icc, dpi, xmp, iptc or None, text, comment)
 
 
 def with_resolution(metadata: Metadata) -> bytes:
     """Return the EXIF data with the resolution in it, for formats that say it nowhere else."""
-    main, exif, gps = tags.unpack(metadata.exif) if metadata.exif else ({}, {}, {})
-    return b"Exif\0\0" + tags.pack(main | resolution_tags(metadata), exif, gps)
+    found = unpack(metadata.exif)
+    return b"Exif\0\0" + pack(found._replace(main=found.main | resolution_tags(metadata)))
 
 
 def resolution_tags(metadata: Metadata) -> Directory:
     """Return a TIFF's tags for the resolution, if it is known."""
     if metadata.dpi is None:
         return {}
-    across, down = (tags.rational(value) for value in metadata.dpi)
-    return {_X_RESOLUTION: across, _Y_RESOLUTION: down, _RESOLUTION_UNIT: tags.short(2)}
+    across, down = (rational(value) for value in metadata.dpi)
+    return {_X_RESOLUTION: across, _Y_RESOLUTION: down, _RESOLUTION_UNIT: short(2)}
 
 
 def photoshop_block(iptc: bytes) -> bytes:
     """Return IPTC records as the resource of Photoshop that JPEG and PNG files keep them in."""
-    return b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
-
-
-def _exif_block(image: Image.Image) -> bytes:
-    info = image.info
-    block = info.get("exif")
-    if block is None and isinstance(hexadecimal := info.get("Raw profile type exif"), str):
-        block = _png_profile(hexadecimal)
-    return block or b""
+    return _IPTC_RESOURCE + struct.pack(">HI", 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 def _iptc(image: Image.Image) -> bytes | None:
     """Return the IPTC records of a JPEG or PNG."""
     resources = image.info.get("photoshop")
     if isinstance(resources, dict):
-        return cast("bytes | None", resources.get(_IPTC_RESOURCE))
-    if not isinstance(hexadecimal := image.info.get("Raw profile type iptc"), str):
-        return None
-    block = _png_profile(hexadecimal)
-    if block.startswith(b"8BIM") and len(block) >= 12:  # with an empty name, as it is always written
-        length = int.from_bytes(block[8:12], "big")
-        return block[12 : 12 + length]
+        return cast("bytes | None", resources.get(0x0404))
+    block = _png_profile(image.info.get("Raw profile type iptc"))
+    if block.startswith(_IPTC_RESOURCE):
+        return block[12 : 12 + int.from_bytes(block[8:12], "big")]
     return block
 
 
-def _png_profile(text: str) -> bytes:
+def _png_profile(text: object) -> bytes:
     """Return the bytes of a "Raw profile type" text of a PNG: a name, a length, and hexadecimal digits."""
-    match = _PNG_PROFILE.fullmatch(text.rstrip("\0"))
+    match = _PNG_PROFILE.fullmatch(text.rstrip("\0")) if isinstance(text, str) else None
     try:
         return bytes.fromhex(match[1]) if match else b""
     except ValueError:
         return b""
 
 
-def _resolution(main: Directory) -> tuple[float, float] | None:
+def _resolution(found: Tags) -> tuple[float, float] | None:
     """Return the resolution that a TIFF states, in pixels an inch."""
-    unit = main.get(_RESOLUTION_UNIT, tags.short(2)).numbers[:1]
-    found = [main[number].numbers for number in (_X_RESOLUTION, _Y_RESOLUTION) if number in main]
-    if unit not in ([2], [3]) or len(found) != 2 or any(len(value) != 2 or not value[1] for value in found):
+    [unit, *_], across, down = (found.numbers(tag, [2]) for tag in (_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION))
+    if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or 0 in (across[1], down[1]):
         return None
-    across, down = (numerator / denominator * (2.54 if unit == [3] else 1) for numerator, denominator in found)
-    return across, down
+    scale = 2.54 if unit == 3 else 1.0
+    return across[0] / across[1] * scale, down[0] / down[1] * scale
 
 
-def _result_exif(main: Directory, exif: Directory, gps: Directory, swapped: bool) -> bytes:
+def _result_exif(found: Tags, swapped: bool) -> bytes:
     """Return the tags that hold for the result too."""
-    main = {number: tag for number, tag in main.items() if number not in _OTHER_TAGS}
-    exif = {number: tag for number, tag in exif.items() if number != _INTEROP}  # an offset into the source's file
+    main = {number: tag for number, tag in found.main.items() if number not in _OTHER_TAGS}
+    exif = {number: tag for number, tag in found.exif.items() if number != _INTEROP}  # an offset into the source's file
     for group, across, down in ((main, _X_RESOLUTION, _Y_RESOLUTION), (exif, _WIDTH, _HEIGHT)):
         if swapped and across in group and down in group:
             group[across], group[down] = group[down], group[across]
-    return b"Exif\0\0" + tags.pack(main, exif, gps) if main or exif or gps else b""
+    return b"Exif\0\0" + pack(Tags(main, exif, found.gps)) if main or exif or found.gps else b""
 
 
 def _is_resolution(value: object) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image
 
-from colorize.photos import profiles
+from colorize.photos import profiles, tags
 from colorize.photos.tiff import UnreadableTiff, open_tiff
 from colorize.runtime.formats import FORMATS, unread_kind
 
@@ -21,7 +21,6 @@ MAX_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 _PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF"]
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -78,7 +77,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             if not head:
                 raise UnreadableImage("the file is empty")
             file.seek(0)
-            if head.startswith(_TIFF_STARTS):
+            if head.startswith(tags.STARTS):
                 image = open_tiff(file, MAX_PIXELS)
             else:
                 try:

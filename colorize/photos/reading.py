@@ -79,10 +79,9 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         notes = _notes(image)
         turn = find_turn(image)
         image.load()
-        main = image.info.get("directories", [{}])[0]
         # Pillow turns a TIFF by itself on loading, and forgets that it had to.
-        swapped = (turn is not None and turn.swap) or (_ORIENTATION in main and main[_ORIENTATION].numbers[:1] >= [5])
-        metadata = read_metadata(image, swapped)
+        turned = "tags" in image.info and image.info["tags"].numbers(_ORIENTATION, [1])[0] in (5, 6, 7, 8)
+        metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
         upright = image if turn is None else image.transpose(turn.method)
         photo = _photo(upright, metadata, name, keep_color, preview_px)

@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import PngImagePlugin
 
-from colorize.photos.metadata import ICC, XMP, Metadata, resolution_tags
-from colorize.photos.tags import IPTC, Tag, long, pack, short, unpack
+from colorize.photos.metadata import Metadata, resolution_tags
+from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
 
 Band = np.ndarray[Any, Any]
 """(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
@@ -77,8 +77,8 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
         little[:, 1:] -= strip[:, :-1]
         strips.append(zlib.compress(little.tobytes(), ZLIB_LEVEL))
     sizes = [len(strip) for strip in strips]
-    main, exif, gps = unpack(metadata.exif) if metadata.exif else ({}, {}, {})
-    main |= resolution_tags(metadata)
+    tags = unpack(metadata.exif)
+    main = tags.main | resolution_tags(metadata)
     for number, data in ((XMP, metadata.xmp), (IPTC, metadata.iptc), (ICC, metadata.icc)):
         if data is not None:
             main[number] = Tag(_UNDEFINED, data)
@@ -97,9 +97,9 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
     }
     if channels == 4:
         main[_EXTRA_SAMPLES] = short(2)  # opacity, not multiplied into the colours
-    behind = len(pack(main, exif, gps))
-    main[_STRIP_OFFSETS] = long(*accumulate(sizes[:-1], initial=behind))
-    file.write(pack(main, exif, gps))
+    tags = tags._replace(main=main)
+    main[_STRIP_OFFSETS] = long(*accumulate(sizes[:-1], initial=len(pack(tags))))
+    file.write(pack(tags))
     for data in strips:
         file.write(data)
 

@@ -8,26 +8,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-_DTYPES = {
-    1: "u1",
-    2: "u1",
-    3: "u2",
-    4: "u4",
-    5: "u4",
-    6: "i1",
-    7: "u1",
-    8: "i2",
-    9: "i4",
-    10: "i4",
-    11: "f4",
-    12: "f8",
-}
-_DTYPES |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
-_RATIONALS = (5, 10)
-_LONGEST_BYTES = 1 << 28
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""What a TIFF begins with; those with a plus are BigTIFFs."""
 
-EXIF, GPS = 34665, 34853
-IPTC = 33723
+SUB_DIRECTORIES, EXIF, GPS, IPTC, XMP, ICC = 330, 34665, 34853, 33723, 700, 34675
+
+_DTYPES = dict(
+    zip(range(1, 14), ["u1", "u1", "u2", "u4", "u4", "i1", "u1", "i2", "i4", "i4", "f4", "f8", "u4"], strict=True)
+)
+_DTYPES |= {16: "u8", 17: "i8", 18: "u8"}
+_SIZES = {kind: np.dtype(dtype).itemsize * (2 if kind in (5, 10) else 1) for kind, dtype in _DTYPES.items()}
+_LONGEST_BYTES = 1 << 28
+_MOST_DIRECTORIES = 10_000
 
 
 class Tag(NamedTuple):
@@ -50,11 +42,19 @@ class Tag(NamedTuple):
 Directory = dict[int, Tag]
 
 
-class PlacedDirectory(NamedTuple):
-    """A directory and the place in its file where it begins."""
+class Tags(NamedTuple):
+    """The tags of one image in a TIFF, or those of EXIF data: three directories, and the place of the first."""
 
-    offset: int
-    tags: Directory
+    main: Directory
+    exif: Directory
+    gps: Directory
+    offset: int = 8
+    is_below: bool = False
+    """Whether it is below another image, not in the file's chain of images."""
+
+    def numbers(self, tag: int, default: list[int]) -> list[int]:
+        """Return the numbers of a tag of the main directory, if it has any."""
+        return (self.main[tag].numbers if tag in self.main else []) or default
 
 
 def short(*values: int) -> Tag:
@@ -72,63 +72,52 @@ def rational(value: float) -> Tag:
     return Tag(5, struct.pack("<II", *Fraction(value).limit_denominator(1 << 15).as_integer_ratio()))
 
 
-def read_directories(file: BinaryIO, most: int = 10_000) -> Iterator[PlacedDirectory]:
-    """Yield the directories of a TIFF (or BigTIFF) that follow each other. Values that are garbled are left out.
+def read_tags(file: BinaryIO) -> Iterator[Tags]:
+    """Yield the tags of each image in a TIFF. Values that are garbled are left out.
 
     Raises:
         ValueError: the file does not begin as a TIFF.
     """
     head = _read(file, 0, 16)
-    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if not head.startswith(STARTS):
         raise ValueError("not a TIFF")
-    big, order = head[2:4] in (b"+\0", b"\0+"), "<" if head[:2] == b"II" else ">"
-    offset = _number(head[8:16] if big else head[4:8], order)
-    seen: set[int] = set()
-    while offset and offset not in seen and len(seen) < most:
+    big, order = b"+" in head[:4], "<" if head[:1] == b"I" else ">"
+    following = _number(head[8:16] if big else head[4:8], order)
+    offsets, seen = [(following, False)], {0}
+    while offsets and len(seen) < _MOST_DIRECTORIES:
+        offset, is_below = offsets.pop()
+        if offset in seen:
+            continue
         seen.add(offset)
-        tags, following = _read_directory(file, offset, big, order)
-        if not tags:
-            return
-        yield PlacedDirectory(offset, tags)
-        for below in tags[330].numbers if 330 in tags else []:  # SubIFDs
-            if below not in seen and len(seen) < most:
-                seen.add(below)
-                yield PlacedDirectory(below, _read_directory(file, below, big, order)[0])
-        offset = following
+        main, following = _read_directory(file, offset, big, order)
+        if main:
+            groups = (main[tag].numbers[:1] if tag in main else [] for tag in (EXIF, GPS))
+            exif, gps = (_read_directory(file, place[0], big, order)[0] if place else {} for place in groups)
+            yield Tags(main, exif, gps, offset, is_below)
+            if not is_below:
+                below = main[SUB_DIRECTORIES].numbers if SUB_DIRECTORIES in main else []
+                offsets = [(following, False), *((place, True) for place in reversed(below))]
 
 
-def read_group(file: BinaryIO, main: Directory, pointer: int) -> Directory:
-    """Return the directory that tag `pointer` (`EXIF` or `GPS`) of a TIFF's directory leads to; empty for none."""
-    head = _read(file, 0, 4)
-    if pointer not in main or len(main[pointer].numbers) != 1:
-        return {}
-    return _read_directory(file, main[pointer].numbers[0], b"+" in head, "<" if head[:2] == b"II" else ">")[0]
+def unpack(content: bytes) -> Tags:
+    """Return the tags of EXIF data, with or without "Exif" before them; none, if it is empty or no EXIF data."""
+    content = content.removeprefix(b"Exif\0\0")
+    return next(read_tags(io.BytesIO(content)) if content.startswith(STARTS) else iter(()), Tags({}, {}, {}))
 
 
-def pack(main: Directory, exif: Directory, gps: Directory) -> bytes:
+def pack(tags: Tags) -> bytes:
     """Return a TIFF that consists of directories alone."""
-    groups = {pointer: group for pointer, group in ((EXIF, exif), (GPS, gps)) if group}
-    main = main | dict.fromkeys(groups, long(0))
+    groups = {pointer: group for pointer, group in ((EXIF, tags.exif), (GPS, tags.gps)) if group}
+    main = tags.main | dict.fromkeys(groups, long(0))
     tail, at = b"", 8 + len(_pack_directory(main, 8))
     for pointer, group in groups.items():
         main[pointer] = long(at + len(tail))
         tail += _pack_directory(group, at + len(tail))
-    return b"II*\0" + struct.pack("<I", 8) + _pack_directory(main, 8) + tail
-
-
-def unpack(content: bytes) -> tuple[Directory, Directory, Directory]:
-    """Return the main, EXIF and GPS directories of EXIF data, with or without "Exif" before it.
-
-    Raises:
-        ValueError: it is none.
-    """
-    file = io.BytesIO(content.removeprefix(b"Exif\0\0"))
-    main = next((found.tags for found in read_directories(file)), {})
-    return main, read_group(file, main, EXIF), read_group(file, main, GPS)
+    return STARTS[0] + struct.pack("<I", 8) + _pack_directory(main, 8) + tail
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:
-    if offset >= 1 << 62:
+    if offset >= 1 << 62 or length > _LONGEST_BYTES:
         return b""
     file.seek(offset)
     return file.read(length)
@@ -138,31 +127,24 @@ def _number(data: bytes, order: str) -> int:
     return int.from_bytes(data, "little" if order == "<" else "big")
 
 
-def _size(kind: int) -> int:
-    return np.dtype(_DTYPES[kind]).itemsize * (2 if kind in _RATIONALS else 1)
-
-
 def _read_directory(file: BinaryIO, offset: int, big: bool, order: str) -> tuple[Directory, int]:
     """Return the tags of a directory, and where the next one is (0: nowhere)."""
     word, entry, counter = (8, 20, 8) if big else (4, 12, 2)
     count = min(_number(_read(file, offset, counter), order), 1 << 16)
     table = _read(file, offset + counter, entry * count + word)
-    table, following = table[: entry * count], _number(table[entry * count :], order)
     tags: Directory = {}
-    for at in range(0, len(table) - entry + 1, entry):
+    for at in range(0, min(len(table) - entry + 1, entry * count), entry):
         number, kind = _number(table[at : at + 2], order), _number(table[at + 2 : at + 4], order)
-        if kind not in _DTYPES:
-            continue
-        length = _number(table[at + 4 : at + 4 + word], order) * _size(kind)
+        length = _number(table[at + 4 : at + 4 + word], order) * _SIZES.get(kind, 0)
         data = table[at + 4 + word : at + entry]
         if length > word:
-            data = _read(file, _number(data, order), length) if length <= _LONGEST_BYTES else b""
+            data = _read(file, _number(data, order), length)
         if number == IPTC:  # bytes, whatever they are typed as (often LONG)
             kind = 7
-        if len(data) >= length:
+        if kind in _DTYPES and len(data) >= length:
             swapped = np.frombuffer(data[:length], f"{order}{_DTYPES[kind]}").astype(f"<{_DTYPES[kind]}")
             tags[number] = Tag(kind, swapped.tobytes())
-    return tags, following
+    return tags, _number(table[entry * count :], order)
 
 
 def _pack_directory(tags: Directory, at: int) -> bytes:
@@ -172,5 +154,5 @@ def _pack_directory(tags: Directory, at: int) -> bytes:
     for number, (kind, data) in sorted(tags.items()):
         place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<I", start + len(values))
         values += data + bytes(len(data) % 2) if len(data) > 4 else b""
-        table += struct.pack("<HHI", number, kind, len(data) // _size(kind)) + place
+        table += struct.pack("<HHI", number, kind, len(data) // _SIZES[kind]) + place
     return table + bytes(4) + values
