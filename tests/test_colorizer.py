@@ -89,7 +89,7 @@ def test_what_is_no_picture_is_refused(colorizer: Colorizer, wrong: np.ndarray[A
 
 def test_a_file_that_is_no_picture_is_named(colorizer: Colorizer, tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(UserError, match=r"page\.jpg: not a picture"):
+    with pytest.raises(UserError, match=r"page\.jpg: not an image"):
         colorizer.colorize(tmp_path / "page.jpg")
 
 

@@ -168,7 +168,7 @@ def test_bad_files_raise_one_error_with_a_short_reason(tmp_path: Path) -> None:
 
 def test_a_wrong_box_is_a_programming_error(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="leaves the picture"):
+    with pytest.raises(ValueError, match="leaves the photo"):
         load_square(tmp_path / "a.png", 8, lambda width, height: (0, 0, width + 1, height))
     with pytest.raises(ZeroDivisionError):
         load_square(tmp_path / "a.png", 8, lambda width, height: (0, 0, 1 / 0, height))

@@ -216,7 +216,7 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
             "There are no training photos: the luma look-up was fitted on those measured, which flatters it."
         ]
         ((name, reason),) = found["left_out"].items()
-        assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not a picture in a known format")
+        assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not an image in a known format")
     with pytest.raises(UserError, match="has a folder val but no folder train"):
         list_folder(tmp_path / "photos", Split(0.5, 0))
     evaluate.run(configured(tmp_path, "data=folder", *words, "data.max_val=2"))

@@ -195,7 +195,7 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     train.run(config)
     assert [len(names) for names in seen] == [8] * 6
     assert {names for batch in seen[4:] for names in batch}.isdisjoint({vanishing.name, breaking.name})
-    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not a picture")):
+    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not an image")):
         assert caplog.text.count(f"skipped an unreadable image: {path.name} ({reason}") == 1
 
 

@@ -28,6 +28,7 @@ from colorize.config.sections import (
     SwitchConfig,
     TrainerConfig,
 )
+from colorize.runtime.formats import FORMAT_CHOICES
 from colorize.runtime.schema import node, opt
 
 WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
@@ -117,9 +118,9 @@ class PredictConfig:
     format: str = opt(
         "same",
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
-        choices=("same", "jpg", "jpeg", "png", "tiff", "webp", "bmp"),
+        choices=("same", *FORMAT_CHOICES),
     )
-    quality: int = opt(95, "of JPEG, WebP and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
+    quality: int = opt(95, "of JPEG, WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
     render_px: int | None = opt(
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )

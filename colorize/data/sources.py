@@ -17,9 +17,7 @@ from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-"""What an image file's name ends with, in upper or lower case."""
+from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
@@ -89,11 +87,6 @@ class Scenes(Photos):
 def spread(identities: Sequence[str], most: int) -> Sequence[str]:
     """Return at most about so many of many photos, evenly spread over them: the same ones in every run."""
     return identities[:: max(1, -(-len(identities) // most))]
-
-
-def has_image_extension(name: str) -> bool:
-    """Return whether a file is called as an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 @dataclass(frozen=True)
@@ -189,7 +182,7 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
         raise UserError(
             f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
         )
-    listing = Listing(root, has_image_extension, runs_dir)
+    listing = Listing(root, has_image_suffix, runs_dir)
     if has_val:
         train = _photos_in(listing, "train") if has_train else []
         val = _photos_in(listing, "val")
@@ -248,7 +241,7 @@ def _photos_in(listing: Listing, below: str) -> list[str]:
     """Return the sorted identities of all photos in a folder of the root, at least one."""
     found = listing.photos_in(below)
     if not found:
-        extensions = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
+        extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
         raise UserError(f"no images in {listing.root / below} (looked for the extensions {extensions})")
     return found
 
@@ -258,7 +251,7 @@ def _refuse_photos_beside_train(root: Path) -> None:
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.name == "train" or entry.name.startswith("."):
             continue
-        if has_image_extension(entry.name) or entry.is_dir():
+        if has_image_suffix(entry.name) or entry.is_dir():
             raise UserError(
                 f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
                 f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
@@ -281,7 +274,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         where = f"line {number} of {file_list}"
         if Path(text).anchor or ".." in PurePosixPath(text).parts:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
-        if not has_image_extension(text):
+        if not has_image_suffix(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
         identities[PurePosixPath(text).as_posix()] = None
     found = list(identities)

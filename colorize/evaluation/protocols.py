@@ -19,10 +19,11 @@ from torch import Tensor
 from colorize.data.datasets import PhotoDataset
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
-from colorize.data.sources import Photos, Scenes, has_image_extension
+from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import sha256
+from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 
@@ -245,8 +246,8 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def _stem(path: str) -> str:
-    """Return the path without an image's extension (scenes have none)."""
-    return os.path.splitext(path)[0] if has_image_extension(path) else path
+    """The path without an image's extension (scenes have none)."""
+    return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 
 def _name(path: str) -> str:
@@ -254,7 +255,7 @@ def _name(path: str) -> str:
 
 
 def _is_image(file: Path) -> bool:
-    return has_image_extension(file.name) and not file.name.startswith(".") and file.is_file()
+    return has_image_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

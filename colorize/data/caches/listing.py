@@ -12,6 +12,7 @@ from typing import Any
 from colorize.data.caches.records import source_digest
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import Folder, walk_files, written_whole
+from colorize.runtime.formats import IMAGE_SUFFIXES
 
 log = logging.getLogger("colorize")
 
@@ -97,4 +98,4 @@ class Listing:
 
 def listing_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
     """Path of the cached listing of the folders below `root`."""
-    return Path(runs_dir) / ".cache" / f"listing-{source_digest(root, _VERSION)}.json.gz"
+    return Path(runs_dir) / ".cache" / f"listing-{source_digest(root, _VERSION, *IMAGE_SUFFIXES)}.json.gz"
