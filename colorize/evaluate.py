@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> Score | None:
 def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Score | None:
     """Measure, write and print, in a folder that this process holds."""
     from colorize.cli.launch import launch
-    from colorize.data.build import list_photos
+    from colorize.data.from_config import list_photos
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, leave_out

@@ -47,7 +47,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from rich.progress import track
 
     from colorize.cli.launch import launch
-    from colorize.data.build import make_center_squares
+    from colorize.data.from_config import make_center_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
     from colorize.networks.cpu_kernels import use_cpu_kernels

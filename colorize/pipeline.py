@@ -161,7 +161,7 @@ def summarize(config: PipelineConfig) -> Score:
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
-    from colorize.data.build import make_photos
+    from colorize.data.from_config import make_photos
     from colorize.data.images import save_png
     from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet

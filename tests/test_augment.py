@@ -11,8 +11,8 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
-from colorize.data.build import make_augmentation
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
+from colorize.data.from_config import make_augmentation
 from colorize.data.sources import Split, list_scenes
 from colorize.runtime.schema import BadOption
 

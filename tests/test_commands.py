@@ -17,7 +17,7 @@ from PIL import Image
 from colorize import config as schemas
 from colorize import generate, pipeline, train
 from colorize.cli.command import configured, run_command
-from colorize.data.build import list_photos
+from colorize.data.from_config import list_photos
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.evaluation import candidates

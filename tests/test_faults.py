@@ -14,7 +14,7 @@ from PIL import Image
 
 from colorize import generate, train
 from colorize.cli.command import run_command
-from colorize.data.build import list_photos
+from colorize.data.from_config import list_photos
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
 from colorize.data.sources import Split, list_folder

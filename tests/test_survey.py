@@ -13,8 +13,8 @@ from PIL import Image
 
 from colorize import generate, pipeline, train
 from colorize.data import sources
-from colorize.data.build import make_center_squares, make_photos
 from colorize.data.caches import records, survey
+from colorize.data.from_config import make_center_squares, make_photos
 from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.runtime.errors import UserError

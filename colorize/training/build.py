@@ -13,9 +13,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
-from colorize.data.build import make_augmentation, make_photos
 from colorize.data.caches.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
 from colorize.losses import ChromaLoss, ContentLoss

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorize.config import TrainConfig
-from colorize.data.build import list_photos
 from colorize.data.caches.survey import Survey, is_dull, readable, survey
+from colorize.data.from_config import list_photos
 from colorize.data.loading import GlobalBatches
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos
