@@ -7,7 +7,7 @@ so that `--help` is fast and colouring photos needs no Hydra.
 from dataclasses import dataclass, fields
 from typing import Any
 
-from colorize.runtime.options import opt
+from colorize.runtime.keys import opt
 
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
 """Names in the registry, `colorize.networks.encoder_registry`."""

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colorize.runtime.errors import UserError
-from colorize.runtime.options import opt as opt
+from colorize.runtime.keys import opt as opt
 
 T = TypeVar("T")
 
