@@ -163,10 +163,10 @@ def test_other_peoples_images_score_what_scikit_image_says(
     assert (found["n"], found["checkpoint_sha256"]) == (len(names) - 1, {})
     for metric, values in expected.items():
         assert found["rows"]["theirs"][metric]["mean"] == pytest.approx(np.mean(values), rel=2e-4), metric
-    assert found["left_out"] == {str(names[0]): "without a picture in theirs"} and found["sampled_from"] is None
-    said = f"- 1 photos are left out of all rows ({names[0]}: without a picture in theirs)."
+    assert found["left_out"] == {str(names[0]): "without an image in theirs"} and found["sampled_from"] is None
+    said = f"- 1 photos are left out of all rows ({names[0]}: without an image in theirs)."
     assert said in (tmp_path / "out" / "metrics.md").read_text()
-    assert "1 pictures belong to no photo" in caplog.text and "nobody's.png" in caplog.text
+    assert "1 images belong to no photo" in caplog.text and "nobody's.png" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_other_peoples_images_score_what_scikit_image_says(
         (["checkpoint={here}/page.ckpt"], "page.ckpt"),
         (["checkpoint={here}/empty"], "empty is no run with a trained generator"),
         (["coloured={here}/nowhere"], "no such folder: .*nowhere"),
-        (["coloured={here}/empty"], "no pictures in .*empty"),
-        (["coloured={here}/other"], "other holds no picture named as one of the"),
+        (["coloured={here}/empty"], "no images in .*empty"),
+        (["coloured={here}/other"], "other holds no image named as one of the"),
         (["coloured=[{here}/other,{here}/other]"], "other is given twice"),
         (["coloured={here}/other", "data=folder", "data.root=/no/such/folder"], "no such folder: /no/such/folder"),
         (["checkpoint={here}/good.ckpt", "weights.fid=/no/file.pth"], "weights.fid: no file /no/file.pth"),
@@ -330,5 +330,5 @@ def test_coloured_pictures_are_found_by_path_and_by_name(tmp_path: Path) -> None
     }  # fmt: skip
     assert surplus == ["6.png", "elsewhere/4_out.webp"], "two photos are called 6"
     (tmp_path / "a/2.webp").touch()
-    with pytest.raises(UserError, match=r"several pictures for a/2.jpg: a/2.png, a/2.webp"):
+    with pytest.raises(UserError, match=r"several images for a/2.jpg: a/2.png, a/2.webp"):
         match(photos, tmp_path)

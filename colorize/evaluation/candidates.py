@@ -152,14 +152,14 @@ def choose(
         identities = choose_photos(photos, config.split, protocol)
     coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
     left_out = {
-        identity: f"without a picture in {row}"
+        identity: f"without an image in {row}"
         for row, found in zip(folders, coloured, strict=True)
         for identity in identities
         if identity not in found
     }
     identities = [identity for identity in identities if identity not in left_out]
     if not identities:
-        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+        raise UserError(f"no photo in {photos.root} has an image in each of {', '.join(config.coloured)}")
     return Chosen(photos, identities, coloured, left_out, sampled_from)
 
 
@@ -185,11 +185,11 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     if found.keys().isdisjoint(identities):
         raise UserError(
-            f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
+            f"{folder} holds no image named as one of the {len(identities)} photos in {photos.root} "
             f"(the first is {identities[0]}{', the first there ' + surplus[0] if surplus else ''}; see split=…)"
         )
     if surplus:
-        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {listed(surplus)}")
+        log.warning(f"{folder}: {len(surplus)} images belong to no photo in {photos.root}: {listed(surplus)}")
     return found
 
 
