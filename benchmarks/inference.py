@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
 from torch import Tensor, nn
 
 from colorize.data.scenes import draw_scene
@@ -23,7 +23,7 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.photos import rendering
 from colorize.runtime.devices import pick_precision
-from colorize.weights.load import load
+from colorize.weights.load import load_weights
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -84,7 +84,7 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
     ours = {p: Colorizer(copy.deepcopy(network), Preprocessing(256), device, p) for p in precisions}
 
     def eager() -> Tensor:
-        with torch.no_grad(), plain_passes():
+        with torch.no_grad():
             return network(grey)
 
     candidates = {"eager": eager} | {p: lambda c=c: c._forward(grey) for p, c in ours.items()}
@@ -239,7 +239,7 @@ def main() -> None:
     if "speed" not in given.without:
         networks = {name: random_network(name) for name in given.networks}
         if given.weights is not None:
-            networks[given.weights.name] = load(given.weights).network
+            networks[given.weights.name] = load_weights(given.weights).network
         rows = [
             row
             for name, network in networks.items()

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runs import write_text
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
@@ -43,10 +43,10 @@ def run(config: PredictConfig) -> None:
         UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
-    from colorize.video import needs
-    from colorize.weights import load as weights
+    from colorize.video import require_packages
+    from colorize.weights.load import find_weights
 
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format
@@ -71,7 +71,7 @@ def run(config: PredictConfig) -> None:
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
-            needs.require()
+            require_packages()
         if photos:
             coloured, kept, failed = colour_photos(config, colorizer, photos)
             failures += failed
@@ -188,7 +188,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
-    how = film.How(
+    options = film.FilmOptions(
         render_px=config.render_px,
         tta=config.tta,
         saturation=config.saturation,
@@ -199,17 +199,24 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
         quality=config.quality,
         start=config.start,
         duration=config.duration,
+        telecine=config.telecine,
     )
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
-    render_px = how.render_px or colorizer.preprocessing.render_px
+    render_px = options.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
         try:
-            notes = film.colour_film(colorizer, job.source, job.result, how, advance, weights)
-        except UserError as error:
-            reason = str(error).removeprefix(f"{job.source}: ")
+            notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
+        except film.DiskIsFull:
+            raise
+        except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
+            known = isinstance(error, UserError)
+            reason = (
+                str(error).removeprefix(f"{job.source}: ") if known else f"{type(error).__name__}: {one_line(error)}"
+            )
             log.warning(f"{shown(job.source)}: {reason}")
+            log.debug("where it failed", exc_info=error)
             return reason
     for note in notes:
         log.warning(f"{shown(job.result)}: {note}")

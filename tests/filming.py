@@ -44,13 +44,14 @@ def write_film(
     time_base: Fraction = MILLISECOND,
     options: dict[str, str] | None = None,
     sound_s: float | None = None,
+    rate: Fraction | int = 25,
 ) -> Path:
     """A grey film of 25 frames a second, or of frames at `times`; its sound is as long as its frames, or `sound_s`."""
     frames = grey_frames(12) if frames is None else frames
     times = [round(index / 25 / time_base) for index in range(len(frames))] if times is None else times
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
-        video = container.add_stream(codec, rate=25, options=options or {})
+        video = container.add_stream(codec, rate=rate, options=options or {})
         video.height, video.width = frames[0].shape
         video.pix_fmt, video.codec_context.time_base = pixel_format, time_base
         if pixel_aspect is not None:

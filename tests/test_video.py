@@ -4,11 +4,13 @@ import errno
 import os
 import resource
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ import torch
 from colorize.inference import film
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.photos.reading import Photo
-from colorize.video import decoding, encoding, sniff
+from colorize.video import decoding, encoding, probing, sniff
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits
 from tests.filming import SUBTITLES, grey_frames, read_film, write_film
 from tests.predicting import Colour, files, save
@@ -103,9 +105,9 @@ def test_fields_of_two_moments_become_one_picture(quick: None, colour: Colour, t
         assert np.array_equal(luma[1::2], stored[1::2])  # one field as it is coded
         off = [np.abs(rows.astype(int) - moment[::2]).mean() for rows in (luma[::2], stored[::2])]
         assert off[0] < 0.2 * off[1]
-    probed = decoding.probe(str(source))
-    whole = list(decoding.frames(probed, Fraction(0), None, None, []))
-    rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, []))
+    probed = probing.probe(str(source))
+    whole = list(decoding.frames(probed, Fraction(0), None, None, [], set()))
+    rest = list(decoding.frames(probed, Fraction(0), None, whole[10].time, [], set()))
     assert len(rest) == 9
     assert all(np.array_equal(a.luma, b.luma) and a.time == b.time for a, b in zip(whole[11:], rest, strict=True))
 
@@ -210,7 +212,7 @@ def test_recordings_joined_end_to_end_go_on_together(quick: None, colour: Colour
     unit = Fraction(1, 90_000)
     one = write_film(tmp_path / "one.ts", grey_frames(75), sound="mp2", time_base=unit, sound_s=1.5).read_bytes()
     (tmp_path / "twice.ts").write_bytes(one + one)
-    assert decoding.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
+    assert probing.probe(str(tmp_path / "twice.ts")).seconds == pytest.approx(6.0, abs=0.05)
     for name in ("out.mp4", "out.webm"):  # copied, coded anew
         assert colour("twice.ts", output=name)[0] == 0
         made, heard = read_film(tmp_path / name), sound_times(tmp_path / name)
@@ -417,8 +419,8 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
     rgb = torch.tensor([0.2, 0.5, 0.3])[:, None, None].expand(3, 8, 8)
     for matrix, full in ((1, False), (6, False), (6, True)):
         source = write_film(tmp_path / f"{matrix}{full}.mkv", grey_frames(1), codec="ffv1", pixel_format="yuv420p")
-        told = decoding.probe(str(source))
-        told = decoding.replace(told, matrix=matrix, full_range=full)
+        told = probing.probe(str(source))
+        told = replace(told, matrix=matrix, full_range=full)
         level = 120
         chroma = chroma_of(rgb.numpy(), told.weights)
         planes = coded_planes(told, np.full((48, 64), level, np.uint8), chroma, "yuv420p")
@@ -431,6 +433,56 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
         kr, kb = told.weights
         own = kr * 0.2 + (1 - kr - kb) * 0.5 + kb * 0.3
         assert shown == pytest.approx(np.array([0.2, 0.5, 0.3]) - own + grey_level, abs=0.012)
+
+
+def test_a_fault_of_one_film_is_its_own_failure(
+    quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        write_film(tmp_path / "in" / f"{name}.mkv", grey_frames(3))
+    probe, faults = probing.probe, {"a": KeyError("odd"), "b": cv2.error("(-4:Insufficient memory) Failed to allocate")}
+    faults["c"] = RuntimeError("can't start new thread")
+
+    def odd(path: str) -> probing.Film:
+        if (fault := faults.get(Path(path).stem)) is not None:
+            raise fault
+        return probe(path)
+
+    monkeypatch.setattr(probing, "probe", odd)
+    status, err = colour("in")
+    assert status == 1 and "1 coloured, 0 skipped (their results exist), 3 failed" in err, err
+    report = (tmp_path / "out" / "failed.txt").read_text()
+    assert "a.mkv\tKeyError: 'odd'" in report and report.count("\tnot enough memory for this film") == 2
+    assert files(tmp_path / "out") == ["d.mkv", "failed.txt"]
+
+
+def test_a_full_disk_ends_the_films_with_one_line(
+    quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_film(tmp_path / "in" / f"{name}.mkv", grey_frames(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            film, "put_together", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system"))
+        )
+        status, err = colour("in")
+    assert status == 1 and "b.mkv" not in err and err.count("Read-only file system") == 1
+    assert "once it can be written, and the same command goes on where it stopped" in err
+    status, err = colour("in")
+    assert status == 0 and "going on after 3 frames" in err and "2 coloured" in err
+
+
+def test_other_moving_pictures_are_missed_aloud(quick: None, colour: Colour, tmp_path: Path) -> None:
+    one = write_film(tmp_path / "one.mkv", grey_frames(3))
+    with av.open(tmp_path / "two.mkv", "w") as made, av.open(one) as first, av.open(one) as second:
+        pairs = [(given, made.add_stream_from_template(given.streams.video[0])) for given in (first, second)]
+        for given, stream in pairs:
+            for packet in given.demux():
+                if packet.size:
+                    packet.stream = stream
+                    made.mux(packet)
+    status, err = colour("two.mkv", output="out.mkv")
+    assert status == 0 and "without its other moving pictures (h264), track 1" in err
 
 
 def test_films_are_told_by_their_first_bytes(tmp_path: Path) -> None:

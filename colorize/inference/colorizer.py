@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.fast_inference import prepare
+from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
@@ -34,7 +34,7 @@ from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError
-from colorize.weights import load as weights
+from colorize.weights.load import load_weights
 
 log = logging.getLogger("colorize")
 
@@ -68,7 +68,7 @@ class Colorizer:
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
     Args:
-        network: taken over: it is made ready for inference in place (`colorize.networks.fast_inference`), and moves to
+        network: taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to
             the device.
         preprocessing: how the network was taught to see photos.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
@@ -115,7 +115,7 @@ class Colorizer:
         Raises:
             UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
-        loaded = weights.load(path, use_ema)
+        loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
 
     @overload

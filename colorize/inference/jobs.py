@@ -273,7 +273,7 @@ def _is_film(source: str) -> bool:
 
 def _ffmpeg_sees_film(source: str) -> bool:
     try:
-        from colorize.video.decoding import has_pictures
+        from colorize.video.probing import has_pictures
     except ImportError:
         return False
     return os.path.isfile(source) and has_pictures(source)

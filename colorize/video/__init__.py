@@ -1,1 +1,24 @@
-"""Films: decoding, colouring along time, and encoding with all that came with the picture."""
+"""Films: decoding, colouring along time, and encoding with all that came with the frames."""
+
+import os
+
+from colorize.runtime.errors import UserError
+
+
+def require_packages() -> None:
+    """Make sure that PyAV and OpenCV, the extra `video`, are there.
+
+    Raises:
+        UserError: they are not.
+    """
+    try:
+        import av
+        import cv2  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"films need a package that is not here ({error.name}): pip install 'colorize[video]'"
+        ) from error
+    except ImportError as error:  # such as memory that a library cannot have
+        raise UserError(f"films need a package that cannot be imported: {error}") from error
+    av.logging.set_level(None)  # what is wrong with a film is said once, by us
+    os.environ.setdefault("SVT_LOG", "1")  # which writes its settings to the terminal otherwise

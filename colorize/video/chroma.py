@@ -5,20 +5,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from colorize.video.decoding import Film
+from colorize.video.probing import Film
 
 Plane = np.ndarray[Any, Any]
 
 
 def eight_bits(luma: Plane, film: Film) -> Plane:
-    """The 8-bit grey picture, from black at 0 to white at 255, that coded luma stands for."""
+    """Return the 8-bit grey image, from black at 0 to white at 255, that coded luma stands for."""
     steps = np.arange(1 << film.bits, dtype=np.float32) / (1 << (film.bits - 8))
     grey = steps if film.full_range else (steps - 16) * (255 / 219)
     return np.take(np.clip(grey.round(), 0, 255).astype(np.uint8), luma)
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
-    """Cb and Cr of RGB.
+    """Return Cb and Cr of RGB.
 
     Args:
         rgb: ``(3, h, w)`` float32, in [0, 1] or somewhat beyond.
@@ -34,7 +34,7 @@ def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
 
 
 def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
-    """Chroma ``(h, w, 2)`` at another height and width: bicubic where it grows, the mean of areas where it shrinks."""
+    """Resize chroma ``(h, w, 2)``: bicubic where it grows, the mean of areas where it shrinks."""
     if chroma.shape[:2] == shape[:2]:
         return chroma
     shrinks = chroma.shape[0] > shape[0] or chroma.shape[1] > shape[1]
@@ -42,8 +42,18 @@ def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
     return np.asarray(cv2.resize(chroma, (shape[1], shape[0]), interpolation=kind))
 
 
+def _moved(plane: Plane, columns: int) -> Plane:
+    """Move a plane to the right by half a pixel of luma, of which there are so many columns.
+
+    When its width is halved then, a sample lies upon an even column, where MPEG's codecs have it, not right of it.
+    """
+    share = 0.5 * plane.shape[1] / columns
+    kernel = np.array([[share, 1 - share, 0]], np.float32)
+    return np.asarray(cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REPLICATE))
+
+
 def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> list[Plane]:
-    """A frame's planes: its luma as it came, and chroma that exists at that luma.
+    """Return a frame's planes: its luma as it came, and chroma that exists at that luma.
 
     As for photos (:func:`colorize.color.merge_luma`), where a colour does not exist, saturation gives way. That is
     decided at the chroma's own resolution.
@@ -61,7 +71,8 @@ def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> l
     height, width = luma.shape
     half = pixel_format.startswith("yuv420")
     shape = ((height + 1) // 2, (width + 1) // 2) if half else (height, width)
-    grey = cv2.resize(luma, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
+    near, chroma = (_moved(luma, width), _moved(chroma, width)) if half else (luma, chroma)
+    grey = cv2.resize(near, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
     low, high = (0, 255) if film.full_range else (16, 235)
     grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
     blue, red = cv2.split(resized(chroma, shape))

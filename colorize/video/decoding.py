@@ -1,239 +1,89 @@
-"""Reading a film: what its file says, and its frames' luma, upright, at full size and depth, with their times."""
+"""Decoding a film: its frames' luma, upright, at full size and depth, with their times."""
 
-import os
 import re
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, cast
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.filter.graph import Graph
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from colorize.runtime.errors import UserError
-from colorize.video.joins import JUMP_S, measured
-
-Plane = np.ndarray[Any, Any]
+from colorize.video import telecine
+from colorize.video.joins import JUMP_S
+from colorize.video.probing import REC_709, Film, FilmFrame, Plane, decoded, is_full_range, is_rgb, opened, side_data
 
 _LUMA_FIRST = re.compile(r"yuv[aj]?4[0-9]{2}p([0-9]+le)?|nv(12|16|20|21|24)(le)?|p[024]1[0-9]le|gray([0-9]+le)?")
-_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-_REC_601, _REC_709 = 6, 1  # as H.273 numbers matrix coefficients
-_HD_ROWS = 720
-_UNKNOWN = 2
-_FULL_RANGE = 2
-_WITH_INDEX = ("mov", "matroska")
-_STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
+_EXTRAS = {Type.A53_CC: "the captions in its frames", Type.STEREO3D: "what says how its frames are to be seen in 3D"}
 
 
-@dataclass(frozen=True)
-class Film:
-    """What a film's file says of its pictures. Sizes are those of the upright film.
-
-    Attributes:
-        path: the file.
-        stream: number of its video stream.
-        width: in pixels.
-        height: in pixels.
-        transposed: rows and columns are exchanged to turn a stored frame upright, then it is
-        mirrored: left and right, top and bottom.
-        pixel_aspect: width of a pixel by its height.
-        time_base: unit of its times, in seconds.
-        start: when the film begins, on the clock of the file, in seconds.
-        seconds: its length, where the file says so.
-        says_length: it is the length of the pictures, not of what is longest in the file.
-        joins: by how much later, in seconds, the second part of a file whose times begin again is than they say, and
-            those after it; see :mod:`colorize.video.joins`.
-        rate: frames a second, on average.
-        bits: of its luma, 8 or 10.
-        full_range: luma goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
-        matrix: number of the matrix coefficients that make luma and chroma of RGB (ITU-T H.273).
-        primaries: number of the colour primaries.
-        transfer: number of the transfer characteristics.
-        interlaced: its frames hold two fields, of two moments.
-        sure_seeks: its times can be gone to.
-    """
-
-    path: str
-    stream: int
-    width: int
-    height: int
-    transposed: bool
-    mirrored: tuple[bool, bool]
-    pixel_aspect: Fraction
-    time_base: Fraction
-    start: Fraction
-    seconds: float | None
-    says_length: bool
-    joins: tuple[Fraction, ...]
-    rate: Fraction
-    bits: int
-    full_range: bool
-    matrix: int
-    primaries: int
-    transfer: int
-    interlaced: bool
-    sure_seeks: bool
-
-    @property
-    def weights(self) -> tuple[float, float]:
-        """Shares of red and blue in the luma."""
-        return _WEIGHTS.get(self.matrix, (0.299, 0.114))
-
-    @property
-    def square_size(self) -> tuple[int, int]:
-        """Width and height in square pixels, as it is looked at; nothing is made smaller."""
-        aspect = float(self.pixel_aspect)
-        width = round(self.width * aspect) if aspect > 1 else self.width
-        height = round(self.height / aspect) if aspect < 1 else self.height
-        return width, height
-
-
-@dataclass(frozen=True)
-class FilmFrame:
-    """A frame.
-
-    Attributes:
-        time: when it is shown, in the film's time base.
-        length: for how long, as far as the file says (0: it does not).
-        luma: (H, W) as it is coded, uint8, or uint16 with the film's bits.
-    """
-
-    time: int
-    length: int
-    luma: Plane
-
-
-@contextmanager
-def opened(path: str) -> Iterator[InputContainer]:
-    """A film's file.
-
-    Raises:
-        UserError: it cannot be opened, or FFmpeg does not know what it is.
-    """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file")
-        if status.st_size == 0:
-            raise UserError(f"{path}: the file is empty")
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise UserError(f"{path}: {reason(error)}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    with container:
-        yield container
-
-
-def has_pictures(path: str) -> bool:
-    """Whether FFmpeg finds moving pictures in a file."""
-    try:
-        with opened(path) as container:
-            return _STILLS.fullmatch(container.format.name) is None and bool(_video_streams(container))
-    except UserError:
-        return False
-
-
-def probe(path: str) -> Film:
-    """What is to be known of a film before it is coloured. Its first frame is decoded.
-
-    Raises:
-        UserError: it cannot be read, or there is no moving picture in it.
-    """
-    with opened(path) as container:
-        stream = _video(container, path)
-        frame = next(iter(_decoded(container, stream, [])), None)
-        if frame is None:
-            raise UserError(f"{path}: no frame of it can be decoded")
-        transposed, mirrored = _turn(frame)
-        width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
-        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-        aspect = Fraction(1) if not 0.1 < aspect < 10 else 1 / aspect if transposed else aspect
-        is_yuv = _LUMA_FIRST.fullmatch(frame.format.name) is not None and frame.colorspace != 0
-        matrix = int(frame.colorspace) if is_yuv else _UNKNOWN
-        if matrix == _UNKNOWN:
-            matrix = _REC_601 if min(height, width) < _HD_ROWS else _REC_709
-        grey_without_range = frame.format.name.startswith("gray") and frame.color_range == 0
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        rate = rate if 0.01 < rate <= 1000 else Fraction(25)
-        has_index, joins = container.format.name.startswith(_WITH_INDEX), tuple[Fraction, ...]()
-        if has_index:
-            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-            seconds = seconds or _written_length(stream.metadata.get("DURATION", ""))
-        else:
-            with opened(path) as again:
-                joins, seconds = measured(again, _video(again, path), 1 / rate)
-        says_length = bool(seconds)
-        if not seconds and container.duration:
-            seconds = container.duration / av.time_base
-        return Film(
-            path=path,
-            stream=stream.index,
-            width=width,
-            height=height,
-            transposed=transposed,
-            mirrored=mirrored,
-            pixel_aspect=Fraction(aspect),
-            time_base=stream.time_base or Fraction(1, av.time_base),
-            start=Fraction(container.start_time or 0, av.time_base),
-            seconds=seconds,
-            says_length=says_length,
-            joins=joins,
-            rate=rate,
-            bits=8 if frame.format.components[0].bits <= 8 else 10,
-            full_range=is_yuv
-            and (frame.color_range == _FULL_RANGE or "yuvj" in frame.format.name or grey_without_range),
-            matrix=matrix,
-            primaries=int(frame.color_primaries),
-            transfer=int(frame.color_trc),
-            interlaced=bool(frame.interlaced_frame),
-            sure_seeks=has_index,
-        )
+def with_telecine(film: Film) -> Film:
+    """Return the film as it was before it was woven into video, if it was: with 24 frames a second for 30."""
+    if film.transposed or film.mirrored[1] or not telecine.RATES[0] < film.rate < telecine.RATES[1]:
+        return film
+    stored = _frames(film, None, [], set(), keep_fields=True)
+    row = telecine.find_second_field(frame.luma for frame in stored)
+    return film if row is None else replace(film, second_field=row, rate=film.rate * 4 / 5)
 
 
 def frames(
-    film: Film, first: Fraction, end: Fraction | None, after: int | None, damage: list[str]
+    film: Film, first: Fraction, end: Fraction | None, after: int | None, damage: list[str], left_out: set[str]
 ) -> Iterator[FilmFrame]:
-    """The frames of a film in the order in which they are shown; memory does not grow with their number.
+    """Decode a film's frames in the order in which they are shown; memory does not grow with their number.
 
     Of interlaced frames the first field is kept, and the other made anew from it and the frames around: films are
     written as whole frames, in which a player would show the comb of two moments.
 
     Args:
+        film: the film.
         first: the time, in seconds on the file's clock, before which frames are left out.
         end: the time from which on they are; None: to the end.
         after: the time (in the film's time base) up to which frames are done already.
         damage: gets a line for each part that cannot be decoded.
+        left_out: gets what comes with frames and is not kept, in words.
     """
+    goal = max(int(first / film.time_base), after or 0)
+    sought = goal if film.sure_seeks and goal > int(film.start / film.time_base) else None
+    if film.second_field is None:
+        shown = _frames(film, sought, damage, left_out)
+    else:  # doubles are told from the beginning on
+        shown = telecine.unweave(_frames(film, None, damage, left_out, keep_fields=True), film.second_field)
+    for frame in shown:
+        if frame.time * film.time_base < first or (after is not None and frame.time <= after):
+            continue
+        if end is not None and frame.time * film.time_base >= end:
+            return
+        yield frame
+
+
+def _frames(
+    film: Film, sought: int | None, damage: list[str], left_out: set[str], keep_fields: bool = False
+) -> Iterator[FilmFrame]:
+    """Decode from a time, in the film's time base, or a little before; None: from the beginning. Times grow."""
     with opened(film.path) as container:
         stream = container.streams[film.stream]
         assert isinstance(stream, VideoStream)
-        goal = max(int(first / film.time_base), after or 0)
-        sought = film.sure_seeks and goal > int(film.start / film.time_base)
-        decoded = _decoded(container, stream, damage)
-        if sought:
-            container.seek(goal, stream=stream, backward=True)
-            head = next(decoded, None)
-            if head is None or head.pts is None or head.pts > goal:
+        coming = decoded(container, stream, damage)
+        if sought is not None:
+            container.seek(sought, stream=stream, backward=True)
+            head = next(coming, None)
+            if head is None or head.pts is None or head.pts > sought:
                 damage.clear()
-                yield from frames(replace(film, sure_seeks=False), first, end, after, damage)
+                yield from _frames(film, None, damage, left_out, keep_fields)
                 return
-            decoded = chain([head], decoded)
-        if film.interlaced:
-            decoded = _deinterlaced(decoded, film.time_base)
-        time: int | None = None
-        length = max(1, round(1 / (film.rate * film.time_base)))
+            coming = chain([head], coming)
+        rate = film.rate if film.second_field is None else film.rate * 5 / 4
+        length, time = max(1, round(1 / (rate * film.time_base))), None
         raw: int | None = None
         joins, later = [*dict.fromkeys(film.joins)], 0
-        for frame in decoded:
+        for frame in coming if keep_fields else _deinterlaced(coming, film.time_base):
             pts = frame.pts
             if pts is not None:
                 if joins and raw is not None and (raw - pts) * film.time_base > JUMP_S:
@@ -241,44 +91,55 @@ def frames(
                 raw, pts = pts, pts + later
             # Some containers give no times, or the same twice: then a frame follows the one before.
             if pts is None or (time is not None and pts <= time):
-                time = int(film.start / film.time_base) if time is None else time + (length if pts is None else 1)
+                time = -int(-film.start // film.time_base) if time is None else time + (length if pts is None else 1)
             else:
                 time = pts
-            if time * film.time_base < first or (after is not None and time <= after):
-                continue
-            if end is not None and time * film.time_base >= end:
-                return
+            left_out.update(words for kind, words in _EXTRAS.items() if side_data(frame, kind) is not None)
             yield FilmFrame(time, frame.duration or 0, _luma(film, frame))
 
 
-def _written_length(text: str) -> float | None:
-    """Seconds of the tag by which Matroska's files say how long a track is: 00:01:02.300000000."""
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(\.\d+)?)", text)
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+def _deinterlaced(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
+    """Make as many frames, each of one moment; those without fields pass as they are, at no cost before the first."""
+    before: list[VideoFrame] = []
+    for frame in coming:
+        if frame.interlaced_frame:
+            yield from islice(_filtered(chain(before, [frame], coming), time_base), len(before), None)
+            return
+        before = [frame]
+        yield frame
 
 
-def _deinterlaced(decoded: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
-    """As many frames, each of one moment (FFmpeg's bwdif); those without fields pass as they are.
+def _filtered(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
+    """Apply FFmpeg's bwdif to what is interlaced.
 
     It looks at a frame's neighbours alone, so that the result is the same from whichever frame on it is made.
     """
     graph, kind = Graph(), None
-    for frame in decoded:
-        if kind != (frame.width, frame.height, frame.format.name):
+    for frame in coming:
+        if frame.format.name.startswith("gray1"):  # which it does not take, and would make RGB of
+            frame = _reformatted(frame, "yuv444p16le", is_full_range(frame))
+        other = (frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace)
+        if kind != other:
             if kind is not None:
                 yield from _pulled(graph, None, time_base)
-            graph, kind = Graph(), (frame.width, frame.height, frame.format.name)
-            source = graph.add_buffer(None, frame.width, frame.height, frame.format, None, time_base)
-            graph.link_nodes(
-                source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
-            ).configure()
+            graph, kind = Graph(), other
+            source = graph.add(
+                "buffer",
+                video_size=f"{frame.width}x{frame.height}",
+                pix_fmt=frame.format.name,
+                time_base=str(time_base),
+                range=str(int(frame.color_range)),
+                colorspace=str(int(frame.colorspace)),
+            )
+            bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
         yield from _pulled(graph, frame, time_base)
     if kind is not None:
         yield from _pulled(graph, None, time_base)
 
 
 def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iterator[VideoFrame]:
-    """What is ready once a frame, or the end (None), has been pushed. The filter counts in units of its own."""
+    """Push a frame, or the end (None), and give out what is ready. The filter counts in units of its own."""
     graph.vpush(frame)
     with suppress(av.BlockingIOError, av.EOFError):
         while True:
@@ -289,57 +150,15 @@ def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iter
             yield made
 
 
-def _video_streams(container: InputContainer) -> list[VideoStream]:
-    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    return [stream for stream in container.streams.video if not stream.disposition & cover]
-
-
-def _video(container: InputContainer, path: str) -> VideoStream:
-    streams = _video_streams(container)
-    if not streams:
-        instead = "only sound" if container.streams.audio else "not a film, or a damaged one"
-        raise UserError(f"{path}: no moving picture in it, {instead}")
-    stream = next((stream for stream in streams if stream.disposition & av.stream.Disposition.default), streams[0])
-    if stream.codec_context is None:
-        raise UserError(f"{path}: its pictures are coded in a way that FFmpeg cannot decode")
-    return stream
-
-
-def _decoded(container: InputContainer, stream: VideoStream, damage: list[str]) -> Iterator[VideoFrame]:
-    """Frames as they come; what is broken is left out, as players do."""
-    stream.thread_type = "AUTO"
-    try:
-        for packet in container.demux(stream):
-            try:
-                yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
-            except av.FFmpegError as error:
-                damage.append(reason(error))
-    except av.FFmpegError as error:
-        damage.append(reason(error))
-
-
-def _turn(frame: VideoFrame) -> tuple[bool, tuple[bool, bool]]:
-    """How to turn a frame upright by its display matrix, to the nearest right angle."""
-    side_data: Any = frame.side_data
-    data = side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
-        return False, (False, False)
-    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return False, (a < 0, d < 0)
-    return True, (c < 0, b < 0)
-
-
 def _luma(film: Film, frame: VideoFrame) -> Plane:
-    """The luma of a frame, upright."""
+    """Return the luma of a frame, upright, with the film's bits and range."""
     stored = (film.height, film.width) if film.transposed else (film.width, film.height)
-    is_yuv = _LUMA_FIRST.fullmatch(frame.format.name) is not None and frame.colorspace != 0
-    if (frame.width, frame.height) != stored or not is_yuv:
-        target = frame.format.name if is_yuv else "yuv444p" if film.bits == 8 else "yuv444p10le"
-        space: dict[str, Any] = (
-            {"dst_colorspace": "ITU709" if film.matrix == _REC_709 else "ITU601"} if not is_yuv else {}
-        )
-        frame = frame.reformat(*stored, format=target, **space)
+    name, deep, full = frame.format.name, frame.format.components[0].bits, is_full_range(frame)
+    has_luma = _LUMA_FIRST.fullmatch(name) is not None and not is_rgb(frame)
+    if not has_luma or (frame.width, frame.height) != stored or full != film.full_range:
+        if not has_luma:
+            name = "yuv444p" if deep <= 8 else "yuv444p10le" if deep <= 10 or is_rgb(frame) else "yuv444p16le"
+        frame = _reformatted(frame, name, film.full_range, stored, film.matrix)
     bits, plane = frame.format.components[0].bits, cast("Any", frame.planes[0])
     wide = np.frombuffer(plane, np.uint8 if bits <= 8 else "<u2")
     luma = wide.reshape(plane.height, -1)[:, : plane.width]
@@ -354,8 +173,17 @@ def _luma(film: Film, frame: VideoFrame) -> Plane:
     return np.array(luma, np.uint8 if film.bits == 8 else np.uint16, order="C")
 
 
-def reason(error: av.FFmpegError) -> str:
-    """What FFmpeg says is wrong, in a few words."""
-    if isinstance(error, av.error.InvalidDataError):
-        return "not a film, or a damaged one"
-    return (error.strerror or str(error)).lower()
+def _reformatted(
+    frame: VideoFrame, name: str, full_range: bool, size: tuple[int, int] | None = None, matrix: int = 0
+) -> VideoFrame:
+    """Convert a frame, with the range said on both sides; RGB by a matrix, YUV stays with its own."""
+    width, height = size or (frame.width, frame.height)
+    rgb = is_rgb(frame)
+    return frame.reformat(
+        width,
+        height,
+        name,
+        dst_colorspace=("ITU709" if matrix == REC_709 else "ITU601") if rgb else None,
+        src_color_range=ColorRange.JPEG if rgb or is_full_range(frame) else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+    )

@@ -1,9 +1,11 @@
 """Encoding a film's frames, piece by piece, and putting the pieces together with the sound of the source."""
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,8 +16,7 @@ from av.video.frame import VideoFrame
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
-from colorize.video import decoding
-from colorize.video.decoding import Film
+from colorize.video.probing import Film, opened
 from colorize.video.tracks import Tracks
 
 Plane = np.ndarray[Any, Any]
@@ -23,7 +24,7 @@ Plane = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Codec:
-    """How pictures are coded.
+    """A way to code frames.
 
     Attributes:
         encoder: FFmpeg's name of the encoder.
@@ -57,11 +58,12 @@ CODECS = {
 }
 """What `codec=` may name."""
 
+_TECHNICAL = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version", "compatible")
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
 def choose_codec(asked: str, path: Path, film: Film) -> Codec:
-    """The codec in which a film is to be written.
+    """Choose the codec in which a film is written.
 
     Raises:
         BadOption: this kind of file cannot hold it, or not with pixels of this shape.
@@ -166,7 +168,7 @@ class Piece:
         self._order: list[int] = []
 
     def add(self, planes: Sequence[Plane], time: int) -> None:
-        """Take a frame's luma and two planes of chroma, and its time in the film's time base."""
+        """Encode a frame, given as luma and two planes of chroma, with its time in the film's time base."""
         frame = VideoFrame(self._film.width, self._film.height, self.format)
         rooms: Any = frame.planes
         for plane, values in zip(rooms, planes, strict=True):
@@ -185,7 +187,7 @@ class Piece:
             self._container.close()
 
     def finish(self) -> int:
-        """Finish the file; by how many frames what is decoded first may be shown later."""
+        """Finish the file, and return by how many frames what is decoded first may be shown later."""
         with self._file.told():
             self._mux(self._stream.encode(None))
             self._container.close()
@@ -207,7 +209,7 @@ class Piece:
 
 
 def _numbered(number: int, film: Film) -> int:
-    """A time in milliseconds from which a frame's number can be told."""
+    """Return a time in milliseconds from which a frame's number can be told."""
     return round(number * max(1000 / film.rate, Fraction(1)))
 
 
@@ -229,7 +231,7 @@ class PieceFile:
 def put_together(
     film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, end: Fraction | None, path: Path
 ) -> list[str]:
-    """Write the film: the pictures of the pieces, and from the source sound, subtitles, chapters and what it says.
+    """Write the film: the frames of the pieces, and from the source sound, subtitles, chapters and what it says.
 
     Args:
         last_length: for how long the last frame is shown, in the film's time base.
@@ -249,7 +251,7 @@ def put_together(
     with (
         written_whole(path) as whole,
         (file := _Watched(whole)).told(),
-        decoding.opened(film.path) as source,
+        opened(film.path) as source,
         av.open(file, "w", format=kind, container_options=options) as result,
     ):
         with av.open(pieces[0].path) as first:
@@ -262,49 +264,30 @@ def put_together(
         tracks = Tracks(film, source, result, origin, end, notes)
         result.metadata.update(_told(source.metadata))
         result.start_encoding()
-        others = tracks.packets()
-        waiting = next(others, None)
-
-        def add_others(until: Fraction | None) -> None:
-            nonlocal waiting
-            while waiting is not None and (until is None or waiting[2] <= until):
-                track, packet, _ = waiting
-                try:
-                    result.mux(packet)
-                    tracks.given(track, taken=True)
-                except av.FFmpegError:
-                    if file.error is not None:
-                        raise
-                    tracks.given(track, taken=False)
-                waiting = next(others, None)
-
-        for packet, seconds in _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov")):
-            add_others(seconds)
-            packet.stream = video
-            result.mux(packet)
-        add_others(None)
+        frames = _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov"))
+        for track, packet, _ in heapq.merge(tracks.packets(), frames, key=itemgetter(2)):
+            if track == film.stream:
+                packet.stream = video
+            try:
+                result.mux(packet)
+            except av.FFmpegError:
+                if track == film.stream or file.error is not None:
+                    raise
+                tracks.given(track, taken=False)
+            else:
+                tracks.given(track, taken=True)
         notes += tracks.losses()
     return notes
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:
-    technical = (
-        "encoder",
-        "duration",
-        "bps",
-        "number_of_",
-        "_statistics",
-        "major_brand",
-        "minor_version",
-        "compatible",
-    )
-    return {key: text for key, text in metadata.items() if not key.lower().startswith(technical) and key != "rotate"}
+    return {key: text for key, text in metadata.items() if not key.lower().startswith(_TECHNICAL) and key != "rotate"}
 
 
 def _video_packets(
     film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, by_decoding: bool
-) -> Iterator[tuple[Any, Fraction]]:
-    """The packets of all pieces with the times of the result, and when each is decoded, in seconds.
+) -> Iterator[tuple[int, Any, Fraction]]:
+    """Yield the packets of all pieces as `Tracks.packets` does, with the times of the result, in order of decoding.
 
     A film in MP4 is as long as it takes to decode it (`by_decoding`), so that the last packet makes it up.
     """
@@ -333,4 +316,4 @@ def _video_packets(
                 left -= 1
                 if by_decoding and left == 0:
                     packet.duration = max(1, following - first + start - packet.dts)
-                yield packet, packet.dts * film.time_base
+                yield film.stream, packet, packet.dts * film.time_base

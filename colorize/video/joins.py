@@ -1,4 +1,4 @@
-"""Where a file's times begin again, and by how much that is to be made up for."""
+"""Joins: where a file's times begin again, and by how much that is to be made up for."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,13 +14,13 @@ JUMP_S = 1
 
 
 class Joins:
-    """Where a file's times begin again: recordings joined end to end, cells of a DVD. The pictures say by how much.
+    """Joins of recordings end to end, or of cells of a DVD, where times begin again. The frames say by how much.
 
     A part of the file begins where any track goes back by more than `JUMP_S`; each track is in the part in which it
     last did so. All tracks of a part are later by the same, so that they stay together.
 
     Args:
-        video: the number of the stream of pictures.
+        video: number of the stream of frames.
     """
 
     def __init__(self, video: int) -> None:
@@ -29,7 +29,7 @@ class Joins:
         self._parts: dict[int, int] = {}
 
     def part(self, packet: Packet) -> int:
-        """The part that a packet is in; it has a time."""
+        """Return the part that a packet, which has a time, is in."""
         track, time = packet.stream.index, packet.pts if packet.dts is None else packet.dts
         begin_s, last_s = (time or 0) * packet.time_base, self._last_s.get(track)
         if last_s is None:
@@ -41,19 +41,19 @@ class Joins:
         return self._parts[track]
 
     def later_s(self, packet: Packet, joins: tuple[Fraction, ...]) -> Fraction:
-        """What is to be added to the times of a packet, by the joins of the film, in seconds."""
+        """Return what is to be added to the times of a packet, by the joins of the film, in seconds."""
         part = self.part(packet)
         return joins[min(part, len(joins)) - 1] if joins and part else Fraction(0)
 
 
 def demuxed(container: InputContainer, streams: list[int]) -> Iterator[Packet]:
-    """The packets of some streams, as far as the file can be read."""
+    """Read the packets of some streams, as far as the file can be read."""
     with suppress(av.FFmpegError):
         yield from container.demux([container.streams[index] for index in streams])
 
 
 def measured(container: InputContainer, video: VideoStream, step_s: Fraction) -> tuple[tuple[Fraction, ...], float]:
-    """How much later each part of a file but the first is than its times say, and how long the film is, in seconds.
+    """Measure by how much each part of a file but the first is later than its times say, and the length, in seconds.
 
     Every packet is looked at, none decoded. It is for files without an index, which can be joined by writing one behind
     the other, and whose length FFmpeg can only guess.

@@ -1,4 +1,4 @@
-"""Where things go from one frame to the next, where that can be trusted, and where a cut is."""
+"""Motion from one frame to the next, the trust in it, and cuts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +21,13 @@ _LIGHT_GAIN = (0.8, 1.25)
 
 @dataclass(frozen=True)
 class Link:
-    """How two frames of one shot that follow each other belong together.
+    """Motion between two frames of one shot that follow each other.
 
     Attributes:
         back: ``(h, w, 2)`` float32, for each pixel of the second where (x, y) in the first it came from.
-        back_trust: ``(h, w)`` float32, from 0 to 1, whether that is so.
+        back_trust: ``(h, w)`` float32, trust in that, from 0 to 1.
         ahead: for each pixel of the first where in the second it goes to.
-        ahead_trust: whether that is so.
+        ahead_trust: trust in that.
     """
 
     back: Plane
@@ -40,7 +40,7 @@ class Motion:
     """Follows a film frame by frame: dense inverse search (Kroeger et al., ECCV 2016) forwards and backwards.
 
     Args:
-        last: the frame before the first that is given, where the film goes on from there.
+        last: the frame before the first that is given, where the film is resumed.
     """
 
     def __init__(self, last: Plane | None = None) -> None:
@@ -49,7 +49,7 @@ class Motion:
         self._grid: Plane | None = None
 
     def follow(self, luma: Plane) -> Link | None:
-        """How this frame, ``(h, w)`` uint8, follows the one before; None for the first of a shot."""
+        """Return the motion to this frame, ``(h, w)`` uint8, from the one before; None for the first of a shot."""
         first, second = self._last, _calm(luma)
         self._last = second
         if first is None or min(cv2.meanStdDev(first)[1], cv2.meanStdDev(second)[1]) < _LEAST_CONTRAST:
@@ -74,10 +74,10 @@ def _calm(luma: Plane) -> Plane:
 
 
 def _trust(here: Plane, there: Plane, flow: Plane, back: Plane, target: Plane) -> Plane:
-    """Whether what is seen in `here` is what the flow leads to in `there`.
+    """Return the trust, from 0 to 1, that the flow leads from what is seen in `here` to the same in `there`.
 
-    It is where the way there and back ends where it began (Sundaram, Brox & Keutzer, ECCV 2010), and the luma is the
-    same, but for grain and for a change of all the light.
+    It is high where the way there and back ends where it began (Sundaram, Brox & Keutzer, ECCV 2010), and the luma is
+    the same, but for grain and for a change of all the light.
     """
     height, width = here.shape
     returned = cv2.remap(back, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

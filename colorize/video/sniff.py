@@ -1,4 +1,4 @@
-"""Whether a file is a film: by its first bytes, as far as they tell, without PyAV."""
+"""Telling films by their names and first bytes, without PyAV."""
 
 import os
 import stat
@@ -16,7 +16,12 @@ READ_SUFFIXES = frozenset(
 """What a file that is to be a film may be called; what is wrong with it will be said."""
 
 _SOUND_SUFFIXES = frozenset((".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".spx", ".wma"))
-_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"M4A ", b"M4B ")
+STILL_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"msf1", b"miaf", b"MiHE", b"MiHB", b"avif", b"avis"),
+    *(b"jpeg", b"j2ki", b"crx ", b"M4A ", b"M4B "),
+)
+"""Brands of ISO media files that hold photos, or sound, and no film."""
+
 _STARTS = (
     b"\x1aE\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
@@ -34,9 +39,9 @@ _TRANSPORT_PACKETS = ((0, 188), (4, 192))
 
 
 def is_film(path: str | os.PathLike[str]) -> bool:
-    """Whether to take a file for a film: it begins as one, or is called as one (and then what is wrong will be said).
+    """Return true if a file begins as a film, or is called as one (and then what is wrong will be said).
 
-    Animated GIFs are pictures; files that are called as sound are none of both.
+    Animated GIFs are photos; files that are called as sound are neither.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SOUND_SUFFIXES:
@@ -45,7 +50,7 @@ def is_film(path: str | os.PathLike[str]) -> bool:
 
 
 def begins_as_film(path: str | os.PathLike[str]) -> bool:
-    """Whether the first bytes of a file are those of a container for moving pictures."""
+    """Return true if the first bytes of a file are those of a container for moving pictures."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
             return False
@@ -56,7 +61,7 @@ def begins_as_film(path: str | os.PathLike[str]) -> bool:
     if head.startswith(_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     if head[4:8] == b"ftyp":
-        return head[8:12] not in _STILL_BRANDS
+        return head[8:12] not in STILL_BRANDS
     if head[4:8] in (b"moov", b"mdat", b"wide", b"pnot", b"skip") and int.from_bytes(head[:4], "big") >= 8:
         return True  # QuickTime without a brand
     return any(

@@ -1,4 +1,4 @@
-"""Colours that stay: each frame's chroma averaged with that of its neighbours, carried along the motion."""
+"""Steady colours: each frame's chroma averaged with that of its neighbours, carried along the motion."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Stabilizer:
     Args:
         look_ahead: frames that are looked at before one is given out.
         memory: weight of a frame's colours in the next.
-        past: the running sum to go on from (see :attr:`past`).
+        past: the running sum to resume from (see :attr:`past`).
     """
 
     def __init__(self, look_ahead: int = LOOK_AHEAD, memory: float = MEMORY, past: Plane | None = None) -> None:

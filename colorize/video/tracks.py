@@ -11,8 +11,8 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-from colorize.video.decoding import Film
 from colorize.video.joins import Joins, demuxed
+from colorize.video.probing import Film, video_streams
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")
@@ -32,10 +32,10 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 class Tracks:
-    """All that a source has beside its pictures. Each track is copied, coded anew or left out by itself.
+    """All that a source has beside its frames. Each track is copied, coded anew or left out by itself.
 
     Args:
-        film: the source's pictures, whose joins the tracks follow.
+        film: the source, whose joins the tracks follow.
         source: the opened source.
         result: the opened result, to which streams are added.
         origin: the time of the source at which the result begins, in seconds.
@@ -61,6 +61,8 @@ class Tracks:
         self._texts: dict[int, Any] = {}
         self._lost: Counter[int] = Counter()
         self._kept: Counter[int] = Counter()
+        others = [stream for stream in video_streams(source) if stream.index != film.stream]
+        notes += [f"without its other moving pictures ({_codec(stream)}), track {stream.index}" for stream in others]
         for stream in cast("list[Any]", source.streams.audio):
             name = _codec(stream)
             if _takes(result, partial(_copy, stream)):
@@ -103,7 +105,7 @@ class Tracks:
             result.set_chapters(chapters)
 
     def packets(self) -> Iterator[tuple[int, Any, Fraction]]:
-        """Packets of the result in the order of the source: the source's track, the packet, its time in seconds."""
+        """Yield packets in the order of the source: the source's track, the result's packet, its time in seconds."""
         if not self._results:
             return
         if not self._whole and self._origin > 0 and self._film.sure_seeks:
@@ -148,7 +150,7 @@ class Tracks:
         (self._kept if taken else self._lost)[index] += 1
 
     def losses(self) -> Iterator[str]:
-        """What did not come through, a line for each track."""
+        """Say what did not come through, a line for each track."""
         for index in self._results:
             stream: Any = self._source.streams[index]
             what = f"{'sound' if stream.type == 'audio' else 'subtitles'} ({_codec(stream)})"
@@ -165,7 +167,7 @@ class Tracks:
             self.given(index, taken=False)
 
     def _encoded(self, index: int, packet: Any) -> Iterator[tuple[Any, Fraction]]:
-        """What comes of a packet of sound; of None what its decoder still holds."""
+        """Encode a packet of sound; of None, what its decoder still holds."""
         track = self._coded[index]
         for frame in cast("Any", self._source.streams[index]).decode(None) if packet is None else packet.decode():
             if frame.pts is None or frame.time_base is None:  # the last ones of some codecs: they follow on
@@ -228,7 +230,7 @@ class _Coded:
 
 
 def _takes(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> bool:
-    """Whether a file of the kind of `result` can be begun with a certain track in it."""
+    """Return true if a file of the kind of `result` can be begun with a certain track in it."""
     kind = "matroska" if result.format.name.startswith("matroska") else result.format.name.split(",")[0]
     try:
         with av.open(io.BytesIO(), "w", format=kind) as trial:
@@ -249,7 +251,7 @@ def _copy(stream: Any, result: OutputContainer) -> Any:
 
 
 def _layouts(stream: Any) -> list[str]:
-    """The layouts in which a track of sound may be coded anew, the best first; none where it cannot be decoded."""
+    """Return the layouts in which a track of sound may be coded anew, best first; none where it cannot be decoded."""
     context = stream.codec_context
     if context is None or not context.layout.nb_channels:
         return []
@@ -258,7 +260,7 @@ def _layouts(stream: Any) -> list[str]:
 
 
 def _sound(stream: Any, layout: str, result: OutputContainer) -> Any:
-    """A stream of the result's own kind of sound."""
+    """Add a stream of the result's own kind of sound."""
     kind, source = result.format.name.split(",")[0], _codec(stream)
     name = {"mp4": "aac", "mov": "aac", "webm": "libopus"}.get(kind)
     if name is None:  # Matroska
@@ -272,7 +274,7 @@ def _sound(stream: Any, layout: str, result: OutputContainer) -> Any:
 
 
 def _laid_out(frame: Any) -> Any:
-    """A frame that says how many channels it has, and not which, with those that are usual."""
+    """Give a frame that says how many channels it has, and not which, those that are usual."""
     usual = _LAYOUTS.get(frame.layout.nb_channels)
     if "channels" not in frame.layout.name or usual is None:
         return frame

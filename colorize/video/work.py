@@ -1,4 +1,4 @@
-"""What an interrupted film goes on from: its finished pieces, in a hidden folder beside the result."""
+"""What an interrupted film resumes from: its finished pieces, in a hidden folder beside the result."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ Plane = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Done:
-    """How far earlier starts came.
+    """Progress of earlier starts.
 
     Attributes:
         pieces: in their order.
@@ -37,12 +37,12 @@ class Done:
 
     @property
     def frames(self) -> int:
-        """How many frames are done."""
+        """Number of frames that are done."""
         return sum(len(piece.times) for piece in self.pieces)
 
     @property
     def last(self) -> int | None:
-        """The time of the last of them, in the film's time base."""
+        """Time of the last of them, in the film's time base."""
         return self.pieces[-1].times[-1] if self.pieces else None
 
 
@@ -86,27 +86,22 @@ class Work:
         return self._folder / f"{number:06}.mkv"
 
     def joined(self) -> Path:
-        """File in which the pieces are put together, which then is renamed to the result."""
+        """File in which the pieces are put together, before it becomes the result."""
         return self._folder / f"joined{self._result.suffix}"
 
-    def remember(self, number: int, done: Done) -> None:
-        """Write down that a piece is finished, the last of `done`, and what has to be known to go on after it."""
-        piece, nothing = done.pieces[-1], np.empty(0)
+    def remember(self, done: Done) -> None:
+        """Write down that the last piece of `done` is finished, and what is needed to resume after it."""
+        number, piece, nothing = len(done.pieces) - 1, done.pieces[-1], np.empty(0)
         with written_whole(self._state(number)) as file:
-            np.savez(
-                file,
-                past=nothing if done.past is None else done.past,
-                small=nothing if done.small is None else done.small,
-                ended=np.array(done.ended),
-                length=np.array(done.length),
-            )
+            past, small = (nothing if plane is None else plane for plane in (done.past, done.small))
+            np.savez(file, past=past, small=small, ended=np.array(done.ended), length=np.array(done.length))
         with written_whole(self._times(number)) as file:
             np.savez(file, times=np.array(piece.times, np.int64), delay=np.array(piece.delay))
         if number:  # a state takes a megabyte, and only the last is needed
             self._state(number - 1).unlink(missing_ok=True)
 
     def done(self) -> Done:
-        """What earlier starts have finished."""
+        """Read what earlier starts have finished."""
         pieces: list[PieceFile] = []
         while (kept := _read(self._times(len(pieces)))) is not None and (video := self.video(len(pieces))).is_file():
             pieces.append(PieceFile(video, kept["times"].tolist(), int(kept["delay"])))
@@ -116,8 +111,9 @@ class Work:
         past, small = (state[name] if state[name].size else None for name in ("past", "small"))
         return Done(pieces, past, small, bool(state["ended"]), int(state["length"]))
 
-    def remove(self) -> None:
-        """The result is there: nothing of this is needed any more."""
+    def publish(self) -> None:
+        """Let what was put together become the result, and remove all else."""
+        os.replace(self.joined(), self._result)
         shutil.rmtree(self._all, ignore_errors=True)
 
     def _times(self, number: int) -> Path:

@@ -1,0 +1,292 @@
+"""Probing a film: what its file says of its frames."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+
+from colorize.runtime.errors import UserError
+from colorize.video.joins import JUMP_S, measured
+from colorize.video.sniff import STILL_BRANDS
+
+_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+Plane = np.ndarray[Any, Any]
+
+REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
+_HD_ROWS = 720
+_WITH_INDEX = ("mov", "matroska")
+_STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film, as its file describes it. Sizes are those of the upright film.
+
+    Attributes:
+        path: the file.
+        stream: number of its video stream.
+        width: in pixels.
+        height: in pixels.
+        transposed: rows and columns are exchanged to turn a stored frame upright.
+        mirrored: it is mirrored then: left and right, top and bottom.
+        pixel_aspect: width of a pixel by its height.
+        time_base: unit of its times, in seconds.
+        start: when the film begins, on the clock of the file, in seconds.
+        seconds: its length, where the file says so.
+        says_length: it is the length of the frames, not of what is longest in the file.
+        joins: by how much later, in seconds, the second part of a file whose times begin again is than they say, and
+            those after it; see :mod:`colorize.video.joins`.
+        rate: frames a second, on average.
+        bits: of its luma, 8 or 10.
+        full_range: luma goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
+        matrix: number of the matrix coefficients that make luma and chroma of RGB (ITU-T H.273).
+        primaries: number of the colour primaries.
+        transfer: number of the transfer characteristics.
+        sure_seeks: its times can be gone to.
+        second_field: of a film to be brought back that was woven into video; see :mod:`colorize.video.telecine`.
+    """
+
+    path: str
+    stream: int
+    width: int
+    height: int
+    transposed: bool
+    mirrored: tuple[bool, bool]
+    pixel_aspect: Fraction
+    time_base: Fraction
+    start: Fraction
+    seconds: float | None
+    says_length: bool
+    joins: tuple[Fraction, ...]
+    rate: Fraction
+    bits: int
+    full_range: bool
+    matrix: int
+    primaries: int
+    transfer: int
+    sure_seeks: bool
+    second_field: int | None = None
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Weights of red and blue in the luma."""
+        return _WEIGHTS.get(self.matrix, (0.299, 0.114))
+
+    @property
+    def square_size(self) -> tuple[int, int]:
+        """Width and height in square pixels; neither side is made smaller."""
+        aspect = float(self.pixel_aspect)
+        width = round(self.width * aspect) if aspect > 1 else self.width
+        height = round(self.height / aspect) if aspect < 1 else self.height
+        return width, height
+
+
+@dataclass(frozen=True)
+class FilmFrame:
+    """A frame.
+
+    Attributes:
+        time: when it is shown, in the film's time base.
+        length: for how long, as far as the file says (0: it does not).
+        luma: (H, W) as it is coded, uint8, or uint16 with the film's bits.
+    """
+
+    time: int
+    length: int
+    luma: Plane
+
+
+@contextmanager
+def opened(path: str) -> Iterator[InputContainer]:
+    """Open a film's file.
+
+    Raises:
+        UserError: it cannot be opened, or FFmpeg does not know what it is.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: not a regular file")
+        if status.st_size == 0:
+            raise UserError(f"{path}: the file is empty")
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: {reason(error)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    with container:
+        yield container
+
+
+def has_pictures(path: str) -> bool:
+    """Return true if FFmpeg finds moving pictures in a file."""
+    try:
+        with opened(path) as container:
+            return _STILLS.fullmatch(container.format.name) is None and bool(video_streams(container))
+    except UserError:
+        return False
+
+
+def probe(path: str) -> Film:
+    """Read what is to be known of a film before it is coloured. Its first frame is decoded.
+
+    Raises:
+        UserError: it cannot be read, or there is no moving picture in it.
+    """
+    with opened(path) as container:
+        stream = _video(container, path)
+        frame = next(iter(decoded(container, stream, [])), None)
+        if frame is None:
+            raise UserError(f"{path}: no frame of it can be decoded")
+        transposed, mirrored = _turn(frame)
+        width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+        aspect = Fraction(1) if not 0.1 < aspect < 10 else 1 / aspect if transposed else aspect
+        matrix = int(frame.colorspace)
+        if is_rgb(frame) or matrix not in (REC_601, 5, *_WEIGHTS):
+            matrix = REC_601 if min(height, width) < _HD_ROWS else REC_709
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        rate = rate if 0.01 < rate <= 1000 else Fraction(25)
+        has_index, joins = container.format.name.startswith(_WITH_INDEX), tuple[Fraction, ...]()
+        if has_index:
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            seconds = seconds or _written_length(stream.metadata.get("DURATION", ""))
+        else:
+            with opened(path) as again:
+                joins, seconds = measured(again, _video(again, path), 1 / rate)
+        says_length = bool(seconds)
+        if not seconds and container.duration:
+            seconds = container.duration / av.time_base
+        return Film(
+            path=path,
+            stream=stream.index,
+            width=width,
+            height=height,
+            transposed=transposed,
+            mirrored=mirrored,
+            pixel_aspect=Fraction(aspect),
+            time_base=stream.time_base or Fraction(1, av.time_base),
+            start=_start(container, stream, frame),
+            seconds=seconds,
+            says_length=says_length,
+            joins=joins,
+            rate=rate,
+            bits=8 if frame.format.components[0].bits <= 8 else 10,
+            full_range=is_full_range(frame),
+            matrix=matrix,
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+            sure_seeks=has_index,
+        )
+
+
+def decoded(container: InputContainer, stream: VideoStream, damage: list[str]) -> Iterator[VideoFrame]:
+    """Decode frames as they come; what is broken is left out, as players do, and noted in `damage`."""
+    stream.thread_type = "AUTO"
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
+            except av.FFmpegError as error:
+                damage.append(reason(error))
+    except av.FFmpegError as error:
+        damage.append(reason(error))
+
+
+def is_rgb(frame: VideoFrame) -> bool:
+    """Return true if a frame has no luma of its own: RGB, a palette, black and white."""
+    name = frame.format.name
+    return bool(frame.format.is_rgb or frame.format.has_palette or name.startswith(("mono", "xyz")))
+
+
+def is_full_range(frame: VideoFrame) -> bool:
+    """Return true if a frame's luma goes from 0 to the greatest value, as far as it says; RGB has none, so: false."""
+    if is_rgb(frame):
+        return False
+    grey_without_range = frame.format.name.startswith(("gray", "ya")) and frame.color_range == 0
+    return frame.color_range == ColorRange.JPEG or "yuvj" in frame.format.name or grey_without_range
+
+
+def side_data(frame: VideoFrame, kind: Type) -> bytes | None:
+    """Return what a frame brings along of one kind."""
+    found = cast("Any", frame.side_data).get(kind)
+    return None if found is None else bytes(found)
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """Make a member of PyAV's enumeration for side data that FFmpeg knows and PyAV has no name for, such as EXIF.
+
+    Without it, PyAV gives none of the side data of a frame that has such.
+    """
+    member: Any = object.__new__(cls)
+    member._name_, member._value_ = f"TYPE_{value}", value
+    return cast(Type, member)
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment, method-assign]
+
+
+def reason(error: av.FFmpegError) -> str:
+    """Return what FFmpeg says is wrong, in a few words."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "not a film, or a damaged one"
+    return (error.strerror or str(error)).lower()
+
+
+def _written_length(text: str) -> float | None:
+    """Return the seconds of the tag by which Matroska's files say how long a track is: 00:01:02.300000000."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(\.\d+)?)", text)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+
+
+def _start(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> Fraction:
+    """Return when the film begins, in seconds: with its first frame, if FFmpeg says so but for its microseconds."""
+    start = Fraction(container.start_time or 0, av.time_base)
+    if frame.pts is None or stream.time_base is None:
+        return start
+    shown = frame.pts * stream.time_base
+    return shown if start - JUMP_S < shown < start + Fraction(1, av.time_base) else start
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Return the streams of moving pictures: no cover pictures, no photos such as HEIC that are told by their brand."""
+    if container.metadata.get("major_brand", "").encode() in STILL_BRANDS:
+        return []
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def _video(container: InputContainer, path: str) -> VideoStream:
+    streams = video_streams(container)
+    if not streams:
+        instead = "not a film, or a damaged one"
+        if container.streams.video or container.streams.audio:
+            instead = "only sound" if container.streams.audio else "only a photo"
+        raise UserError(f"{path}: no moving picture in it, {instead}")
+    stream = next((stream for stream in streams if stream.disposition & av.stream.Disposition.default), streams[0])
+    if stream.codec_context is None:
+        raise UserError(f"{path}: its pictures are coded in a way that FFmpeg cannot decode")
+    return stream
+
+
+def _turn(frame: VideoFrame) -> tuple[bool, tuple[bool, bool]]:
+    """Return (transposed, mirrored) that turn a frame upright by its display matrix, to the nearest right angle."""
+    data = side_data(frame, Type.DISPLAYMATRIX)
+    if data is None:
+        return False, (False, False)
+    a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, (a < 0, d < 0)
+    return True, (c < 0, b < 0)
