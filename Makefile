@@ -15,7 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: VENV=$(VENV), PYTHON=$(PYTHON), ARGS (make test ARGS="-k cli -x", make demo ARGS="seed=1 run=again")'
 
-setup: ## make the environment, or bring it up to date where pyproject.toml or requirements.lock changed
+setup: ## create the environment, or update it after pyproject.toml or requirements.lock changed
 	@cat pyproject.toml requirements.lock | cmp -s - "$(STAMP)" || $(MAKE) --no-print-directory install
 
 install:
@@ -36,19 +36,19 @@ install:
 	fi
 	@cat pyproject.toml requirements.lock > "$(STAMP)"
 
-demo: setup ## train all four steps on drawn scenes, in minutes on two CPU cores; ends with a gallery
+demo: setup ## train the whole method in small, on drawn scenes: minutes on two CPU cores; ends with a gallery
 	"$(PY)" -m colorize.pipeline recipe=demo run=demo $(ARGS)
 
 # A process a core with one thread each: threads of one process that wait for each other spin, and slow the others down.
 PYTEST := OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --maxprocesses 4
 
-test: setup ## run the tests but the slow ones
+test: setup ## run all but the slow tests
 	$(PYTEST) $(ARGS)
 
-test-all: setup ## run all the tests
+test-all: setup ## run all tests
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
-bench: setup ## measure speed and memory, each figure a ratio (ARGS="--quick": only see that they run)
+bench: setup ## measure speed and memory, as ratios (ARGS="--quick": only check that the benchmarks run)
 	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done
@@ -58,10 +58,10 @@ lint: setup ## check style and types
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy
 
-format: setup ## mend the style
+format: setup ## fix the style
 	"$(PY)" -m ruff check --fix .
 	"$(PY)" -m ruff format .
 
-clean: ## remove caches and built files; leaves runs and the environment
+clean: ## remove caches and built files; keep runs and the environment
 	rm -rf dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find colorize tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -14,8 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -181,21 +180,6 @@ def save(name: str, results: Mapping[str, Any], options: argparse.Namespace) -> 
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\n{path}")
     return path
-
-
-@contextmanager
-def plain_passes() -> Iterator[None]:
-    """Networks compute as torch does by itself: without our own passes of convolutions and weight norms on a CPU."""
-    from colorize.networks.convolution import Conv2d
-    from colorize.networks.weight_norm import WeightNorm
-
-    own = Conv2d._conv_forward, WeightNorm.forward
-    Conv2d._conv_forward = torch.nn.Conv2d._conv_forward  # type: ignore[method-assign]
-    WeightNorm.forward = lambda self, length, direction: torch._weight_norm(direction, length, 0)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Conv2d._conv_forward, WeightNorm.forward = own  # type: ignore[method-assign]
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

@@ -20,11 +20,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from colorize.data.augment import Augmentation
-from colorize.data.caches.copies import CopiedPhotos, make_copies
-from colorize.data.caches.listing import Names
-from colorize.data.datasets import AugmentedDataset, worker_context
+from colorize.data.caches.copies import make_copies
+from colorize.data.datasets import AugmentedDataset, Names
 from colorize.data.images import image_rng, load_rgb, random_box
-from colorize.data.sources import Photos, list_imagenet
+from colorize.data.loading import worker_context
+from colorize.data.sources import Photos, Split, list_imagenet
 
 
 def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -34,9 +34,7 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
     with tempfile.TemporaryDirectory() as cache:
         sources = {"ours": photos}
         for cache_px in options.cache_px:
-            where = make_copies(photos, Path(cache), cache_px, 100.0, 0)
-            assert where is not None
-            sources[f"ours, data.cache_px={cache_px}"] = CopiedPhotos(folder, names, [], where)
+            sources[f"ours, data.cache_px={cache_px}"] = make_copies(photos, Path(cache), cache_px, 100.0, 0)
         crop = v2.Compose(
             [v2.RandomResizedCrop(size_px, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage(),
              v2.ToDtype(torch.float32, scale=True)]
@@ -98,7 +96,7 @@ def listings(photos: int) -> list[dict[str, Any]]:
 
 def _list(root: str, runs_dir: str) -> dict[str, float]:
     begin, busy = time.perf_counter(), time.process_time()
-    found = list_imagenet(root, 0.05, 0, max_val=1000, runs_dir=runs_dir)
+    found = list_imagenet(root, Split(0.05, 0, max_val=1000), runs_dir=runs_dir)
     return {
         "photos": len(found.train),
         "seconds": time.perf_counter() - begin,

@@ -90,7 +90,6 @@ def from_photos(job: dict[str, Any]) -> Clock:
     from colorize.runs import PhaseFolder
     from colorize.runtime.devices import pick_device
     from colorize.training import build
-    from colorize.training.module import ColorizationModule
 
     with tempfile.TemporaryDirectory() as runs:
         config = configuration(Path(job["photos"]), Path(runs), job)
@@ -98,7 +97,7 @@ def from_photos(job: dict[str, Any]) -> Clock:
         L.seed_everything(config.seed, verbose=False)
         datamodule = build.make_datamodule(config)
         # As for a resumed fit: phase gan asks for no predecessors.
-        module = ColorizationModule(config, *build.make_networks(config, resume_from=Path("none")))
+        module = build.make_module(config, resume_from=Path("none"))
         schedule = build.make_schedule(config)
         trainer = build.make_trainer(config, PhaseFolder(config.runs_dir, "bench", job["phase"]), schedule, None)
         trainer.callbacks.insert(0, as_callback(clock))  # type: ignore[attr-defined]
@@ -124,19 +123,16 @@ def in_memory(job: dict[str, Any], made: Callable[[], Any] | None = None) -> dic
     from colorize.data.datamodule import Batch
     from colorize.runtime.devices import pick_device, pick_precision
     from colorize.training import build
-    from colorize.training.module import ColorizationModule
 
     config = configuration(Path("nowhere"), Path("nowhere"), job | {"workers": 0})
     device = pick_device(job["accelerator"])
     L.seed_everything(0, verbose=False)
-    networks = build.make_networks(config, resume_from=Path("none"))
-    module = ColorizationModule(config, *networks)
+    config.trainer.compile = bool(job.get("compile"))
+    module = build.make_module(config, resume_from=Path("none"))
     if not job.get("channels_last", True):
-        for network in networks:
+        for network in (module.generator, module.critic, module.objective.content):
             if network is not None:
                 network.to(memory_format=torch.contiguous_format)
-    if job.get("compile"):
-        build.compile_networks(config, networks)
     rgb = torch.rand(job["batch"], 3, job["size_px"], job["size_px"], generator=torch.Generator().manual_seed(0))
     fake = rgb_to_grey(rgb).expand_as(rgb).contiguous() if job["phase"] == "pretrain_critic" else None
     grey = rgb_to_grey(rgb)
@@ -178,10 +174,10 @@ def flops(job: dict[str, Any]) -> dict[str, float]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from colorize.training import build
+    from colorize.training.first_weights import make_networks
 
     config = configuration(Path("nowhere"), Path("nowhere"), job | {"workers": 0})
-    generator, critic, content_loss = build.make_networks(config, resume_from=Path("none"))
+    generator, critic, content_loss = make_networks(config, resume_from=Path("none"))
 
     def forward(network: Any, channels: int) -> float:
         if network is None:

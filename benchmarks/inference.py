@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, plain_passes, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
 from torch import Tensor, nn
 
 from colorize.data.scenes import draw_scene
@@ -23,7 +23,7 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.photos import rendering
 from colorize.runtime.devices import pick_precision
-from colorize.weights.load import load
+from colorize.weights.load import load_weights
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -84,7 +84,7 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
     ours = {p: Colorizer(copy.deepcopy(network), Preprocessing(256), device, p) for p in precisions}
 
     def eager() -> Tensor:
-        with torch.no_grad(), plain_passes():
+        with torch.no_grad():
             return network(grey)
 
     candidates = {"eager": eager} | {p: lambda c=c: c._forward(grey) for p, c in ours.items()}
@@ -111,7 +111,7 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     from PIL import Image
 
     from colorize.inference.jobs import plan
-    from colorize.inference.photo_batches import How, colour_all
+    from colorize.inference.photo_batches import PhotoOptions, colour_all
 
     if name == "bundled":
         colorizer = Colorizer.from_checkpoint(device="cpu")
@@ -124,7 +124,7 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
         in_child(_draw_large, str(source), round(1.5 * height), height)
         before = peak_mb()
         jobs = plan(str(source), str(Path(folder, "result.jpg")), None, None).jobs
-        for outcome in colour_all(colorizer, jobs, How()):
+        for outcome in colour_all(colorizer, jobs, PhotoOptions()):
             assert outcome.result is not None, outcome.reason
         with Image.open(Path(folder, "result.jpg")) as result:
             assert result.size == (round(1.5 * height), height)
@@ -156,7 +156,7 @@ def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
         def colour(colorizer: Colorizer) -> None:
             result.unlink(missing_ok=True)
             for outcome in photo_batches.colour_all(
-                colorizer, plan(str(source), str(result), None, None).jobs, photo_batches.How()
+                colorizer, plan(str(source), str(result), None, None).jobs, photo_batches.PhotoOptions()
             ):
                 assert outcome.result is not None, outcome.reason
 
@@ -191,7 +191,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
     from colorize.photos import reading
 
     colorizer = Colorizer(random_network(name), Preprocessing(220), "cpu")
-    how = photo_batches.How()
+    options = photo_batches.PhotoOptions()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")
         source.mkdir()
@@ -199,7 +199,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
             scene = Image.fromarray(draw_scene(0, index, 512).rgb).resize(size)
             scene.save(source / f"{index}.jpg", quality=92)
         jobs = plan(str(source), str(Path(folder, "out")), None, None).jobs
-        list(photo_batches.colour_all(colorizer, jobs[:1], how))
+        list(photo_batches.colour_all(colorizer, jobs[:1], options))
         parts = {"read": 0.0, "network": 0.0, "write": 0.0}
         for job in jobs:
             times = [time.perf_counter()]
@@ -207,12 +207,12 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
             times.append(time.perf_counter())
             made = colorizer.render([photo])[0]
             times.append(time.perf_counter())
-            photo_batches._write(job, photo, made, how)
+            photo_batches._write(job, photo, made, options)
             times.append(time.perf_counter())
             for part, begin, end in zip(parts, times, times[1:], strict=False):
                 parts[part] += end - begin
         begin, busy = time.perf_counter(), time.process_time()
-        list(photo_batches.colour_all(colorizer, jobs, how))
+        list(photo_batches.colour_all(colorizer, jobs, options))
         wall, busy = time.perf_counter() - begin, time.process_time() - busy
     apart = sum(parts.values())
     return {
@@ -239,7 +239,7 @@ def main() -> None:
     if "speed" not in given.without:
         networks = {name: random_network(name) for name in given.networks}
         if given.weights is not None:
-            networks[given.weights.name] = load(given.weights).network
+            networks[given.weights.name] = load_weights(given.weights).network
         rows = [
             row
             for name, network in networks.items()

@@ -14,8 +14,8 @@ from common import compare, interleaved, parser, save, start, table
 
 from colorize.config import SCHEMAS
 from colorize.networks.unet import UNet
-from colorize.weights import checkpoints
-from colorize.weights.checkpoints import Card, write_card
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
+from colorize.weights.load import load_network
 
 IMPORTS = {
     "nothing": "pass",
@@ -45,14 +45,14 @@ def loading(repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.ckpt")
         checkpoint = {"state_dict": {f"generator.{key}": value for key, value in network.state_dict().items()}}
-        write_card(checkpoint, Card("pretrain_gen", 1, 1, 1, 64, network.architecture, None, 0))
+        write_metadata(checkpoint, CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, network.architecture, None, 0))
         torch.save(checkpoint, path)
 
         def made_first() -> None:
-            UNet().load_state_dict(checkpoints.load_network(path, "generator").state_dict())
+            UNet().load_state_dict(load_network(path, "generator").state_dict())
 
         candidates = {"made with first weights, then filled": made_first}
-        candidates["load_network"] = lambda: checkpoints.load_network(path, "generator")
+        candidates["load_network"] = lambda: load_network(path, "generator")
         return compare(interleaved(candidates, repeats), "made with first weights, then filled", unit="networks")
 
 

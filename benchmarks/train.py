@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import draw_photos, paired_ratio, parser, plain_passes, save, start, table
+from common import draw_photos, paired_ratio, parser, save, start, table
 from fits import from_photos, quiet
 
 HERE = Path(__file__).resolve().parent
@@ -125,8 +125,7 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     """What `--child` prints."""
     quiet()
     if job["way"] == PLAIN:
-        with plain_passes():
-            return plain_fit(job)
+        return plain_fit(job)
     clock = from_photos(job)
     return {"begins": clock.begins, "losses": clock.losses}
 

@@ -1,4 +1,11 @@
-"""Colour spaces: pure tensor functions on RGB, grey and Lab pictures."""
+"""Colour spaces: pure tensor functions on RGB, grey and Lab images.
+
+RGB, ``(..., 3, H, W)``, and grey or luma, ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else is said.
+Luma is Rec. 601's; Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. The chroma of RGB is the offset of each pixel
+from its own luma.
+"""
+
+import math
 
 import torch
 from torch import Tensor
@@ -22,43 +29,24 @@ _KAPPA = 24389 / 27
 
 
 def rgb_to_grey(rgb: Tensor) -> Tensor:
-    """Rec. 601 luma, what Pillow's ``L`` gives to within its rounding.
-
-    Args:
-        rgb: ``(..., 3, H, W)``, sRGB-encoded, in [0, 1] (values outside are weighted just the same).
-
-    Returns:
-        ``(..., 1, H, W)``, in [0, 1] for inputs in [0, 1].
-    """
+    """Return the luma of RGB, as Pillow's ``L`` to within its rounding; values outside [0, 1] are weighted too."""
     red, green, blue = _channels(rgb)
     return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(-3)
 
 
 def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
-    """The chroma of ``rgb`` added to ``luma`` in full: linear, for training, where every gradient has to flow.
+    """Add the chroma of ``rgb`` to ``luma`` in full: linear, for training, where every gradient has to flow.
 
-    Args:
-        rgb: ``(..., 3, H, W)``, sRGB-encoded; its own luma is ignored.
-        luma: ``(..., 1, H, W)``, Rec. 601 luma in [0, 1].
-
-    Returns:
-        ``(..., 3, H, W)``, which may lie outside [0, 1]; ``rgb_to_grey`` of it is ``luma`` (to rounding).
+    The result may lie outside [0, 1]; its luma is ``luma``, to rounding.
     """
     return luma + (rgb - rgb_to_grey(rgb))
 
 
 def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
-    """The luma of ``grey`` with the chroma of ``rgb``.
+    """Join the luma of ``grey`` with the chroma of ``rgb``, which may lie outside [0, 1], to RGB in [0, 1].
 
-    The chroma is the offset of each pixel from its own luma. It is added to ``grey`` in full where the sum is a colour,
-    and scaled down as little as possible where it is not: luma and hue stay, saturation gives way.
-
-    Args:
-        rgb: ``(..., 3, H, W)``, sRGB-encoded; may lie outside [0, 1]. Its own luma is ignored.
-        grey: ``(..., 1, H, W)``, Rec. 601 luma in [0, 1].
-
-    Returns:
-        ``(..., 3, H, W)`` in [0, 1], with ``rgb_to_grey`` of it equal to ``grey`` (to rounding).
+    The chroma is added in full where the sum is a colour, and scaled down as little as possible where it is not: luma
+    and hue stay, saturation gives way.
     """
     chroma = rgb - rgb_to_grey(rgb)
     room = torch.where(chroma > 0, 1 - grey, grey)
@@ -68,25 +56,20 @@ def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
 
 
 def scale_chroma(rgb: Tensor, factor: float) -> Tensor:
-    """Multiply the chroma of ``(..., 3, H, W)`` RGB on its own luma, also out of [0, 1]: linear; 0 leaves grey."""
+    """Multiply the chroma of RGB, which may lie outside [0, 1], by ``factor``: linear; 0 leaves grey."""
     luma = rgb_to_grey(rgb)
     return luma + factor * (rgb - luma)
 
 
 def strengthen(rgb: Tensor, factor: float) -> Tensor:
-    """Multiply the chroma of ``(..., 3, H, W)`` RGB in [0, 1] on its own luma; saturation gives way at the gamut."""
+    """Multiply the chroma of RGB by ``factor``; saturation gives way at the gamut's border."""
     return rgb if factor == 1 else merge_luma(scale_chroma(rgb, factor), rgb_to_grey(rgb))
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """CIE 1976 L*a*b* under D65.
+    """Convert RGB to Lab: L in [0, 100], a and b in about [-110, 100].
 
-    Args:
-        rgb: ``(..., 3, H, W)``, sRGB-encoded, in [0, 1].
-
-    Returns:
-        ``(..., 3, H, W)``: L in [0, 100], a and b in about [-110, 100]. Float32 (float64 where that came in), also
-        under autocast.
+    Float32 (float64 where that came in), also under autocast.
     """
     linear = [_decode_srgb(channel) for channel in _channels(_at_least_float32(rgb))]
     x, y, z = (_weigh(row, linear) / white for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True))
@@ -95,14 +78,9 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """The inverse of :func:`rgb_to_lab`.
+    """Convert Lab to RGB; colours that sRGB does not have come out outside [0, 1].
 
-    Args:
-        lab: ``(..., 3, H, W)``, CIE L*a*b* under D65.
-
-    Returns:
-        ``(..., 3, H, W)``, sRGB-encoded. Lab colours that sRGB does not have come out outside [0, 1]. Float32 (float64
-        where that came in), also under autocast.
+    Float32 (float64 where that came in), also under autocast.
     """
     lightness, a, b = _channels(_at_least_float32(lab))
     fy = (lightness + 16) / 116
@@ -111,8 +89,69 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def grey_to_lightness(grey: Tensor) -> Tensor:
-    """Lab's L, from 0 to 100, of neutral greys ``(..., 1, H, W)``, sRGB-encoded in [0, 1]."""
+    """Return Lab's L, from 0 to 100, of neutral greys: ``(..., 1, H, W)``."""
     return 116 * _compand(_decode_srgb(grey)) - 16
+
+
+def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
+    """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
+
+    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
+    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
+
+    Args:
+        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
+        lab2: the same.
+
+    Returns:
+        ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
+    """
+    lightness1, a1, b1 = lab1.unbind(dim=-3)
+    lightness2, a2, b2 = lab2.unbind(dim=-3)
+
+    # Chroma and hue, with a stretched near the neutral axis.
+    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
+    stretch = 1.5 - 0.5 * _seventh_power_share(mean_chroma)
+    a1, a2 = a1 * stretch, a2 * stretch
+    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
+    hue1, hue2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
+
+    # Differences; the hue of a neutral colour is undefined and contributes none.
+    neutral = chroma1 * chroma2 == 0
+    gap = hue2 - hue1
+    far = gap.abs() > math.pi
+    turn = torch.where(gap > math.pi, gap - 2 * math.pi, torch.where(gap < -math.pi, gap + 2 * math.pi, gap))
+    turn = torch.where(neutral, 0.0, turn)
+    delta_lightness = lightness2 - lightness1
+    delta_chroma = chroma2 - chroma1
+    delta_hue = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin()
+
+    # Means; the hue's is taken on the shorter arc.
+    lightness, chroma, hue_sum = (lightness1 + lightness2) / 2, (chroma1 + chroma2) / 2, hue1 + hue2
+    across = torch.where(hue_sum < 2 * math.pi, hue_sum + 2 * math.pi, hue_sum - 2 * math.pi) / 2
+    hue = torch.where(neutral, hue_sum, torch.where(far, across, hue_sum / 2))
+
+    # Weights.
+    tint = (
+        1
+        - 0.17 * (hue - math.radians(30)).cos()
+        + 0.24 * (2 * hue).cos()
+        + 0.32 * (3 * hue + math.radians(6)).cos()
+        - 0.20 * (4 * hue - math.radians(63)).cos()
+    )
+    off_middle = (lightness - 50).square()
+    weight_lightness = 1 + 0.015 * off_middle / (20 + off_middle).sqrt()
+    weight_chroma = 1 + 0.045 * chroma
+    weight_hue = 1 + 0.015 * chroma * tint
+    # The rotation that corrects the blues.
+    angle = math.radians(60) * (-(((hue * (180 / math.pi) - 275) / 25).square())).exp()
+    rotation = -2 * _seventh_power_share(chroma) * angle.sin()
+
+    term_lightness = delta_lightness / weight_lightness
+    term_chroma = delta_chroma / weight_chroma
+    term_hue = delta_hue / weight_hue
+    total = term_lightness.square() + term_chroma.square() + term_hue.square() + rotation * term_chroma * term_hue
+    return total.clamp_min(0).sqrt()
 
 
 def _channels(image: Tensor) -> tuple[Tensor, ...]:
@@ -147,3 +186,8 @@ def _compand(value: Tensor) -> Tensor:
 def _expand(value: Tensor) -> Tensor:
     cube = value**3
     return torch.where(cube > _EPSILON, cube, (116 * value - 16) / _KAPPA)
+
+
+def _seventh_power_share(chroma: Tensor) -> Tensor:
+    power = chroma**7
+    return (power / (power + 25.0**7)).sqrt()

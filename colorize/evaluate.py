@@ -17,26 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given, run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.sweep_jobs import Score
 from colorize.config import EvaluateConfig
-from colorize.runs import locked
+from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
-    from colorize.evaluation.protocols import Pictures
+    from colorize.evaluation.protocols import EvaluationBatch
 
 log = logging.getLogger("colorize")
 
-SHORT = ("psnr", "ssim", "lpips_alex", "ciede2000", "skill", "cf", "delta_cf_of_means", "delta_cf_per_image", "fid")
-"""The metrics that are printed; metrics.md has all."""
-
-ANOTHER_PICTURE_DB = 18.0
+ANOTHER_PHOTO_DB = 18.0
 """Coloured images that keep the photos' luma no better than this show something else."""
 
 
-def run(config: EvaluateConfig) -> Figure | None:
-    """Measure, write and print; returns the CIEDE2000 of the last checkpoint or folder (of several ranks, the first).
+def run(config: EvaluateConfig) -> Score | None:
+    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first of several ranks.
 
     Each rank measures a share of the photos.
     """
@@ -48,29 +45,30 @@ def run(config: EvaluateConfig) -> Figure | None:
         return evaluate(config, checkpoints, output)
 
 
-def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Figure | None:
-    """The work, in a folder that this process holds."""
+def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> Score | None:
+    """Measure, write and print, in a folder that this process holds."""
     from colorize.cli.launch import launch
-    from colorize.data.build import list_photos
+    from colorize.data.from_config import list_photos
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
-    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, too_many
+    from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, leave_out
     from colorize.inference.colorizer import Colorizer
+    from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
+    from colorize.runtime.files import sha256
     from colorize.runtime.progress import tracked
-    from colorize.weights.checkpoints import has_average, sha256
+    from colorize.weights.checkpoints import has_average
 
     protocol = PROTOCOLS[config.protocol]
     ours = (measuring.GREY, measuring.LOOKUP, measuring.TRUTH)
     models = candidates.named(checkpoints, taken=ours)
     folders = candidates.named(config.coloured, taken=[*models, *ours])
+    judged = [*models, *folders][-1]
     takes: dict[str, tuple[Path, bool]] = {}
     for row, path in models.items():
         takes[row] = (path, config.use_ema)
         if config.use_ema and has_average(path):  # beside averaged weights those of the last step: both are of interest
             takes[f"{row} raw"] = (path, False)
-    judged = [*models, *folders][-1]
-    models = {row: path for row, (path, _) in takes.items()}
     doubts = [sentence for path in checkpoints if (sentence := candidates.of_another_split(config, path)) is not None]
     for sentence in doubts:
         log.warning(sentence)
@@ -87,7 +85,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
     learned = Learned(vars(config.weights), "weights", device)
     unusable: dict[str, str] = {}
 
-    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[Pictures]:
+    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[EvaluationBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
@@ -100,61 +98,53 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> F
         row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
         for row, colorizer in colorizers.items()
     }
-    with distributed.one_fate(fabric.strategy.launcher):
+    with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
-        rows: dict[str, measuring.Colourer] = {
-            measuring.GREY: measuring.grey_only,
-            measuring.LOOKUP: measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False)),
-        }
-        rows |= {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
-        rows |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
-        rows[measuring.TRUTH] = measuring.the_truth
-        measured = measuring.measure(rows, read(share(identities), "evaluate"), device, learned, order=identities)
+        lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
+        methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
+        methods |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
+        rows = measuring.with_baselines(methods, lookup)
+        measured = measuring.measure_rows(rows, read(share(identities), "evaluate"), device, learned, order=identities)
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
-    for name, reason in (item for found in elsewhere for item in found.items()):
-        log.warning("left out %s (%s)", name, reason)
-        unusable[name] = reason
-    if len(unusable) > config.data.max_unreadable:
-        raise too_many(unusable, config.data.max_unreadable)
+    for found in elsewhere:
+        leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
     advice = where_to_stop(checkpoints, output)
-    subject = tables.Subject(
-        rows=[*models, *folders],
-        judged=judged,
-        protocol=config.protocol,
-        split=config.split,
-        data=config.data.kind,
-        seed=config.seed,
-        checkpoint_sha256={row: sha256(path) for row, path in models.items()},
+    content = tables.to_json(
+        config,
+        table,
+        checkpoint_sha256={row: sha256(path) for row, (path, _) in takes.items()},
         render_px=render_px,
-        notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
         left_out=chosen.left_out | unusable,
         sampled_from=chosen.sampled_from,
+        notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
     )
-    tables.write(
-        table,
-        subject,
-        output,
+    gallery = tables.draw_gallery(
+        content,
+        measured,
+        judged,
         config.gallery_photos,
         lambda names: measuring.coloured(rows, read(names, "gallery"), device),
     )
-    print(f"\n{scores.markdown(table, [name for name in SHORT if name in table.columns])}")
+    tables.write(content, measured, gallery, output)
+    printed = [name for name in table.columns if COLUMNS[name].printed]
+    print(f"\n{tables.markdown(content['rows'], printed)}")
     print("".join(f"{sentence}\n" for sentence in advice), end="")
-    print(f"{tables.about(table, subject)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
-    return Figure(table.rows[judged]["ciede2000"].mean, "CIEDE2000")
+    print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
+    return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
 def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
-    """Draw how each phase scored in its training, and say which checkpoint of it to take."""
+    """Draw the scores of each phase in its training, and say which checkpoint of it to take."""
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
     from colorize.evaluation.stopping import advice, draw_curve, read_scores
-    from colorize.training.phases import TRAINED
+    from colorize.training.phases import PHASES
 
     said = []
-    for trained in TRAINED:  # what an earlier evaluation drew, and this one may not
+    for trained in PHASES:  # what an earlier evaluation drew, and this one may not
         (output / f"curve_{trained}.png").unlink(missing_ok=True)
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
         scores = read_scores(phase)
@@ -168,7 +158,7 @@ def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
 
 
 def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folders: Sequence[str]) -> list[str]:
-    """What a reader has to know of this measurement."""
+    """List what a reader has to know of this measurement."""
     found = []
     if not photos.train:
         found.append("There are no training photos: the luma look-up was fitted on those measured, which flatters it.")
@@ -182,7 +172,7 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
     if is_given("data.min_colourfulness"):  # recipes have it for training
         found.append("data.min_colourfulness is left aside: no photo is left out of a measurement.")
     for row in folders:
-        if measured.luma_psnr[row] < ANOTHER_PICTURE_DB:
+        if measured.luma_psnr[row] < ANOTHER_PHOTO_DB:
             found.append(
                 f"The luma of {row} is {measured.luma_psnr[row]:.1f} dB from the photos': were they cut or resized in "
                 f"another way than protocol={config.protocol} does it?"

@@ -3,21 +3,21 @@
 python -m colorize.export checkpoint=FILE output=mine.safetensors
 python -m colorize.export checkpoint=FILE output=mine.onnx format=onnx half=true
 
-A model card is written beside it, as OUTPUT.md: what the network was trained on, its figures, how it is shown photos.
+A model card is written beside it, as OUTPUT.md: what the network was trained on, its scores, how it is shown photos.
 ONNX needs the extra: pip install -e ".[onnx]".
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from colorize.cli.command import run_command
 from colorize.config import ExportConfig
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
 
 log = logging.getLogger("colorize")
@@ -31,9 +31,9 @@ def run(config: ExportConfig) -> None:
     Raises:
         UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights, load_weights
 
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     output = Path(config.output)
     card_file = output.with_name(f"{output.name}.md")
     check(config, output, card_file)
@@ -41,25 +41,28 @@ def run(config: ExportConfig) -> None:
         from colorize.exporting import onnx_file
 
         onnx_file.require_extra()
-    from colorize.exporting import model_card, provenance
+    from colorize.exporting import model_card, safetensors_file
+    from colorize.exporting.provenance import find_provenance
 
-    loaded = weights.load(config.checkpoint, config.use_ema)
+    loaded = load_weights(config.checkpoint, config.use_ema)
     if config.render_px is not None:
         loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, render_px=config.render_px))
-    stated = replace(loaded, provenance=provenance.of(config.checkpoint, loaded, config.use_ema))
+    loaded = replace(loaded, provenance=find_provenance(config.checkpoint, loaded, config.use_ema))
     difference = None
     if config.format == "onnx":
-        content, difference = onnx_file.to_bytes(stated, config.half)
+        content, difference = onnx_file.to_bytes(loaded, config.half)
         log.info(f"PyTorch and ONNX Runtime differ by at most {difference:.1g} on {len(onnx_file.CHECKED)} sizes")
     else:
-        content = weights.to_bytes(stated, config.half)
-    card = model_card.text(stated, output.name, difference, config.half)
-    write_together({card_file: card.encode(), output: content})
+        content = safetensors_file.to_bytes(loaded, config.half)
+    card = model_card.text(loaded, output.name, difference, config.half)
+    with ExitStack() as files:  # both are whole before either takes its place
+        for path, part in ((output, content), (card_file, card.encode())):
+            files.enter_context(written_whole(path)).write(part)
     log.info(f"{output}: {loaded.title}, {len(content) / 1e6:.1f} MB; {card_file.name} beside it describes it")
 
 
 def check(config: ExportConfig, output: Path, card: Path) -> None:
-    """What can be known before anything is read.
+    """Refuse, before anything is read, what cannot be done.
 
     Raises:
         BadOption: the output's name is not that of its format.
@@ -77,22 +80,6 @@ def check(config: ExportConfig, output: Path, card: Path) -> None:
             raise UserError(f"{path} is a folder: give another output")
         if path.exists() and not config.overwrite:
             raise UserError(f"{path} exists: give another output, or overwrite=true")
-
-
-def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write each file beside its place, then rename all of them: each is there whole or not at all."""
-    parts = {path: path.with_name(f".{path.name}.part") for path in files}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content)
-        for path, part in parts.items():
-            os.replace(part, path)
-    except BaseException:
-        for part in parts.values():
-            if part.is_file():  # not so where a folder on the way is none
-                part.unlink()
-        raise
 
 
 def main() -> None:

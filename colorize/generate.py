@@ -3,7 +3,7 @@
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS size_px=64 batch_size=4 trainer.accelerator=cpu
 
-The images are the network's raw output on centre squares, without loss. Started again, it goes on where it stopped.
+The images are the network's raw output on centre squares, without loss. Started again, it resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from pathlib import Path
 
 from colorize.cli.command import run_command
 from colorize.config import GenerateConfig
-from colorize.runs import locked, run_folder
+from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 
 log = logging.getLogger("colorize")
 
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
     output = output_folder(config)
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
@@ -36,31 +37,34 @@ def run(config: GenerateConfig) -> None:
 
 
 def output_folder(config: GenerateConfig) -> Path:
-    """Where the images of `config` go."""
+    """Return the folder for the images of `config`."""
     return run_folder(config) / "generated" if config.output is None else Path(config.output)
 
 
 def save_images(config: GenerateConfig, output: Path) -> None:
-    """The work, in a folder that this process holds."""
+    """Colour and save, in a folder that this process holds."""
     import torch
     from rich.progress import track
 
     from colorize.cli.launch import launch
-    from colorize.data.build import make_squares
+    from colorize.data.from_config import make_center_squares
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png, to_pil
+    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
-    from colorize.weights.checkpoints import has_average, load_network, sha256
+    from colorize.runtime.files import sha256
+    from colorize.weights.checkpoints import has_average
+    from colorize.weights.load import load_network
 
-    squares = make_squares(config, config.size_px, config.batch_size)
-    photos = squares.photos
+    datamodule = make_center_squares(config, config.size_px, config.batch_size)
+    photos = datamodule.photos
     wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
     digest = sha256(config.checkpoint)
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)
     fabric = launch(config.trainer)
-    with distributed.one_fate(fabric.strategy.launcher):
+    with distributed.abort_together(fabric.strategy.launcher):
         # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
         share = wanted[fabric.global_rank :: fabric.world_size]
         missing = [identity for identity in share if not image_path(output, identity).is_file()]
@@ -74,41 +78,37 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
-            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
+            network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
+            network = place(use_cpu_kernels(network), device)
             again = whole_batches(share, set(missing), config.batch_size)
             on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
             rounds = -(-len(again) // config.batch_size)
-            for batch in track(squares.squares(again), "generate", rounds, disable=not on_terminal):
+            for batch in track(datamodule.center_squares(again), "generate", rounds, disable=not on_terminal):
                 with torch.inference_mode(), autocast(precision, device):
                     coloured = network(batch.grey.to(device)).cpu()
-                for name, picture in zip(batch.names, coloured, strict=True):
+                for name, image in zip(batch.names, coloured, strict=True):
                     if not image_path(output, name).is_file():
-                        save_png(to_pil(picture), image_path(output, name))
-        squares.share_unreadable()
+                        save_png(to_pil(image), image_path(output, name))
+        datamodule.share_unreadable()
     if not fabric.is_global_zero:
         return
-    unreadable = set(squares.unreadable)
+    unreadable = set(datamodule.unreadable)
     saved = [identity for identity in wanted if identity not in unreadable]
     Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), True, averaged).write(output)
     log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
 
 
 def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
-    """Those of `identities` that are coloured together with a missing one, when all go in batches from the first on.
+    """Return those of `identities` that share a batch with a missing one, when all go in batches from the first on.
 
-    So an image is the same to the bit whether the work was interrupted or not: what stands beside a photo in its batch
-    may change its last bit.
+    Thus an image is the same to the bit, interrupted or not: the others in its batch may change its last bit.
     """
     batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
     return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
 
 
 def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: bool) -> None:
-    """Make sure that what is in `output` was made by the same weights at the same size.
-
-    Raises:
-        UserError: it was not.
-    """
+    """Raise a UserError where `output` holds images of other weights or another size."""
     from colorize.data.generated import read_manifest
 
     if not (output / "manifest.json").exists():

@@ -25,8 +25,6 @@ class ContentLoss(nn.Module):
         pixel: "mse" or "l1", on ImageNet-normalised pixels.
         pixel_weight: of the pixel loss.
 
-    Terms with weight zero are not computed.
-
     Raises:
         UserError: an unknown pixel loss, a negative weight, or another number of weights than layers.
     """
@@ -53,15 +51,14 @@ class ContentLoss(nn.Module):
         self.pixel_weight = pixel_weight
 
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Weighted terms of the loss; their sum is the loss.
+        """Return the weighted terms, whose sum is the loss: float32 scalars.
+
+        Their names are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute
+        differences). Those with weight zero are not computed, so that there may be none at all.
 
         Args:
             prediction: `(B, 3, H, W)` RGB, nominally [0, 1]; the only one to receive a gradient.
             target: `(B, 3, H, W)` RGB in [0, 1].
-
-        Returns:
-            Float32 scalars: "pixel", and "feature_0", "feature_1"... by the position in `vgg.layers` (mean absolute
-            differences), less those whose weight is zero: none at all where every weight is.
         """
         terms = {}
         if self.pixel_weight:
@@ -79,9 +76,9 @@ class ContentLoss(nn.Module):
 
 
 def mean_absolute_difference(one: Tensor, other: Tensor) -> Tensor:
-    """Mean of |one - other|, tensors of one shape: a float32 scalar.
+    """Return the mean of |one - other|, both (B, C, H, W): a float32 scalar.
 
-    Takes (B, C, H, W); only `one` receives a gradient. In half precision the difference is rounded, and each sum over a
+    Only `one` receives a gradient. In half precision the difference is rounded, and each sum over a
     map: no float32 copy of large features is made, and the mean of many sums does not show it.
     """
     distance: Tensor = _MeanAbsoluteDifference.apply(one, other)
@@ -142,12 +139,9 @@ class ChromaLoss(nn.Module):
             self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
 
     def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
-        """Weighted terms of the loss, "distribution" and "chroma", as far as they apply: float32 scalars.
+        """Return the weighted terms, "distribution" and "chroma", as far as they apply: float32 scalars.
 
-        Args:
-            prediction: of a generator.
-            target: `(B, 3, H, W)` RGB in [0, 1].
-            prior: `(cells,)`, see `BinsHead`; needed where there is a distribution.
+        `target` is `(B, 3, H, W)` RGB in [0, 1], `prior` `(cells,)`, needed where there is a distribution.
         """
         terms = {}
         if prediction.logits is not None and prior is not None and self.distribution_weight:
@@ -176,7 +170,7 @@ def _chroma_at(like: Tensor, rgb: Tensor) -> Tensor:
 
 
 def count_cells(rgb: Tensor, centres: Tensor) -> Tensor:
-    """How many pixels of RGB images `(B, 3, H, W)` in [0, 1] are nearest to each cell: `(cells,)` float64."""
+    """Count the pixels of RGB images `(B, 3, H, W)` in [0, 1] that are nearest to each cell: `(cells,)` float64."""
     ab = rgb_to_lab(rgb)[:, 1:].movedim(1, -1).reshape(-1, 2)
     nearest = torch.cat([torch.cdist(part, centres).argmin(dim=1) for part in ab.split(1 << 16)])
     return torch.bincount(nearest, minlength=len(centres)).double()
@@ -217,7 +211,7 @@ def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
 
 
 def critic_accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of real and of generated images that the critic tells right: two float32 scalars in [0, 1].
+    """Return the shares of real and of generated images that the critic tells right: float32 scalars in [0, 1].
 
     A logit of exactly zero counts as "generated", so that a constant critic scores 1/2 on the two together.
     """

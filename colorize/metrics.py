@@ -1,14 +1,20 @@
-"""How far a colourization is from the truth, and the baseline that sees nothing but a pixel's grey."""
+"""How far a colourization is from the truth: each metric and its row in one table.
+
+A metric is a function and a row of `METRICS`, which says where it is shown: in the logs of training, in the scores that
+choose a checkpoint, in the tables of `colorize.evaluate` and of the pipeline.
+"""
 
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
-from colorize.runtime.errors import UserError
+from colorize.color import ciede2000, rgb_to_lab
+from colorize.runtime import distributed
 
 SSIM_WINDOW_PX = 11
 """Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""
@@ -16,11 +22,9 @@ SSIM_WINDOW_PX = 11
 TRUE_GREY_SPREAD = 2
 """A photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round."""
 
-_GREY_VALUES = 256
-
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image over its three channels.
+    """Return the peak signal-to-noise ratio of each image over its three channels.
 
     Args:
         prediction: ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap).
@@ -36,7 +40,7 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity of each image: the mean over channels and over all windows that lie in the image.
+    """Return the structural similarity of each image, the mean over channels and windows that lie in the image.
 
     Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
     Transactions on Image Processing 13(4), 2004; Gaussian windows of 11 × 11 px with σ 1.5, data range 255.
@@ -59,7 +63,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
-    """The mean over pixels of :func:`ciede2000` between two batches.
+    """Return the mean over pixels of :func:`colorize.color.ciede2000` between two batches.
 
     Args:
         rgb1: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
@@ -71,80 +75,14 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
     return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
 
 
-def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
-    """The CIEDE2000 colour difference, with all parametric factors 1.
-
-    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
-    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
-
-    Args:
-        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
-        lab2: the same.
-
-    Returns:
-        ``(..., H, W)``, the difference of each pixel.
-    """
-    lightness1, a1, b1 = lab1.unbind(dim=-3)
-    lightness2, a2, b2 = lab2.unbind(dim=-3)
-
-    # Chroma and hue, with a stretched near the neutral axis.
-    mean_chroma = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
-    stretch = 1.5 - 0.5 * _seventh_power_share(mean_chroma)
-    a1, a2 = a1 * stretch, a2 * stretch
-    chroma1, chroma2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
-    hue1, hue2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
-
-    # Differences; the hue of a neutral colour is undefined and contributes none.
-    neutral = chroma1 * chroma2 == 0
-    gap = hue2 - hue1
-    far = gap.abs() > math.pi
-    turn = torch.where(gap > math.pi, gap - 2 * math.pi, torch.where(gap < -math.pi, gap + 2 * math.pi, gap))
-    turn = torch.where(neutral, 0.0, turn)
-    delta_lightness = lightness2 - lightness1
-    delta_chroma = chroma2 - chroma1
-    delta_hue = 2 * (chroma1 * chroma2).sqrt() * (turn / 2).sin()
-
-    # Means; the hue's is taken on the shorter arc.
-    lightness, chroma, hue_sum = (lightness1 + lightness2) / 2, (chroma1 + chroma2) / 2, hue1 + hue2
-    across = torch.where(hue_sum < 2 * math.pi, hue_sum + 2 * math.pi, hue_sum - 2 * math.pi) / 2
-    hue = torch.where(neutral, hue_sum, torch.where(far, across, hue_sum / 2))
-
-    # Weights.
-    tint = (
-        1
-        - 0.17 * (hue - math.radians(30)).cos()
-        + 0.24 * (2 * hue).cos()
-        + 0.32 * (3 * hue + math.radians(6)).cos()
-        - 0.20 * (4 * hue - math.radians(63)).cos()
-    )
-    off_middle = (lightness - 50).square()
-    weight_lightness = 1 + 0.015 * off_middle / (20 + off_middle).sqrt()
-    weight_chroma = 1 + 0.045 * chroma
-    weight_hue = 1 + 0.015 * chroma * tint
-    # The rotation that corrects the blues.
-    angle = math.radians(60) * (-(((hue * (180 / math.pi) - 275) / 25).square())).exp()
-    rotation = -2 * _seventh_power_share(chroma) * angle.sin()
-
-    term_lightness = delta_lightness / weight_lightness
-    term_chroma = delta_chroma / weight_chroma
-    term_hue = delta_hue / weight_hue
-    total = term_lightness.square() + term_chroma.square() + term_hue.square() + rotation * term_chroma * term_hue
-    return total.clamp_min(0).sqrt()
-
-
-def _seventh_power_share(chroma: Tensor) -> Tensor:
-    power = chroma**7
-    return (power / (power + 25.0**7)).sqrt()
-
-
 def colourfulness(rgb: Tensor) -> Tensor:
-    """How colourful each image looks: ``cf``, 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
+    """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
     Hasler & Süsstrunk, "Measuring colourfulness in natural images", Human Vision and Electronic Imaging VIII (SPIE),
     2003: spread and mean of the opponent colours red - green and yellow - blue, both with their signs.
 
     Args:
-        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1] (the figures are those of the paper, on a scale of 0 to 255).
+        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1] (the results are those of the paper, on a scale of 0 to 255).
 
     Returns:
         ``(B,)``, at least 0.
@@ -153,10 +91,10 @@ def colourfulness(rgb: Tensor) -> Tensor:
 
 
 def colourfulness_abs(rgb: Tensor) -> Tensor:
-    """``cf_abs``: :func:`colourfulness` of the opponents' absolute values, as published colourization scripts have it.
+    """Return :func:`colourfulness` of the opponents' absolute values, as published colourization scripts compute it.
 
-    Where both signs occur in a photo, the spread shrinks: the figure is a few units lower than ``cf`` on most photos.
-    Only for comparison with published figures.
+    Where both signs occur in a photo, the spread shrinks: most photos score a few units less. Only for comparison with
+    published results.
 
     Args:
         rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
@@ -179,21 +117,25 @@ def _spread_and_mean(opponents: Tensor) -> Tensor:
 
 
 def is_true_grey(rgb: Tensor) -> Tensor:
-    """Whether each photo is grey itself: no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
+    """Tell which photos are grey themselves: no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
 
-    Of ``(B, 3, H, W)``, RGB in [0, 1], makes ``(B,)``, bool.
+    Args:
+        rgb: ``(B, 3, H, W)``, in [0, 1].
+
+    Returns:
+        ``(B,)``, bool.
     """
     spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
 
 
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
-    """What :func:`skill` is made of; those of several photos add up.
+    """Return the sums over pixels that :func:`skill` is computed from; those of several photos add up.
 
     Args:
         prediction: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
         target: the same.
-        lookup: the same, what :class:`LumaLookup` makes of the luma of ``target``.
+        lookup: the same, the prediction of the luma look-up for the luma of ``target``.
 
     Returns:
         ``(B, 3)``: sums over pixels of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
@@ -205,7 +147,7 @@ def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
 
 
 def skill(sums: Tensor) -> Tensor:
-    """The cosine, over all pixels that were summed up, between prediction and truth of chroma less the luma look-up's.
+    """Return the cosine between prediction and truth of chroma less the luma look-up's, over all pixels summed up.
 
     Near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside :func:`colourfulness`.
 
@@ -220,61 +162,180 @@ def skill(sums: Tensor) -> Tensor:
     return torch.where(length == 0, 0.0, product / length)
 
 
-class LumaLookup:
-    """The mean colour of a set of photos for each of 256 grey values.
+@dataclass(frozen=True)
+class Metric:
+    """Row of `METRICS`.
 
-    What can be had without seeing anything but one pixel's grey: a network that does not beat it has learned no more
-    than a tint. Memory is constant, whatever the number of photos.
+    Attributes:
+        title: in tables, with the unit.
+        decimals: in tables.
+        better: "truth" for a property of a single image that should be the truth's: tables show its differences from
+            the truth too (`COLUMNS`), and training logs the difference alone (`LOGGED`).
+        measure: from prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone
+            where "truth" is better. None: it needs networks or regions, see `colorize.evaluation.measuring`.
+        of_sums: makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and
+            takes the prediction of the luma look-up as its third argument.
+        overlap_px: rows that neighbouring windows share, of a mean (or sums) over windows: a large image is measured in
+            strips. None: it is measured whole.
+        most: larger values count as this in training's means, for PSNR may be infinite.
+        note: the meaning of its ends.
+        validated: training logs it of the validation photos, and the pipeline's table shows it.
+        scored: it is among the scores on fixed photos that say which checkpoint to take.
+        printed: `colorize.evaluate` prints it; metrics.md and metrics.json have every metric.
+    """
+
+    title: str
+    decimals: int
+    better: Literal["higher", "lower", "truth"]
+    measure: Callable[..., Tensor] | None = None
+    of_sums: Callable[[Tensor], Tensor] | None = None
+    overlap_px: int | None = None
+    most: float = math.inf
+    note: str = ""
+    validated: bool = False
+    scored: bool = False
+    printed: bool = False
+
+
+METRICS = {
+    "psnr": Metric("PSNR, dB", 2, "higher", psnr, most=100.0, validated=True, printed=True),
+    "ssim": Metric("SSIM", 4, "higher", ssim, overlap_px=SSIM_WINDOW_PX - 1, printed=True),
+    "lpips_alex": Metric("LPIPS Alex", 4, "lower", printed=True),
+    "lpips_vgg": Metric("LPIPS VGG", 4, "lower"),
+    "ciede2000": Metric(
+        "CIEDE2000", 2, "lower", mean_ciede2000, overlap_px=0, note="1 is just noticeable", validated=True, scored=True,
+        printed=True,
+    ),
+    "skill": Metric(
+        "skill", 3, "higher", skill_sums, skill, 0, note="0: what luma tells, 1: truth", validated=True, scored=True,
+        printed=True,
+    ),
+    "cf": Metric("CF", 2, "truth", colourfulness, note="colourfulness", validated=True, scored=True, printed=True),
+    "cf_abs": Metric("CF abs", 2, "truth", colourfulness_abs),
+    "fid": Metric("FID", 2, "lower", printed=True),
+    "region_accuracy": Metric("regions right", 3, "higher"),
+}  # fmt: skip
+"""Every metric, in the order of the tables."""
+
+JUDGED_BY = "ciede2000"
+"""The metric that sums up an evaluation, and by which its gallery sorts photos; lower is better."""
+
+
+def _columns() -> Iterator[tuple[str, Metric]]:
+    for name, metric in METRICS.items():
+        yield name, metric
+        if metric.better == "truth":
+            for ending, words in (("of_means", "of means"), ("per_image", "per photo")):
+                yield f"delta_{name}_{ending}", replace(metric, title=f"Δ{metric.title} {words}", better="lower")
+
+
+def _logged(name: str, metric: Metric) -> tuple[str, Metric]:
+    of_one = metric.measure
+    if metric.better != "truth" or of_one is None:
+        return name, metric
+
+    def difference(prediction: Tensor, truth: Tensor) -> Tensor:
+        return (of_one(prediction) - of_one(truth)).abs()
+
+    return f"delta_{name}", replace(metric, title=f"Δ{metric.title}", better="lower", measure=difference)
+
+
+COLUMNS = dict(_columns())
+"""Every column of a table: the metrics, and after those that should be the truth's their differences from it."""
+
+MEASURED = dict(sorted((row for row in METRICS.items() if row[1].measure), key=lambda row: bool(row[1].of_sums)))
+"""The metrics that need no network; what the look-up is needed for comes last."""
+
+LOGGED = dict(_logged(*row) for row in MEASURED.items())
+"""The same as training logs them: `delta_cf`, the mean difference from the truth's, in place of `cf`."""
+
+SUMMARY = [
+    column
+    for name, metric in MEASURED.items()
+    if metric.validated
+    for column in (name, f"delta_{name}_per_image")
+    if column in COLUMNS
+]
+"""The columns of the pipeline's table."""
+
+VALIDATED = {name: metric for name, metric in LOGGED.items() if metric.validated}
+SCORED = {name: metric for name, metric in LOGGED.items() if metric.scored}
+
+
+def measure(
+    rows: Mapping[str, Metric],
+    prediction: Tensor,
+    truth: Tensor,
+    lookup: Tensor | None = None,
+    strip_pixels: int | None = None,
+) -> dict[str, Tensor]:
+    """Measure each image of a batch.
+
+    Args:
+        rows: those of `MEASURED` or `LOGGED` that are wanted.
+        prediction: ``(B, 3, H, W)``, RGB in [0, 1].
+        truth: the same.
+        lookup: the same, the prediction of the luma look-up; None leaves out the metrics that need it.
+        strip_pixels: measured at a time, so that a large image needs little more memory than a small one; None: all.
+
+    Returns:
+        By name ``(B,)``, or the sums ``(B, n)`` of a metric that has `of_sums`.
+    """
+    images = [prediction, truth] if lookup is None else [prediction, truth, lookup]
+    found = {}
+    for name, metric in rows.items():
+        needed = 3 if metric.of_sums else 1 if metric.better == "truth" else 2
+        if needed <= len(images):
+            found[name] = _measure(metric, images[:needed], strip_pixels)
+    return found
+
+
+def _measure(metric: Metric, images: Sequence[Tensor], strip_pixels: int | None) -> Tensor:
+    assert metric.measure is not None
+    if strip_pixels is None or metric.overlap_px is None:
+        return metric.measure(*images)
+    height, width = images[0].shape[-2:]
+    windows = height - metric.overlap_px
+    rows = max(1, strip_pixels // (width * len(images[0])))
+    total = images[0].new_zeros(())
+    for top in range(0, windows, rows):
+        count = min(rows, windows - top)
+        strip = slice(top, top + count + metric.overlap_px)
+        share = 1.0 if metric.of_sums else count / windows
+        total = total + metric.measure(*(rgb[..., strip, :] for rgb in images)) * share
+    return total
+
+
+class MeanMetrics:
+    """Means over photos, whichever rank had how many of them, summed up without waiting for the device.
+
+    Lightning's own means take the ranks' mean number of photos as a whole number: of 3 and 2 photos it makes 2, and so
+    means that are a quarter too large.
     """
 
     def __init__(self) -> None:
-        self._offset_sum = torch.zeros(_GREY_VALUES, 3, dtype=torch.float64)
-        self._count = torch.zeros(_GREY_VALUES, dtype=torch.float64)
+        self._sums: dict[str, Tensor] = {}
+        self._photos: dict[str, int] = {}
 
-    def update(self, rgb: Tensor) -> None:
-        """Adds a batch of photos: ``(B, 3, H, W)``, RGB in [0, 1], on any device."""
-        rgb = rgb.detach().cpu().double()
-        grey = rgb_to_grey(rgb)
-        offsets = (rgb - grey).movedim(1, -1).reshape(-1, 3)
-        value = _grey_value(grey).flatten()
-        self._offset_sum.index_add_(0, value, offsets)
-        self._count += torch.bincount(value, minlength=_GREY_VALUES)
+    def add(self, terms: Mapping[str, Tensor], photos: int, group: str = "") -> None:
+        """Add a batch of `photos`: of each term its mean ``()``, or what `measure` gives of the batch.
 
-    def add(self, other: "LumaLookup") -> None:
-        """Adds the photos that another one was given."""
-        self._offset_sum += other._offset_sum
-        self._count += other._count
-
-    def predict(self, grey: Tensor) -> Tensor:
-        """Colours each pixel by its grey alone.
-
-        Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours. The
-        luma of the result is ``grey``.
-
-        Args:
-            grey: ``(B, 1, H, W)``, Rec. 601 luma in [0, 1].
-
-        Returns:
-            ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
-
-        Raises:
-            UserError: before the first :meth:`update`.
+        The names of the means begin with `group`.
         """
-        offsets = self._offsets().to(dtype=grey.dtype, device=grey.device)
-        offset = offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1)
-        return merge_luma(grey + offset, grey)
+        for term, values in terms.items():
+            values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
+            if values.ndim:
+                values = values.clamp_max(LOGGED[term].most).mean(dim=0)
+            name, total = group + term, values * photos
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._photos[name] = self._photos.get(name, 0) + photos
 
-    def _offsets(self) -> Tensor:
-        """The offset of each grey value, ``(256, 3)``."""
-        known = self._count.nonzero().flatten()
-        if len(known) == 0:
-            raise UserError("the luma look-up has seen no photo: none of those for it can be read")
-        mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
-        # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
-        columns = [np.interp(np.arange(_GREY_VALUES), known.numpy(), column) for column in mean.T.numpy()]
-        return torch.from_numpy(np.stack(columns, axis=1))
-
-
-def _grey_value(grey: Tensor) -> Tensor:
-    """The 8-bit value of each grey in [0, 1], as an index."""
-    return (grey.float() * (_GREY_VALUES - 1)).round().clamp(0, _GREY_VALUES - 1).long()
+    def means(self) -> dict[str, float]:
+        """Return the means over the photos of all ranks, each of which has to call it, though it had none."""
+        parts = distributed.gathered({name: (total.cpu(), self._photos[name]) for name, total in self._sums.items()})
+        found: dict[str, float] = {}
+        for name in dict.fromkeys(name for part in parts for name in part):
+            totals, photos = zip(*(part[name] for part in parts if name in part), strict=True)
+            total, metric = torch.stack(totals).double().sum(dim=0), LOGGED.get(name.rpartition("/")[2])
+            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(photos))
+        return found

@@ -3,7 +3,7 @@
 python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS
 python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS model=small 'only.gan=optim.critic.lr=1e-5'
 
-Each step is the command that you could type yourself. Started again, it goes on where it stopped. It ends with
+Each step is the command that you could type yourself. Started again, it resumes where it stopped. It ends with
 runs/NAME/gallery.png and a table of scores. With cycles=N, steps 2 to 4 are done N times, as in DeOldify's NoGAN
 (https://github.com/jantic/DeOldify): each time from the networks of the time before, in runs/NAME/cycle_2 and so on.
 """
@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
-from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name, write_text
+from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption, leaves
+from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
-    from colorize.evaluation.protocols import Pictures
+    from colorize.evaluation.protocols import EvaluationBatch
 
 log = logging.getLogger("colorize")
 
@@ -40,21 +42,22 @@ class StepFailed(UserError):
     """A step ended with an error, which it has printed itself."""
 
 
-def run(config: PipelineConfig) -> Figure | None:
-    """Run the steps, each in a process of its own, then write the gallery and the table; returns the last CIEDE2000.
+def run(config: PipelineConfig) -> Score | None:
+    """Run the steps, each in a process of its own, then write the gallery and the table; return the last CIEDE2000.
 
-    With `data.report` it only says what the photos are.
+    With `data.report`, only describe the photos.
     """
-    check(config, given_overrides())
+    given = given_overrides()
+    check(config, given)
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
     for cycle in range(1, config.cycles + 1):
-        overrides, config_dir = for_steps(config, given_overrides(), cycle), given_config_dir()
+        overrides, config_dir = for_steps(config, given, cycle), given_config_dir()
         for step in STEPS if cycle == 1 else STEPS[1:]:
-            only = [*shlex.split(getattr(config.only, step)), *from_the_cycle_before(config, step, cycle)]
+            only = [*shlex.split(getattr(config.only, step)), *from_previous_cycle(config, step, cycle)]
             command = step_command(step, overrides, only, config_dir)
             where = f"step {STEPS.index(step) + 1} of {len(STEPS)}"
             where += f", cycle {cycle} of {config.cycles}" if cycle > 1 else ""
@@ -62,11 +65,11 @@ def run(config: PipelineConfig) -> Figure | None:
             status = signals.run([sys.executable, *command])
             if status:
                 raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
-    return Figure(summarize(config), "CIEDE2000")
+    return summarize(config)
 
 
 def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> list[str]:
-    """The pipeline's overrides; the steps of a sweep's job, and of a later cycle, are those of a run in its folder."""
+    """Return the pipeline's overrides for its steps; for a sweep's job and a later cycle, with a run of their own."""
     if config.sweep is None and cycle == 1:
         return overrides
     others = ("run", "sweep", "job", *(STARTS if cycle > 1 else ()))
@@ -74,8 +77,8 @@ def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> l
     return [*(resolved(config, override) for override in kept), f"run={cycle_name(run_name(config), cycle)}"]
 
 
-def from_the_cycle_before(config: PipelineConfig, step: str, cycle: int) -> list[str]:
-    """The overrides by which a step of a later cycle goes on from the cycle before, whatever the first was given.
+def from_previous_cycle(config: PipelineConfig, step: str, cycle: int) -> list[str]:
+    """Return the overrides by which a step of a later cycle starts from the cycle before, whatever the first was given.
 
     Both networks are those of its best.ckpt: that critic was trained against this very generator, the one of last.ckpt
     against a generator that is given up.
@@ -94,43 +97,44 @@ def from_the_cycle_before(config: PipelineConfig, step: str, cycle: int) -> list
 
 
 def resolved(config: PipelineConfig, override: str) -> str:
-    """`override`, with a path in which ${run} stands for the run that was typed, not for the job's folder in it."""
-    key = key_of(override)
-    if not re.search(r"(?<!\\)\$\{", override) or not any(
-        leaf.path and leaf.name == key for leaf in leaves(PipelineConfig)
-    ):
+    """Return `override` with ${run} in its path resolved to the run that was typed, not to the job's folder in it."""
+    key, paths = key_of(override), {leaf.name for leaf in leaves(PipelineConfig) if leaf.path}
+    if key not in paths or not re.search(r"(?<!\\)\$\{", override):
         return override
     value = attrgetter(key)(config)
     return f"{key}={value if isinstance(value, str) else 'null'}"
 
 
 def step_command(step: str, overrides: list[str], only: list[str], config_dir: str | None = None) -> list[str]:
-    """The arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
+    """Return the arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
     flags = [] if config_dir is None else ["--config-dir", config_dir]
     if step != "generate":
-        return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *mine(overrides, step), *only]
+        return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *overrides_for(step, overrides), *only]
     known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe", SEARCH_PATH}
-    shared = [override for override in mine(overrides, step) if key_of(override) in known]
+    shared = [override for override in overrides_for(step, overrides) if key_of(override) in known]
     return ["-m", "colorize.generate", *flags, *shared, *only]
 
 
-OURS = ("only", "cycles", "hydra")
+PIPELINE_KEYS = ("only", "cycles", "hydra")
 """Keys and sections that concern the pipeline itself, but for this:"""
 
 SEARCH_PATH = "hydra.searchpath"
 
-STARTS = {"init_from.generator": "pretrain_gen", "init_from.critic": "pretrain_critic"}
+STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].predecessors.items()}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
 
-ONE_FOR_ALL = ("seed", "data", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
-"""What decides the split, so that no step validates on what another trained on."""
+SHARED_KEYS = ("seed", "data", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
+"""Keys that decide the split, so that no step validates on what another trained on."""
 
 
-def mine(overrides: list[str], step: str) -> list[str]:
-    """The pipeline's overrides that are for `step`."""
-    keys = [(key_of(override), override) for override in overrides]
-    ours = [o for key, o in keys if key.partition(".")[0] in OURS and key != SEARCH_PATH]
-    return [o for key, o in keys if o not in ours and STARTS.get(key, step) == step]
+def overrides_for(step: str, overrides: list[str]) -> list[str]:
+    """Return those of the pipeline's overrides that are for `step`."""
+
+    def is_for_step(key: str) -> bool:
+        is_pipelines = key.partition(".")[0] in PIPELINE_KEYS and key != SEARCH_PATH
+        return not is_pipelines and STARTS.get(key, step) == step
+
+    return [override for override in overrides if is_for_step(key_of(override))]
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:
@@ -143,41 +147,40 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
         raise BadOption("start the pipeline once, with trainer.devices=N: it starts the processes of each step itself")
     for key in map(key_of, overrides):
         if key in ("phase", "resume", "generated"):
-            raise BadOption(f"{key} is the pipeline's own business: it runs every phase and goes on where it stopped")
+            raise BadOption(f"{key} is the pipeline's own business: it runs every phase and resumes where it stopped")
     for step in STEPS:
         for key in map(key_of, shlex.split(getattr(config.only, step))):
-            if key in ONE_FOR_ALL:
+            if key in SHARED_KEYS:
                 raise BadOption(
                     f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
                 )
 
 
-AFTER_1, AFTER_4 = "after step 1 (pretrained)", "after step 4 (GAN)"
-
-
-def summarize(config: PipelineConfig) -> float:
-    """Write runs/NAME/gallery.png and scores.md, and print the table; returns the CIEDE2000 after the last step 4.
+def summarize(config: PipelineConfig) -> Score:
+    """Write runs/NAME/gallery.png and scores.md, and print the table; return the CIEDE2000 after the last step 4.
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
-    from colorize.data.build import make_photos
+    from colorize.data.from_config import make_photos
     from colorize.data.images import save_png
-    from colorize.evaluation import measuring, scores
+    from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
     from colorize.inference.colorizer import Colorizer
+    from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
-    from colorize.weights.checkpoints import read
+    from colorize.weights.checkpoints import read_checkpoint
 
     folder = run_folder(config)
-    checkpoints = {AFTER_1: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
+    titles = {name: f"after {phase.title}" for name, phase in PHASES.items()}
+    checkpoints = {titles["pretrain_gen"]: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
     for cycle in range(1, config.cycles + 1):
-        last = AFTER_4 if cycle == 1 else f"after step 4, cycle {cycle} (GAN)"
+        last = titles["gan"] if cycle == 1 else titles["gan"].replace(" (", f", cycle {cycle} (")
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
-    size_px = config.data.val_size_px or read(trained)[0].size_px
-    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol("", size_px), make_photos(config)
+    size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
+    device, protocol, photos = pick_device(config.trainer.accelerator), Protocol(size_px), make_photos(config)
 
-    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[Pictures]:
+    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[EvaluationBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
@@ -185,13 +188,8 @@ def summarize(config: PipelineConfig) -> float:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = {
-        measuring.GREY: measuring.grey_only,
-        measuring.LOOKUP: measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))),
-        **networks,
-        measuring.TRUTH: measuring.the_truth,
-    }
-    table = scores.tabulate(measuring.measure(rows, squares(photos.val), device), config.seed)
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
+    table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
     shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
@@ -199,20 +197,20 @@ def summarize(config: PipelineConfig) -> float:
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    cells = scores.markdown(table, ("psnr", "ciede2000", "cf", "delta_cf_per_image", "skill"), truth=False)
-    text = f"{cells}\n{table.photos} validation photos at {size_px} px, each with its own luma.\n"
+    cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
+    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
     write_text(folder / "scores.md", text)
     print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
-    return table.rows[last]["ciede2000"].mean
+    return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
 THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"
 
 
 def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
-    """What this run did with less than the published method, each in a few words."""
+    """Return in what this run fell short of the published method, each in a few words."""
     model, data = config.model, config.data
     given = {
         "drawn scenes for photographs": data.kind == "scenes",
@@ -221,7 +219,7 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
         "a random VGG behind the perceptual loss": model.vgg_weights == "none",
         f"{model.encoder} for ResNet-34 in the generator": model.encoder != "resnet34",
         f"{model.critic} for ResNet-34 in the critic": model.critic != "resnet34",
-        f"pictures of {size_px} px for 220": size_px < 220,
+        f"images of {size_px} px for 220": size_px < 220,
     }
     return [lack for lack, applies in given.items() if applies]
 

@@ -13,17 +13,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runs import write_text
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import write_text
+from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
 
 if TYPE_CHECKING:
@@ -45,9 +44,9 @@ def run(config: PredictConfig) -> None:
     """
     from colorize.inference import jobs
     from colorize.video import require_packages
-    from colorize.weights import load as weights
+    from colorize.weights.load import find_weights
 
-    config = replace(config, checkpoint=str(weights.find(config.checkpoint)))
+    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format
@@ -74,7 +73,7 @@ def run(config: PredictConfig) -> None:
         if films:
             require_packages()
         if photos:
-            coloured, kept, failed = colour(config, colorizer, photos)
+            coloured, kept, failed = colour_photos(config, colorizer, photos)
             failures += failed
         for job in films:
             if why := colour_film(config, colorizer, job):
@@ -84,6 +83,9 @@ def run(config: PredictConfig) -> None:
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
     report_failures(plan, failures)
+    if plan.left:
+        left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
+        log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
     counts = [f"{coloured} coloured", f"{skipped} skipped (their results exist)", f"{len(failures)} failed"]
     log.info(", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:]))
     if failures:
@@ -92,7 +94,7 @@ def run(config: PredictConfig) -> None:
 
 
 def check(config: PredictConfig) -> None:
-    """What can be known before a photo is looked for.
+    """Check what can be known before a photo is looked for.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -109,7 +111,7 @@ def check(config: PredictConfig) -> None:
 
 
 def check_contact_sheet(config: PredictConfig) -> None:
-    """Make sure that the page of photos replaces nothing but an earlier one.
+    """Make sure that the contact sheet replaces nothing but an earlier one.
 
     Raises:
         BadOption: its name says no format.
@@ -117,13 +119,13 @@ def check_contact_sheet(config: PredictConfig) -> None:
     """
     from colorize.photos import reading
     from colorize.photos.opening import UnreadableImage
-    from colorize.photos.results import SUFFIXES
 
     if config.contact_sheet is None:
         return
     sheet = Path(config.contact_sheet)
-    if SUFFIXES.get(sheet.suffix.lower(), "BMP") == "BMP":
-        raise BadOption(f"contact_sheet={sheet}: give a name that ends in .jpg, .png, .tif or .webp")
+    suffixes = [suffix for suffix, format in WRITTEN_SUFFIXES.items() if "exif" in format.keeps]  # for our mark
+    if suffix_of(sheet) not in suffixes:
+        raise BadOption(f"contact_sheet={sheet}: give a name that ends in {' '.join(suffixes)}")
     if sheet.exists():
         try:
             ours = CONTACT_SHEET_MARK.encode() in reading.read(sheet).metadata.exif
@@ -147,12 +149,14 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
             raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
 
 
-def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tuple[int, int, list[tuple[str, str]]]:
-    """Do the work under a progress bar; how many were coloured, how many kept their own colours, and what failed."""
+def colour_photos(
+    config: PredictConfig, colorizer: Colorizer, todo: list[Job]
+) -> tuple[int, int, list[tuple[str, str]]]:
+    """Colour photos under a progress bar; return how many were coloured, how many kept their own, and what failed."""
     from colorize.inference.jobs import shown
-    from colorize.inference.photo_batches import How, colour_all
+    from colorize.inference.photo_batches import PhotoOptions, colour_all
 
-    how = How(
+    options = PhotoOptions(
         render_px=config.render_px,
         tta=config.tta,
         saturation=config.saturation,
@@ -164,8 +168,8 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
     coloured, kept, failures = 0, 0, []
-    with progress(len(todo)) as advance:
-        for outcome in colour_all(colorizer, todo, how):
+    with progress_bar("colouring", len(todo)) as advance:
+        for outcome in colour_all(colorizer, todo, options):
             advance()
             for note in outcome.notes:
                 log.warning(f"{shown(str(outcome.result))}: {note}")
@@ -180,7 +184,7 @@ def colour(config: PredictConfig, colorizer: Colorizer, todo: list[Job]) -> tupl
 
 
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
-    """Colour a film under a progress bar; why it failed, if it did."""
+    """Colour a film under a progress bar; return why it failed, if it did."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
@@ -201,7 +205,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
     render_px = options.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
-    with progress(None) as advance:
+    with progress_bar("colouring", None) as advance:
         try:
             notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
         except film.DiskIsFull:
@@ -219,44 +223,16 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     return None
 
 
-@contextmanager
-def progress(total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on a terminal, with the log above it: `advance()` by one, or `advance(done, total)`."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    name, bar, count = bars.TextColumn("colouring"), bars.BarColumn(), bars.MofNCompleteColumn()
-    columns = (name, bar, count, bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    handlers = [handler for handler in log.handlers if isinstance(handler, logging.StreamHandler)]
-    streams = [handler.stream for handler in handlers]
-    with bars.Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task("", total=total)
-        for handler in handlers:
-            handler.setStream(sys.stderr)  # which is the bar's now
-
-        def advance(done: int | None = None, total: int | None = total) -> None:
-            if done is None:
-                shown.advance(task)
-            else:
-                shown.update(task, completed=done, total=None if total is None else max(done, total))
-
-        try:
-            yield advance
-        finally:
-            for handler, stream in zip(handlers, streams, strict=True):
-                handler.setStream(stream)
-
-
 def write_contact_sheet(path: Path, plan: Plan) -> None:
-    """A page with the first photos that have results, of this start or an earlier one: before and after."""
+    """Write a page with the first photos that have results, of this start or an earlier one: before and after."""
     from PIL import Image
 
     from colorize.evaluation.gallery import Block, Strip, page
     from colorize.inference.jobs import shown
     from colorize.photos import reading
+    from colorize.photos.metadata import Metadata
     from colorize.photos.opening import UnreadableImage
-    from colorize.photos.reading import Metadata
-    from colorize.photos.results import SUFFIXES, Picture, save
+    from colorize.photos.results import BandedImage, save
 
     strips: list[Strip] = []
     for job in plan.jobs:
@@ -275,7 +251,8 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         sheet = page(title, subtitle, ("before", "after"), blocks, CONTACT_SHEET_TILE_PX)
         exif = Image.Exif()
         exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
-        save(path, Picture.of(sheet), SUFFIXES[path.suffix.lower()], Metadata(exif.tobytes()), quality=90)
+        format = WRITTEN_SUFFIXES[suffix_of(path)]
+        save(path, BandedImage.of(sheet), format, Metadata(exif.tobytes()), quality=90)
         log.info(f"{path}: before and after of {len(strips)} photos")
 
 
@@ -292,7 +269,7 @@ def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
 
 
 def is_ours(report: Path) -> bool:
-    """Whether a list of failures was written by this program."""
+    """Return whether a list of failures was written by this program."""
     return report.is_file() and report.read_bytes().startswith(FAILED_HEADER.encode())
 
 

@@ -5,26 +5,19 @@ A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N; so have 
 runs/NAME/cycle_2 and so on.
 """
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from colorize.config import CommonConfig
-from colorize.runtime.errors import UserError, writing
-from colorize.runtime.files import written_whole
-from colorize.runtime.processes import is_first_process
+from colorize.runtime.files import write_text
 from colorize.runtime.schema import BadOption
 
 
 def run_name(config: CommonConfig) -> str:
-    """The run that `config` writes to, as `run=…` would name it: `run` itself, or the job of a sweep in it.
+    """Return the run that `config` writes to, as `run=…` would name it: `run` itself, or the job of a sweep in it.
 
     Raises:
         BadOption: half a job is given, or the label is no name of a folder.
@@ -34,24 +27,24 @@ def run_name(config: CommonConfig) -> str:
         return config.run
     if label is None or job is None:
         given, lacking = (f"sweep={label}", "job=N") if job is None else (f"job={job}", "sweep=LABEL")
-        raise BadOption(f"{given}: give {lacking} too, to go on with one job, or -m, which numbers the jobs itself")
+        raise BadOption(f"{given}: give {lacking} too, to resume one job, or -m, which numbers the jobs itself")
     if label in ("", ".", "..") or Path(label).name != label:
         raise BadOption(f"sweep={label} is no name of a folder: a label has no /")
     return f"{config.run}/sweeps/{label}/{job}"
 
 
 def run_folder(config: CommonConfig) -> Path:
-    """Where `config` writes; what it reads of earlier steps is stated in conf/."""
+    """Return the folder that `config` writes to; what it reads of earlier steps is stated in conf/."""
     return Path(config.runs_dir) / run_name(config)
 
 
 def cycle_name(run: str, cycle: int) -> str:
-    """The run that a cycle of the pipeline writes to, as `run=…` would name it; the first one's is `run` itself."""
+    """Return the run that a cycle of the pipeline writes to, as `run=…` would name it; the first one's is `run`."""
     return run if cycle == 1 else f"{run}/cycle_{cycle}"
 
 
 def cycles_in(run: Path) -> list[Path]:
-    """The folders of a run's cycles, in order; `run`, which may not be there, is the first."""
+    """Return the folders of a run's cycles, in order; `run`, which may not be there, is the first."""
     return [run, *takewhile(Path.is_dir, (Path(cycle_name(str(run), cycle)) for cycle in count(2)))]
 
 
@@ -68,55 +61,14 @@ class PhaseFolder:
 
 
 def before(file: Path) -> Path:
-    """The name of what `file` was until it was last written."""
+    """Return the name that the version of `file` before the present one is kept under."""
     return file.with_name(f"{file.name}.before")
 
 
 def kept_in(checkpoints: Path) -> dict[int, Path]:
-    """The checkpoints that were kept inside epochs, images-COUNT.ckpt, by their count of images seen."""
+    """Return the checkpoints that were kept inside epochs, images-COUNT.ckpt, by their count of images seen."""
     found = {path: re.fullmatch(r"images-(\d+)\.ckpt", path.name) for path in checkpoints.glob("images-*.ckpt")}
     return {int(match[1]): path for path, match in found.items() if match}
-
-
-def link(file: Path, name: Path) -> None:
-    """Let `name` stand for the same file as `file` does, in one go; for a copy where the disk knows no second names."""
-    beside = name.with_name(f".{name.name}.part")
-    beside.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(file, beside)
-        except OSError:
-            shutil.copyfile(file, beside)
-        os.replace(beside, name)
-    finally:
-        beside.unlink(missing_ok=True)  # a rename leaves it where both names were of one file already
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it for this process and the other ranks of its fit; a crash frees it.
-
-    Raises:
-        UserError: it cannot be made or written, or another process holds it.
-    """
-    if not is_first_process():  # the first one holds it for all
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        holding = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
-    except (OSError, NotImplementedError) as error:
-        raise UserError(f"{folder} cannot be written ({error}): choose another runs_dir=DIR") from error
-    with holding:
-        yield
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
-    with writing(path), written_whole(path, sync=False, alone=True) as file:
-        file.write(text.encode())
 
 
 def write_config(path: Path, config: object) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import run_command
-from colorize.cli.sweep_jobs import Figure
+from colorize.cli.command import given_overrides, run_command
+from colorize.cli.sweep_jobs import Score
 from colorize.config import TrainConfig
-from colorize.runs import PhaseFolder, locked, run_name, write_config
-from colorize.training.phases import MONITORED, monitored
+from colorize.runs import PhaseFolder, run_name, write_config
+from colorize.runtime.files import locked
+from colorize.training.phases import PHASES, monitored
 from colorize.training.resuming import is_complete, where_to_resume
 
 if TYPE_CHECKING:
@@ -24,41 +26,43 @@ if TYPE_CHECKING:
 log = logging.getLogger("colorize")
 
 
-def run(config: TrainConfig) -> Figure | None:
-    """Fit `config.phase`, or find it complete; returns the validation figure that `best.ckpt` has (lower is better).
+def run(config: TrainConfig) -> Score | None:
+    """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better).
 
-    With `data.report` it only says what the photos are.
+    With `data.report`, only describe the photos.
     """
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
-    from colorize.training.callbacks.checkpointing import best_score
-    from colorize.weights import load as weights
+    from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
+    from colorize.weights.load import find_weights
 
     if config.init_from.generator is not None:
-        config.init_from.generator = str(weights.find(config.init_from.generator))
-    folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
+        config.init_from.generator = str(find_weights(config.init_from.generator))
+    monitors = PHASES[config.phase].monitors  # one name, so that a sweep compares raw and averaged weights
+    folder, overrides = PhaseFolder(config.runs_dir, run_name(config), config.phase), given_overrides()
     with locked(folder.path):
-        found = where_to_resume(config, folder)
+        found = where_to_resume(config, folder, overrides)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
-            return Figure(best_score(found[0]), MONITORED[config.phase])
-        trainer = fit(config, folder, found[0] if found else None)
-        figures = [getattr(callback, "best", None) for callback in trainer.checkpoint_callbacks]
-        figure = next((float(best) for best in figures if best is not None), math.nan)  # of best.ckpt
-        log.info(f"phase {config.phase} is complete: best {monitored(config)} {figure:.4g}; {folder.best}")
-        return Figure(figure, MONITORED[config.phase])  # by one name, so that a sweep compares raw and averaged weights
+            return Score(best_metric(found[0]), monitors)
+        trainer = fit(config, folder, found[0] if found else None, overrides)
+        best = next(c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
+        value = math.nan if best is None else best
+        log.info(f"phase {config.phase} is complete: best {monitored(config)} {value:.4g}; {folder.best}")
+        return Score(value, monitors)
 
 
-def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L.Trainer:
-    """Build everything, and train."""
+def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, overrides: Sequence[str] = ()) -> L.Trainer:
+    """Build everything, and train; `overrides` are the options as they were typed."""
     import lightning as L
 
     from colorize.cli.launch import check_processes, set_threads
     from colorize.runtime import distributed, signals
     from colorize.training import build
+    from colorize.training.first_weights import measure_prior
 
     check_processes(config.trainer)
     set_threads(config.trainer)
@@ -67,16 +71,16 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None) -> L
     datamodule = build.make_datamodule(config)
     module = build.make_module(config, resume_from)
     if resume_from is None:
-        build.measure_prior(config, module, datamodule)
-    trainer = build.make_trainer(config, folder, schedule, resume_from)
+        measure_prior(config, module.generator, datamodule)
+    trainer = build.make_trainer(config, folder, schedule, resume_from, overrides)
     if trainer.is_global_zero:
         write_config(folder.config, config)
     log.info(
         f"phase {config.phase}, run {run_name(config)}: {len(datamodule.photos.train)} training and "
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"
-        + (f", going on from {resume_from}" if resume_from else "")
+        + (f", resumed from {resume_from}" if resume_from else "")
     )
-    with signals.deferred(), distributed.one_fate(trainer.strategy.launcher):
+    with signals.deferred(), distributed.abort_together(trainer.strategy.launcher):
         trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
     return trainer
 

@@ -11,9 +11,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from colorize.color import rgb_to_grey
 from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
-from colorize.data.build import make_augmentation
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
-from colorize.data.sources import list_scenes
+from colorize.data.from_config import make_augmentation
+from colorize.data.sources import Split, list_scenes
 from colorize.runtime.schema import BadOption
 
 EVERYTHING: dict[str, Any] = {
@@ -36,20 +36,20 @@ def test_options_draw_from_sequences_of_their_own() -> None:
         3: (True, (43.68648164176742, 0.897702774690682, 245.7922970338245, 195.52103141540715)),
     }
     for epoch, (flip, box) in boxes.items():
-        plain = Augmentation().treatment(7, epoch, "a.jpg")
+        plain = Augmentation().sample(7, epoch, "a.jpg")
         drawn = (plain.flip, plain.choose_box(300, 200))
         assert drawn == (flip, pytest.approx(box, rel=1e-12))
         assert (plain.angle_deg, plain.jitter, plain.noise, plain.old_photo) == (0, None, None, None)
-        full = Augmentation(**EVERYTHING).treatment(7, epoch, "a.jpg")
+        full = Augmentation(**EVERYTHING).sample(7, epoch, "a.jpg")
         assert (full.flip, full.choose_box(300, 200)) == drawn
         for name, value in EVERYTHING.items():
-            alone = Augmentation(**{name: value}).treatment(7, epoch, "a.jpg")
+            alone = Augmentation(**{name: value}).sample(7, epoch, "a.jpg")
             of_full = {"rotation_deg": (full.angle_deg, alone.angle_deg), "noise": (full.noise, alone.noise)}
             if name.startswith("old_"):
                 of_full[name] = tuple(getattr(one.old_photo, name.removeprefix("old_")) for one in (full, alone))
             one, other = of_full.get(name) or (getattr(full.jitter, name), getattr(alone.jitter, name))
             assert one == other and (one or name == "old_blur_px")
-    many = [Augmentation(**EVERYTHING).treatment(0, epoch, "a.jpg") for epoch in range(200)]
+    many = [Augmentation(**EVERYTHING).sample(0, epoch, "a.jpg") for epoch in range(200)]
     for values, least, most in (
         ([one.angle_deg for one in many], -30, 30),
         ([one.jitter.brightness for one in many if one.jitter], 0.8, 1.2),
@@ -67,7 +67,7 @@ def test_options_draw_from_sequences_of_their_own() -> None:
 
 def shown(**options: float) -> Batch:
     """Eight scenes as a training step gets them."""
-    scenes = list_scenes(8, seed=1, val_fraction=0.2)
+    scenes = list_scenes(8, Split(val_fraction=0.2, seed=1))
     dataset = AugmentedDataset(
         scenes, scenes.train, 48, seed=0, epoch=0, augmentation=Augmentation(**options), max_tries=1
     )
@@ -94,7 +94,7 @@ def test_jitter_is_on_grey_and_target_and_noise_on_the_grey_alone() -> None:
     assert ((aged.grey - aged.luma).abs().mean(dim=(1, 2, 3)) > 0.005).all()
     rgb = (plain.rgb[:1] * 255).round().to(torch.uint8)
     old, noise, joint = (
-        Augmentation(**options).treatment(0, 0, "a.jpg").grey_change(rgb)
+        Augmentation(**options).sample(0, 0, "a.jpg").grey_change(rgb)
         for options in ({"old_gamma": 0.35}, {"noise": 0.3}, {"old_gamma": 0.35, "noise": 0.3})
     )
     assert old is not None and noise is not None and joint is not None

@@ -172,7 +172,7 @@ def test_a_bad_option_is_one_line_that_names_it(
     assert all(name in err for name in named), err
 
 
-MAKE_ROOM = "make room, and the same command goes on (a fit with resume=auto)"
+MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_an_error_of_the_task_is_one_line(
     assert capsys.readouterr().err == f"colorize.train: {line}\n"
 
 
-def test_ctrl_c_during_a_fit_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_during_training_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
     def fit(_: Any) -> None:
         try:
             raise KeyboardInterrupt

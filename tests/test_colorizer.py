@@ -27,7 +27,6 @@ from colorize.photos.reading import Photo
 from colorize.photos.rendering import merged_bands
 from colorize.runtime.errors import UserError
 from colorize.weights import foreign
-from colorize.weights.load import FOREIGN_PREPROCESSING
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
@@ -90,7 +89,7 @@ def test_what_is_no_picture_is_refused(colorizer: Colorizer, wrong: np.ndarray[A
 
 def test_a_file_that_is_no_picture_is_named(colorizer: Colorizer, tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(UserError, match=r"page\.jpg: not a picture"):
+    with pytest.raises(UserError, match=r"page\.jpg: not an image"):
         colorizer.colorize(tmp_path / "page.jpg")
 
 
@@ -208,8 +207,7 @@ def test_saturation_and_the_gamut_leave_the_luma_to_the_bit() -> None:
 
 
 def test_deoldifys_networks_are_shown_what_deoldify_shows_them() -> None:
-    assert FOREIGN_PREPROCESSING.keys() == {source.name for source in foreign.SOURCES}
-    assert FOREIGN_PREPROCESSING["deoldify_artistic"] == Preprocessing(render_px=35 * 16, deoldify=True)
+    assert foreign.SOURCES[0].preprocessing == Preprocessing(render_px=35 * 16, deoldify=True)
     photo = draw_photo(4, 90, 50)
     network = tiny_unet()
     square = np.array(photo.convert("LA").resize((64, 64), Image.Resampling.BILINEAR).convert("RGB"))

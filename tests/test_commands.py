@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,25 +12,25 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from PIL import Image
 
 from colorize import config as schemas
 from colorize import generate, pipeline, train
-from colorize.cli.command import configured, quoted, run_command
-from colorize.data.build import list_photos
+from colorize.cli.command import configured, run_command
+from colorize.data.from_config import list_photos
 from colorize.data.generated import Manifest, image_path, read_manifest
 from colorize.data.images import center_box, load_square, save_png
 from colorize.evaluation import candidates
-from colorize.runs import PhaseFolder, locked
+from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked, sha256
 from colorize.training import build
 from colorize.training.hyper_parameters import differences, settings
-from colorize.training.phases import TRAINED
-from colorize.weights import checkpoints
+from colorize.training.phases import PHASES
+from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
+from colorize.weights.load import load_network
 from tests.conftest import TINY, TWO_SIZES
 
 Configure = Callable[..., Any]
@@ -91,8 +90,8 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
 
     # Step 4 is a GAN: both networks moved, and the critic's push on the generator is on record.
     for name, phase in (("generator", "pretrain_gen"), ("critic", "pretrain_critic")):
-        before = checkpoints.load_network(folder / phase / "checkpoints" / "best.ckpt", name).state_dict()
-        after = checkpoints.load_network(folder / "gan" / "checkpoints" / "last.ckpt", name).state_dict()
+        before = load_network(folder / phase / "checkpoints" / "best.ckpt", name).state_dict()
+        after = load_network(folder / "gan" / "checkpoints" / "last.ckpt", name).state_dict()
         assert any(not torch.equal(before[key], after[key]) for key in before), name
     with (folder / "gan" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -148,9 +147,9 @@ def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
 
     best = first / "gan/checkpoints/best.ckpt"
     own = second / "pretrain_critic/checkpoints/best.ckpt"
-    assert read_manifest(second / "generated").checkpoint_sha256 == checkpoints.sha256(best)
+    assert read_manifest(second / "generated").checkpoint_sha256 == sha256(best)
     sources = {
-        phase: checkpoints.read(PhaseFolder(second, "", phase).best)[0].sources for phase in ("gan", own.parts[-3])
+        phase: read_checkpoint(PhaseFolder(second, "", phase).best)[0].sources for phase in ("gan", own.parts[-3])
     }
     assert sources["pretrain_critic"]["init_from.critic"] == fingerprint(best)
     assert sources["gan"] == {"init_from.generator": fingerprint(best), "init_from.critic": fingerprint(own)}
@@ -251,7 +250,7 @@ def test_two_processes_train_as_one_command(tmp_path: Path, photos: Path) -> Non
     done = typed("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is complete") == 1, "said once, not by each process"
-    card, state = checkpoints.read(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")
+    card, state = read_checkpoint(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")
     assert (card.epochs_done, card.images_seen) == (2, 2 * 8 + 2 * 4)
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
 
@@ -355,7 +354,7 @@ def test_a_started_fit_is_not_lost_and_another_architecture_is_refused(configure
     folder = PhaseFolder(short.runs_dir, short.run, "pretrain_gen")
     kept = folder.last.read_bytes()
     longer = configure("train", "phase=pretrain_gen", *TWO_SIZES)
-    with pytest.raises(UserError, match=r"holds a started fit: go on with resume=auto"):
+    with pytest.raises(UserError, match=r"holds a started training: give resume=auto"):
         train.run(longer)
     longer.resume, longer.model.blur = "auto", False
     with pytest.raises(UserError, match=r"last.ckpt holds a generator of another architecture: blur=True"):
@@ -389,48 +388,16 @@ def test_typed_mistakes_end_with_one_line_and_a_status(tmp_path: Path, photos: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def shown_commands() -> list[list[str]]:
-    """The words of each `python -m colorize.…` line that the README, docs/, the commands and conf/ show."""
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
-    files += [ROOT / "colorize" / f"{name}.py" for name in schemas.SCHEMAS]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in files).replace("\\\n", " ")
-    lines = [line.strip("# ") for line in text.splitlines()]
-    commands = {line for line in lines if line.startswith("python -m colorize.") and "`" not in line}
-    return [shlex.split(line, comments=True)[2:] for line in sorted(commands)]
-
-
-def first_job(override: Override) -> str:
-    """The override with its first value, where it has several."""
-    if override.is_interval_sweep():
-        return f"{override.get_key_element()}={override.value().start}"
-    if override.is_sweep_override():
-        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-    return str(override.input_line)
-
-
-@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
-def test_commands_shown_compose_and_fit_together(words: list[str]) -> None:
-    name = words[0].removeprefix("colorize.")
-    overrides = quoted([word for word in words[1:] if word != "-m"], schemas.SCHEMAS[name], sweep="-m" in words)
-    if "-m" in words:  # a sweep: its first job
-        parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("hydra")])
-        assert any(override.is_sweep_override() for override in parsed)
-        overrides = [first_job(override) for override in parsed]
-    config = configured(name, overrides)
-    if isinstance(config, schemas.TrainConfig):
-        build.make_schedule(config)
-
-
 @pytest.mark.parametrize("phase", ["pretrain_gen", "pretrain_critic", "gan"])
 def test_the_recipe_for_eight_gpus_is_the_papers_in_larger_batches_with_rates_that_follow(phase: str) -> None:
     words = (f"phase={phase}", "data.root=photos")
     paper, ours = (configured("train", [*words, f"recipe={name}"]) for name in ("paper", "paper_8gpu"))
     assert (ours.trainer.devices, min(ours.resolution.batch_size) // 8) == (8, 24)
     growth = math.sqrt(ours.resolution.batch_size[0] / paper.resolution.batch_size[0])
-    for name in TRAINED[phase]:
+    for name in PHASES[phase].trains:
         rates = [getattr(config.optim, name).lr for config in (paper, ours)]
         assert rates[1] == pytest.approx(growth * rates[0], rel=0.02)
     changed = {line.partition("=")[0] for line in differences(settings(paper), ours)}
-    rates = {f"optim.{name}.lr" for name in TRAINED[phase]}
+    rates = {f"optim.{name}.lr" for name in PHASES[phase].trains}
     warm_up = {"optim.generator.pct_start"} if phase == "pretrain_gen" else set()
     assert changed == {"resolution.batch_size", "resolution.rate_scale", *rates, *warm_up}

@@ -13,7 +13,7 @@ from colorize.data.caches import copies
 from colorize.data.caches.copies import CopiedPhotos, copies_folder, copy_path, key_of, make_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.images import image_rng, random_box
-from colorize.data.sources import Photos, list_folder
+from colorize.data.sources import Photos, Split, list_folder
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def photos(tmp_path: Path) -> Photos:
         path.parent.mkdir(exist_ok=True)
         coarse.resize((160, 120), Image.Resampling.BICUBIC).save(path, quality=95, exif=exif)
     coarse.resize((50, 40)).save(tmp_path / "photos" / "small.png")
-    found = list_folder(tmp_path / "photos", 0.1, seed=0)
+    found = list_folder(tmp_path / "photos", Split(0.1, seed=0))
     assert {"03.jpg", "small.png"} <= set(found.train)
     return found
 
 
 def made(photos: Photos, tmp_path: Path, limit_gb: float = 1.0) -> CopiedPhotos:
-    where = make_copies(photos, tmp_path / "cache", 60, limit_gb, num_workers=0)
-    assert where == copies_folder(tmp_path / "cache", photos.root, 60)
-    return CopiedPhotos(photos.root, photos.train, photos.val, where)
+    copied = make_copies(photos, tmp_path / "cache", 60, limit_gb, num_workers=0)
+    assert isinstance(copied, CopiedPhotos) and copied.folder == copies_folder(tmp_path / "cache", photos.root, 60)
+    return copied
 
 
 def squares(photos: Photos, name: str, size_px: int = 32) -> np.ndarray:
@@ -69,13 +69,13 @@ def test_training_reads_copies_and_validation_never(photos: Photos, tmp_path: Pa
     class Stage:
         size_px, batch_size = 32, 4
 
-    data = ColorizationDataModule(photos, seed=0, val_size_px=32, val_batch_size=4, copies=copied.folder)
+    data = ColorizationDataModule(photos, seed=0, val_size_px=32, val_batch_size=4, copies=copied)
     data.schedule = type("Schedule", (), {"at": lambda self, epoch: Stage})()
     red = [float(batch.rgb.float().mean((0, 2, 3))[1]) for batch in data.train_loader(0)]
     assert min(red) < 60, "most of them red"
     assert float(data.fixed_val(1).rgb.mean((0, 2, 3))[1]) > 0.1
     trained = photos.train[0]
-    assert float(next(iter(data.squares([trained]))).rgb.mean((0, 2, 3))[1]) > 0.1, "a training photo, evaluated"
+    assert float(next(iter(data.center_squares([trained]))).rgb.mean((0, 2, 3))[1]) > 0.1, "a training photo, evaluated"
 
 
 def test_a_changed_photo_is_read_itself_and_copied_again(photos: Photos, tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from torch.nn.utils.parametrizations import weight_norm as weight_norm_of_torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from colorize.losses import mean_absolute_difference
-from colorize.networks.convolution import Conv2d
+from colorize.networks import cpu_kernels
+from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
+from colorize.networks.folding import fold_norms, prepare
 from colorize.networks.vgg import VGGFeatures
-from colorize.networks.weight_norm import weight_norm
 from colorize.runtime import devices
 from colorize.runtime.errors import UserError
+from colorize.training import build
 from colorize.training.optim import clip_gradients, make_optimizer
 
 
@@ -33,8 +35,7 @@ from colorize.training.optim import clip_gradients, make_optimizer
 def test_a_convolution_as_a_matrix_product_is_the_convolution(shape, out_channels, kernel, stride, bias, layout):
     torch.manual_seed(0)
     plain = nn.Conv2d(shape[1], out_channels, kernel, stride, kernel // 2, bias=bias).double().to(memory_format=layout)
-    ours = Conv2d(shape[1], out_channels, kernel, stride, kernel // 2, bias=bias).double().to(memory_format=layout)
-    ours.load_state_dict(plain.state_dict())
+    ours = copy.deepcopy(use_cpu_kernels(copy.deepcopy(plain)))  # the average of the weights is a copy
     x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
     wanted_at, found_at = x.clone().requires_grad_(), x.clone().requires_grad_()
     wanted, found = plain(wanted_at), ours(found_at)
@@ -53,8 +54,8 @@ def test_weight_norm_is_that_of_torch_in_either_layout_and_in_autocasts_precisio
         torch.manual_seed(0)
         theirs = nn.Conv2d(5, 7, 3).to(memory_format=layout)
         ours = copy.deepcopy(theirs)
-        weight_norm_of_torch(theirs)
-        weight_norm(ours)
+        weight_norm(theirs)
+        use_cpu_kernels(weight_norm(ours))
         assert list(ours.state_dict()) == list(theirs.state_dict())
         with torch.no_grad():
             for parameter in (*theirs.parameters(), *ours.parameters()):
@@ -78,7 +79,7 @@ def test_folded_features_are_the_features():
             module.running_var.uniform_(0.5, 2)
     rgb = torch.rand(2, 3, 32, 32)
     wanted = vgg(rgb)
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in vgg.fold_norms().modules()) == 0
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in fold_norms(vgg).modules()) == 0
     for one, other in zip(vgg(rgb), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
@@ -115,7 +116,7 @@ def test_clipping_is_that_of_torch(scale):
 
 
 def test_compiling_leaves_names_and_copies_alone(monkeypatch):
-    network = Critic("resnet10_half")
+    network = use_cpu_kernels(Critic("resnet10_half"))
     names = list(network.state_dict())
     monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
     devices.compile_in_place(torch.device("cpu"), [network])
@@ -125,3 +126,11 @@ def test_compiling_leaves_names_and_copies_alone(monkeypatch):
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="C\\+\\+"):
         devices.compile_in_place(torch.device("cpu"), [network])
+
+
+def test_what_trains_and_what_colours_has_the_faster_passes(configure):
+    config = configure("train", "phase=pretrain_gen", "recipe=demo", "model=tiny", "loss.feature_weights=[1]")
+    generator, _, content_loss = build.make_networks(config, None)
+    ready = prepare(copy.deepcopy(generator).eval())
+    for network, conv in ((generator, "bottom.0.conv"), (content_loss.vgg, "features.0"), (ready, "bottom.0.conv")):
+        assert network.get_submodule(conv)._conv_forward.__func__ is cpu_kernels._matrix_conv

@@ -16,7 +16,7 @@ from PIL import Image
 
 from colorize.data import images
 from colorize.data.images import center_box, load_rgb, load_square, random_box, save_png, to_pil
-from colorize.data.sources import Photos, list_folder, list_imagenet
+from colorize.data.sources import Photos, Split, list_folder, list_imagenet
 from colorize.data.tilt import sides, tilt
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
@@ -168,7 +168,7 @@ def test_bad_files_raise_one_error_with_a_short_reason(tmp_path: Path) -> None:
 
 def test_a_wrong_box_is_a_programming_error(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="leaves the picture"):
+    with pytest.raises(ValueError, match="leaves the photo"):
         load_square(tmp_path / "a.png", 8, lambda width, height: (0, 0, width + 1, height))
     with pytest.raises(ZeroDivisionError):
         load_square(tmp_path / "a.png", 8, lambda width, height: (0, 0, 1 / 0, height))
@@ -283,48 +283,51 @@ def test_a_folder_is_listed_whole_without_hidden_and_other_files(tmp_path: Path)
     (root / "gone.jpg").symlink_to("nowhere.jpg")
     touch(tmp_path / "elsewhere", "linked.png")
     (root / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    photos = list_folder(root, 0.2, seed=1)
+    photos = list_folder(root, Split(0.2, seed=1))
     assert sorted(photos.train + photos.val) == sorted([*NAMES, "top.JPEG", "c/d.TIFF", "link/linked.png"])
     assert photos.train == sorted(photos.train) and photos.path("a/1.jpg") == root / "a" / "1.jpg"
     assert 10 <= len(photos.val) <= 32 and len({name.split("/")[0] for name in photos.val[:8]}) > 1
 
 
 def test_the_split_of_an_image_depends_on_nothing_but_itself(tmp_path: Path) -> None:
-    before = list_folder(touch(tmp_path, *NAMES), 0.2, seed=1)
-    assert before == list_folder(tmp_path, 0.2, seed=1) != list_folder(tmp_path, 0.2, seed=2)
+    before = list_folder(touch(tmp_path, *NAMES), Split(0.2, seed=1))
+    assert before == list_folder(tmp_path, Split(0.2, seed=1)) != list_folder(tmp_path, Split(0.2, seed=2))
     touch(tmp_path, *(f"new/{index}.png" for index in range(50)))
-    after = list_folder(tmp_path, 0.2, seed=1)
+    after = list_folder(tmp_path, Split(0.2, seed=1))
     assert set(before.val) <= set(after.val) and set(before.train) <= set(after.train)
-    assert set(before.val) <= set(list_folder(tmp_path, 0.3, seed=1).val)
+    assert set(before.val) <= set(list_folder(tmp_path, Split(0.3, seed=1)).val)
 
 
 def test_fractions_are_nested_and_never_empty(tmp_path: Path) -> None:
     touch(tmp_path, *NAMES)
-    parts = [list_folder(tmp_path, 0.2, seed=1, train_fraction=share) for share in (1e-9, 0.1, 0.2, 1.0)]
+    parts = [list_folder(tmp_path, Split(0.2, seed=1, train_fraction=share)) for share in (1e-9, 0.1, 0.2, 1.0)]
     for smaller, larger in pairwise(parts):
         assert set(smaller.train) < set(larger.train) and smaller.val == larger.val
     assert len(parts[0].train) == 1 and 8 <= len(parts[2].train) <= 26
-    assert list_folder(tmp_path, 0.2, seed=1, max_val=3).val == parts[0].val[:3]
-    assert len(list_folder(tmp_path, 0.0, seed=1).val) == 1 and len(list_folder(tmp_path, 1.0, seed=1).train) == 1
+    assert list_folder(tmp_path, Split(0.2, seed=1, max_val=3)).val == parts[0].val[:3]
+    assert (
+        len(list_folder(tmp_path, Split(0.0, seed=1)).val) == 1
+        and len(list_folder(tmp_path, Split(1.0, seed=1)).train) == 1
+    )
 
 
 def test_train_and_val_folders_are_the_splits(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/a/1.jpg", "train/2.jpg", "val/3.jpg")
-    assert list_folder(root, 0.5, seed=0) == Photos(root, ["train/2.jpg", "train/a/1.jpg"], ["val/3.jpg"])
+    assert list_folder(root, Split(0.5, seed=0)) == Photos(root, ["train/2.jpg", "train/a/1.jpg"], ["val/3.jpg"])
     (root / "val" / "3.jpg").unlink()
     with pytest.raises(UserError, match=r"no images in .*val"):
-        list_folder(root, 0.5, seed=0)
+        list_folder(root, Split(0.5, seed=0))
     (root / "val").rmdir()
-    assert len(list_folder(root, 0.5, seed=0).val) == 1
+    assert len(list_folder(root, Split(0.5, seed=0)).val) == 1
     touch(root, "test/4.jpg")
     with pytest.raises(UserError, match="beside it test"):
-        list_folder(root, 0.5, seed=0)
+        list_folder(root, Split(0.5, seed=0))
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     def message(root: Path) -> str:
         with pytest.raises(UserError) as caught:
-            list_folder(root, 0.5, seed=0)
+            list_folder(root, Split(0.5, seed=0))
         return str(caught.value)
 
     file = touch(tmp_path, "empty/notes.txt") / "empty" / "notes.txt"
@@ -334,16 +337,16 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
     assert "at least 2" in message(touch(tmp_path / "one", "a.jpg"))
     assert "no folder train" in message(touch(tmp_path / "two", "val/a.jpg", "val/b.jpg"))
     with pytest.raises(UserError, match=r"data\.val_fraction.*1\.5"):
-        list_folder(tmp_path, 1.5, seed=0)
+        list_folder(tmp_path, Split(1.5, seed=0))
 
 
 def test_imagenet_trees_and_file_lists(tmp_path: Path) -> None:
     tree = touch(tmp_path / "ILSVRC/Data/CLS-LOC", "train/n01/a.JPEG", "train/n02/b.JPEG", "val/c.JPEG")
-    assert list_imagenet(tmp_path, 0.1, seed=0) == Photos(
+    assert list_imagenet(tmp_path, Split(0.1, seed=0)) == Photos(
         tree, ["train/n01/a.JPEG", "train/n02/b.JPEG"], ["val/c.JPEG"]
     )
     with pytest.raises(UserError, match="train/<class>"):
-        list_imagenet(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "train", 0.1, seed=0)
+        list_imagenet(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "train", Split(0.1, seed=0))
 
     listed = tmp_path / "list.txt"
     lines = [
@@ -356,11 +359,11 @@ def test_imagenet_trees_and_file_lists(tmp_path: Path) -> None:
         "n03/gone.JPEG 5",
     ]
     listed.write_text("\n".join(lines), encoding="utf-8")
-    photos = list_imagenet(tree, 0.0, seed=0, file_list=listed)
+    photos = list_imagenet(tree, Split(0.0, seed=0), file_list=listed)
     assert photos.train == ["n03/gone.JPEG", "train/n02/b.JPEG"]
     assert sorted(photos.val) == ["val/c.JPEG", "val/my photo 2.jpg"]
     listed.write_text("train/n01/a.JPEG\ntrain/n02/b.JPEG\n")
-    assert len(list_imagenet(tree, 0.1, seed=0, file_list=listed).val) == 1
+    assert len(list_imagenet(tree, Split(0.1, seed=0), file_list=listed).val) == 1
     for bad, reason in (
         ("../x.jpg", "leaves"),
         ("a/../../x.jpg 1", "leaves"),
@@ -369,10 +372,10 @@ def test_imagenet_trees_and_file_lists(tmp_path: Path) -> None:
     ):
         listed.write_text(f"train/n01/a.JPEG\n{bad}\n")
         with pytest.raises(UserError, match=f"line 2 of .*{reason}"):
-            list_imagenet(tree, 0.1, seed=0, file_list=listed)
+            list_imagenet(tree, Split(0.1, seed=0), file_list=listed)
     for content, reason in (("# none\n", "no images in the file list"), ("other/a.jpg\n", "does not fit data.root")):
         listed.write_text(content)
         with pytest.raises(UserError, match=reason):
-            list_imagenet(tree, 0.1, seed=0, file_list=listed)
+            list_imagenet(tree, Split(0.1, seed=0), file_list=listed)
     with pytest.raises(UserError, match="cannot read the file list"):
-        list_imagenet(tree, 0.1, seed=0, file_list=tmp_path / "nowhere.txt")
+        list_imagenet(tree, Split(0.1, seed=0), file_list=tmp_path / "nowhere.txt")

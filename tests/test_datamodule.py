@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from colorize.color import rgb_to_grey
+from colorize.data import loading
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
-from colorize.data.datasets import Batch, RawBatch, SquareDataset, collate, to_floats
+from colorize.data.datasets import Batch, CenterSquareDataset, RawBatch, collate, to_floats
+from colorize.data.generated import Generated
 from colorize.data.images import save_png, to_pil
+from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos
-from colorize.metrics import LumaLookup
 from colorize.runtime.errors import UserError
 from tests.conftest import draw_photo
 from tests.test_augment import EVERYTHING
@@ -143,6 +145,14 @@ def test_no_worker_outlives_a_fit_that_leaves_batches(photos: Photos) -> None:
     assert not multiprocessing.active_children()  # or the process would wait for it at its end
 
 
+def test_workers_end_with_the_process_though_their_loader_is_gone(photos: Photos) -> None:
+    dataset = CenterSquareDataset(photos, photos.train, 32)
+    running = iter(loading.make_loader(dataset, 1, batch_size=2, collate_fn=collate))
+    assert next(running).names == photos.train[:2]
+    loading._stop_all()  # as the interpreter does; it would wait for them for ever
+    assert not multiprocessing.active_children()
+
+
 @in_a_fit
 def test_unreadable_files_are_replaced_named_once_and_counted(photos: Photos, caplog: pytest.LogCaptureFixture) -> None:
     for name in (*photos.train[:2], *photos.val[:3]):
@@ -171,7 +181,7 @@ def test_every_rank_has_the_luma_lookup_of_the_same_training_photos(
     monkeypatch.setattr("colorize.data.datamodule.LOOKUP_PHOTOS", 8)
     photos.path(photos.train[3]).write_bytes(b"")
     expected = LumaLookup()
-    for batch in make_datamodule(photos).squares([*photos.train[:3:3], *photos.train[6::3]]):
+    for batch in make_datamodule(photos).center_squares([*photos.train[:3:3], *photos.train[6::3]]):
         expected.update(batch.rgb)
     grey = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
     for rank in range(2):
@@ -187,11 +197,11 @@ def test_every_rank_has_the_luma_lookup_of_the_same_training_photos(
 @pytest.mark.parametrize("val_size_px", [40, 32])
 def test_a_photo_and_its_resaved_self_cannot_be_told_apart(photos: Photos, tmp_path: Path, val_size_px: int) -> None:
     folder = tmp_path / "generated"
-    squares = SquareDataset(photos, photos.train + photos.val, 40)
+    squares = CenterSquareDataset(photos, photos.train + photos.val, 40)
     for index in range(len(squares)):
         batch = to_floats(squares[index], "cpu")
         save_png(to_pil(batch.rgb[0]), folder / f"{batch.names[0]}.png")
-    options = {"generated": folder, "generated_size_px": 40, "val_size_px": val_size_px}
+    options = {"generated": Generated(folder, 40), "val_size_px": val_size_px}
     datamodule = make_datamodule(photos, **options, augmentation=Augmentation(**EVERYTHING))
     for loader, size_px in ((datamodule.train_dataloader(), 32), (datamodule.val_dataloader(), val_size_px)):
         for raw in loader:

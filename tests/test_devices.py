@@ -19,13 +19,13 @@ from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.sources import Photos
 from colorize.losses import ContentLoss
+from colorize.metrics import MeanMetrics
 from colorize.runs import PhaseFolder
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.training import build
+from colorize.training import first_weights
 from colorize.training.module import NonFiniteLoss
-from colorize.training.validation_means import Validated
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -51,7 +51,7 @@ def stored_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norms stay in eval mode, and phase gan starts from random networks."""
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")
     monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
 
 
 def fitted(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
@@ -64,12 +64,12 @@ def fitted(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
     for number, optimizer in enumerate(trainer.optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer {number}/{index}/{name}": value for name, value in state.items()}
-    if module.average is not None:
-        tensors |= {f"average/{name}": value for name, value in module.average.state_dict().items()}
+    if module.ema_model is not None:
+        tensors |= {f"average/{name}": value for name, value in module.ema_model.state_dict().items()}
     return {
         # As numbers: a tensor would go through shared memory that ends with the process.
         "tensors": {name: value.numpy().copy() for name, value in tensors.items()},
-        "numbers": (module.images_seen, module.turns.state(), module.curve),
+        "numbers": (module.images_seen, module.update_schedule.state(), module.curve),
     }
 
 
@@ -127,7 +127,7 @@ def test_two_devices_train_as_one(configure: Configure, stored_statistics: None,
 def test_ranks_stay_in_step_where_batch_norms_learn(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
     fitted_by_two(configure("train", f"phase={phase}", *FIT))
 
 
@@ -206,19 +206,19 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
         statistics = torch.nn.BatchNorm2d(1).train()
         statistics.running_mean += rank
         distributed.average_statistics(statistics, weight=0.25 if rank else 0.75)
-        validated = Validated()
+        validated = MeanMetrics()
         if rank == 0:  # the other one could read none of its photos
-            validated.add("val", {"content": torch.tensor(4.0)}, photos=3)
-        validated.add("val", {"both": torch.tensor(float(rank))}, photos=3 - rank)
+            validated.add({"content": torch.tensor(4.0)}, 3, "val/")
+        validated.add({"delta_cf": torch.tensor([rank] * (3 - rank))}, 3 - rank, "val/")
         sums = [[8.0, 16.0, 9.0], [-3.0, 4.0, 3.0]][rank]  # 3 photos, then 2: 18 / √(56 · 33), not a mean of cosines
-        validated.add("val", {"skill": torch.tensor(sums)}, photos=3 - rank)
+        validated.add({"skill": torch.tensor([sums] * (3 - rank))}, 3 - rank, "val/")
         return validated.means(), met, said, statistics.running_mean.tolist()
 
     one, other = on_ranks(work)
     assert one == other, one
     means, met, said, mean = one
     assert means.pop("val/skill") == pytest.approx(18 / (56 * 33) ** 0.5)
-    assert (means, mean) == ({"val/content": 4.0, "val/both": 0.4}, [0.25])
+    assert (means, mean) == ({"val/content": 4.0, "val/delta_cf": 0.4}, [0.25])
     assert [sorted(names) for names in met[:3]] == [["6.jpg", "7.jpg"], ["0.jpg", *met[0]], ["0.jpg", "1.jpg", *met[0]]]
     assert said[0][0].startswith("6 images in") and said[1:] == [("a fault of rank 1", True)] and said[0][1]
 
@@ -229,7 +229,7 @@ def test_a_rank_that_is_lost_ends_the_others_without_a_trace_of_the_exchange() -
         distributed.total([1.0])
         if rank == 1:
             os._exit(3)
-        with distributed.one_fate():
+        with distributed.abort_together():
             distributed.total([1.0])
 
     found, died = on_ranks(work)

@@ -18,15 +18,15 @@ from colorize import config as schemas
 from colorize import evaluate
 from colorize.cli.command import configured as composed
 from colorize.cli.command import quoted
-from colorize.data.sources import Photos, list_folder, list_scenes
-from colorize.evaluation import scores
+from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
+from colorize.metrics import COLUMNS
 from colorize.networks.unet import UNet
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import AVERAGE, CheckpointMetadata
 from tests.conftest import draw_photo
 from tests.test_scores import measurements
 
@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool
     """An untrained generator as a phase would leave it; with another one for its average, and a curve of scores."""
     torch.manual_seed(seed)
     network = UNet(encoder="resnet10_half", width_factor=0.25)
-    card = checkpoints.Card(phase, 1, 1, 100, 32, network.architecture, None, 0)
+    card = CheckpointMetadata(phase, 1, 1, 100, 32, network.architecture, None, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {f"generator.{name}": value for name, value in network.state_dict().items()}
     callbacks = {}
@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool
         curve = [{"images_seen": n, "ciede2000": 10 * d, "delta_cf": 30 * d, "distance": d} for n, d in points]
         card = replace(card, averaged=True, curve=curve)
         other = UNet(encoder="resnet10_half", width_factor=0.25)
-        callbacks = {checkpoints.AVERAGE: {"generator": other.state_dict()}}
+        callbacks = {AVERAGE: {"generator": other.state_dict()}}
     torch.save({"state_dict": state, "colorize": asdict(card), "callbacks": callbacks}, path)
     return path
 
@@ -76,7 +76,7 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
     assert list(found["checkpoint_sha256"]) == models
     checkpoint = tmp_path / "runs/demo/gan/checkpoints/best.ckpt"
     assert found["checkpoint_sha256"]["gan/best"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    scenes = list_scenes(24, seed=0, val_fraction=0.25)
+    scenes = list_scenes(24, Split(val_fraction=0.25, seed=0))
     count = len(scenes.val)
     lines = [f"{hashlib.sha256(scenes.scene(v, 40).rgb.tobytes()).hexdigest()}  {v}\n" for v in sorted(scenes.val)]
     assert found["files_sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -85,7 +85,7 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
 
     rows = found["rows"]
     for row in rows.values():
-        assert set(row) == set(scores.COLUMNS) - {"lpips_alex", "lpips_vgg", "fid"}
+        assert set(row) == set(COLUMNS) - {"lpips_alex", "lpips_vgg", "fid"}
         for cell in row.values():
             assert {"mean", "low", "high", "without_greys"} <= set(cell)
             assert cell["mean"] is None or cell["low"] <= cell["mean"] <= cell["high"]
@@ -163,10 +163,10 @@ def test_other_peoples_images_score_what_scikit_image_says(
     assert (found["n"], found["checkpoint_sha256"]) == (len(names) - 1, {})
     for metric, values in expected.items():
         assert found["rows"]["theirs"][metric]["mean"] == pytest.approx(np.mean(values), rel=2e-4), metric
-    assert found["left_out"] == {str(names[0]): "without a picture in theirs"} and found["sampled_from"] is None
-    said = f"- 1 photos are left out of all rows ({names[0]}: without a picture in theirs)."
+    assert found["left_out"] == {str(names[0]): "without an image in theirs"} and found["sampled_from"] is None
+    said = f"- 1 photos are left out of all rows ({names[0]}: without an image in theirs)."
     assert said in (tmp_path / "out" / "metrics.md").read_text()
-    assert "1 pictures belong to no photo" in caplog.text and "nobody's.png" in caplog.text
+    assert "1 images belong to no photo" in caplog.text and "nobody's.png" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_other_peoples_images_score_what_scikit_image_says(
         (["checkpoint={here}/page.ckpt"], "page.ckpt"),
         (["checkpoint={here}/empty"], "empty is no run with a trained generator"),
         (["coloured={here}/nowhere"], "no such folder: .*nowhere"),
-        (["coloured={here}/empty"], "no pictures in .*empty"),
-        (["coloured={here}/other"], "other holds no picture named as one of the"),
+        (["coloured={here}/empty"], "no images in .*empty"),
+        (["coloured={here}/other"], "other holds no image named as one of the"),
         (["coloured=[{here}/other,{here}/other]"], "other is given twice"),
         (["coloured={here}/other", "data=folder", "data.root=/no/such/folder"], "no such folder: /no/such/folder"),
         (["checkpoint={here}/good.ckpt", "weights.fid=/no/file.pth"], "weights.fid: no file /no/file.pth"),
@@ -216,9 +216,9 @@ def test_a_validation_set_alone_can_be_measured_and_a_sample_says_so(tmp_path: P
             "There are no training photos: the luma look-up was fitted on those measured, which flatters it."
         ]
         ((name, reason),) = found["left_out"].items()
-        assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not a picture in a known format")
+        assert name == "val/class/2.jpg" and reason.endswith("theirs/2.jpg.png: not an image in a known format")
     with pytest.raises(UserError, match="has a folder val but no folder train"):
-        list_folder(tmp_path / "photos", 0.5, 0)
+        list_folder(tmp_path / "photos", Split(0.5, 0))
     evaluate.run(configured(tmp_path, "data=folder", *words, "data.max_val=2"))
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (found["n"] + len(found["left_out"]), found["sampled_from"]) == (2, 3)
@@ -330,5 +330,5 @@ def test_coloured_pictures_are_found_by_path_and_by_name(tmp_path: Path) -> None
     }  # fmt: skip
     assert surplus == ["6.png", "elsewhere/4_out.webp"], "two photos are called 6"
     (tmp_path / "a/2.webp").touch()
-    with pytest.raises(UserError, match=r"several pictures for a/2.jpg: a/2.png, a/2.webp"):
+    with pytest.raises(UserError, match=r"several images for a/2.jpg: a/2.png, a/2.webp"):
         match(photos, tmp_path)

@@ -1,6 +1,7 @@
 """What `colorize.export` writes: the same network again, a card that says what it is, or nothing at all."""
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -17,13 +18,14 @@ from PIL import Image
 from colorize import Colorizer, export
 from colorize.cli.command import run_command
 from colorize.config import ExportConfig
-from colorize.exporting import onnx_file
+from colorize.exporting import onnx_file, safetensors_file
 from colorize.networks.folding import fold_norms
 from colorize.networks.light_unet import LightUNet
+from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
-from colorize.weights import load as weights
-from colorize.weights.checkpoints import AVERAGE, Card
+from colorize.weights.checkpoints import AVERAGE, CheckpointMetadata
+from colorize.weights.load import Weights, load_weights
 
 CONFIG = """
 phase: gan
@@ -49,7 +51,7 @@ def small_unet(seed: int) -> UNet:
 
 def save(path: Path, network: UNet, phase: str, images_seen: int, **content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    card = Card(phase, 2, 2, images_seen, 64, network.architecture, None, 0, averaged=AVERAGE in content)
+    card = CheckpointMetadata(phase, 2, 2, images_seen, 64, network.architecture, None, 0, averaged=AVERAGE in content)
     state = {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"colorize": asdict(card), "state_dict": state, "callbacks": content}, path)
 
@@ -77,7 +79,7 @@ def coloured(path: Path, use_ema: bool = True) -> np.ndarray:
 
 def test_an_export_says_at_which_size_photos_are_to_be_shown(checkpoint: Path, tmp_path: Path) -> None:
     export.run(ExportConfig(str(checkpoint), str(tmp_path / "large.safetensors"), render_px=96))
-    assert weights.load(tmp_path / "large.safetensors").preprocessing.render_px == 96
+    assert load_weights(tmp_path / "large.safetensors").preprocessing.render_px == 96
     assert "short side has 96 px" in (tmp_path / "large.safetensors.md").read_text()
     grey = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
     asked = Colorizer.from_checkpoint(checkpoint, "cpu", "32-true").colorize(grey, render_px=96)
@@ -94,13 +96,13 @@ def test_safetensors_colours_exactly_as_the_checkpoint_and_says_where_it_is_from
     np.testing.assert_array_equal(coloured(first), coloured(checkpoint))
     np.testing.assert_array_equal(coloured(last), coloured(checkpoint, use_ema=False))
     assert (coloured(first) != coloured(last)).any()
-    assert weights.load(first).preprocessing == weights.load(checkpoint).preprocessing
+    assert load_weights(first).preprocessing == load_weights(checkpoint).preprocessing
     assert again.read_bytes() == first.read_bytes()  # an export passes on what it was told
 
-    stated = weights.load(first).provenance
+    stated = load_weights(first).provenance
     assert (stated["phase"], stated["images_seen"], stated["averaged"]) == ("gan", 1234, True)
     assert stated["figures"] == {"psnr": 22.25}  # of the averaged weights, at that very epoch
-    assert weights.load(last).provenance["figures"] == {"psnr": 21.0}
+    assert load_weights(last).provenance["figures"] == {"psnr": 21.0}
     assert stated["started_from"] == {"phase": "pretrain_gen", "images_seen": 5678}
     assert (stated["training"]["data"], stated["training"]["sizes_px"]) == ("scenes", [32, 64])
     card = Path(f"{first}.md").read_text(encoding="utf-8")
@@ -129,7 +131,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 def test_onnx_runtime_agrees_at_sizes_that_the_export_did_not_check(checkpoint: Path, exported: Path) -> None:
-    loaded = weights.load(checkpoint)
+    loaded = load_weights(checkpoint)
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     for size in ((2, 32, 32), (1, 33, 47), (3, 97, 32), (1, 128, 130)):
         grey = torch.rand(size[0], 1, *size[1:], generator=torch.Generator().manual_seed(1))
@@ -142,7 +144,7 @@ def test_onnx_runtime_agrees_at_sizes_that_the_export_did_not_check(checkpoint: 
     assert stated["provenance"]["images_seen"] == 1234
     assert "[0, 1]" in metadata["grey"] and "not clamped" in metadata["rgb"]
     assert "differ by at most" in Path(f"{exported}.md").read_text(encoding="utf-8")
-    package = str(Path(weights.__file__).parent).encode()
+    package = str(Path(export.__file__).parent).encode()
     assert package not in exported.read_bytes()  # PyTorch notes the lines of code that each node comes from
 
 
@@ -163,7 +165,7 @@ def test_half_the_size_and_the_colours_of_the_rounded_weights(
             buffer.uniform_(0.5, 1.5)
     light.to_colour.scale(10)
     source, path = tmp_path / "light.safetensors", tmp_path / "light.onnx"
-    source.write_bytes(weights.to_bytes(weights.Weights(light, weights.Preprocessing(64), "")))
+    source.write_bytes(safetensors_file.to_bytes(Weights(light, Preprocessing(64), "")))
     caplog.set_level("INFO", "colorize")
     export.run(ExportConfig(str(source), str(path), "onnx", half=True))
     assert "float16 moves a value of the RGB by at most" in caplog.text
@@ -188,7 +190,7 @@ def test_weights_that_float16_cannot_hold_are_said_to_be_so(tmp_path: Path) -> N
     network = small_unet(0)
     network.to_colour.scale(1e9)
     path = tmp_path / "large.safetensors"
-    path.write_bytes(weights.to_bytes(weights.Weights(network, weights.Preprocessing(64), "")))
+    path.write_bytes(safetensors_file.to_bytes(Weights(network, Preprocessing(64), "")))
     with pytest.raises(UserError, match="half=true: float16 cannot hold"):
         export.run(ExportConfig(str(path), str(tmp_path / "half.safetensors"), half=True))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -271,15 +273,11 @@ def test_what_is_in_the_way_stays_as_it_is(checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_a_full_disk_leaves_neither_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Path.write_bytes
+    def fail(descriptor: int) -> None:
+        assert len(list(tmp_path.iterdir())) == 2, "both are written before either takes its place"
+        raise OSError(28, "No space left on device")
 
-    def fail(path: Path, content: bytes) -> int:
-        if "safetensors.md" in path.name:
-            return write(path, content)
-        write(path, content[:100])
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         export.run(ExportConfig(str(checkpoint), str(tmp_path / "mine.safetensors")))
     assert list(tmp_path.iterdir()) == []
@@ -294,5 +292,5 @@ def test_the_configuration_of_another_fit_is_not_taken_for_its_own(
     (tmp_path / "gan/config.yaml").write_text(CONFIG.replace("phase: gan", "phase: pretrain_gen"))
     export.run(ExportConfig(str(path), str(tmp_path / "mine.safetensors")))
     assert "not the configuration of this checkpoint" in caplog.text
-    assert "training" not in weights.load(tmp_path / "mine.safetensors").provenance
+    assert "training" not in load_weights(tmp_path / "mine.safetensors").provenance
     assert "not known" in (tmp_path / "mine.safetensors.md").read_text(encoding="utf-8")

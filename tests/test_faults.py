@@ -14,16 +14,17 @@ from PIL import Image
 
 from colorize import generate, train
 from colorize.cli.command import run_command
-from colorize.data.build import list_photos
+from colorize.data.from_config import list_photos
 from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
-from colorize.data.sources import list_folder
-from colorize.runs import PhaseFolder, locked, write_text
+from colorize.data.sources import Split, list_folder
+from colorize.runs import PhaseFolder
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import locked, write_text
 from colorize.training import build
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
-from colorize.weights import checkpoints
+from colorize.weights.checkpoints import read_checkpoint
 from tests.conftest import TINY, draw_photo
 from tests.test_evaluation import save_checkpoint
 
@@ -47,7 +48,7 @@ def typed(photos: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tupl
 # --- disks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_leaves_the_checkpoints_before_and_the_fit_goes_on(
+def test_a_full_disk_leaves_the_checkpoints_before_and_training_resumes(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -65,12 +66,12 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_the_fit_goes_on(
     monkeypatch.setattr(torch, "save", full)
     status, line = typed(photos, capsys)
     assert status == 1 and line.startswith("colorize.train: No space left on device: runs/default/pretrain_gen/check")
-    assert line.endswith("make room, and the same command goes on (a fit with resume=auto)")
-    assert checkpoints.read(folder.last)[0].epochs_done == 1
+    assert line.endswith("make room, and the same command resumes (training with resume=auto)")
+    assert read_checkpoint(folder.last)[0].epochs_done == 1
     assert not list(folder.checkpoints.glob(".*"))
     monkeypatch.setattr(torch, "save", save)
     assert typed(photos, capsys, "resume=auto")[0] == 0
-    assert checkpoints.read(folder.last)[0].complete
+    assert read_checkpoint(folder.last)[0].complete
 
 
 def test_a_folder_that_turns_read_only_is_named_and_keeps_what_it_has(
@@ -120,7 +121,7 @@ def test_a_full_disk_while_images_are_saved_leaves_whole_ones_and_an_unfinished_
         with pytest.raises(OSError, match=r"No space left on device: .*generated/.*\.jpg\.png"):
             generate.run(config)
     assert len(list(folder.rglob("*.png"))) == 5 and not list(folder.rglob("*.tmp"))
-    photos = list_folder(config.data.root, 0.25, seed=0)
+    photos = list_folder(config.data.root, Split(0.25, seed=0))
     with pytest.raises(UserError, match="is unfinished: run `python -m colorize"):
         with_saved_images(photos, folder)
     generate.run(config)
@@ -132,7 +133,7 @@ def test_a_full_disk_while_images_are_saved_leaves_whole_ones_and_an_unfinished_
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_dies_ends_the_fit_with_a_line(
+def test_a_worker_that_dies_ends_training_with_a_line(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -146,7 +147,7 @@ def test_a_worker_that_dies_ends_the_fit_with_a_line(
     monkeypatch.setattr(ColorizationModule, "training_step", kill_workers)
     status, line = typed(photos, capsys, "data.num_workers=1", "resolution.batch_size=[2]", "resolution.epochs=[1]")
     assert status == 1 and line.startswith("colorize.train: a process that reads photos ended (")
-    assert line.endswith("lower data.num_workers, and the same command goes on (a fit with resume=auto)")
+    assert line.endswith("lower data.num_workers, and the same command resumes (training with resume=auto)")
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     train.run(config)
     assert [len(names) for names in seen] == [8] * 6
     assert {names for batch in seen[4:] for names in batch}.isdisjoint({vanishing.name, breaking.name})
-    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not a picture")):
+    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not an image")):
         assert caplog.text.count(f"skipped an unreadable image: {path.name} ({reason}") == 1
 
 
@@ -210,6 +211,6 @@ def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_p
     words = [*FIT, f"phase={phase}", f"data.root='{root}'", "data.train_fraction=1", "data.val_fraction=0"]
     config = configure("train", *words, "resolution.epochs=[1]", "save.score_photos=9")
     train.run(config)
-    card, state = checkpoints.read(PhaseFolder(config.runs_dir, config.run, phase).last)
+    card, state = read_checkpoint(PhaseFolder(config.runs_dir, config.run, phase).last)
     assert (card.images_seen, card.complete) == (3, True)
     assert all(value.isfinite().all() for value in state.values())

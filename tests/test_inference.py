@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from colorize.networks.fast_inference import BlurredUp, prepare
-from colorize.networks.folding import fold_norms
+from colorize.networks.folding import BlurredUp, fold_norms, prepare
 from colorize.networks.layers import PixelShuffleUp
 from colorize.networks.unet import UNet
-from colorize.weights import checkpoints
-from colorize.weights.checkpoints import Card, write_card
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
+from colorize.weights.load import load_network
 
 KINDS = {
     "paper": {},
@@ -75,10 +74,10 @@ def test_a_checkpoint_is_read_without_first_weights(tmp_path: Path) -> None:
     net, path = network("artistic"), tmp_path / "network.ckpt"
     net.to(memory_format=torch.channels_last)
     checkpoint = {"state_dict": {f"generator.{name}": value for name, value in net.state_dict().items()}}
-    write_card(checkpoint, Card("pretrain_gen", 1, 1, 1, 64, net.architecture, None, 0))
+    write_metadata(checkpoint, CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, net.architecture, None, 0))
     torch.save(checkpoint, path)
     state = torch.get_rng_state()
-    found = checkpoints.load_network(path, "generator")
+    found = load_network(path, "generator")
     assert torch.equal(torch.get_rng_state(), state), "nothing random was drawn"
     path.write_bytes(b"")  # what was mapped from the file would be gone
     loaded = found.state_dict()

@@ -7,9 +7,11 @@ COLORIZE = Path(__file__).parents[1] / "colorize"
 
 FLOORS = (
     {"runtime"},
-    {"color", "config"},
+    {"color"},
+    {"networks"},
+    {"config"},
     {"runs"},
-    {"networks", "cli"},
+    {"cli"},
     {"losses", "metrics"},
     {"photos", "video"},
     {"data"},

@@ -9,8 +9,8 @@ import torch
 import torchmetrics
 import torchvision
 
-from colorize.data.sources import list_scenes
-from colorize.evaluation import measuring, scores
+from colorize.data.sources import Split, list_scenes
+from colorize.evaluation import measuring, scores, tables
 from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
 from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 from colorize.runtime.errors import UserError
@@ -67,13 +67,14 @@ def test_a_column_without_weights_says_so(
     assert set(learned.networks) == {"lpips_alex"} and set(learned.missing) == {"fid"}
     advice = f"put weights-inception-2015-12-05-6726825d.pth into {tmp_path}/checkpoints or give weights.fid=PATH"
     assert advice in learned.missing["fid"] and advice in caplog.text
-    scenes = list_scenes(4, seed=1, val_fraction=0.5)
+    scenes = list_scenes(4, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
-    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
-    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    rows = measuring.with_baselines({})
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["grey"]["lpips_alex"].mean > 0 == table.rows["truth"]["lpips_alex"].mean
-    assert scores.row_to_json(table, "grey")["fid"] == {"mean": None, "low": None, "high": None}
-    assert "| no weights |" in scores.markdown(table, ["fid"])
+    rows = scores.rows_to_json(table)
+    assert rows["grey"]["fid"] == {"mean": None, "low": None, "high": None}
+    assert "| no weights |" in tables.markdown(rows, ["fid"])
 
 
 def test_fid_with_weights_from_a_file(tmp_path: Path) -> None:
@@ -110,15 +111,14 @@ def test_fid_compares_each_row_with_the_truth() -> None:
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             return pictures.mean(dim=(2, 3))
 
-    scenes = list_scenes(12, seed=1, val_fraction=0.5)
+    scenes = list_scenes(12, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=32)
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}
-    rows = {"grey": measuring.grey_only, "truth": measuring.the_truth}
-    table = scores.tabulate(measuring.measure(rows, batches(dataset, 2), CPU, learned), seed=0)
+    rows = measuring.with_baselines({})
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)
-    cell = scores.row_to_json(table, "grey")["fid"]
-    assert cell["mean"] > 0.001 and cell["low"] is cell["high"] is None
+    assert table.rows["grey"]["fid"].mean > 0.001 and np.isnan(table.rows["grey"]["fid"].bounds).all()
 
 
 def test_frechet_distance_is_scipys() -> None:

@@ -8,10 +8,9 @@ import torch
 from skimage import color as skimage_color
 from skimage.metrics import structural_similarity
 
-from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.color import ciede2000, lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.data.luma_lookup import LumaLookup
 from colorize.metrics import (
-    LumaLookup,
-    ciede2000,
     colourfulness,
     colourfulness_abs,
     is_true_grey,

@@ -16,21 +16,24 @@ from torch.utils.data import DataLoader
 
 from colorize import train
 from colorize.color import rgb_to_grey
-from colorize.config import ModelConfig, TrainConfig
+from colorize.config import TrainConfig
+from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import Batch
 from colorize.data.images import to_uint8
+from colorize.data.luma_lookup import LumaLookup
 from colorize.evaluation.stopping import read_scores
-from colorize.metrics import LumaLookup
+from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
 from colorize.runtime.schema import leaves
 from colorize.training import build
 from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
-from colorize.training.module import ColorizationModule, NonFiniteLoss, gradient_at
-from colorize.training.phases import TRAINED, VAL
-from colorize.training.validation_means import Validated
-from colorize.weights import checkpoints
+from colorize.training.module import ColorizationModule, NonFiniteLoss
+from colorize.training.objective import gradient_at
+from colorize.training.phases import PHASES, VAL
+from colorize.weights.checkpoints import AVERAGE, read_checkpoint
+from colorize.weights.load import load_network
 from tests.conftest import TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
@@ -64,8 +67,9 @@ def fit_batch(
     steps: int,
     *overrides: str,
     callbacks: Sequence[L.Callback] = (),
+    **options: Any,
 ) -> tuple[ColorizationModule, list[dict[str, float]]]:
-    """Fit a fresh module to `batch` alone; returns it with the terms of every step."""
+    """Fit a fresh module to `batch` alone; return it with the terms of every step. `options` are of the Trainer."""
     config = configure("train", *overrides)
     L.seed_everything(0, verbose=False)
     # As for a resumed fit: fresh networks, no predecessors asked for.
@@ -86,6 +90,7 @@ def fit_batch(
         enable_model_summary=False,
         callbacks=[*callbacks, Record()],
         default_root_dir=tmp_path,
+        **options,
     )
     trainer.fit(module, OneBatch(batch, steps))
     return module, seen
@@ -127,8 +132,8 @@ def test_a_generator_against_a_standing_critic_learns_to_fool_it(configure: Conf
         "switch.critic_steps=0",
         "loss.content=0.0",
     )
-    # An untrained critic says about 0 to everything (loss ln 2), and as good as nothing moves it further than this.
-    assert seen[-1]["generator/adversarial"] < seen[0]["generator/adversarial"] - 0.05
+    losses = [terms["generator/adversarial"] for terms in seen]
+    assert max(losses[-10:]) < min(losses[:10])  # by how much depends on the processor's rounding
     assert seen[0]["generator/adversarial_gradient_share"] == pytest.approx(1.0)
 
 
@@ -182,7 +187,7 @@ def test_validation_judges_colours_on_the_photos_luma(configure: Configure) -> N
     batch = some_batch()._replace(rgb=0.25 + 0.5 * some_batch().rgb)
     batch = batch._replace(grey=rgb_to_grey(batch.rgb), luma=rgb_to_grey(batch.rgb))
     module = build.make_module(configure("train", "phase=pretrain_gen"), Path("nowhere"))
-    module.validated, module.luma_lookup = Validated(), LumaLookup()
+    module.validated, module.luma_lookup = MeanMetrics(), LumaLookup()
     module.luma_lookup.update(batch.rgb)
     module.validate_colours(VAL, module.generator, Prediction(batch.rgb + 0.2), batch)
     means = module.validated.means()
@@ -348,7 +353,7 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert seen_epochs == [1], "resumed, not done again"
     assert steps_done(halved) == [(0, 32), (1, 48)]
     state = final_state(halved)
-    average = state["callbacks"][checkpoints.AVERAGE]
+    average = state["callbacks"][AVERAGE]
     assert average["images"] == 32
     name = "encoder.conv1.weight"
     assert not torch.equal(average["generator"][name], state["state_dict"][f"generator.{name}"]), "one of its own"
@@ -360,10 +365,10 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     kept = PhaseFolder(halved.runs_dir, halved.run, halved.phase).checkpoints
     names = ["best.ckpt", "images-24.ckpt", "last.ckpt", "last.ckpt.before"]
     assert sorted(path.name for path in kept.iterdir()) == names
-    card, _ = checkpoints.read(kept / "images-24.ckpt")
+    card, _ = read_checkpoint(kept / "images-24.ckpt")
     assert (card.images_seen, card.epochs_done, card.averaged) == (24, 1, True)
     assert card.score == {"images_seen": 24, **curve[3][1]}
-    assert checkpoints.load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
+    assert load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
 
     # TensorBoard: one row of settings, those of the last start, and no point or picture doubled or lost.
     events, folder = Events(halved), PhaseFolder(halved.runs_dir, halved.run, halved.phase).path
@@ -392,9 +397,9 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     train.run(config)
     content = final_state(config)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"generator"}
-    card, _ = checkpoints.read(PhaseFolder(config.runs_dir, config.run, config.phase).best)
+    card, _ = read_checkpoint(PhaseFolder(config.runs_dir, config.run, config.phase).best)
     assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
-    network = checkpoints.load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
+    network = load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
         (row,) = csv.DictReader(file)
@@ -419,7 +424,7 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
         config = configure("train", *words, "run=after", "resume=auto")
         assert train.run(config) == 1.0, "the best, not the last"
     folder = PhaseFolder(config.runs_dir, config.run, config.phase)
-    card, _ = checkpoints.read(folder.best)
+    card, _ = read_checkpoint(folder.best)
     assert card.epochs_done == 1
     events = Events(config)
     with folder.metrics.open() as file:
@@ -432,7 +437,7 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
 
 def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
     model = ModelConfig(name="paper", critic_weights="a/b.pth")
-    found = {phase: hyper_parameters(TrainConfig(recipe="paper", phase=phase, model=model)) for phase in TRAINED}
+    found = {phase: hyper_parameters(TrainConfig(recipe="paper", phase=phase, model=model)) for phase in PHASES}
     assert set(NO_HYPER_PARAMETERS) <= {key.name for key in leaves(TrainConfig)}
     for name, phases in {
         "seed": {"pretrain_gen", "pretrain_critic", "gan"},
@@ -451,11 +456,11 @@ def test_hyper_parameters_are_those_that_matter_to_the_phase() -> None:
     assert found["gan"]["data.flip"] is True
 
 
-def test_the_command_of_a_job_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_job_can_be_typed() -> None:
     config = TrainConfig(recipe="paper", phase="gan", sweep="seeds", job=3)
-    assert build.typed_command(config) is None
-    monkeypatch.setattr("colorize.cli.command._given", ["data.root=my photos", "seed=1", "sweep=seeds"])
-    words = shlex.split((build.typed_command(config) or "").replace("\\\n", " "))
+    assert build.shell_command(config, []) is None
+    command = build.shell_command(config, ["data.root=my photos", "seed=1", "sweep=seeds"]) or ""
+    words = shlex.split(command.replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
 
 

@@ -1,4 +1,4 @@
-"""The networks: any size, every option, layer groups, freezing, pretrained weights. Parity is in test_interop.py."""
+"""The networks: any size, every option, layer groups, freezing, pretrained weights. Parity is in test_foreign.py."""
 
 import json
 from urllib.error import URLError
@@ -21,11 +21,15 @@ from colorize.networks.layers import (
     denormalize_imagenet,
     normalize_imagenet,
 )
-from colorize.networks.pretrained import load_pretrained
 from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
+from colorize.weights.pretrained import load_pretrained
+
+OTHER_WAY = {"blur": False, "self_attention": False, "last_cross": False, "output_range": (0, 1)}
+OTHER_WAY |= {"block_width": 32, "block_convs": 1, "last_blur": True, "relu_before_sum": True}
+"""Options of the U-Net, none as it is by default."""
 
 
 def small_unet(**options) -> UNet:
@@ -63,16 +67,14 @@ def test_unet_takes_any_size(unet, size):
 def test_first_colours_are_not_at_the_ends_of_the_range():
     torch.manual_seed(0)
     unet = small_unet()  # of weight norm, where the last convolution's length is free
-    assert unet.forward_normalized(normalize_imagenet(torch.rand(4, 1, 64, 64))).abs().mean() < 1
+    assert unet.head(unet.raw(normalize_imagenet(torch.rand(4, 1, 64, 64)))).abs().mean() < 1
 
 
 def test_unet_with_every_option_the_other_way():
-    options = {"norm": "batch", "blur": False, "self_attention": False, "last_cross": False, "output_range": (0, 1)}
-    options |= {"block_width": 32, "block_convs": 1, "last_blur": True, "relu_before_sum": True}
-    unet = small_unet(**options)
+    unet = small_unet(norm="batch", **OTHER_WAY)
     assert [block.up.layer.conv.out_channels // 4 for block in unet.up_blocks] == [8, 8, 8, 4]
     assert [block.conv1.conv.out_channels for block in unet.up_blocks] == [8, 8, 8, 4]
-    normalized = unet.forward_normalized(torch.rand(2, 3, 33, 47))
+    normalized = unet.head(unet.raw(torch.rand(2, 3, 33, 47)))
     assert normalized.shape == (2, 3, 33, 47)
     assert normalized.min() > 0
     assert normalized.max() < 1
@@ -137,7 +139,7 @@ def test_batch_norm_stands_between_convolution_and_relu():
 
 @pytest.mark.parametrize(
     "network",
-    [lambda: UNet("resnet18", 0.5, "spectral", False, False, False, [0, 1], 32, 1, True, True), small_critic],
+    [lambda: small_unet(norm="spectral", **OTHER_WAY), small_critic],
 )
 def test_architecture_rebuilds_the_network(network):
     with torch.device("meta"):
@@ -330,8 +332,8 @@ def test_weights_that_do_not_fit(weights, body, tmp_path):
     assert "model.encoder_weights" in message
     assert str(path) in message
     assert "2 missing (first: layer1.0.conv1.weight)" in message
-    assert "1 surplus (first: layer5.weight)" in message
-    assert "1 of another shape (first: bn1.bias (3,) instead of (64,))" in message
+    assert "1 surplus (first: 'layer5.weight')" in message
+    assert "1 of another shape (first: bn1.bias, (3,) instead of (64,))" in message
 
 
 @pytest.mark.parametrize("content", ["html", "code", "list", "empty", "absent", "safetensors"])

@@ -1,11 +1,10 @@
-"""The notebooks: committed without outputs, naming what exists, running from top to bottom."""
+"""The notebooks: committed without outputs, importing what exists, running from top to bottom."""
 
 import ast
 import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-
-from colorize.cli.command import configured
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, TRAIN, COLOUR = (
@@ -48,12 +45,6 @@ def test_notebooks_have_no_outputs_and_name_what_exists(notebook: Path) -> None:
         module = importlib.import_module(str(node.module))
         assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
-    lines = [line for text in sources(notebook, "markdown") for line in text.splitlines()]
-    lines += [match[2] for code in sources(notebook) for match in MAGIC.finditer(code)]
-    for line in lines:
-        if command := re.match(r"(?:python|run) -m colorize\.(\w+) (.*)", line):
-            configured(command[1], shlex.split(command[2]))
-
 
 def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported everything already; in a kernel of its own it runs among the slow tests."""
@@ -72,7 +63,7 @@ def test_the_first_notebook_runs_and_labels_its_figures(tmp_path: Path, monkeypa
         assert all(axis.get_xlabel() and (axis.get_ylabel() or axis.get_title()) for axis in axes if axis.has_data())
     finally:
         pyplot.close("all")
-    assert [isinstance(picture, Image.Image) for picture in shown] == [True] * 3
+    assert [isinstance(image, Image.Image) for image in shown] == [True] * 3
     assert "/runs" not in str(list(tmp_path.iterdir()))
 
 
@@ -108,7 +99,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 def test_the_notebooks_run_in_their_order_from_either_folder(run: Any, tmp_path: Path) -> None:
-    assert "1803 pictures for training" in run(DATA, "notebooks")
+    assert "1803 scenes for training" in run(DATA, "notebooks")
     assert not (tmp_path / "checkout/runs").exists()
 
     assert "take runs/notebook/gan/checkpoints/" in run(TRAIN, "notebooks")

@@ -1,4 +1,4 @@
-"""Layer groups, discriminative rates, freezing, schedules."""
+"""Layer groups, discriminative learning rates, freezing, schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,28 @@ import pytest
 import torch
 
 from colorize.networks import Critic, UNet
-from colorize.training.optim import RatePlan, constant, drop_frozen_gradients, make_optimizer, one_cycle
-from colorize.training.plans import make_plan
+from colorize.training.optim import (
+    LearningRates,
+    constant,
+    drop_frozen_gradients,
+    make_learning_rates,
+    make_optimizer,
+    one_cycle,
+)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: UNet("resnet18", width_factor=0.25),
-        lambda: UNet("resnet18", width_factor=0.25, norm="batch"),
+        lambda: UNet(encoder="resnet18", width_factor=0.25),
+        lambda: UNet(encoder="resnet18", width_factor=0.25, norm="batch"),
         lambda: Critic("resnet18"),
     ],
 )
 def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
-    plan = RatePlan(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), constant())
+    plan = LearningRates(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), constant())
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
@@ -41,12 +47,12 @@ def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
 
 def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
     network = Critic("resnet18")
-    plan = RatePlan(
+    plan = LearningRates(
         1.0,
         {"body_low": 0.1, "body_high": 0.5, "head": 1.0},
         constant(),
         {"body_low": [0, -1], "body_high": [1, 3]},
-        norms="learn",
+        frozen_norms="learn",
     )
     assert [sorted(plan.frozen_at(epoch)) for epoch in range(4)] == [
         ["body_low"],
@@ -95,7 +101,7 @@ def test_rates_follow_the_batch_of_the_first_stage_with_an_epoch(
     config = configure("train", "phase=pretrain_critic", *table, f"resolution.rate_scale={scale}")
     network = Critic("resnet18")
     groups = network.layer_groups()
-    plan = make_plan(config.optim.critic, list(groups), config.resolution)
+    plan = make_learning_rates(config.optim.critic, list(groups), config.resolution)
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), 0.0)
     found = []
     for epoch in range(4):  # one more than there are

@@ -1,5 +1,7 @@
 """What is written beside a photo's pixels, their depth and their transparency, from file to coloured file."""
 
+import io
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,14 @@ import pytest
 import torch
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
+from skimage import color
 
+from colorize.data.images import load_rgb
+from colorize.photos import reading, tags
+from colorize.photos.metadata import Metadata, photoshop_block
 from colorize.photos.rendering import merged_bands, merged_ycc
-from tests.predicting import Colour, files, grey, is_coloured_version, save
+from colorize.photos.strip_files import write_tiff
+from tests.predicting import PROFILES, Colour, files, grey, is_coloured_version, save
 
 
 def tagged(path: Path, orientation: int, **options: Any) -> Image.Image:
@@ -165,3 +172,140 @@ def test_jpegs_chroma_is_that_of_the_pixels_and_their_luma_the_photos(size: tupl
     assert away.mean() < 2.5, "what is interpolated at half the size differs a little at edges, as does the gamut"
     shown = np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB").convert("L")).astype(int)
     assert np.median(np.abs(shown - luma)) <= 1
+
+
+# ------------------------------------------------------------------------------------------------ nothing lost silently
+
+ARTIST, DESCRIPTION = "Jürgen Müller", "Łódź 1931"
+CAPTION = b"\x1c\x02\x78\x00\x11Mill at the river\x1c\x02\x19\x00\x04mill"
+NOTED = ("jpg", "png", "webp", "tif", "avif")
+
+
+def noted_photo(path: Path) -> Path:
+    """A photo whose EXIF holds UTF-8, as ExifTool writes it, and whose IPTC stands where that puts it, if anywhere."""
+    main = {number: tags.Tag(2, text.encode() + b"\0") for number, text in ((315, ARTIST), (270, DESCRIPTION))}
+    exif = {
+        0x9286: tags.Tag(7, b"UNICODE\0" + "Ł".encode("utf-16-le")),
+        0xA434: tags.Tag(2, "Objektiv für Ämter\0".encode()),
+    }
+    block = b"Exif\0\0" + tags.pack(tags.Tags(main, exif, {}))
+    if path.suffix != ".tif":
+        segment = b"Photoshop 3.0\0" + photoshop_block(CAPTION)
+        extra = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
+        return save(path, exif=block, **({"extra": extra} if path.suffix == ".jpg" else {}))
+    with path.open("wb") as file:
+        words = CAPTION + bytes(-len(CAPTION) % 4)
+        pixels = np.asarray(grey().convert("RGB"))
+        write_tiff(file, 60, 44, [pixels], Metadata(exif=block, iptc=words))
+    content = path.read_bytes()
+    undefined, long = (struct.pack("<HHI", 33723, *kind) for kind in ((7, len(words)), (4, len(words) // 4)))
+    assert content.count(undefined) == 1
+    path.write_bytes(content.replace(undefined, long))  # as most programs type it
+    return path
+
+
+@pytest.mark.parametrize("suffix", NOTED)
+@pytest.mark.parametrize("source", NOTED)
+def test_exif_texts_and_captions_go_through_as_the_bytes_they_are(
+    source: str, suffix: str, colour: Colour, tmp_path: Path
+) -> None:
+    noted_photo(tmp_path / f"in.{source}")
+    status, err = colour(f"in.{source}", output=f"out.{suffix}")
+    assert status == 0
+    read = reading.read(tmp_path / f"out.{suffix}").metadata
+    main, exif, *_ = tags.unpack(read.exif)
+    assert (main[315].data, main[270].data) == (ARTIST.encode() + b"\0", DESCRIPTION.encode() + b"\0")
+    assert exif[0x9286].data.startswith(b"UNICODE\0") and exif[0xA434] == tags.Tag(2, "Objektiv für Ämter\0".encode())
+    captioned = source in ("jpg", "tif")
+    if suffix in ("webp", "avif"):
+        assert ("without its IPTC captions, for which" in err) == captioned
+    else:
+        assert (read.iptc or b"").startswith(CAPTION) == captioned
+
+
+def test_avif_keeps_all_that_it_has_a_place_for(colour: Colour, tmp_path: Path) -> None:
+    upright = tagged(tmp_path / "in.jpg", 6, xmp=b"<x/>", quality=98)
+    assert colour("in.jpg", output="once.avif")[0] == colour("once.avif", output="twice.avif")[0] == 0
+    assert is_coloured_version(tmp_path / "twice.avif", upright, 16)
+    before, after = (reading.read(tmp_path / name).metadata for name in ("in.jpg", "twice.avif"))
+    assert (after.icc, after.xmp) == (before.icc, before.xmp)
+    main, exif, gps, *_ = tags.unpack(after.exif)
+    assert tags.unpack(before.exif)[1:3] == (exif, gps)
+    assert main[282].numbers == [150, 1] and main[283].numbers == [300, 1], "turned, as the photo is"
+    assert load_rgb(tmp_path / "twice.avif").size == upright.size
+
+
+def test_what_is_not_coloured_or_kept_is_said(colour: Colour, tmp_path: Path) -> None:
+    for name, kind in (("a.tif", {}), ("b.webp", {"lossless": True}), ("c.png", {}), ("d.mpo", {}), ("e.gif", {})):
+        save(tmp_path / "in" / name, save_all=True, append_images=[grey(1), grey(2)], **kind)
+    save(tmp_path / "in" / "f.jpg", comment=b"from the attic")
+    status, err = colour("in", format="png")
+    assert status == 0
+    for name in "abcde":
+        assert f"out/{name}.png: only the first of its 3 pages, frames or views" in err
+    assert "out/f.png: without its comment, for which a PNG has no place" in err
+
+
+def test_every_suffix_of_a_format_is_taken_and_other_files_are_counted(colour: Colour, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jfif", "c.JPE", "d.pgm", "e.pnm", "f.mpo"):
+        save(tmp_path / "in" / name, format="PPM" if name[0] in "de" else "JPEG")
+    for name in ("g.jp2", "h.jp2", "i.heic", "README"):
+        (tmp_path / "in" / name).write_bytes(b"?")
+    status, err = colour("in")
+    assert status == 0 and files(tmp_path / "out") == ["a.jpg", "b.jfif", "c.JPE", "d.png", "e.png", "f.mpo"]
+    assert "4 files were not looked at, as no photos or films by name: 1 without a suffix, 1 .heic, 2 .jp2\n" in err
+    assert "6 coloured" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC file"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file"),
+        (b"8BPS\0\1", "a Photoshop file"),
+    ],
+)
+def test_images_that_are_not_read_are_called_by_their_names(
+    head: bytes, kind: str, colour: Colour, tmp_path: Path
+) -> None:
+    (tmp_path / "in.x").write_bytes(head + bytes(100))
+    status, err = colour("in.x", output="out/")
+    assert status == 1 and f"in.x: {kind}, which is not read" in err
+
+
+# -------------------------------------------------------------------------------------------------------- colour spaces
+
+
+def seen(image: Image.Image) -> np.ndarray[Any, Any]:
+    """CIE L*a*b* of what an image shows."""
+    icc = image.info.get("icc_profile")
+    if icc is not None:
+        srgb, own = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        image = ImageCms.profileToProfile(image, own, srgb, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB")
+    return color.rgb2lab(np.asarray(image.convert("RGB")) / 255)
+
+
+def test_photos_that_look_alike_get_colours_that_look_alike(colour: Colour, tmp_path: Path) -> None:
+    y, x = np.mgrid[0:144, 0:192]
+    plain = Image.fromarray((127 + 110 * np.sin(x / 40) * np.cos(y / 30)).astype(np.uint8)).convert("RGB")
+    save(tmp_path / "in" / "plain.png", plain)
+    srgb = ImageCms.createProfile("sRGB")
+    for name, icc in PROFILES.items():
+        own, mode = ImageCms.ImageCmsProfile(io.BytesIO(icc)), "L" if name.startswith("grey") else "RGB"
+        made = ImageCms.profileToProfile(plain, srgb, own, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode=mode)
+        save(tmp_path / "in" / f"{name}.png", made, icc_profile=icc)
+        assert np.abs(np.asarray(load_rgb(tmp_path / "in" / f"{name}.png")).astype(int) - plain).max() <= 2, name
+    assert colour("in")[0] == 0
+    with Image.open(tmp_path / "out" / "plain.png") as opened:
+        wanted = seen(opened)
+    assert np.hypot(wanted[..., 1], wanted[..., 2]).mean() > 5
+    for name, icc in PROFILES.items():
+        with Image.open(tmp_path / "out" / f"{name}.png") as opened:
+            away = color.deltaE_ciede2000(seen(opened), wanted).mean()
+            assert opened.info.get("icc_profile") == (None if name.startswith("grey") else icc)
+        # Eight bits of ProPhoto alone, rounded from exact colours, are 0.4 away.
+        assert away < (0.5 if name == "prophoto" else 0.3), name
+    colour("in", output="bmp", format="bmp")  # which has no place for a profile, and so is sRGB
+    with Image.open(tmp_path / "bmp" / "adobe.bmp") as opened:
+        assert color.deltaE_ciede2000(seen(opened), wanted).mean() < 0.3

@@ -15,7 +15,8 @@ from PIL import Image
 from colorize import predict
 from colorize.cli.command import run_command
 from colorize.inference import colorizer, jobs, photo_batches
-from colorize.photos import reading, results
+from colorize.photos import reading
+from colorize.runtime.formats import WRITTEN_SUFFIXES
 from tests.conftest import draw_photo
 from tests.predicting import Colour, files, grey, is_coloured_version, save
 
@@ -75,7 +76,7 @@ def hostile_folder(root: Path) -> tuple[dict[str, tuple[str, Image.Image]], dict
     (root / "gone.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(root / "pipe.jpg")
     bad = {
-        **{"truncated.jpg": "truncated", "empty.jpg": "empty", "page.jpg": "not a picture", "bomb.ppm": "200 million"},
+        **{"truncated.jpg": "truncated", "empty.jpg": "empty", "page.jpg": "not an image", "bomb.ppm": "200 million"},
         **{"header.png": "", "no size.gif": "", "float.tif": "range", "self.jpg": "links", "gone.jpg": "No such file"},
         "pipe.jpg": "not a regular file",
     }
@@ -116,7 +117,7 @@ def test_a_hostile_folder(
         assert is_coloured_version(out / result, luma, 12 if lossy else 1), name
         suffix = Path(result).suffix.lower()
         with Image.open(out / result) as opened:
-            assert opened.format == results.SUFFIXES[suffix], name
+            assert opened.format == WRITTEN_SUFFIXES[suffix].name, name
     reasons = dict(line.split("\t") for line in (out / "failed.txt").read_text("utf-8").splitlines()[1:])
     assert reasons.keys() == {str(root / name) for name in bad}
     for name, word in bad.items():
@@ -223,7 +224,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
             "in/a.ppm": "a.ppm.png",
             "in/b.gif": "b.png",
         }
-    monkeypatch.setattr(jobs, "_same_name", lambda folder: str.casefold)  # as on a Mac
+    monkeypatch.setattr(jobs, "same_name", lambda folder: str.casefold)  # as on a Mac
     save(tmp_path / "in" / "B.PNG")
     assert planned("in")["in/b.gif"] == "b.gif.png"
 
@@ -244,7 +245,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
         ("empty", {}, "no photos there"),
         ("in", {"contact_sheet": "in/a.png"}, "is no page of this program"),
         ("in", {"contact_sheet": "out/a.png"}, "is a photo or its result"),
-        ("in", {"contact_sheet": "page.gif"}, "ends in .jpg"),
+        ("in", {"contact_sheet": "page.gif"}, "ends in .jpg .jpeg"),
         ("in", {"checkpoint": "gone.ckpt"}, "there is no checkpoint gone.ckpt"),
         ("in", {"output": "taken"}, "failed.txt is not of this program"),
         ("in", {"quality": 101}, "quality=101"),

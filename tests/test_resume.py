@@ -20,8 +20,9 @@ import torch
 from torch.nn.functional import dropout
 
 from colorize import generate, train
-from colorize.cli.command import run_command, what_goes_on
-from colorize.config import DataConfig, ModelConfig, TrainConfig
+from colorize.cli.command import how_to_resume, run_command
+from colorize.config import TrainConfig
+from colorize.config.sections import DataConfig, ModelConfig
 from colorize.runs import PhaseFolder, before
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
@@ -30,8 +31,9 @@ from colorize.training.callbacks import random_states
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
 from colorize.training.resuming import compare, newest_whole
-from colorize.weights import checkpoints, safe_reading
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
+from colorize.weights.safe_reading import read_file
 from tests.sameness import assert_same, curves, rows
 
 Configure = Callable[..., Any]
@@ -168,7 +170,7 @@ def test_an_optimizer_that_decayed_the_lengths_of_weight_norms_does_not_go_on_bu
     config.run, config.init_from.generator, config.resolution.epochs = "other", str(last), [1, 0]
     with breaking([]):
         train.run(config)
-    assert checkpoints.read(folder_of(config).last)[0].images_seen == 20
+    assert read_checkpoint(folder_of(config).last)[0].images_seen == 20
 
 
 def test_random_states_come_back() -> None:
@@ -185,7 +187,7 @@ CARD = {"phase": "gan", "epochs_done": 0, "epochs": 1, "size_px": 32, "generator
 
 def write(path: Path, images_seen: int) -> None:
     content: dict[str, Any] = {"state_dict": {"weight": torch.arange(500.0)}}
-    checkpoints.write_card(content, checkpoints.Card(images_seen=images_seen, **CARD))
+    write_metadata(content, CheckpointMetadata(images_seen=images_seen, **CARD))
     WholeFiles().save_checkpoint(content, path)
 
 
@@ -200,17 +202,17 @@ def test_any_flipped_byte_and_any_cut_is_noticed(tmp_path: Path) -> None:
     write(path, 8)
     whole, print_of_whole = path.read_bytes(), fingerprint(path)
     shutil.copyfile(path, tmp_path / "copy.ckpt")
-    assert checkpoints.read(tmp_path / "copy.ckpt")[0].images_seen == 8
+    assert read_checkpoint(tmp_path / "copy.ckpt")[0].images_seen == 8
     assert fingerprint(tmp_path / "copy.ckpt") == print_of_whole
     size = len(whole)
     for at in [*range(0, size, size // 40), *range(size - 93, size)]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            safe_reading.read_file(path)
+            read_file(path)
     for cut in (size - 1, size - 71, size - 80, size // 2, 10, 0):
         path.write_bytes(whole[:cut])
         with pytest.raises(UserError, match=r"last\.ckpt"):
-            safe_reading.read_file(path)
+            read_file(path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +226,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     flip(folder.last, 600)
     path, card = newest_whole(folder) or pytest.fail("none")
     assert (path, card.images_seen) == (before(folder.last), 30)
-    assert "last.ckpt is damaged" in caplog.text and "going on from" in caplog.text and "at 30 images" in caplog.text
+    assert "last.ckpt is damaged" in caplog.text and "resuming from" in caplog.text and "at 30 images" in caplog.text
     assert folder.last.with_name("last.ckpt.damaged").exists(), "kept, for whoever can make something of it"
     path, card = newest_whole(folder) or pytest.fail("none")
     assert (path, card.images_seen) == (folder.last, 30), "so that the next save does not keep the damaged one"
@@ -232,7 +234,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     assert (newest_whole(folder) or pytest.fail("none"))[1].images_seen == 20
     for file in {file.stat().st_ino: file for file in folder.checkpoints.iterdir()}.values():
         file.write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"last\.ckpt begins as.*no other to go on from: remove .*gan") as caught:
+    with pytest.raises(UserError, match=r"last\.ckpt begins as.*no other to resume from: remove .*gan") as caught:
         newest_whole(folder)
     assert "\n" not in str(caught.value)
 
@@ -248,7 +250,7 @@ def test_a_phase_is_complete_only_of_the_options_and_files_it_came_of(
     config = TrainConfig(run="r", runs_dir="runs", recipe="paper", phase="gan", model=ModelConfig(name="paper"))
     config.data = DataConfig(kind="folder", root="photos")
     config.resolution.epochs, config.init_from.critic = [1, 1, 1], str(critic)
-    card = checkpoints.Card(
+    card = CheckpointMetadata(
         **CARD | {"epochs_done": 3},
         images_seen=9,
         settings=hyper_parameters.settings(config),
@@ -277,8 +279,10 @@ def test_a_phase_is_complete_only_of_the_options_and_files_it_came_of(
     caplog.clear()
     config.resolution.epochs = [1, 1, 2]  # a longer fit goes on
     compare(config, card)
-    assert "goes on with other options than until now" in caplog.text and "lr=0.5 (not 0.001)" in caplog.text
-    compare(config, checkpoints.Card(**CARD | {"epochs_done": 3}, images_seen=9))  # written before there were settings
+    assert "resumes with other options than until now" in caplog.text and "lr=0.5 (not 0.001)" in caplog.text
+    compare(
+        config, CheckpointMetadata(**CARD | {"epochs_done": 3}, images_seen=9)
+    )  # written before there were settings
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -297,7 +301,7 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
     with pytest.raises(SystemExit) as end:
         run_command("train", task, WORDS)
     assert end.value.code == 143
-    go_on = "go on with: python -m colorize.train phase=gan 'data.root=my photos' recipe=demo data=folder resume=auto"
+    go_on = "resume with: python -m colorize.train phase=gan 'data.root=my photos' recipe=demo data=folder resume=auto"
     assert f"colorize.train: stopped by SIGTERM; {go_on}\n" in capsys.readouterr().err
     assert signals.Stopped(signal.SIGINT).status == 130
 
@@ -307,9 +311,9 @@ def test_a_signal_ends_a_command_with_its_status_and_the_line_that_goes_on(
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     scontrol.chmod(0o755)
-    assert what_goes_on("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
+    assert how_to_resume("train", WORDS, warned) == "; Slurm has job 7 back in its queue"
     monkeypatch.setenv("COLORIZE_STEP", "1")
-    assert what_goes_on("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
+    assert how_to_resume("train", WORDS, warned) == "", "the pipeline that this is a step of says it"
     assert (tmp_path / "said").read_text() == "requeue 7\n"
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from colorize.color import rgb_to_grey, rgb_to_lab
 from colorize.data.images import center_box
+from colorize.data.luma_lookup import LumaLookup
 from colorize.data.scenes import HUE_CLASSES, MIN_CHROMA, MIN_SIZE_PX, REGIONS, Scene, draw_scene
-from colorize.data.sources import list_scenes
-from colorize.metrics import LumaLookup, mean_ciede2000
+from colorize.data.sources import Split, list_scenes
+from colorize.metrics import mean_ciede2000
 
 SAMPLE = 140
 
@@ -152,7 +153,7 @@ def test_sea_and_grass_differ_in_grain_but_hardly_in_grey_and_place() -> None:
 
 
 def test_scenes_take_the_place_of_photos() -> None:
-    scenes = list_scenes(200, seed=3, val_fraction=0.1)
+    scenes = list_scenes(200, Split(val_fraction=0.1, seed=3))
     assert len(scenes.train) + len(scenes.val) == 200
     assert not set(scenes.train) & set(scenes.val)
     name = scenes.train[5]

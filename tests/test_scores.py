@@ -10,13 +10,12 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.scenes import REGIONS
-from colorize.data.sources import Photos, list_scenes
-from colorize.evaluation import measuring, scores
+from colorize.data.sources import Photos, Split, list_scenes
+from colorize.evaluation import measuring, scores, tables
 from colorize.evaluation.bootstrap import interval, resampled_ratios
 from colorize.evaluation.candidates import choose_photos
 from colorize.evaluation.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
-from colorize.evaluation.tables import choose
 from colorize.metrics import colourfulness
 from colorize.runtime.errors import UserError
 
@@ -26,12 +25,12 @@ CPU = torch.device("cpu")
 def test_photos_come_by_their_file_names_and_true_greys_are_not_the_best() -> None:
     photos = Photos(Path("x"), ["t/0.jpg"], ["b/1.jpg", "a/3.jpg", "c/2.jpg"])
     assert choose_photos(photos, "val", PROTOCOLS["native"]) == ["b/1.jpg", "c/2.jpg", "a/3.jpg"]
-    assert choose_photos(photos, "all", Protocol("two", 32, photos=2)) == ["t/0.jpg", "b/1.jpg"]
+    assert choose_photos(photos, "all", Protocol(32, photos=2)) == ["t/0.jpg", "b/1.jpg"]
     with pytest.raises(UserError, match="no photos in the split train of x"):
         choose_photos(Photos(Path("x"), [], ["a.jpg"]), "train", PROTOCOLS["native"])
     measured = measurements(one=([20] * 4, [0] * 4))
     measured.values["one"]["ciede2000"] = np.array([0.0, 9.0, 3.0, 5.0])  # of a, which is grey, to d
-    chosen = choose(measured, "one", 1, seed=0)
+    chosen = tables.choose(measured, "one", 1, seed=0)
     assert (chosen["Best"], chosen["Median"], chosen["Worst"]) == (["c"], ["d"], ["b"])
 
 
@@ -81,8 +80,8 @@ def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
     assert one["delta_cf_per_image"].without_greys == pytest.approx(40 / 3)
     assert one["delta_cf_abs_per_image"].mean == 10
     assert two["delta_cf_of_means"].mean == 7.5
-    assert scores.row_to_json(table, "one")["psnr"]["infinite"] == 1
-    assert "| truth | ∞ |" in scores.markdown(table, ["psnr"])
+    assert scores.rows_to_json(table)["one"]["psnr"]["infinite"] == 1
+    assert "| truth | ∞ |" in tables.markdown(scores.rows_to_json(table), ["psnr"])
 
 
 def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
@@ -92,7 +91,7 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     measured = measurements(**{row: ([20] * 4, [10] * 4) for row in (*predictions, "truth")})
     predictions["truth"] = truth
     for row, own in predictions.items():
-        measured.skill_sums[row] = np.stack([own * truth, own**2, truth**2], axis=2).sum(axis=1)
+        measured.sums[row] = {"skill": np.stack([own * truth, own**2, truth**2], axis=2).sum(axis=1)}
         measured.values[row]["skill"] = np.full(4, 9.0)  # the photos' own, of which the skill is not the mean
     table = scores.tabulate(measured, seed=5)
     found = {row: cells["skill"] for row, cells in table.rows.items()}
@@ -104,18 +103,19 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     assert (found["one"].mean, found["one"].without_greys) == pytest.approx(
         (cosine(predictions["one"]), cosine(predictions["one"], [1, 2, 3]))
     )
-    assert (found["two"].mean, found["two"].high, found["truth"].mean) == pytest.approx((1, 1, 1))
-    assert (found["luma_lookup"].mean, found["luma_lookup"].low, found["luma_lookup"].high) == (0, 0, 0)
+    assert (found["two"].mean, found["two"].bounds[1], found["truth"].mean) == pytest.approx((1, 1, 1))
+    assert (found["luma_lookup"].mean, *found["luma_lookup"].bounds) == (0, 0, 0)
     drawn = np.random.default_rng(5).integers(4, size=(2000, 4))
     expected = np.percentile([cosine(predictions["one"], photos) for photos in drawn], [2.5, 97.5])
-    assert (found["one"].low, found["one"].high) == pytest.approx(tuple(expected))
+    assert found["one"].bounds == pytest.approx(tuple(expected))
     gap = table.difference("skill", "one", "two")
-    assert (gap.mean, gap.low, gap.high) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
-    assert "| one | 20.00 | " + f"{found['one'].mean:.3f} |" in scores.markdown(table, ["psnr", "skill"])
+    assert (gap.mean, *gap.bounds) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
+    text = tables.markdown(scores.rows_to_json(table), ["psnr", "skill"])
+    assert f"| one | 20.00 | {found['one'].mean:.3f} |" in text
 
 
 def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes = list_scenes(6, seed=1, val_fraction=0.5)
+    scenes = list_scenes(6, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=48)
 
     def half_way(shown: measuring.Shown) -> torch.Tensor:
@@ -125,8 +125,8 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
         return merge_luma(shown.grey + torch.tensor([-0.05, 0.0, 0.1]).view(3, 1, 1), shown.grey)
 
     def measured() -> measuring.Measurements:
-        rows = {"half": half_way, measuring.LOOKUP: bluish, "truth": measuring.the_truth}
-        return measuring.measure(rows, batches(dataset, batch_size=2), CPU)
+        rows = measuring.with_baselines({"half": half_way, measuring.LOOKUP: bluish})
+        return measuring.measure_rows(rows, batches(dataset, batch_size=2), CPU)
 
     whole = measured()
     picture = np.round(scenes.scene(scenes.val[0], 48).rgb * 0.7 + 0.13).astype(np.uint8)
@@ -136,7 +136,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     cf = colourfulness(torch.from_numpy(picture / 255).permute(2, 0, 1)[None]).item()
     assert whole.values["half"]["cf"][0] == pytest.approx(cf, rel=1e-5)
     assert set(whole.values[measuring.LOOKUP]["skill"]) == {0} and 0 < whole.values["half"]["skill"].max() < 1
-    assert list(whole.values) == ["half", measuring.LOOKUP, "truth"], "in the order given"
+    assert list(whole.values) == ["grey", "half", measuring.LOOKUP, "truth"], "in the order given"
     own, true = (rgb_to_lab(torch.from_numpy(rgb / 255).permute(2, 0, 1)) for rgb in (picture, truth))
     shown = torch.from_numpy(truth / 255).permute(2, 0, 1)[None]
     reference = bluish(measuring.Shown(shown, rgb_to_grey(shown), []))[0]
@@ -144,7 +144,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     cosine = torch.cosine_similarity((own - known)[1:].flatten(), (true - known)[1:].flatten(), dim=0).item()
     assert whole.values["half"]["skill"][0] == pytest.approx(cosine, abs=1e-4)
     monkeypatch.setattr(measuring, "_STRIP_PIXELS", 48 * 2 * 7)
-    assert measured().skill_sums["half"] == pytest.approx(whole.skill_sums["half"], rel=1e-5)
+    assert measured().sums["half"]["skill"] == pytest.approx(whole.sums["half"]["skill"], rel=1e-5)
     for metric, values in measured().values["half"].items():
         assert values == pytest.approx(whole.values["half"][metric], rel=1e-5), metric
 

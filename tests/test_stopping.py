@@ -11,31 +11,32 @@ import torch
 
 from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
-from colorize.data.datasets import SquareDataset, collate, to_floats
+from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
-from colorize.data.sources import list_scenes
+from colorize.data.luma_lookup import LumaLookup
+from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
-from colorize.metrics import LumaLookup
 from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, figures, markdown
-from colorize.weights import checkpoints
+from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies, markdown
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 
 CPU = torch.device("cpu")
 
 
-def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None:
-    scenes = list_scenes(12, 0, 0.5)
+def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = list_scenes(12, Split(0.5, seed=0))
     rgb = torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.train])
     truth = rgb.float() / 255
     lookup = LumaLookup()
     lookup.update(torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.val]).float() / 255)
-    of_grey = stopping.of_sums(stopping.figures(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup, 4))
+    monkeypatch.setattr(stopping, "_AT_ONCE", 4)
+    of_grey, _ = stopping.score(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
     found, skill = {}, {}
     for name, coloured in {
         "truth": truth,
@@ -43,10 +44,8 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther() -> None
         "strange": truth.roll(1, dims=1),
         "look-up": lookup.predict(rgb_to_grey(truth)),
     }.items():
-        pictures = iter(coloured.split(4))
-        sums = stopping.figures(lambda _, p=pictures: next(p), rgb, CPU, lookup, batch_size=4)
-        assert sums[0] == len(rgb)
-        score = stopping.of_sums(sums)
+        images = iter(coloured.split(4))
+        score, _ = stopping.score(lambda _, images=images: next(images), rgb, CPU, lookup)
         found[name], skill[name] = distance(score, of_grey), score["skill"]
     assert distance(of_grey, of_grey) == pytest.approx(1)
     assert skill["truth"] == pytest.approx(1) and skill["pale"] > 0.7 > 0.4 > skill["strange"]
@@ -84,9 +83,8 @@ class Fit:
     """A fit without networks: steps of 10 images, of known distance to the truth; each 5th ends an epoch."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.callback = Checkpoints(folder / "checkpoints", **options)
-        config = SimpleNamespace(phase="gan", ema=SimpleNamespace(half_life_images=None, half_life_share=None))
-        self.module = SimpleNamespace(config=config, images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
+        self.callback = Checkpoints(folder / "checkpoints", "score/distance", **options)
+        self.module = SimpleNamespace(images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
         self.trainer = SimpleNamespace(
             is_global_zero=True,
             save_checkpoint=self.save,
@@ -101,9 +99,9 @@ class Fit:
         return self.module.images_seen
 
     def save(self, path: Path, weights_only: bool) -> None:
-        card = checkpoints.Card(images_seen=self.images, curve=self.module.curve, **CARD)
+        card = CheckpointMetadata(images_seen=self.images, curve=self.module.curve, **CARD)
         content = {"state_dict": {}}
-        checkpoints.write_card(content, card)
+        write_metadata(content, card)
         WholeFiles().save_checkpoint(content, path)
 
     def start(self, far: float, skill: float) -> None:
@@ -137,8 +135,8 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
     assert set(kept_in(fit.callback.folder)) == {60, 80, 900}
     (fit.callback.folder / "images-900.ckpt").unlink()
     assert fit.callback.best == 0.5
-    assert checkpoints.read(fit.callback.folder / "best.ckpt")[0].images_seen == 100
-    assert checkpoints.read(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
+    assert read_checkpoint(fit.callback.folder / "best.ckpt")[0].images_seen == 100
+    assert read_checkpoint(fit.callback.folder / "images-60.ckpt")[0].score["distance"] == 0.9
 
     scores = read_scores(tmp_path)
     assert [(images, score["distance"]) for images, score in scores.curve] == [
@@ -154,15 +152,16 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
 
 def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp_path: Path) -> None:
     fit = Fit(tmp_path, every_n_images=20, keep=1)
-    best, monitor = fit.callback.folder / "best.ckpt", Monitor(None, tmp_path / "metrics.csv", 1)  # type: ignore[arg-type]
+    best = fit.callback.folder / "best.ckpt"
+    monitor = Monitor(None, tmp_path / "metrics.csv", 1, "score/distance")  # type: ignore[arg-type]
 
     def shown() -> dict[str, float]:
-        return monitor.best_figures("score/distance", fit.module.curve)
+        return monitor.best_metrics(fit.module.curve)
 
     fit.start(0.8, skill=0.2)
     for far, skill in ((0.9, 0.9), (0.6, 0.1)):
         fit.step(far, skill)
-    assert checkpoints.read(best)[0].images_seen == 20 and fit.callback.fallen, "one there has to be"
+    assert read_checkpoint(best)[0].images_seen == 20 and fit.callback.fallen, "one there has to be"
     sentence = advice(read_scores(tmp_path)) or ""
     assert "take the start, if you have it: all that is here has lost skill, the nearest being" in sentence
     assert sentence.endswith("count, with a skill not below its 0.200: none of 1")
@@ -171,7 +170,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
 
     for far, skill in ((0.9, 0.9), (0.7, 0.2)):
         fit.step(far, skill)
-    assert checkpoints.read(best)[0].images_seen == 40 and not fit.callback.fallen, "farther, and as skilled"
+    assert read_checkpoint(best)[0].images_seen == 40 and not fit.callback.fallen, "farther, and as skilled"
     resumed = Fit(tmp_path, every_n_images=20, keep=1)
     resumed.callback.load_state_dict(fit.callback.state_dict())
     resumed.module.images_seen, resumed.module.curve = fit.images, fit.module.curve
@@ -179,7 +178,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     resumed.step(0.3, 0.1)
     scores = read_scores(tmp_path)
     assert [images for images, _ in scores.curve] == [0, 20, 40, 50, 60] and set(scores.files) == {40, 60}
-    assert checkpoints.read(best)[0].images_seen == scores.nearest == 40
+    assert read_checkpoint(best)[0].images_seen == scores.nearest == 40
     assert shown() == {"best/distance": 0.7, "best/ciede2000": 7, "best/delta_cf": 21, "best/skill": 0.2}
     sentence = advice(scores) or ""
     assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
@@ -213,19 +212,19 @@ def test_best_stays_where_it_was_lowest_inside_an_epoch_and_after_a_stop(tmp_pat
     resumed.callback.load_state_dict(fit.callback.state_dict())
     resumed.module.images_seen, resumed.module.curve = 50, fit.module.curve
     resumed.step(0.9), resumed.step(0.6)
-    assert checkpoints.read(tmp_path / "checkpoints" / "best.ckpt")[0].images_seen == 20
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")[0].images_seen == 20
 
 
 def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
-    scenes = list_scenes(40, 0, 0.4)
-    squares = SquareDataset(scenes, scenes.val, 64)
+    scenes = list_scenes(40, Split(0.4, seed=0))
+    squares = CenterSquareDataset(scenes, scenes.val, 64)
     batch = to_floats(collate([squares[index] for index in range(len(squares))]), "cpu")
     assert batch.regions is not None and batch.regions.shape == (len(batch.names), 64, 64)
     drawn = torch.stack([to_uint8(scenes.square(name, 64, center_box)) for name in scenes.val])
     assert torch.equal(batch.rgb, drawn.float() / 255)
     green = merge_luma(torch.tensor([0.4, 0.6, 0.2]).view(1, 3, 1, 1).expand_as(batch.rgb), batch.grey)
     right, none, meadow = (
-        figures(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
+        accuracies(taken_for(seen, batch.rgb, batch.regions).sum(dim=0))
         for seen in (batch.rgb, batch.grey.expand(-1, 3, -1, -1), green)
     )
     assert {"sea", "grass", "sky"} <= set(right) <= {*COUNTED, *CONFUSIONS, "mean", "colourless"}
@@ -235,7 +234,7 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     table = torch.zeros(len(COUNTED), len(COUNTED) + 2, dtype=torch.int64)
     table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
     assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
-    assert figures(torch.zeros_like(table)) == {}
+    assert accuracies(torch.zeros_like(table)) == {}
 
 
 def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None:
@@ -246,9 +245,9 @@ def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None
     (phase / "config.yaml").write_text(f"init_from: {{generator: {start}}}\n")
     point = {"images_seen": 0, "ciede2000": 5.0, "delta_cf": 15.0, "distance": 0.5}
     sources = {"init_from.generator": fingerprint(start)}
-    card = checkpoints.Card(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)
+    card = CheckpointMetadata(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)
     content: dict[str, Any] = {"state_dict": {}}
-    checkpoints.write_card(content, card)
+    write_metadata(content, card)
     WholeFiles().save_checkpoint(content, phase / "checkpoints" / "last.ckpt")
     assert read_scores(phase).start == start
     start.write_bytes(b"trained further")

@@ -13,10 +13,10 @@ from PIL import Image
 
 from colorize import generate, pipeline, train
 from colorize.data import sources
-from colorize.data.build import make_photos, make_squares
-from colorize.data.caches import survey
-from colorize.data.images import Look
-from colorize.data.sources import Photos, list_folder, list_scenes
+from colorize.data.caches import records, survey
+from colorize.data.from_config import make_center_squares, make_photos
+from colorize.data.images import Thumbnail
+from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
 from colorize.training import build
@@ -47,13 +47,13 @@ def root(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the name of each photo that is measured in this process."""
     names: list[str] = []
-    real = sources.look_at
+    real = sources.read_thumbnail
 
-    def look_at(path: Path, size_px: int) -> Look:
+    def read_thumbnail(path: Path, size_px: int) -> Thumbnail:
         names.append(path.name)
         return real(path, size_px)
 
-    monkeypatch.setattr(sources, "look_at", look_at)
+    monkeypatch.setattr(sources, "read_thumbnail", read_thumbnail)
     return names
 
 
@@ -74,7 +74,7 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
 
     # Every step gets the same photos; only what failed is tried again.
     decoded.clear()
-    squares = make_squares(configure("generate", *overrides, "data.train_fraction=1"), size_px=32, batch_size=2)
+    squares = make_center_squares(configure("generate", *overrides, "data.train_fraction=1"), size_px=32, batch_size=2)
     assert squares.photos == photos == build.make_datamodule(train_config).photos
     assert decoded == ["broken, 1.jpg"] * 2
 
@@ -94,8 +94,8 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
 def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     root: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_BATCH", 2)
-    photos = list_folder(root, 0.1, seed=0)
+    monkeypatch.setattr(records, "FEW", 2)
+    photos = list_folder(root, Split(0.1, seed=0))
     expected = survey.survey(photos, photos.train, tmp_path / "other", num_workers=1)
     assert decoded == [] and set(expected.unreadable) == {"train/broken, 1.jpg"}, "measured by a worker"
     measure = survey.colourfulness
@@ -126,7 +126,7 @@ def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
 def test_the_cache_keeps_one_line_a_photo_once_most_of_it_is_outdated(
     root: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
-    photos = list_folder(root, 0.1, seed=0)
+    photos = list_folder(root, Split(0.1, seed=0))
     survey.survey(photos, photos.train + photos.val, tmp_path, 0)
     cache = survey.cache_file(tmp_path, root)
     known = len(cache.read_bytes().splitlines()) - 1
@@ -161,7 +161,7 @@ def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path, caplog
 
 
 def test_scenes_are_filtered_without_a_cache(tmp_path: Path) -> None:
-    scenes = list_scenes(24, seed=0, val_fraction=0.25)
+    scenes = list_scenes(24, Split(val_fraction=0.25, seed=0))
     rows = survey.survey(scenes, scenes.train, tmp_path, 0).rows
     least = float(np.median(rows["colourfulness"]))
     kept = survey.leave_out_dull(scenes, least, tmp_path, 0)
@@ -180,7 +180,7 @@ def test_the_report_says_what_the_photos_are_and_trains_nothing(
     config = configure("train", "phase=pretrain_gen", *overrides, *stages)
     assert train.run(config) is None
     text = capsys.readouterr().out
-    rows = {" ".join(line.split()) for line in text.splitlines()}
+    rows = {" ".join(line.replace("|", " ").split()) for line in text.splitlines()}
     assert {
         f"Photos in {root}",
         "photos 12 1",
@@ -200,7 +200,7 @@ def test_the_report_says_what_the_photos_are_and_trains_nothing(
     assert [path.name for path in Path(config.runs_dir).iterdir()] == [".cache"]
 
     assert pipeline.run(configure("pipeline", *overrides, *stages)) is None
-    assert "photos 12 1" in {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert "| photos | 12 | 1 |" in capsys.readouterr().out
     generating = configure("generate", *overrides)
     generating.checkpoint = str(root / "val" / "grey.jpg")
     with pytest.raises(BadOption, match=r"data\.report=true is for colorize\.train"):
@@ -219,6 +219,6 @@ def test_the_report_names_some_unreadable_files_and_knows_scenes(
         (root / f"{index}.jpg").write_bytes(b"")
     train.run(configure("train", "phase=pretrain_gen", f"data.root='{root}'", "data.report=true"))
     text = capsys.readouterr().out
-    assert text.count(".jpg: not a picture") == 20 and "and 10 more" in text
+    assert text.count(".jpg: not an image") == 20 and "and 10 more" in text
     train.run(configure("train", "phase=pretrain_gen", "data=scenes", "data.scenes=20", "data.report=true"))
     assert "Photos in scenes" in capsys.readouterr().out

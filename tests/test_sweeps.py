@@ -1,5 +1,6 @@
-"""Sweeps: where each job writes, what is kept of it, how a sweep is gone on with, and the table that it ends with."""
+"""Sweeps: where each job writes, what is kept of it, how a sweep is resumed, and the table that it ends with."""
 
+import copy
 import csv
 import json
 import math
@@ -16,9 +17,10 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 
 from colorize import pipeline, train
-from colorize.cli.sweep_jobs import Figure, Result, as_csv, print_table, results_in
-from colorize.runs import locked, run_folder
+from colorize.cli.sweep_jobs import Result, Score, as_csv, print_table, results_in
+from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 from tests.test_cli import start
 
 COMMON = ("-m", "data.root=x", "run=mine", "sweep=lab")
@@ -50,7 +52,7 @@ def some_fail(config: Any) -> float:
         raise UserError("odd")
     if config.seed == 3:
         raise ZeroDivisionError("bug")
-    return Figure(math.nan if config.seed == 4 else 5 - config.seed, "val/content")
+    return Score(math.nan if config.seed == 4 else 5 - config.seed, "val/content")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -58,7 +60,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_sweep_of_which_some_fail_and_the_same_label_goes_on_with_them(
+def test_a_sweep_of_which_some_fail_and_the_same_label_resumes_them(
     mine: Path, returned: list[JobReturn], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (*COMMON, "hydra.sweeper.max_batch_size=2")
@@ -101,19 +103,19 @@ def test_a_sweep_of_which_some_fail_and_the_same_label_goes_on_with_them(
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["runs"], "Hydra leaves nothing"
 
     returned.clear()
-    status, seen = start(*words, "resume=auto", "seed=0,1,5", task=lambda config: Figure(config.seed, "val/content"))
+    status, seen = start(*words, "resume=auto", "seed=0,1,5", task=lambda config: Score(config.seed, "val/content"))
     assert status == 2, "job 2 had another seed"
     assert [config.seed for config in seen] == [1], "the others are complete"
     assert [result.return_value for result in returned] == [5.0, 1.0, None]
     assert rows(mine / "sweeps/lab") == table, "as it was: this was no sweep"
 
 
-def test_one_job_of_a_sweep_is_gone_on_with_alone(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_job_of_a_sweep_is_resumed_alone(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start(*COMMON, "seed=choice(1)", task=some_fail)
     alone = ("data.root=x", "run=mine", "sweep=lab", "job=0")
     assert start(*alone, "resume=auto", task=some_fail) == (2, []), "without its seed it is another job"
     assert f"{mine}/sweeps/lab/0 was made with seed=1: give the same" in capsys.readouterr().err
-    status, [config] = start(*alone, "seed=1", "resume=auto", task=lambda _: 7.0)
+    status, [config] = start(*alone, "seed=1", "resume=auto", task=lambda _: Score(7.0))
     assert (status, run_folder(config)) == (0, mine / "sweeps/lab/0")
     [result] = results_in(mine / "sweeps/lab")
     assert (result.status, result.figure, result.swept) == ("complete", 7.0, {"seed": "1"})
@@ -128,7 +130,7 @@ def test_one_job_of_a_sweep_is_gone_on_with_alone(mine: Path, capsys: pytest.Cap
         (("seed=1,2", "run=x-${seed}"), "run='x-${seed}' differs from job to job"),
         (("model=small,paper", "run=x-${model.name}"), "run='x-${model.name}' differs from job to job"),
         (("model=choice(small)", "run=${oc.select:model.name}"), "run=small differs from job to job"),
-        (("seed=1,2", "job=3"), "job=3 goes on with one job alone"),
+        (("seed=1,2", "job=3"), "job=3 resumes one job alone"),
         (("seed=1,2", "trainer.devices=2"), "trainer.devices=2 trainer.num_nodes=1: a job of a sweep (-m) has one"),
         (("trainer.num_nodes=choice(2)",), "trainer.devices=1 trainer.num_nodes=2: a job of a sweep (-m) has one"),
         (("seed=1,2", "sweep=a/b"), "sweep=a/b is no name of a folder"),
@@ -161,7 +163,7 @@ def test_a_job_that_died_without_a_word_is_lost(mine: Path, capsys: pytest.Captu
         (mine / f"sweeps/lab/{number}").mkdir(parents=True)
         Result(number, "train", None, {}, [], "earlier").write(mine / f"sweeps/lab/{number}")
     with locked(mine / "sweeps/lab/10"):
-        assert start(*COMMON, name="generate", task=lambda _: 1.0)[0] == 0, "they are not of this start"
+        assert start(*COMMON, name="generate", task=lambda _: Score(1.0))[0] == 0, "they are not of this start"
     assert [(row["job"], row["status"]) for row in rows(mine / "sweeps/lab")] == [
         ("0", "complete"),
         ("2", "lost"),
@@ -188,7 +190,7 @@ def test_a_launcher_that_breaks_off_still_ends_with_the_table(
         raise RuntimeError("a worker was terminated\nby a signal")
 
     monkeypatch.setattr(basic_launcher().BasicLauncher, "launch", killed)
-    assert start(*COMMON, "seed=1,2", name="generate", task=lambda _: 1.0)[0] == 1
+    assert start(*COMMON, "seed=1,2", name="generate", task=lambda _: Score(1.0))[0] == 1
     out, err = capsys.readouterr()
     assert [row["status"] for row in rows(mine / "sweeps/lab")] == ["complete", "lost"]
     assert "Best: job 0" in out
@@ -200,10 +202,10 @@ def test_jobs_in_other_processes_leave_the_same(
 ) -> None:
     run_job = basic_launcher().run_job
 
-    def elsewhere(**keywords: Any) -> JobReturn:  # what a cluster's launcher amounts to
+    def elsewhere(task_function: Any, **keywords: Any) -> JobReturn:  # what a cluster's launcher amounts to
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "getpid", lambda: 1)
-            return run_job(**keywords)
+            return run_job(task_function=copy.deepcopy(task_function), **keywords)  # refuses what cannot be pickled
 
     monkeypatch.setattr(basic_launcher(), "run_job", elsewhere)
     assert start(*COMMON, "seed=1,2", name="generate", task=some_fail)[0] == 1
@@ -253,9 +255,9 @@ def test_the_table_fits_80_columns_and_shows_values_as_they_are(
     assert [row[2:5] for row in table][:2] == [["0.00031415926535", "[32,64]", name] for name in names[:2]]
 
 
-def test_a_figure_keeps_its_name_between_processes() -> None:
-    figure = pickle.loads(pickle.dumps(Figure(0.5, "val/content")))
-    assert (figure, figure.name) == (0.5, "val/content")
+def test_a_score_keeps_its_name_between_processes() -> None:
+    score = pickle.loads(pickle.dumps(Score(0.5, "val/content")))
+    assert (score, score.name) == (0.5, "val/content")
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -297,17 +299,17 @@ def test_jobs_read_the_runs_earlier_steps_and_write_their_own(mine: Path) -> Non
     assert output_folder(config) == mine / "sweeps/images/7/generated"
 
 
-TINY_FIT = (
+TINY_TRAINING = (
     *("data=scenes", "data.scenes=24", "data.max_val=2", "data.num_workers=0", "model=tiny", "trainer.accelerator=cpu"),
     *("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[2]", "trainer.limit_train_batches=1"),
     *("loss.feature_weights=[0,0,0]", "trainer.enable_progress_bar=false", "grid_photos=1"),
 )
 
 
-def test_a_real_sweep_of_two_fits_one_of_which_fails(
+def test_a_real_sweep_of_two_trainings_one_of_which_fails(
     mine: Path, returned: list[JobReturn], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("-m", "run=mine", "sweep=lab", *TINY_FIT, "model.encoder_weights=none,/no/such.pth")
+    words = ("-m", "run=mine", "sweep=lab", *TINY_TRAINING, "model.encoder_weights=none,/no/such.pth")
     assert start(*words, task=train.run)[0] == 1
     job = mine / "sweeps/lab/0"
     with (job / "pretrain_gen/metrics.csv").open() as file:
@@ -318,7 +320,7 @@ def test_a_real_sweep_of_two_fits_one_of_which_fails(
     assert "no file /no/such.pth" in str(failed.error)
     assert f"Best: job 0, val/content {best:.5g}" in capsys.readouterr().out
 
-    (job / "result.json").unlink()  # so that the fit itself has to say how good it was
+    (job / "result.json").unlink()  # so that training itself has to say how good it was
     written = (job / "pretrain_gen/checkpoints/last.ckpt").stat().st_mtime_ns
     returned.clear()
     assert start(*words, task=train.run)[0] == 1

@@ -17,15 +17,15 @@ from PIL import Image
 from colorize import config as schemas
 from colorize import evaluate, export, generate, pipeline, predict, train
 from colorize.data.generated import Manifest, read_manifest
-from colorize.data.images import center_box, load_rgb, load_square, look_at
-from colorize.data.sources import list_folder
+from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
+from colorize.data.sources import Split, list_folder
 from colorize.evaluation.candidates import match_coloured
 from colorize.photos import reading
 from colorize.photos.opening import UnreadableImage
 from colorize.runs import PhaseFolder
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
-from colorize.weights.load import load
+from colorize.weights.load import load_weights
 from tests.conftest import draw_photo
 from tests.test_evaluation import PLAIN, configured, save_checkpoint
 
@@ -139,7 +139,7 @@ def test_what_a_checkpoint_states_takes_neither_memory_nor_a_trace(
     content["colorize"] = card | stated
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=said) as caught:
-        load(tmp_path / "a.ckpt")
+        load_weights(tmp_path / "a.ckpt")
     assert "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def test_pixels_are_bounded_before_they_are_decoded_wherever_photos_are_read(kin
     readers: dict[str, Callable[[], object]] = {
         "training, validation, generate": lambda: load_square(path, 32, center_box),
         "evaluate, coloured folders, saved images": lambda: load_rgb(path),
-        "the survey": lambda: look_at(path, 32),
+        "the survey": lambda: read_thumbnail(path, 32),
         "predict": lambda: reading.read(path),
     }
     for name, read in readers.items():
@@ -224,7 +224,7 @@ def test_links_of_the_users_own_are_followed_and_never_written_through(configure
         draw_photo(index).save(elsewhere / f"{index}.jpg")
     (root / "album").symlink_to(elsewhere)
     (root / "0.jpg").symlink_to(elsewhere / "0.jpg")
-    found = list_folder(root, 0.3, seed=0)
+    found = list_folder(root, Split(0.3, seed=0))
     assert sorted(found.train + found.val) == ["0.jpg", "album/0.jpg", "album/1.jpg", "album/2.jpg"]
     out.mkdir()
     (out / "0.jpg.png").symlink_to(elsewhere / "new.png")  # to nothing: not there, and so is made

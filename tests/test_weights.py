@@ -12,13 +12,12 @@ import torch
 from colorize import Colorizer, export, generate, predict, train
 from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
 from colorize.evaluation import candidates
-from colorize.exporting import provenance
+from colorize.exporting import provenance, safetensors_file
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.training import build
-from colorize.weights import load as weights
-from colorize.weights.load import Weights
+from colorize.weights.load import BUNDLED, Weights, load_weights
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet
 
@@ -33,8 +32,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small network in the place of the bundled one, and a folder to work in that has a file called "bundled"."""
     path = tmp_path / "installed" / "pocket.safetensors"
     path.parent.mkdir()
-    path.write_bytes(weights.to_bytes(Weights(tiny_unet(), Preprocessing(SIZE_PX), "")))
-    monkeypatch.setattr(weights, "BUNDLED", path)
+    path.write_bytes(safetensors_file.to_bytes(Weights(tiny_unet(), Preprocessing(SIZE_PX), "")))
+    monkeypatch.setattr("colorize.weights.load.BUNDLED", path)
     monkeypatch.chdir(tmp_path)
     Path("bundled").write_text("not this one")
     return path
@@ -51,7 +50,7 @@ def test_who_names_no_checkpoint_gets_the_bundled_generator_and_is_told(
     assert np.array_equal(Colorizer.from_checkpoint(device="cpu", precision="32-true").colorize("photo.png"), expected)
     export.run(ExportConfig(output="mine.safetensors"))
     assert "mine.safetensors: the bundled generator (pocket)" in caplog.text
-    assert torch.equal(*(weights.load(p).network.to_colour.conv.weight for p in (bundle, "mine.safetensors")))
+    assert torch.equal(*(load_weights(p).network.to_colour.conv.weight for p in (bundle, "mine.safetensors")))
     with pytest.raises(UserError, match="is the checkpoint itself"):
         export.run(ExportConfig(output=str(bundle), overwrite=True))
 
@@ -76,7 +75,7 @@ def test_the_word_stands_wherever_a_generator_is_named(
 def test_an_installation_without_it_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
 ) -> None:
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "pocket.safetensors")
+    monkeypatch.setattr("colorize.weights.load.BUNDLED", tmp_path / "pocket.safetensors")
     for task in (
         lambda: predict.run(PredictConfig(input="x", output="y")),
         lambda: export.run(ExportConfig(output="x.safetensors")),
@@ -93,9 +92,9 @@ def test_training_goes_on_from_an_export(half: bool, configure: Configure, tmp_p
     light = ["model.decoder=light", "model.encoder=resnet10_half", "model.output=bins", "model.keep_luma=true"]
     words = ["phase=pretrain_gen", *light, "model.widths=[16,16,12,8]", "loss.feature_weights=[0,0,0]"]
     torch.manual_seed(1)
-    network = LightUNet("resnet10_half", [16, 16, 12, 8], refine_width=4)
+    network = LightUNet(encoder="resnet10_half", widths=[16, 16, 12, 8], refine_width=4)
     path = tmp_path / "handed on.safetensors"
-    path.write_bytes(weights.to_bytes(Weights(network, Preprocessing(64), ""), half))
+    path.write_bytes(safetensors_file.to_bytes(Weights(network, Preprocessing(64), ""), half))
 
     def started(refine_width: int) -> Any:
         given = [f"model.refine_width={refine_width}", f"init_from.generator='{path}'"]
@@ -109,18 +108,18 @@ def test_training_goes_on_from_an_export(half: bool, configure: Configure, tmp_p
         started(8)
 
 
-needs_the_file = pytest.mark.skipif(not weights.BUNDLED.is_file(), reason="no generator is bundled yet")
+needs_the_file = pytest.mark.skipif(not BUNDLED.is_file(), reason="no generator is bundled yet")
 
 
 @needs_the_file
 def test_the_bundled_generator_is_small_and_colours(tmp_path: Path) -> None:
-    assert weights.BUNDLED.stat().st_size <= MOST_BYTES
-    loaded = weights.load("bundled")
-    assert isinstance(loaded.network, LightUNet) and loaded.network.keep_luma
+    assert BUNDLED.stat().st_size <= MOST_BYTES
+    loaded = load_weights("bundled")
+    assert isinstance(loaded.network, LightUNet) and loaded.network.options.keep_luma
     made = np.asarray(Colorizer.from_checkpoint(device="cpu").colorize(draw_photo(0).convert("L")), int)
     assert np.ptp(made, axis=2).max() > 5
 
 
 @pytest.mark.skipif(not POCKET_SHA256, reason="no generator is bundled yet")
 def test_the_bundled_generator_is_the_one_that_was_measured() -> None:
-    assert hashlib.sha256(weights.BUNDLED.read_bytes()).hexdigest() == POCKET_SHA256
+    assert hashlib.sha256(BUNDLED.read_bytes()).hexdigest() == POCKET_SHA256

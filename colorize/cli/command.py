@@ -1,4 +1,4 @@
-"""The way into every command: quotes paths for Hydra, prints the generated help, turns errors into one line.
+"""The entry of every command: quotes paths for Hydra, prints the generated help, turns errors into one line.
 
 Exit statuses: 0 done, 1 the task failed or a job of a multirun did, 2 a bad option, 128 + its number for a signal
 (Ctrl-C 130, SIGTERM 143). Nothing here imports torch, so that `--help` and a misspelt key answer at once.
@@ -16,6 +16,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import hydra
@@ -27,13 +28,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from colorize.cli.help import groups, help_text, sections
+from colorize.cli.help import groups, help_text
 from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
-from colorize.config import SCHEMAS, CommonConfig, conf_dir, register
+from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError, dead_workers_told, one_line
 from colorize.runtime.processes import is_first_process
-from colorize.runtime.schema import BadOption, from_hydra, leaves, literal
+from colorize.runtime.schema import BadOption, from_hydra, leaves, literal, omegaconf_line, sections
 from colorize.runtime.version import __version__
 
 log = logging.getLogger("colorize")
@@ -62,12 +63,12 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
         sys.exit(1)
     except signals.Stopped as stop:
         if is_first_process():
-            print(f"{program}: {stop}{what_goes_on(name, words, stop)}", file=sys.stderr)
+            print(f"{program}: {stop}{how_to_resume(name, words, stop)}", file=sys.stderr)
         elif signals.under_slurm():  # whose srun may end the first one with this one, before it has asked for a requeue
             time.sleep(5)
         sys.exit(stop.status)
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the fit.
+        # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the training.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         print(f"{program}: interrupted", file=sys.stderr)
@@ -81,38 +82,38 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
         sys.exit(1)
 
 
-def what_goes_on(name: str, words: list[str], stop: signals.Stopped) -> str:
-    """After a signal: the command to type, or what Slurm does by itself."""
+def how_to_resume(name: str, words: list[str], stop: signals.Stopped) -> str:
+    """Return the command to type after a signal, or what Slurm does by itself."""
     if signals.is_step():
         return ""
     if stop.signum == getattr(signal, "SIGUSR1", None):
         return f"; {signals.requeue()}"
     kept = [word for word in words if name != "train" or key_of(word) != "resume"]
     again = [*kept, *(["resume=auto"] if name == "train" else []), *stop.more]
-    return f"; go on with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
+    return f"; resume with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
+
+
+_typed: list[Namespace] = []
+"""The overrides and the config_dir of the running command, one at most."""
 
 
 def given_config_dir() -> str | None:
-    """The folder of YAML files that --config-dir gives the running command."""
-    return _config_dir[0] if _config_dir else None
-
-
-def is_given(key: str) -> bool:
-    """Whether the command line of the running command sets `key`, or a key below it."""
-    return any(f"{key_of(override)}.".startswith(f"{key}.") for override in given_overrides())
-
-
-_given: list[str] = []
-_config_dir: list[str] = []
+    """Return the folder of YAML files that --config-dir gives the running command."""
+    return _typed[0].config_dir if _typed else None
 
 
 def given_overrides() -> list[str]:
-    """The overrides of the running command as they were typed; in a sweep, those of the running job."""
-    return list(_given)
+    """Return the overrides of the running command as they were typed; in a sweep, those of the running job."""
+    return list(_typed[0].overrides) if _typed else []
+
+
+def is_given(key: str) -> bool:
+    """Return whether the command line of the running command sets `key`, or a key below it."""
+    return any(f"{key_of(override)}.".startswith(f"{key}.") for override in given_overrides())
 
 
 def key_of(override: str) -> str:
-    """`a.b` of `+a.b=c`."""
+    """Return `a.b` of `+a.b=c`."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -122,91 +123,93 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
         print(f"colorize {__version__}")
         return
     register()
-    options = _parse(words)
+    options, schema = _parse(words), SCHEMAS[name]
+    typed: list[str] = options.overrides
     if options.help:
-        doc, typed = sys.modules[task.__module__].__doc__ or "", options.overrides
-        print(help_text(name, doc, typed, quoted(typed, SCHEMAS[name])))
+        print(help_text(name, sys.modules[task.__module__].__doc__ or "", typed, quoted(typed, schema)))
         return
-    multirun = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
-    if multirun and not issubclass(SCHEMAS[name], CommonConfig):
+    multirun = options.multirun or "hydra.mode=MULTIRUN" in typed
+    if multirun and not issubclass(schema, CommonConfig):
         raise BadOption("-m: this command has no runs to sweep over: leave it out")
-    overrides = quoted(options.overrides, SCHEMAS[name], sweep=multirun)
-    flags = [word for word in words if word not in options.overrides]
+    overrides = quoted(typed, schema, sweep=multirun)
+    flags = [word for word in words if word not in typed]
     failures: list[Exception] = []
     sweep: Sweep | None = None
     with ExitStack() as stack:
-        _given[:] = options.overrides
-        _config_dir[:] = [options.config_dir] if options.config_dir else []
-        stack.callback(_given.clear)
-        stack.callback(_config_dir.clear)
+        _typed[:] = [options]
+        stack.callback(_typed.clear)
         stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
+        stack.callback(setattr, sys, "argv", sys.argv)
         try:
-            sweep = begin(name, overrides, options.config_dir) if multirun else None
-            if sweep and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+            if multirun:
+                sweep = begin(name, overrides, options.config_dir)
                 # Hydra's sweeper insists on writing a multirun.yaml somewhere; launchers on a cluster keep their files.
                 folder = str(sweep.folder / "hydra")
                 if not sweep.keeps_files:
                     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-sweep-"))
-                overrides.append(f"hydra.sweep.dir={literal(folder)}")
-            stack.callback(setattr, sys, "argv", sys.argv)
+                label = f"sweep={literal(sweep.folder.name)}"
+                overrides = [label, f"hydra.sweep.dir={literal(folder)}", *overrides]  # what was typed comes after them
+                stack.enter_context(reported(sweep, failures))
             sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
             application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-            with reported(sweep, failures) if sweep else nullcontext():
-                application(_job(name, dead_workers_told()(task), sweep, failures))()
+            application(_Job(name, task, options.config_dir, sweep, failures))()
         except Exception as error:
-            if (refusal := _refusal(error, SCHEMAS[name], options.overrides)) is None:
+            if (refusal := _refusal(error, schema, typed)) is None:
                 raise
             raise BadOption(refusal) from error
         except signals.Stopped as stop:
-            if sweep and not is_given("sweep"):
-                stop.more = [f"sweep={sweep.label}"]
+            if sweep and "sweep" not in map(key_of, typed):
+                stop.more = [f"sweep={sweep.folder.name}"]
             raise
     if failures:
         raise failures[0]
 
 
-def _job(
-    name: str, task: Callable[[Any], object], sweep: Sweep | None, failures: list[Exception]
-) -> Callable[[DictConfig], object]:
-    """The task as Hydra calls it, once or for each job of a sweep.
+@dataclass
+class _Job:
+    """The task as Hydra calls it, once or for each job of a sweep; a launcher may send it to another process.
 
     What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
     its own and not start the jobs that are left.
     """
-    home = os.getpid()
 
-    def job(composed: DictConfig) -> object:
-        info, elsewhere = HydraConfig.get(), os.getpid() != home  # a launcher may have processes of its own
-        number = info.job.num if sweep else 0
-        with _log_to_stderr(f"[{number}] ") if elsewhere else nullcontext():
+    name: str
+    task: Callable[[Any], object]
+    config_dir: str | None
+    sweep: Sweep | None
+    failures: list[Exception]
+    home: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        self.__module__ = f"colorize.{self.name}"  # from which Hydra takes hydra.job.name
+
+    def __call__(self, config: DictConfig) -> object:
+        info, schema, elsewhere = HydraConfig.get(), SCHEMAS[self.name], os.getpid() != self.home
+        with _log_to_stderr(f"[{info.job.num}] ") if elsewhere else nullcontext():
             try:
                 overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
-                if sweep is None:
-                    config = _checked(composed, SCHEMAS[name])
-                    return run_alone(name, config, overrides, lambda: task(config))
-                if any(isinstance(failure, Refused) for failure in failures):
+                if self.sweep is None:
+                    made = from_hydra(config, schema)
+                    return run_alone(self.name, made, overrides, lambda: self.work(made))
+                if any(isinstance(failure, Refused) for failure in self.failures):
                     return None
-                _given[:] = overrides
-                return run_job(sweep, number, overrides, composed, lambda: task(_checked(composed, SCHEMAS[name])))
+                _typed[:] = [Namespace(overrides=overrides, config_dir=self.config_dir)]
+                return run_job(
+                    self.sweep, info.job.num, overrides, config, lambda: self.work(from_hydra(config, schema))
+                )
             except Exception as error:
                 if elsewhere:  # the launcher hands it to our process
                     raise
-                failures.append(error)
+                self.failures.append(error)
                 return None
 
-    job.__module__ = f"colorize.{name}"  # from which Hydra takes hydra.job.name
-    return job
-
-
-def _checked(composed: DictConfig, schema: type[Any]) -> Any:
-    try:
-        return from_hydra(composed, schema)
-    except OmegaConfBaseException as error:
-        raise BadOption(_omegaconf_line(error)) from error
+    def work(self, config: Any) -> object:
+        with dead_workers_told():
+            return self.task(config)
 
 
 def _parse(words: list[str]) -> Namespace:
-    """Hydra's flags, and `overrides`: the words that are none, wherever they stand between them."""
+    """Return Hydra's flags, and `overrides`: the words that are none, wherever they stand between them."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -226,18 +229,17 @@ _PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
 
 
 def configured(name: str, overrides: Sequence[str]) -> Any:
-    """The configuration that a command would get from `overrides` typed after its name: an instance of its schema.
+    """Return the configuration that a command gets from `overrides` typed after its name: an instance of its schema.
 
     Raises:
         BadOption, HydraException: what the command would refuse.
     """
     register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return from_hydra(hydra.compose(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+    return from_hydra(composed(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
 
 
 def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:
-    r"""`overrides` with the values of literal keys quoted: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
+    r"""Quote the values of literal keys in `overrides`: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
 
     The value of a path key is taken as it stands, spaces at its ends included, but for:
     - a value in quotes from its first to its last character: it is Hydra's to read, as is the word null for a key that
@@ -247,35 +249,28 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
 
     A key that takes several paths is given them as `[a,b]`; any other value is one path.
     """
-    paths = {key.name: key for key in leaves(schema) if key.literal}
+    kinds = {key.name: key.kind for key in leaves(schema) if key.literal}
 
     def one(override: str) -> str:
         match = _OVERRIDE.fullmatch(override)
-        if not match or match[2] not in paths or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
+        if not match or match[2] not in kinds or (sweep and _SWEEP_FUNCTION.fullmatch(match[3])):
             return override
-        kind, value = paths[match[2]].kind, match[3]
-        is_list, nullable = kind.startswith("list"), "None" in kind
-        value = _path_list(value, sweep=sweep) if is_list else _path_value(value, nullable=nullable, sweep=sweep)
-        return f"{match[1]}{match[2]}={value}"
+        kind, value = kinds[match[2]], match[3]
+        hydras = re.compile(f"{_QUOTED}|null" if "None" in kind else _QUOTED, re.DOTALL | re.IGNORECASE)
+        is_list = kind.startswith("list")
+        bracketed = is_list and value.startswith("[") and value.endswith("]")
+        value = value[1:-1] if bracketed else value
+        pieces = _PIECE.findall(f"{value},") if (sweep or bracketed) and "," in value else [value]
+        pieces = [piece if not piece or hydras.fullmatch(piece) else literal(piece) for piece in pieces]
+        if is_list:
+            pieces = [f"[{','.join(pieces)}]"] if bracketed else [f"[{piece}]" for piece in pieces]
+        return f"{match[1]}{match[2]}={','.join(pieces)}"
 
     return [one(override) for override in overrides]
 
 
-def _path_value(value: str, *, nullable: bool, sweep: bool) -> str:
-    pieces = _PIECE.findall(f"{value},") if sweep and "," in value else [value]
-    ours = re.compile(f"{_QUOTED}|null" if nullable else _QUOTED, re.DOTALL | re.IGNORECASE)
-    return ",".join(piece if not piece or ours.fullmatch(piece) else literal(piece) for piece in pieces)
-
-
-def _path_list(value: str, *, sweep: bool) -> str:
-    if value.startswith("[") and value.endswith("]"):
-        return f"[{_path_value(value[1:-1], nullable=False, sweep=True)}]"
-    jobs = _PIECE.findall(f"{value},") if sweep else [value]
-    return ",".join(f"[{_path_value(job, nullable=False, sweep=False)}]" for job in jobs)
-
-
 def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
-    """A group option, or a YAML file that another names, that is not there."""
+    """Say which group option, or which YAML file that another names, is not there."""
     missing = error.missing_cfg_file or ""
     group, _, option = missing.rpartition("/")
     if error.options and group in map(key_of, overrides):
@@ -287,7 +282,7 @@ def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
 
 
 def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str | None:
-    """One line for what Hydra or OmegaConf refuses, whose own texts take several; None for any other exception.
+    """Return one line for what Hydra or OmegaConf refuses, whose own texts take several; None for other exceptions.
 
     ValueError is what Hydra raises for a defaults list or flags that make no sense to it.
     """
@@ -298,7 +293,7 @@ def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str |
         advice = f"Hydra cannot read this value; quote it twice: \"{key}='…'\"" if equals else "options are key=value"
         return f"{error.override}: {advice}"
     if isinstance(error, OmegaConfBaseException):
-        return _omegaconf_line(error)
+        return omegaconf_line(error)
     if not isinstance(error, (HydraException, yaml.YAMLError)) and type(error) is not ValueError:
         return None
     text = str(error) or str(error.__cause__)
@@ -317,18 +312,13 @@ def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str |
     return " ".join(text.partition("\n\nConfig search path")[0].split())
 
 
-def _omegaconf_line(error: OmegaConfBaseException) -> str:
-    reason = str(error).splitlines()[0]
-    return f"{error.full_key}: {reason}" if error.full_key else reason
-
-
 def _names(schema: type[Any]) -> list[str]:
-    """Everything that can stand before a `=`: keys, sections and config groups."""
+    """Return everything that can stand before a `=`: keys, sections and config groups."""
     return list({key.name for key in leaves(schema)} | sections(schema).keys() | groups().keys())
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    """` (did you mean …?)`, or nothing: the names whose last part is like that of `word`, else the one most like it."""
+    """Suggest the names whose last part is like that of `word`, else the one most like it; nothing if none is."""
     last = {name: name.rpartition(".")[2] for name in known}
     like = difflib.get_close_matches(word.rpartition(".")[2], set(last.values()), n=3, cutoff=0.7)
     found = [name for name in known if last[name] in like]
@@ -338,7 +328,7 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
 
 @contextmanager
 def _log_to_stderr(prefix: str = "") -> Iterator[None]:
-    """What the package logs from INFO up goes to stderr, plain; other loggers and warnings are left alone."""
+    """Print what the package logs from INFO up on stderr, plain; other loggers and warnings are left alone."""
     handler, level = logging.StreamHandler(sys.stderr), log.level
     handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     log.addHandler(handler)

@@ -1,37 +1,35 @@
-"""What `--help` prints, generated from the schema and conf/."""
+"""The text of `--help`, generated from the schema and conf/."""
 
 import shutil
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import hydra
 import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorize.config import SCHEMAS, conf_dir
-from colorize.runtime.schema import Key, leaves
+from colorize.config import SCHEMAS, composed, conf_dir
+from colorize.runtime.schema import Key, leaves, sections
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = ()) -> str:
-    """What `--help` prints: `doc`, the config groups, every key with its type, value, meaning and choices, the flags.
+    """Return `doc`, the config groups, every key with its type, value, meaning and choices, and the flags.
 
     The values are those that `overrides` compose to, which were `typed`; where they do not compose, those of the
     default options.
     """
-    schema = SCHEMAS[name]
+    schema, origin, options = SCHEMAS[name], "with the default options", _groups_help(name)
     try:
-        values = _composed(name, overrides)
-        origin = f"with {' '.join(typed)}" if typed else "with the default options"
+        config = composed(name, overrides)
+        origin = f"with {' '.join(typed)}" if typed else origin
     except (HydraException, OmegaConfBaseException):
-        values, origin = _composed(name, []), "with the default options"
-    options = _groups_help(name)
+        config = composed(name, [])
+    values: Any = OmegaConf.to_container(config)
     page = [
         f"usage: python -m colorize.{name} [key=value …] [flags]",
         textwrap.dedent(doc).strip(),
@@ -43,8 +41,8 @@ def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequenc
         members.setdefault(key.name.rpartition(".")[0], []).append(key)
     meanings = sections(schema)
     for section, keys in members.items():
-        found = [_flow(reduce(getitem, key.name.split("."), values)) for key in keys]
-        entries = [_entry(f"{key.name}={value}", _explanation(key)) for key, value in zip(keys, found, strict=True)]
+        found = [(key, _flow(reduce(getitem, key.name.split("."), values))) for key in keys]
+        entries = [_entry(f"{key.name}={value}", _explanation(key)) for key, value in found]
         page.append("\n".join([f"{section}: {meanings[section]}", *entries] if section else entries))
     page.append("Flags:\n" + "\n".join(_entry(flag, meaning) for flag, meaning in _FLAGS.items()))
     return "\n\n".join(page)
@@ -60,13 +58,8 @@ _FLAGS = {
 }
 
 
-def _composed(name: str, overrides: Sequence[str]) -> Any:
-    with hydra.initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(hydra.compose(config_name=name, overrides=list(overrides)))
-
-
 def _flow(value: Any) -> str:
-    """`value` as one would type it."""
+    """Return `value` as one would type it."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -83,32 +76,21 @@ def _explanation(key: Key) -> str:
 
 
 def _entry(head: str, text: str) -> str:
-    """`head`, and `text` beside it, or below it where `head` is long."""
+    """Return `head` with `text` beside it, or below it where `head` is long."""
     width, column = min(120, max(80, shutil.get_terminal_size().columns)), 38
     indent, head = " " * column, f"  {head}"
     body = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return head.ljust(column) + body[column:] if len(head) < column - 1 else f"{head}\n{body}"
 
 
-def sections(schema: type[Any], prefix: str = "") -> dict[str, str]:
-    """The nested sections of `schema` and what they hold."""
-    found: dict[str, str] = {}
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        if is_dataclass(hints[field.name]):
-            found[prefix + field.name] = field.metadata["meaning"]
-            found |= sections(hints[field.name], f"{prefix}{field.name}.")
-    return found
-
-
 def groups() -> dict[str, list[Path]]:
-    """The config groups of conf/ and the files of their options."""
+    """Return the config groups of conf/ and the files of their options."""
     folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir())
     return {folder.name: sorted(folder.glob("*.yaml")) for folder in folders}
 
 
 def _groups_help(name: str) -> str:
-    """The groups that conf/NAME.yaml uses, an option a line with the first sentence of its file."""
+    """List the groups that conf/NAME.yaml uses, an option a line with the first sentence of its file."""
     defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
     lines = []

@@ -5,14 +5,14 @@ import logging
 import lightning as L
 import torch
 
-from colorize.config import DevicesConfig
+from colorize.config.sections import DevicesConfig
 from colorize.runtime.devices import pick_device
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption
 
 
 def check_processes(settings: DevicesConfig) -> None:
-    """Make sure that there are as many processes as the configuration says.
+    """Check that there are as many processes as the configuration says.
 
     Raises:
         BadOption: torchrun or srun started another number of them; each would do, and write, all of the work.
@@ -32,15 +32,15 @@ def set_threads(settings: DevicesConfig) -> None:
 
 
 def quieten() -> None:
-    """Lightning's own announcements are not for our users."""
+    """Silence Lightning's own announcements, which are not for our users."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def launch(settings: DevicesConfig) -> L.Fabric:
-    """One of the processes that share out the photos of a command; the first one starts the others, if nobody has.
+    """Return this one of the processes that share the photos of a command; the first one starts the others if need be.
 
-    The Trainer does as much for a fit.
+    The Trainer does as much for training.
     """
     check_processes(settings)
     set_threads(settings)

@@ -1,1 +1,1 @@
-"""The data room: which pictures there are, how a file becomes RGB, and in what order batches of them come."""
+"""Data: sources of photos and their split, files to RGB, augmentation, batches and their order."""

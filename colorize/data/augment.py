@@ -1,11 +1,10 @@
-"""Augmentation of training photos: which part, mirrored, turned, in which light, and what their grey alone suffers.
+"""Augmentation of training photos: part, flip, rotation, light and colours, and the wear of their grey alone.
 
 Everything that is drawn is a function of (seed, epoch, identity). Crop and flip share one sequence of random numbers;
 rotation, colour, age and noise have one each, so that switching one on changes nothing that another draws.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from colorize.color import rgb_to_grey
 from colorize.data.images import center_box, image_rng, random_box
-from colorize.data.tilt import Box
+from colorize.data.tilt import BoxChooser
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Jitter:
     hue: float
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """Changes light and colours of ``(3, H, W)`` uint8, in the order of the fields; it is rounded only once."""
+        """Change light and colours of ``(3, H, W)`` uint8 RGB, in the order of the fields; round only once."""
         # Here, since workers start in half the time without it; see `Augmentation.modules`.
         from torchvision.transforms.v2 import functional
 
@@ -49,14 +48,14 @@ class Noise:
     seed: int
 
     def __call__(self, size_px: int) -> Tensor:
-        """``(1, size_px, size_px)`` float16, to be added to a grey in [0, 1]."""
+        """Return ``(1, size_px, size_px)`` float16, to be added to a grey in [0, 1]."""
         generator = torch.Generator().manual_seed(self.seed)
         return (self.std * torch.randn(1, size_px, size_px, generator=generator)).half()
 
 
 @dataclass(frozen=True)
 class OldPhoto:
-    """What an old lens, film and print do to a grey: blur, then gamma, then contrast."""
+    """The effect of an old lens, film and print on a grey: blur, then gamma, then contrast."""
 
     gamma: float
     contrast: float
@@ -65,7 +64,7 @@ class OldPhoto:
     """Standard deviation of the blur; 0 for none."""
 
     def __call__(self, grey: Tensor) -> Tensor:
-        """``(1, 1, H, W)`` float32 in [0, 1] to the same, of which contrast may take some outside."""
+        """Age a grey of ``(1, 1, H, W)`` float32 in [0, 1]; contrast may take some values outside."""
         values = grey.numpy()  # whose sums and powers, unlike torch's, come out alike on any number of threads
         if self.blur_px:
             reach = math.ceil(3 * self.blur_px)
@@ -80,18 +79,24 @@ class OldPhoto:
 
 
 @dataclass(frozen=True)
-class Treatment:
-    """How one photo is shown in one epoch. The default is the centre square as it is."""
+class SampledAugmentation:
+    """One photo's augmentation in one epoch. The default is the centre square as it is."""
 
-    choose_box: Callable[[int, int], Box] = center_box
+    choose_box: BoxChooser = center_box
     flip: bool = False
     angle_deg: float = 0.0
     jitter: Jitter | None = None
     noise: Noise | None = None
     old_photo: OldPhoto | None = None
 
+    def transformed(self, rgb: Tensor) -> Tensor:
+        """Change light and colours of ``(3, H, W)`` uint8 RGB, then mirror it."""
+        if self.jitter is not None:
+            rgb = self.jitter(rgb)
+        return rgb.flip(-1) if self.flip else rgb
+
     def grey_change(self, rgb: Tensor) -> Tensor | None:
-        """What is to be added to the grey of ``rgb``, ``(1, 3, S, S)`` uint8: ``(1, 1, S, S)`` float16, if anything."""
+        """Return ``(1, 1, S, S)`` float16 to add to the grey of ``rgb``, ``(1, 3, S, S)`` uint8; ``None``: nothing."""
         noise = None if self.noise is None else self.noise(rgb.shape[-1]).unsqueeze(0)
         if self.old_photo is None:
             return noise
@@ -102,39 +107,30 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training photo; each but crop and flip is off at 0.
+    """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
+
+    Each is the option of ``data`` that is called so, of ``data.jitter`` (brightness to hue) or of ``data.old_photo``,
+    whose meanings the schema of the configuration states.
 
     Raises:
         ValueError: a value out of its range.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)
-    """Least and greatest share of the area that a crop takes."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
-    """Least and greatest width over height of a crop."""
     flip: bool = True
-    """Whether every other photo is mirrored, at random."""
     rotation_deg: float = 0.0
-    """Greatest turn either way. The crop is turned within the photo; see :func:`colorize.data.tilt.tilt`."""
     brightness: float = 0.0
-    """Colours are multiplied by a factor of up to 1 ± this."""
     contrast: float = 0.0
-    """Distances from the photo's mean grey are."""
     saturation: float = 0.0
-    """Distances of each colour from its own grey are."""
     hue: float = 0.0
-    """Hues turn by up to this share of the colour circle either way."""
     noise: float = 0.0
-    """Greatest standard deviation of the noise on the grey, in grey units of [0, 1]. The target never gets any."""
     old_gamma: float = 0.0
-    """The grey is raised to the power exp(u), u being of up to this either way."""
     old_contrast: float = 0.0
-    """Distances of the grey from its mean are multiplied by a factor of up to 1 ± this."""
     old_blur_px: float = 0.0
-    """Greatest standard deviation of the blur that every third grey gets, at random."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the values."""
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"data.crop_scale=[{low}, {high}] must be two rising shares, above 0 and at most 1")
@@ -157,24 +153,23 @@ class Augmentation:
                 raise ValueError(f"data.{name}={value} must be from 0 to {most:g}")
 
     @property
-    def jitters(self) -> bool:
-        """Whether colours change."""
+    def _jitters(self) -> bool:
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """What worker processes need besides :mod:`colorize.data.datasets`."""
-        return ("torchvision.transforms.v2.functional",) if self.jitters else ()
+        """Modules that worker processes need besides :mod:`colorize.data.datasets`."""
+        return ("torchvision.transforms.v2.functional",) if self._jitters else ()
 
-    def treatment(self, seed: int, epoch: int, identity: str) -> Treatment:
-        """What happens to this photo in this epoch."""
+    def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
+        """Draw the augmentation of this photo in this epoch."""
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)
         angle_deg, jitter, noise, old_photo = 0.0, None, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
-        if self.jitters:
+        if self._jitters:
             rng = image_rng(seed, epoch, identity, "jitter")
             brightness, contrast, saturation, hue = (rng.uniform(-1, 1) for _ in range(4))
             jitter = Jitter(
@@ -191,4 +186,4 @@ class Augmentation:
             gamma, contrast = (rng.uniform(-1, 1) for _ in range(2))
             blur_px = self.old_blur_px * rng.uniform(0, 1) * (rng.random() < 1 / 3)
             old_photo = OldPhoto(math.exp(self.old_gamma * gamma), 1 + self.old_contrast * contrast, blur_px)
-        return Treatment(choose_box, flip, angle_deg, jitter, noise, old_photo)
+        return SampledAugmentation(choose_box, flip, angle_deg, jitter, noise, old_photo)

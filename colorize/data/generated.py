@@ -1,21 +1,29 @@
-"""The manifest of a folder of saved images: which photo each was made of, at what size, by which checkpoint."""
+"""Folders of saved generator output, and their manifest: of which photos, at what size, by which checkpoint."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import get_origin, get_type_hints
 
-from colorize.data.datasets import image_path
 from colorize.data.sources import Photos
-from colorize.runs import write_text
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import write_text
 
 FORMAT = 1
-_KINDS = {
-    **{"checkpoint": str, "checkpoint_sha256": str, "size_px": int, "images": list, "unreadable": list},
-    **{"complete": bool, "averaged": bool, "format": int},
-}
 
-__all__ = ["Manifest", "image_path", "read_manifest", "with_saved_images"]
+
+@dataclass(frozen=True)
+class Generated:
+    """A folder of saved generator output: for each photo, ``IDENTITY.png``, made from its centre square."""
+
+    folder: Path
+    size_px: int
+    """Width and height of these."""
+
+
+def image_path(folder: Path, identity: str) -> Path:
+    """Return the path of a photo's saved image, which keeps the photo's own extension, so that none collide."""
+    return folder / f"{identity}.png"
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of `folder`.
+    """Read the manifest of `folder`.
 
     Raises:
         UserError: there is none, it cannot be understood, or it points outside its folder.
@@ -49,8 +57,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        for name, kind in _KINDS.items():
-            if type(value := getattr(manifest, name)) is not kind:
+        for name, kind in get_type_hints(Manifest).items():
+            if type(value := getattr(manifest, name)) is not (get_origin(kind) or kind):
                 raise ValueError(f"{name} is {value!r:.50}")
         if manifest.format != FORMAT or manifest.size_px < 1:
             raise ValueError(f"format {manifest.format} with images of {manifest.size_px} px")
@@ -68,8 +76,8 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Manifest]:
-    """Those of `photos` that have a saved image in `folder`, in the split of `photos`.
+def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
+    """Return those of `photos` that have a saved image in `folder`, in their split, and these images.
 
     Raises:
         UserError: the saved images are unfinished, or no training or no validation photo has one.
@@ -86,4 +94,4 @@ def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Manifest]:
             f"{folder} holds no saved image of a {part} photo in {photos.root}: it was made from other photos or "
             "another split; run `python -m colorize.generate` with the same data.* and seed"
         )
-    return replace(photos, train=train, val=val), manifest
+    return replace(photos, train=train, val=val), Generated(folder, manifest.size_px)

@@ -1,4 +1,4 @@
-"""From a picture file to the one form all pictures take, upright 8-bit RGB, and back."""
+"""From a photo's file to the one form all photos take, upright 8-bit sRGB, and back."""
 
 import math
 import random
@@ -13,16 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
-from colorize.photos.opening import Turn, find_turn, opened, pillow_errors, to_rgb
+from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
+from colorize.photos.profiles import seen
 from colorize.runtime.errors import writing
 from colorize.runtime.files import written_whole
 
 
 def load_rgb(path: str | Path) -> Image.Image:
-    """The whole picture, upright.
+    """Read a whole photo, upright.
 
-    Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit pictures become the same 8-bit RGB; transparency is composited
-    over white; of an animation it is the first frame.
+    Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
+    transparency is composited over white; of an animation it is the first frame.
 
     Returns:
         An ``RGB`` image without metadata (its orientation is already applied).
@@ -30,9 +31,9 @@ def load_rgb(path: str | Path) -> Image.Image:
     Raises:
         UnreadableImage: whatever is wrong with the file.
     """
-    with opened(path) as image, pillow_errors():
+    with opened(path) as image, image_errors():
         turn = find_turn(image)
-        rgb = to_rgb(image)
+        rgb = _seen(to_rgb(image), image)
         if turn is not None:
             rgb = rgb.transpose(turn.method)
         elif rgb is image:
@@ -44,12 +45,12 @@ def load_rgb(path: str | Path) -> Image.Image:
 def load_square(
     path: str | Path, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
 ) -> Image.Image:
-    """A part of a picture at a given size, upright, converted as by :func:`load_rgb`.
+    """Read a part of a photo at a given size, upright, converted as by :func:`load_rgb`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
 
     Args:
-        choose_box: is told width and height of the upright picture and says which part to take.
+        choose_box: is told width and height of the upright photo and says which part to take.
         angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
 
     Returns:
@@ -57,26 +58,26 @@ def load_square(
 
     Raises:
         UnreadableImage: whatever is wrong with the file.
-        ValueError: the chosen box is empty or leaves the picture.
+        ValueError: the chosen box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)
 
 
-class Look(NamedTuple):
-    """What a glance at a picture tells."""
+class Thumbnail(NamedTuple):
+    """A photo at a glance."""
 
     format: str
     """As Pillow names it: JPEG, PNG…"""
     width: int
-    """Of the upright picture, in pixels."""
+    """Of the upright photo, in pixels."""
     height: int
     square: Image.Image
-    """The whole picture squeezed into a square, whatever its shape: RGB."""
+    """The whole photo squeezed into a square, whatever its shape: RGB."""
 
 
-def look_at(path: str | Path, size_px: int) -> Look:
-    """The whole picture at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
+def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
+    """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
 
     Raises:
         UnreadableImage: whatever is wrong with the file.
@@ -90,24 +91,24 @@ def look_at(path: str | Path, size_px: int) -> Look:
     with opened(path) as image:
         name = image.format or ""
         square = square_of(image, size_px, whole)
-    return Look(name, *sizes[0], square)
+    return Thumbnail(name, *sizes[0], square)
 
 
 def cut_square(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:
-    """The part ``box`` of an RGB image at ``size_px`` × ``size_px``, tilted as by :func:`colorize.data.tilt.tilt`."""
+    """Cut the part ``box`` of an RGB image as a square, as :func:`colorize.data.tilt.tilt` turns it."""
     if not angle_deg:
         return resize_square(image, size_px, box)
     return resize_tilted(image, size_px, tilt(box, angle_deg, *image.size))
 
 
 def resize_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
-    """A tilted part of an RGB image at ``size_px`` × ``size_px``, antialiased."""
+    """Cut a tilted part of an RGB image at ``size_px`` × ``size_px``, antialiased."""
     part = cut_tilted(image, size_px, corners)
     return resize_square(part, size_px, (0, 0, *part.size))
 
 
 def resize_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
-    """The part ``box`` of an RGB image at ``size_px`` × ``size_px``, antialiased; a copy where nothing changes."""
+    """Cut the part ``box`` of an RGB image at ``size_px`` × ``size_px``, antialiased; a copy where nothing changes."""
     # Pillow reduces by whole numbers first where the result is three times smaller still.
     square = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     square.info.clear()
@@ -115,21 +116,21 @@ def resize_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
 
 
 def center_box(width: int, height: int) -> Box:
-    """The largest centred square (at whole pixels, so that a square picture of the right size is not resampled)."""
+    """Return the largest centred square, at whole pixels, so that a square photo of the right size is not resampled."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return (left, top, left + side, top + side)
 
 
 def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> Callable[[int, int], Box]:
-    """A random part of the picture, as in Szegedy et al., "Going deeper with convolutions", 2015.
+    """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
     Args:
-        scale: least and greatest share of the picture's area.
+        scale: least and greatest share of the photo's area.
         ratio: least and greatest width over height; it is drawn evenly in its logarithm.
 
     Returns:
-        A function from width and height to a box. After ten draws that do not fit in the picture (a panorama), it
+        A function from width and height to a box. After ten draws that do not fit in the photo (a panorama), it
         gives the largest centred square.
     """
 
@@ -147,7 +148,7 @@ def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[floa
 
 
 def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random.Random:
-    """The randomness of one image in one epoch: the same in any process, at any place in any batch.
+    """Return the randomness of one image in one epoch: the same in any process, at any place in any batch.
 
     Each ``purpose`` has numbers of its own, so that what one augmentation draws does not depend on the others.
     """
@@ -157,7 +158,7 @@ def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random
 
 
 def to_uint8(image: Image.Image) -> Tensor:
-    """An RGB image as a ``(3, H, W)`` uint8 tensor."""
+    """Return an RGB image as a ``(3, H, W)`` uint8 tensor."""
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, got mode {image.mode}")
     # Pillow turns planes out, and NumPy the order of axes, in a fraction of the time that torch's contiguous() takes.
@@ -165,7 +166,7 @@ def to_uint8(image: Image.Image) -> Tensor:
 
 
 def to_pil(rgb: Tensor) -> Image.Image:
-    """A ``(3, H, W)`` float tensor, RGB in [0, 1] (clamped), as an image, rounded to 8 bits."""
+    """Return a ``(3, H, W)`` float tensor, RGB in [0, 1] (clamped), as an image, rounded to 8 bits."""
     if rgb.ndim != 3 or rgb.shape[0] != 3 or not rgb.is_floating_point():
         raise ValueError(f"expected a float tensor (3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
     pixels = (rgb.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
@@ -173,14 +174,20 @@ def to_pil(rgb: Tensor) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Saves losslessly, whole or not at all; see :func:`colorize.runtime.files.written_whole`."""
+    """Save losslessly, whole or not at all; see :func:`colorize.runtime.files.written_whole`."""
     with writing(path), written_whole(Path(path), sync=False) as file:
         # Generated training images are many and read soon: level 1 is several times faster for little more size.
         image.save(file, format="PNG", compress_level=1)
 
 
+def _seen(rgb: Image.Image, photo: Image.Image) -> Image.Image:
+    """Return what was made of a photo as sRGB: small squares are converted after all else, which is faster."""
+    grey = photo.mode in ("1", "L", "LA", *SIXTEEN_BIT_MODES)
+    return seen(rgb.getchannel("G") if grey else rgb, photo.info.get("icc_profile")).convert("RGB")
+
+
 def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
-    """A point of the upright picture as one of the stored picture, ``width`` × ``height``."""
+    """Return a point of the upright photo as one of the stored photo, ``width`` × ``height``."""
     if turn is None:
         return point
     x, y = reversed(point) if turn.swap else point
@@ -188,14 +195,14 @@ def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> P
 
 
 def _stored_box(box: Box, width: int, height: int, turn: Turn | None) -> Box:
-    """A box of the upright picture as a box of the stored one, ``width`` × ``height``."""
+    """Return a box of the upright photo as a box of the stored one, ``width`` × ``height``."""
     ax, ay = _stored_point(box[:2], width, height, turn)
     bx, by = _stored_point(box[2:], width, height, turn)
     return (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
 
 
 def _draft(image: Image.Image, size_px: int, side: float) -> int:
-    """Asks for reduced decoding as far as ``side`` px keep ``size_px``; says by how much it will be reduced."""
+    """Ask for reduced decoding as far as ``side`` px keep ``size_px``; return by how much it will be reduced."""
     shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
     if shrink == 1:
         return 1
@@ -208,28 +215,29 @@ def _draft(image: Image.Image, size_px: int, side: float) -> int:
 def square_of(
     image: Image.Image, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
 ) -> Image.Image:
-    """What :func:`load_square` does with a picture that is opened and not yet decoded."""
-    with pillow_errors():
+    """Do the work of :func:`load_square` with a photo that is opened and not yet decoded."""
+    with image_errors():
         turn = find_turn(image)
         width, height = image.size
     upright = (height, width) if turn is not None and turn.swap else (width, height)
     box = left, top, right, bottom = choose_box(*upright)
     if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
-        raise ValueError(f"box {box} is empty or leaves the picture of {upright[0]} × {upright[1]} px")
+        raise ValueError(f"box {box} is empty or leaves the photo of {upright[0]} × {upright[1]} px")
     if angle_deg:
-        # One sampling tilts the stored picture and turns it upright.
+        # One sampling tilts the stored photo and turns it upright.
         top_left, top_right, bottom_left = (
             _stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright)
         )
         corners = (top_left, top_right, bottom_left)
-        with pillow_errors():
+        with image_errors():
             shrink = _draft(image, size_px, min(sides(corners)))
-            return resize_tilted(to_rgb(image), size_px, scaled(corners, 1 / shrink))
+            return _seen(resize_tilted(to_rgb(image), size_px, scaled(corners, 1 / shrink)), image)
     box = _stored_box(box, width, height, turn)
-    with pillow_errors():
+    with image_errors():
         shrink = _draft(image, size_px, min(box[2] - box[0], box[3] - box[1]))
         rgb = to_rgb(image)
         # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
         # scale is exactly the reduction, not the ratio of the sizes.
         square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
+        square = _seen(square, image)
     return square if turn is None else square.transpose(turn.method)

@@ -14,7 +14,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """Which `Stage` an epoch belongs to. Beyond the last epoch the last stage that has one goes on."""
+    """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues."""
 
     size_px: Sequence[int]
     batch_size: Sequence[int]
@@ -40,16 +40,16 @@ class ResolutionSchedule:
 
     @property
     def epochs(self) -> int:
-        """Length of the fit."""
+        """Length of the training."""
         return sum(self.stage_epochs)
 
     def at(self, epoch: int) -> Stage:
-        """The stage of `epoch` (from 0)."""
+        """Return the stage of `epoch` (from 0)."""
         table = zip(self.size_px, self.batch_size, self.stage_epochs, strict=True)
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
 
     def images(self, photos: int, limit: int | None) -> int:
-        """Images that a fit sees, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+        """Count the images seen, of so many photos, in whole batches and in at most `limit` of them an epoch."""
         batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
         return sum(batch * min(photos // batch, limit or photos) for batch in batches)

@@ -22,7 +22,7 @@ HUE_CLASSES: dict[str, tuple[float, float] | None] = {
 """
 
 REGIONS = tuple(HUE_CLASSES)
-"""What a pixel can belong to; a region's id is its index here.
+"""Regions that a pixel can belong to; a region's id is its index here.
 
 ``sunset`` is the glowing part of the sky at dusk and its reflection on the sea; ``sky`` is all other clear sky.
 """
@@ -86,7 +86,7 @@ class Dice(np.random.Generator):
 
 
 class Painter:
-    """One picture in the making. Lengths and places are shares of the picture's side; y points down."""
+    """A scene in the making. Lengths and places are shares of the image's side; y points down."""
 
     def __init__(self, dice: Dice, size_px: int) -> None:
         self.dice, self.size_px, self.side = dice, size_px, size_px * OVERSAMPLING
@@ -112,7 +112,7 @@ class Painter:
         self.frame(0, 0, 1)
 
     def frame(self, x: float, y: float, unit: float, shadow: float = 0.0) -> None:
-        """Shapes that follow are an object with its origin at (x, y), this unit of length and a shadow so wide."""
+        """Begin an object with its origin at (x, y), this unit of length and a shadow so wide."""
         self._x, self._y, self._unit = x * self.side, y * self.side, unit * self.side
         self.object += 1
         if shadow:
@@ -123,7 +123,7 @@ class Painter:
         return (*(round(255 * channel) for channel in color), self.tag(region))
 
     def tag(self, region: str) -> int:
-        """Five bits for the region and three that tell an object from those near it."""
+        """Return five bits for the region and three that tell an object from those near it."""
         return REGION_ID[region] | self.object % 8 << 5
 
     def polygon(self, points: _Points, region: str, color: _Rgb) -> None:
@@ -141,7 +141,7 @@ class Painter:
         self.brush.line(scaled, fill=self.ink(color, region), width=max(1, round(width * self._unit)))
 
     def land(self) -> None:
-        """Mountains, and the grounds from the horizon to the viewer."""
+        """Paint mountains, and the grounds from the horizon to the viewer."""
         dice, layout = self.dice, self.dice.pick(_LAYOUTS)
         if self.horizon > 0 and dice.random() < 0.35:
             for layer in range(2):
@@ -183,7 +183,7 @@ class Painter:
         return x, y, 0.2 + 0.8 * max(0.0, y - self.horizon) / (1 - self.horizon)
 
     def things(self) -> None:
-        """Houses, plants, boats and small figures, from far to near."""
+        """Paint houses, plants, boats and small figures, from far to near."""
         pick = self.dice.pick
         kinds = [self._house] * pick((0, 0, 0, 1, 2, 3)) + [self._tree] * pick((0, 1, 2, 3))
         kinds += [self._bush] * pick((0, 0, 1, 3)) + [self._figure] * pick((0, 0, 0, 1, 1, 3))
@@ -268,7 +268,7 @@ class Painter:
         self._person(x, y - 11.5 * radius, radius, near=False)
 
     def portrait(self) -> None:
-        """In a part of the pictures, one or two faces near the viewer."""
+        """Paint, in a part of the scenes, one or two faces near the viewer."""
         dice = self.dice
         if dice.random() < 0.45:
             radius, x = dice.between(0.1, 0.21), dice.between(0.3, 0.7)

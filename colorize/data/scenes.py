@@ -1,6 +1,6 @@
 """The built-in data set: procedural landscapes and people, whose colours follow from what is depicted.
 
-A picture is a plan in relative coordinates, made from a generator that (seed, index) alone seeds. Its shapes are
+A scene is a plan in relative coordinates, made from a generator that (seed, index) alone seeds. Its shapes are
 painted flat on an oversampled canvas, which anti-aliases them and carries region ids along; sky, texture, shade and
 light come in at the final size. Exposure, time of day, shade and the brightness of each material vary independently of
 its hue, so that a grey value says little about the colour, while shape, texture and place say much.
@@ -31,7 +31,7 @@ from colorize.data.scene_painting import (
 __all__ = ["HUE_CLASSES", "MIN_CHROMA", "MIN_SIZE_PX", "REGIONS", "Scene", "draw_scene"]
 
 _ON_GROUND = np.array([name in ("sea", "grass", "sand", "flower") for name in REGIONS], dtype=np.float32)
-# What multiplies a material's colour: a constant, and noise as (weight, rows, columns, corner, lies on the ground?).
+# Factors on a material's colour: a constant, and noise as (weight, rows, columns, corner, lies on the ground?).
 _TEXTURES: dict[str, tuple[float, tuple[tuple[float, int, int, int, bool], ...]]] = {
     "sea": (0.55, ((0.5, 26, 8, 0, True), (0.4, 60, 24, 60, True))),
     "grass": (0.36, ((0.5, 15, 64, 20, True), (0.46, 34, 120, 10, True), (0.3, 9, 7, 90, False))),
@@ -44,22 +44,22 @@ _TEXTURES: dict[str, tuple[float, tuple[tuple[float, int, int, int, bool], ...]]
 
 
 class Scene(NamedTuple):
-    """A picture and what is where in it."""
+    """An image and its regions."""
 
     rgb: NDArray[np.uint8]
     """``(H, W, 3)``, sRGB-encoded."""
     regions: NDArray[np.uint8]
-    """``(H, W)``, indices into ``REGIONS``: what covers the centre of each pixel."""
+    """``(H, W)``, indices into ``REGIONS``: the region at the centre of each pixel."""
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
-    """Draws a picture: always the same for the same arguments, and the same picture at any size.
+    """Draw a scene: always the same for the same arguments, and the same scene at any size.
 
     Between processors and versions of numpy and Pillow a byte may differ by a rounding.
 
     Args:
         seed: of the data set, any integer.
-        index: of the picture in it, any integer.
+        index: of the scene in it, any integer.
         size_px: its height and width, at least ``MIN_SIZE_PX``.
 
     Raises:
@@ -76,10 +76,10 @@ def draw_scene(seed: int, index: int, size_px: int) -> Scene:
 
 
 class _Developer(Painter):
-    """A painted picture with sky, texture, shade and light."""
+    """Adds sky, texture, shade and light to what is painted."""
 
     def develop(self) -> Scene:
-        """Sky, texture, shade and light: the finished picture."""
+        """Return the finished scene."""
         size, middle = self.size_px, slice(OVERSAMPLING // 2, None, OVERSAMPLING)
         tags = self.canvas.getchannel(3)
         centers = np.asarray(tags)[middle, middle]
@@ -112,7 +112,7 @@ class _Developer(Painter):
         return down[part] @ cells @ _resampling(columns, self.size_px).T
 
     def _gain(self, tags: Ids, regions: Ids, x: Floats, y: Floats) -> Floats:
-        """Texture; shadows of clouds and things on the ground; the lit and the dark side of crowns and heads."""
+        """Factors of texture, shadows of clouds and things on the ground, lit and dark sides of crowns and heads."""
         gain: Floats = np.ones(regions.shape, dtype=np.float32)
         present = np.bincount(regions.ravel(), minlength=len(REGIONS))
         for region, (constant, noises) in _TEXTURES.items():
@@ -136,7 +136,7 @@ class _Developer(Painter):
         return gain
 
     def _sky(self, x: Floats, y: Floats, part: slice) -> tuple[Floats, Ids]:
-        """Colour and region of these rows, were they all sky."""
+        """Return colour and region of these rows, were they all sky."""
         dice, zenith = self.dice, np.array(self.colors["sky"], dtype=np.float32)
         height = np.clip(1 - y / self.horizon, 0, 1)[..., None]  # 0 at the horizon
         names = np.full((y.size, x.size), REGION_ID["sky"], dtype=np.uint8)

@@ -1,9 +1,10 @@
-"""Which pictures there are, and which of them are for training and for validation."""
+"""Sources of photos: a folder, an ImageNet tree, a list of files, drawn scenes; and their split."""
 
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -11,14 +12,12 @@ from typing import ClassVar
 
 from PIL import Image
 
-from colorize.data.caches.listing import Folder, FolderMemory
-from colorize.data.images import Look, load_square, look_at, resize_square, resize_tilted
+from colorize.data.caches.listing import Listing
+from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_square, resize_tilted
 from colorize.data.scenes import Scene, draw_scene
-from colorize.data.tilt import Box, scaled, sides, tilt
+from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-"""What a picture's name ends with, in upper or lower case."""
+from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
@@ -29,14 +28,14 @@ _IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 @dataclass(frozen=True)
 class Photos:
-    """The pictures of a run.
+    """The photos of a run.
 
-    An identity is a picture's POSIX path relative to ``root``: it names the picture in the split, in the randomness of
-    its augmentation, in manifests and in messages.
+    An identity is a photo's POSIX path relative to ``root``: it names the photo in the split, in the randomness of its
+    augmentation, in manifests and in messages.
     """
 
     on_disk: ClassVar[bool] = True
-    """Whether each picture is a file."""
+    """True where each photo is a file."""
 
     root: Path
     train: list[str]
@@ -45,32 +44,28 @@ class Photos:
     """In the order of their hashes: the first few are a fixed sample that mixes all folders."""
 
     def path(self, identity: str) -> Path:
-        """The file of a picture."""
+        """Return the file of a photo."""
         return self.root / identity
 
-    def square(
-        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-    ) -> Image.Image:
-        """A part of a picture at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+        """Return a part of a photo at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
-    def look(self, identity: str, size_px: int) -> Look:
-        """A glance at a picture; see :func:`colorize.data.images.look_at`."""
-        return look_at(self.path(identity), size_px)
+    def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
+        """Return the whole photo in a small square; see :func:`colorize.data.images.read_thumbnail`."""
+        return read_thumbnail(self.path(identity), size_px)
 
 
 @dataclass(frozen=True)
 class Scenes(Photos):
-    """The built-in pictures: nothing is read, each is drawn from ``seed`` and its number, at any size."""
+    """The built-in scenes: nothing is read, each is drawn from ``seed`` and its number, at any size."""
 
     on_disk: ClassVar[bool] = False
 
     seed: int = 0
 
-    def square(
-        self, identity: str, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-    ) -> Image.Image:
-        """As of a photo. A scene is drawn just large enough for its part to have ``size_px`` pixels each way."""
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+        """Return a part, of a scene drawn just large enough for its part to have ``size_px`` pixels each way."""
         box = left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
         corners = tilt(box, angle_deg, _SCENE_UNITS, _SCENE_UNITS) if angle_deg else None
         side_px = math.ceil(size_px * _SCENE_UNITS / min(sides(corners) if corners else (right - left, bottom - top)))
@@ -80,218 +75,186 @@ class Scenes(Photos):
             return resize_tilted(scene, size_px, scaled(corners, scale))
         return resize_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
 
-    def look(self, identity: str, size_px: int) -> Look:
-        """As of a photo, though a scene has no size of its own: it is drawn at ``size_px``."""
-        scene = Image.fromarray(self.scene(identity, size_px).rgb)
-        return Look("scene", size_px, size_px, scene)
+    def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
+        """Return the scene drawn at ``size_px``: it has no size of its own."""
+        return Thumbnail("scene", size_px, size_px, Image.fromarray(self.scene(identity, size_px).rgb))
 
     def scene(self, identity: str, size_px: int) -> Scene:
-        """The whole picture at ``size_px`` × ``size_px``, and what is where in it."""
+        """Draw the whole scene at ``size_px`` × ``size_px``, with its regions."""
         return draw_scene(self.seed, int(identity.removeprefix(_SCENE)), size_px)
 
 
 def spread(identities: Sequence[str], most: int) -> Sequence[str]:
-    """At most about so many of many photos, evenly spread over them: the same ones in every run."""
+    """Return at most about so many of many photos, evenly spread over them: the same ones in every run."""
     return identities[:: max(1, -(-len(identities) // most))]
 
 
-def list_scenes(
-    count: int, seed: int, val_fraction: float, train_fraction: float = 1.0, max_val: int | None = None
-) -> Scenes:
-    """``count`` built-in scenes; they depend on the seed, and are split and thinned out as photos are.
+@dataclass(frozen=True)
+class Split:
+    """Division of a source into training and validation, and the share of each that is used.
+
+    Each photo is assigned by a hash of the seed and its identity, so that adding or removing photos moves no other from
+    one split to the other.
 
     Raises:
-        UserError: fewer than two scenes, or a share out of its range.
+        UserError: a share out of its range.
     """
-    _check_shares(val_fraction, train_fraction, max_val)
+
+    val_fraction: float
+    """Share of the photos for validation, in [0, 1]; at least one goes to each split."""
+    seed: int
+    train_fraction: float = 1.0
+    """Share of the training photos to keep, in (0, 1], at least one. A smaller share is a subset of a greater one."""
+    max_val: int | None = None
+    """Most validation photos to keep."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 <= self.val_fraction <= 1:
+            raise UserError(f"data.val_fraction must be from 0 to 1, not {self.val_fraction}")
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(f"data.train_fraction must be above 0 and at most 1, not {self.train_fraction}")
+        if self.max_val is not None and self.max_val < 1:
+            raise UserError(f"data.max_val must be at least 1, not {self.max_val}")
+
+    def is_val(self, identity: str) -> bool:
+        """Return whether a photo belongs to validation."""
+        return self._hash("split", identity) < self.val_fraction
+
+    def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
+        """Return the photos for training and for validation; where one stays empty, it gets the nearest photo.
+
+        Raises:
+            UserError: only one photo, named as in `where`.
+        """
+        if len(identities) < 2:
+            raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
+        hashes = sorted((self._hash("split", identity), identity) for identity in identities)
+        count = min(max(bisect_left(hashes, (self.val_fraction,)), 1), len(identities) - 1)
+        by_hash = [identity for _, identity in hashes]
+        return by_hash[count:], by_hash[:count]
+
+    def photos(self, root: Path, train: list[str], val: list[str]) -> Photos:
+        """Return the photos of the two splits that are kept."""
+        if self.train_fraction < 1 and train:
+            # Not the hash of the split: that one is above val_fraction for every training photo.
+            hashes = {identity: self._hash("subset", identity) for identity in train}
+            kept = [identity for identity in train if hashes[identity] < self.train_fraction]
+            train = kept or [min(train, key=hashes.__getitem__)]
+        val = sorted(val, key=lambda identity: (self._hash("split", identity), identity))
+        return Photos(root, sorted(train), val[: self.max_val])
+
+    def _hash(self, purpose: str, identity: str) -> float:
+        """Return a number in [0, 1) that depends on nothing but seed and arguments."""
+        key = f"{self.seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
+        return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+
+
+def list_scenes(count: int, split: Split) -> Scenes:
+    """Return ``count`` built-in scenes, which depend on the seed of the split.
+
+    Raises:
+        UserError: fewer than two scenes.
+    """
     root = Path("scenes")
-    train, val = _split([f"{_SCENE}{index:06}" for index in range(count)], val_fraction, seed, root)
-    photos = _photos(root, train, val, seed, train_fraction, max_val)
-    return Scenes(root, photos.train, photos.val, seed)
+    photos = split.photos(root, *split.divide([f"{_SCENE}{index:06}" for index in range(count)], root))
+    return Scenes(root, photos.train, photos.val, split.seed)
 
 
-def list_folder(
-    root: str | Path,
-    val_fraction: float,
-    seed: int,
-    train_fraction: float = 1.0,
-    max_val: int | None = None,
-    runs_dir: str | Path | None = None,
-    val_alone: bool = False,
-) -> Photos:
-    """All pictures of a folder and the folders in it.
+def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
+    """List all photos of a folder and the folders in it.
 
-    With ``train/`` and ``val/`` in it, these are the two splits. Otherwise each picture is assigned by a hash of the
-    seed and its identity, so that adding or removing pictures moves no other from one split to the other.
-
-    Hidden files and folders (``.name``) are left out. Links to folders are followed, each folder once.
+    With ``train/`` and ``val/`` in it, these are the two splits. Hidden files and folders (``.name``) are left out.
+    Links to folders are followed, each folder once.
 
     Args:
         root: the folder.
-        val_fraction: share of the pictures for validation, in [0, 1]; at least one goes to each split.
-        seed: of the split and the subset.
-        train_fraction: share of the training pictures to keep, in (0, 1], at least one. A smaller share is a subset of
-            a greater one.
-        max_val: the most validation pictures to keep.
-        runs_dir: what folders of many pictures hold is kept in its ``.cache``; see ``FolderMemory``. None: nowhere.
-        val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training pictures.
+        split: divides the photos where there is no ``val/``.
+        runs_dir: what folders of many photos hold is kept in its ``.cache``; see ``Listing``. None: nowhere.
+        val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training photos.
 
     Raises:
-        UserError: no such folder, no pictures in it, only one, or a layout that can be read in two ways.
+        UserError: no such folder, no photos in it, only one, or a layout that can be read in two ways.
     """
-    _check_shares(val_fraction, train_fraction, max_val)
     root = _existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if has_val and not has_train and not val_alone:
         raise UserError(
             f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
         )
-    memory = FolderMemory(root, runs_dir)
-    train: list[str] = []
-    if has_val and not has_train:
-        val = _pictures_in(root, "val", memory)
-    elif not has_train:
-        train, val = _split(_pictures_in(root, "", memory), val_fraction, seed, root)
-    elif has_val:
-        train, val = _pictures_in(root, "train", memory), _pictures_in(root, "val", memory)
+    listing = Listing(root, has_image_suffix, runs_dir)
+    if has_val:
+        train = _photos_in(listing, "train") if has_train else []
+        val = _photos_in(listing, "val")
     else:
-        _refuse_pictures_beside_train(root)
-        train, val = _split(_pictures_in(root, "train", memory), val_fraction, seed, root / "train")
-    memory.save()
-    return _photos(root, train, val, seed, train_fraction, max_val)
+        if has_train:
+            _refuse_photos_beside_train(root)
+        below = "train" if has_train else ""
+        train, val = split.divide(_photos_in(listing, below), root / below)
+    listing.save()
+    return split.photos(root, train, val)
 
 
 def list_imagenet(
     root: str | Path,
-    val_fraction: float,
-    seed: int,
-    train_fraction: float = 1.0,
-    max_val: int | None = None,
+    split: Split,
     file_list: str | Path | None = None,
     runs_dir: str | Path | None = None,
     val_alone: bool = False,
 ) -> Photos:
-    """The pictures of an extracted ImageNet tree, or those that a file lists.
+    """List the photos of an extracted ImageNet tree, or those that a file lists.
 
     Without ``file_list``, ``root`` (or ``ILSVRC/Data/CLS-LOC`` or ``Data/CLS-LOC`` in it) holds ``train/`` with a
     folder a class, and ``val/``, flat or with a folder a class.
 
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
-    to these splits, others are assigned as in :func:`list_folder`; so are all of them where no path is in ``val/``. The
-    files are not looked up one by one.
+    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
+    not looked up one by one.
 
     Args are those of :func:`list_folder`, but for:
-        root: the tree.
-        val_fraction: for pictures of a file list that are not in ``train/`` or ``val/``.
         file_list: the text file.
 
     Raises:
-        UserError: another layout, or a list that cannot be read, leaves ``root`` or names no pictures.
+        UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
-    _check_shares(val_fraction, train_fraction, max_val)
     root = _existing_folder(root)
     if file_list is not None:
-        train, val = _split_list(_read_list(Path(file_list), root), val_fraction, seed, Path(file_list))
-        return _photos(root, train, val, seed, train_fraction, max_val)
+        return split.photos(root, *_split_list(_read_list(Path(file_list), root), split, Path(file_list)))
     for tree in _IMAGENET_TREES:
-        has_train = (root / tree / "train").is_dir()
-        if (has_train or val_alone) and (root / tree / "val").is_dir():
-            root = root / tree
-            memory = FolderMemory(root, runs_dir)
-            train = _pictures_in(root, "train", memory) if has_train else []
-            val = _pictures_in(root, "val", memory)
-            memory.save()
-            return _photos(root, train, val, seed, train_fraction, max_val)
+        if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
+            return list_folder(root / tree, split, runs_dir, val_alone)
     raise UserError(
         f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
         "it (for any other layout use data=folder)"
     )
 
 
-def _check_shares(val_fraction: float, train_fraction: float, max_val: int | None) -> None:
-    if not 0 <= val_fraction <= 1:
-        raise UserError(f"data.val_fraction must be from 0 to 1, not {val_fraction}")
-    if not 0 < train_fraction <= 1:
-        raise UserError(f"data.train_fraction must be above 0 and at most 1, not {train_fraction}")
-    if max_val is not None and max_val < 1:
-        raise UserError(f"data.max_val must be at least 1, not {max_val}")
-
-
 def _existing_folder(root: str | Path) -> Path:
     root = Path(root)
-    if not root.exists():
-        raise UserError(f"no such folder: {root} (data.root)")
     if not root.is_dir():
-        raise UserError(f"not a folder: {root} (data.root)")
+        raise UserError(f"{'not a folder' if root.exists() else 'no such folder'}: {root} (data.root)")
     return root
 
 
-def _pictures_in(root: Path, below: str, memory: FolderMemory) -> list[str]:
-    """The sorted identities of all pictures in ``root / below``, at least one."""
-    found = sorted(_walk(root, below, memory))
+def _photos_in(listing: Listing, below: str) -> list[str]:
+    """Return the sorted identities of all photos in a folder of the root, at least one."""
+    found = listing.photos_in(below)
     if not found:
-        extensions = " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
-        raise UserError(f"no images in {root / below} (looked for the extensions {extensions})")
+        extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
+        raise UserError(f"no images in {listing.root / below} (looked for the extensions {extensions})")
     return found
 
 
-def _walk(root: Path, below: str, memory: FolderMemory) -> Iterable[str]:
-    """Identities of the pictures in ``root / below``, in no order. No file is stat'ed: there may be millions."""
-    seen: set[tuple[int, int]] = set()
-    folders = [f"{below}/" if below else ""]
-    links: list[str] = []
-    # Links come last, so that a picture has the same identity whether or not a link leads to it as well.
-    while folders or links:
-        folder = folders.pop() if folders else links.pop()
-        try:
-            status = os.stat(root / folder)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            found = memory.recall(folder, status)
-            if found is None:
-                found, has_links = _read_folder(root / folder)
-                memory.keep(folder, status, found, has_links)
-        except OSError as error:
-            raise UserError(f"cannot read the folder {root / folder}: {error.strerror}") from error
-        yield from (folder + name for name in found.pictures)
-        folders += [f"{folder}{name}/" for name, is_link in found.subfolders if not is_link]
-        new_links = [f"{folder}{name}/" for name, is_link in found.subfolders if is_link]
-        links = sorted(links + new_links, reverse=True)
-
-
-def _read_folder(path: Path) -> tuple[Folder, bool]:
-    """What is in a folder, and whether links are among it."""
-    found, has_links = Folder([], []), False
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
-            is_link = entry.is_symlink()
-            has_links |= is_link
-            if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                found.subfolders.append((entry.name, is_link))
-            elif has_image_extension(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
-                found.pictures.append(entry.name)
-    return found, has_links
-
-
-def has_image_extension(name: str) -> bool:
-    """Whether a file is called as a picture."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-
-
-def _refuse_pictures_beside_train(root: Path) -> None:
-    """Beside ``train/`` alone, other pictures are a test set or a part of an unsplit folder: only the user knows."""
+def _refuse_photos_beside_train(root: Path) -> None:
+    """Raise where other photos lie beside ``train/`` alone: a test set, or a part of an unsplit folder?"""
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.name == "train" or entry.name.startswith("."):
             continue
-        if has_image_extension(entry.name) or entry.is_dir():
+        if has_image_suffix(entry.name) or entry.is_dir():
             raise UserError(
                 f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
-                f"pictures in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
+                f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
             )
 
 
@@ -311,7 +274,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         where = f"line {number} of {file_list}"
         if Path(text).anchor or ".." in PurePosixPath(text).parts:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
-        if not has_image_extension(text):
+        if not has_image_suffix(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
         identities[PurePosixPath(text).as_posix()] = None
     found = list(identities)
@@ -323,45 +286,14 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
     return found
 
 
-def _split_list(identities: list[str], val_fraction: float, seed: int, file_list: Path) -> tuple[list[str], list[str]]:
-    train = [identity for identity in identities if identity.startswith("train/")]
-    val = [identity for identity in identities if identity.startswith("val/")]
-    if not val:
-        return _split(identities, val_fraction, seed, file_list)
-    rest = [identity for identity in identities if not identity.startswith(("train/", "val/"))]
-    for identity in rest:
-        (val if _hash(seed, "split", identity) < val_fraction else train).append(identity)
+def _split_list(identities: list[str], split: Split, file_list: Path) -> tuple[list[str], list[str]]:
+    if not any(identity.startswith("val/") for identity in identities):
+        return split.divide(identities, file_list)
+    train: list[str] = []
+    val: list[str] = []
+    for identity in identities:
+        named = identity.startswith("val/") or (not identity.startswith("train/") and split.is_val(identity))
+        (val if named else train).append(identity)
     if not train:
         raise UserError(f"the file list {file_list} names images for validation only: add some for training")
     return train, val
-
-
-def _split(identities: list[str], val_fraction: float, seed: int, where: Path) -> tuple[list[str], list[str]]:
-    """Each picture to training or validation by its own hash; where one stays empty, it gets the nearest picture."""
-    if len(identities) < 2:
-        raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
-    hashes = {identity: _hash(seed, "split", identity) for identity in identities}
-    val = [identity for identity in identities if hashes[identity] < val_fraction]
-    if not val:
-        val = [min(identities, key=lambda identity: hashes[identity])]
-    elif len(val) == len(identities):
-        val.remove(max(identities, key=lambda identity: hashes[identity]))
-    chosen = set(val)
-    return [identity for identity in identities if identity not in chosen], val
-
-
-def _photos(
-    root: Path, train: list[str], val: list[str], seed: int, train_fraction: float, max_val: int | None
-) -> Photos:
-    if train_fraction < 1 and train:
-        # Not the hash of the split: that one is above val_fraction for every training picture.
-        kept = [identity for identity in train if _hash(seed, "subset", identity) < train_fraction]
-        train = kept or [min(train, key=lambda identity: _hash(seed, "subset", identity))]
-    val = sorted(val, key=lambda identity: (_hash(seed, "split", identity), identity))
-    return Photos(root, sorted(train), val[:max_val])
-
-
-def _hash(seed: int, purpose: str, identity: str) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
-    key = f"{seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
-    return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53

@@ -1,29 +1,33 @@
-"""Taking a tilted part out of a picture, for rotation without corners to fill in."""
+"""Tilted parts of an image, for rotation without corners to fill in."""
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 from PIL import Image
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the upright full-size picture."""
+"""Left, top, right, bottom in pixels of the upright full-size image."""
+
+BoxChooser = Callable[[int, int], Box]
+"""Says, told width and height of the upright image, which part to take."""
 
 Point = tuple[float, float]
-"""How far right and how far down, in pixels from the picture's top left corner."""
+"""Pixels to the right and down from the image's top left corner."""
 
 Corners = tuple[Point, Point, Point]
-"""Where the top left, the top right and the bottom left corner of a tilted part lie."""
+"""Top left, top right and bottom left corner of a tilted part."""
 
 
 def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
-    """The part ``box`` turned about its centre, with all its corners inside the picture.
+    """Turn ``box`` about its centre, with all its corners inside the image.
 
     Where the turned part would stick out, it is moved inwards and, if it is too large even so, made smaller in
     proportion: there is nothing to fill in, neither with black nor with a mirrored border.
 
     Args:
-        box: an upright part of the picture, which is of `width` × `height` px.
-        angle_deg: how far, counter-clockwise, the tilted part shows the picture turned.
+        box: an upright part of the image, which is of `width` × `height` px.
+        angle_deg: how far, counter-clockwise, the tilted part shows the image turned.
     """
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     across, down = box[2] - box[0], box[3] - box[1]
@@ -41,17 +45,17 @@ def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
 
 
 def sides(corners: Corners) -> tuple[float, float]:
-    """Width and height of a tilted part, in pixels."""
+    """Return width and height of a tilted part, in pixels."""
     return math.dist(corners[0], corners[1]), math.dist(corners[0], corners[2])
 
 
 def scaled(corners: Corners, factor: float) -> Corners:
-    """The same part in the picture at another scale."""
+    """Return the same part in the image at another scale."""
     return cast(Corners, tuple((x * factor, y * factor) for x, y in corners))
 
 
 def cut_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
-    """The tilted part, upright, still to be resized to ``size_px`` × ``size_px``; neither side is shorter than that.
+    """Cut out the tilted part, upright, still to be resized to ``size_px`` × ``size_px``; no side is shorter than that.
 
     Pillow tilts without antialiasing. So the part is tilted at its own scale, or at a whole fraction of it where it is
     several times too large, and the resizing, which does antialias, comes after; a part that has to grow is sampled
@@ -67,6 +71,6 @@ def cut_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Imag
         corners = scaled(((ax - left, ay - top), (bx - left, by - top), (cx - left, cy - top)), 1 / reduction)
     (ax, ay), (bx, by), (cx, cy) = corners
     width, height = (max(size_px, round(side)) for side in sides(corners))
-    # Where each pixel of the result lies in the picture.
+    # Place of each pixel of the result in the image.
     matrix = ((bx - ax) / width, (cx - ax) / height, ax, (by - ay) / width, (cy - ay) / height, ay)
     return image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)

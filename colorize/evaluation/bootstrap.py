@@ -19,7 +19,7 @@ _CELLS_AT_ONCE = 2_000_000
 def resampled_ratios(
     numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int, resamples: int = RESAMPLES
 ) -> Floats:
-    """Sum over sum, in many samples of as many photos drawn with replacement.
+    """Divide sums by sums over many samples of as many photos, drawn with replacement.
 
     With values and ones these are means, with values and zeros or ones means over some of the photos. All columns are
     resampled alike, and so are two calls with the same number of photos and the same seed: differences of columns are
@@ -49,7 +49,7 @@ def resampled_ratios(
 
 
 def interval(samples: Floats) -> tuple[float, float]:
-    """The bounds that hold the middle 95 % of ``(resamples,)`` samples; NaN ones are left out, NaN where all are."""
+    """Return the bounds of the middle 95 % of ``(resamples,)`` samples; NaN ones are left out, NaN where all are."""
     kept = samples[~np.isnan(samples)]
     if len(kept) == 0:
         return float("nan"), float("nan")

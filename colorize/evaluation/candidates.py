@@ -1,4 +1,4 @@
-"""What an evaluation is to measure: checkpoints, runs, folders of coloured images, and which photos."""
+"""Choice of what an evaluation measures: checkpoints, runs, folders of coloured images, and which photos."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,25 +7,24 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from colorize.config import DataConfig, EvaluateConfig
+from colorize.config import EvaluateConfig
+from colorize.config.sections import DataConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.protocols import Protocol, match
 from colorize.runs import PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
-from colorize.weights import load as weights
-from colorize.weights.checkpoints import read
+from colorize.weights.checkpoints import read_checkpoint
+from colorize.weights.load import find_weights
 
 log = logging.getLogger("colorize")
 
 OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 """The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
 
-DECIDES_THE_SPLIT = ("seed", "data.val_fraction")
-
 
 def find_checkpoints(config: EvaluateConfig) -> list[Path]:
-    """The checkpoints that are measured.
+    """Find the checkpoints that are measured.
 
     Raises:
         UserError: one is not there, or a run has none.
@@ -37,7 +36,7 @@ def find_checkpoints(config: EvaluateConfig) -> list[Path]:
         return _checkpoints_of(folder)
     found: list[Path] = []
     for given in config.checkpoint:
-        places = (weights.find(given), Path(config.runs_dir) / given)
+        places = (find_weights(given), Path(config.runs_dir) / given)
         if places[0].is_file():
             found.append(places[0])
         elif folders := [place for place in places if place.is_dir()]:
@@ -61,16 +60,16 @@ def _checkpoints_of(run: Path) -> list[Path]:
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
     moments: dict[tuple[Path, int], Path] = {}
-    for path in reversed(found):  # the last checkpoint of a fit may be its best one, and is called so then
-        card, _ = read(path)
-        moments.setdefault((path.parent, card.images_seen), path)
+    for path in reversed(found):  # the last checkpoint of a phase may be its best one, and is called so then
+        metadata, _ = read_checkpoint(path)
+        moments.setdefault((path.parent, metadata.images_seen), path)
     return list(moments.values())[::-1]
 
 
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
-    """A row's name for each path: the shortest end of it that tells it from the others.
+    """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
 
-    The paths are those of checkpoints or folders; `taken` are names that rows have already.
+    `taken` are names that rows have already.
 
     Raises:
         BadOption: one is given twice.
@@ -96,7 +95,7 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Where the results go: output=…, else evaluation/ in the run that the first checkpoint is from, or in `run`."""
+    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`."""
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
@@ -108,12 +107,12 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which photos are measured.
+    """Choice of the photos that are measured.
 
     Attributes:
         photos: the source, with those training photos that the luma look-up may be fitted on.
         identities: what is measured, in order.
-        coloured: for each folder of coloured pictures, the file of each identity.
+        coloured: for each folder of coloured images, the file of each identity.
         left_out: photos that are not measured, and why.
         sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
     """
@@ -131,10 +130,12 @@ def choose(
     folders: Mapping[str, Path],
     list_photos: Callable[[DataConfig], Photos],
 ) -> Chosen:
-    """The photos of the split that the protocol takes and that have a picture in each folder.
+    """Choose the photos of the split that the protocol takes and that have an image in each folder.
 
     Args:
-        folders: of coloured pictures, by the names of their rows.
+        config: names the split, and the sample of it.
+        protocol: may take the first photos alone.
+        folders: of coloured images, by the names of their rows.
         list_photos: gives all photos of a source.
 
     Raises:
@@ -144,26 +145,26 @@ def choose(
     photos = everything = list_photos(whole)
     if folders and whole.train_fraction < 1:
         everything = list_photos(replace(whole, train_fraction=1.0))
-    sampled_from = None
+    identities, sampled_from = choose_photos(photos, config.split, protocol), None
     if config.split != "train" and config.data.max_val is not None and config.data.max_val < len(photos.val):
-        sampled_from = len(choose_photos(photos, config.split, protocol))
+        sampled_from = len(identities)
         photos = replace(photos, val=photos.val[: config.data.max_val])
-    identities = choose_photos(photos, config.split, protocol)
+        identities = choose_photos(photos, config.split, protocol)
     coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
     left_out = {
-        identity: f"without a picture in {row}"
+        identity: f"without an image in {row}"
         for row, found in zip(folders, coloured, strict=True)
         for identity in identities
         if identity not in found
     }
     identities = [identity for identity in identities if identity not in left_out]
     if not identities:
-        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+        raise UserError(f"no photo in {photos.root} has an image in each of {', '.join(config.coloured)}")
     return Chosen(photos, identities, coloured, left_out, sampled_from)
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
-    """The identities of a split, in the order of their file names, as far as the protocol takes them.
+    """Return the identities of a split, in the order of their file names, as far as the protocol takes them.
 
     Raises:
         UserError: the split is empty.
@@ -176,31 +177,29 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 
 
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The coloured picture of each photo in `folder`; a warning names the pictures that belong to none.
+    """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
 
     Raises:
         UserError: none of `identities`, the photos that are to be measured, has one.
     """
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
-    lacking = [identity for identity in identities if identity not in found]
-    if len(lacking) == len(identities):
+    if found.keys().isdisjoint(identities):
         raise UserError(
-            f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
+            f"{folder} holds no image named as one of the {len(identities)} photos in {photos.root} "
             f"(the first is {identities[0]}{', the first there ' + surplus[0] if surplus else ''}; see split=…)"
         )
     if surplus:
-        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {listed(surplus)}")
+        log.warning(f"{folder}: {len(surplus)} images belong to no photo in {photos.root}: {listed(surplus)}")
     return found
 
 
 def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
-    """Says so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
-    file = checkpoint.parent.parent / "config.yaml"
+    """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
     is_scenes = config.data.kind == "scenes"
     if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
     try:
-        trained = yaml.safe_load(file.read_text(encoding="utf-8"))
+        trained = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text(encoding="utf-8"))
         data = trained["data"]
         there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
         if is_scenes:  # another seed draws other scenes
@@ -211,5 +210,5 @@ def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
         return None
     if not same or there == here:
         return None
-    values = " ".join(f"{key}={value}" for key, value in zip(DECIDES_THE_SPLIT, there, strict=True))
-    return f"{checkpoint} was trained on another split, and knows some of these photos: give {values}"
+    decisive = f"seed={there[0]} data.val_fraction={there[1]}"
+    return f"{checkpoint} was trained on another split, and knows some of these photos: give {decisive}"

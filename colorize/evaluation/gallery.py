@@ -1,4 +1,4 @@
-"""Pictures side by side on one captioned sheet."""
+"""Images side by side on one captioned sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from colorize.data.images import to_pil
 
 
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
-    """One row a photo, one captioned column a version of it.
+    """Lay out one row a photo and one captioned column a version of it.
 
     Args:
-        columns: (caption, pictures) pairs; pictures are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped),
+        columns: (caption, images) pairs; images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped),
             the same N and size in each.
-        tile_px: side of a tile; None keeps the pictures' own size.
+        tile_px: side of a tile; None keeps the images' own size.
         gap_px: white space around tiles.
 
     Returns:
-        An RGB picture, white background.
+        An RGB image, white background.
     """
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:
@@ -31,11 +31,11 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
         "RGB", (len(columns) * (width_px + gap_px) + gap_px, caption_px + rows * (height_px + gap_px)), "white"
     )
     draw = ImageDraw.Draw(canvas)
-    for x, (caption, pictures) in enumerate(columns):
+    for x, (caption, images) in enumerate(columns):
         left = gap_px + x * (width_px + gap_px)
         draw.text((left + width_px / 2, caption_px / 2), caption, fill="black", font=font, anchor="mm")
-        for y, picture in enumerate(pictures.expand(-1, 3, -1, -1)):
-            tile = to_pil(picture.float().cpu())
+        for y, image in enumerate(images.expand(-1, 3, -1, -1)):
+            tile = to_pil(image.float().cpu())
             if tile.size != (width_px, height_px):
                 tile = tile.resize((width_px, height_px), Image.Resampling.BICUBIC)
             canvas.paste(tile, (left, caption_px + y * (height_px + gap_px)))
@@ -47,7 +47,7 @@ INK, PALE = (32, 32, 36), (112, 112, 120)
 
 @dataclass(frozen=True)
 class Strip:
-    """A photo in all its versions, side by side."""
+    """Photo in all its versions, side by side."""
 
     caption: str
     tiles: Sequence[Image.Image]
@@ -65,13 +65,17 @@ class Block:
 
 
 def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Block], tile_px: int = 176) -> Image.Image:
-    """Blocks of captioned photos under a title; two blocks side by side where there is room for them.
+    """Lay out blocks of captioned photos under a title, two side by side where there is room for them.
 
     Args:
-        columns: what each version is; a photo has a tile of `tile_px` for each.
+        title: in large letters.
+        subtitle: below it.
+        columns: the names of the versions; a photo has a tile for each.
+        blocks: the photos.
+        tile_px: side of a tile.
 
     Returns:
-        An RGB picture, white background.
+        An RGB image, white background.
     """
     margin, gap, line = 28, 8, 22
     big, middle, small = (ImageFont.load_default(size=size) for size in (24, 17, 13))
@@ -107,7 +111,7 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    """`text`, cut in its middle where it is too long."""
+    """Cut `text` in its middle where it is too long."""
     kept, shown = len(text), text
     while kept > 2 and font.getlength(shown) > width_px:
         kept -= 1

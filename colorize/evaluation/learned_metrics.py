@@ -1,4 +1,4 @@
-"""Metrics that look through a pretrained network: LPIPS and FID, and where their weights come from."""
+"""Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
 import logging
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
-from colorize.networks.pretrained import load_pretrained
+from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
+from colorize.weights.pretrained import load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
 
 BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}
-"""torchvision's name of the network behind each LPIPS."""
+"""Torchvision's name of the network behind each LPIPS."""
 
 MOST_LPIPS_PIXELS = 1 << 20
-"""LPIPS sees larger pictures reduced to this: its networks' memory grows with the picture."""
+"""LPIPS sees larger images reduced to this: its networks' memory grows with the image."""
 
 INCEPTION_FEATURES = 2048
 
@@ -32,7 +33,7 @@ class Lpips(nn.Module):
 
     Args:
         name: "lpips_alex" or "lpips_vgg".
-        source: weights of the backbone, as :func:`colorize.networks.pretrained.load_pretrained` takes them.
+        source: weights of the backbone, as :func:`colorize.weights.pretrained.load_pretrained` takes them.
         option: the key that set `source`, for the messages.
 
     Raises:
@@ -49,14 +50,14 @@ class Lpips(nn.Module):
         load_pretrained(backbone, BACKBONES[name], source, option)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The distance of each pair: ``(B, 3, H, W)`` twice, RGB in [0, 1], to ``(B,)``; 0 for identical pictures."""
-        pictures = torch.cat([prediction, target])
-        height, width = pictures.shape[-2:]
+        """Return the distance of each pair, ``(B,)``, from ``(B, 3, H, W)`` RGB in [0, 1] twice; 0 if identical."""
+        images = torch.cat([prediction, target])
+        height, width = images.shape[-2:]
         if height * width > MOST_LPIPS_PIXELS:
             scale = (MOST_LPIPS_PIXELS / (height * width)) ** 0.5
             size = (round(height * scale), round(width * scale))
-            pictures = nn.functional.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
-        distance: Tensor = self.lpips(*(2 * pictures - 1).chunk(2))
+            images = nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        distance: Tensor = self.lpips(*(2 * images - 1).chunk(2))
         return distance.flatten()
 
 
@@ -79,16 +80,16 @@ class Inception(nn.Module):
         except ImportError as error:
             raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
         file = _download(URL_INCEPTION_V3, option) if source == "imagenet" else Path(source).expanduser()
-        _check_tensors(file, option)  # torch-fidelity itself would execute what it is given
+        read_state_dict(file, option)  # refuses code, which torch-fidelity itself would execute
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
-        except RuntimeError as error:
+        except Exception as error:  # other tensors, or another format of file
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {reason}") from error
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """``(B, 3, H, W)``, RGB in [0, 1], rounded to 8 bits, to ``(B, INCEPTION_FEATURES)``."""
-        return self.network((pictures.clamp(0, 1) * 255).round().to(torch.uint8))
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(B, INCEPTION_FEATURES)`` of ``(B, 3, H, W)``, RGB in [0, 1], which is rounded to 8 bits."""
+        return self.network((images.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 class FeatureStatistics:
@@ -100,20 +101,22 @@ class FeatureStatistics:
         self._products: Any = 0.0
 
     def update(self, features: Tensor) -> None:
-        """Adds ``(B, features)``."""
+        """Add ``(B, features)``."""
         features = features.detach().cpu().double()
         self.count += len(features)
         self._sum = self._sum + features.sum(dim=0)
         self._products = self._products + features.T @ features
 
-    def join(self, other: "FeatureStatistics") -> None:
-        """Adds what another rank has seen."""
-        self.count += other.count
-        self._sum = self._sum + other._sum
-        self._products = self._products + other._products
+    def over_ranks(self) -> "FeatureStatistics":
+        """Return the statistics of the features of all ranks."""
+        found = FeatureStatistics()
+        for part in distributed.gathered(self):
+            found.count += part.count
+            found._sum, found._products = found._sum + part._sum, found._products + part._products
+        return found
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean ``(features,)`` and covariance ``(features, features)``, float64.
+        """Return the mean ``(features,)`` and covariance ``(features, features)``, float64.
 
         Raises:
             ValueError: fewer than two so far.
@@ -125,13 +128,13 @@ class FeatureStatistics:
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """Fréchet inception distance of two sets of pictures, seen as normal distributions of their features.
+    """Return the Fréchet inception distance of two sets of images, seen as normal distributions of their features.
 
     Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
     local Nash equilibrium", NeurIPS 2017.
 
     Raises:
-        ValueError: fewer than two pictures in one of them.
+        ValueError: fewer than two images in one of them.
     """
     (mean1, covariance1), (mean2, covariance2) = first.moments(), second.moments()
     # The trace of the root of the product, by symmetric matrices: theirs are exact where a general root is not.
@@ -143,7 +146,7 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 
 class Learned:
-    """The learned metrics that can be had here, and why the others cannot.
+    """Learned metrics that can be had here, and why the others cannot.
 
     Args:
         sources: for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
@@ -173,7 +176,7 @@ class Learned:
 
 
 def _download(url: str, option: str) -> Path:
-    """The file behind `url` in torch's cache."""
+    """Return the file behind `url` in torch's cache, fetched where it is not there."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -185,19 +188,3 @@ def _download(url: str, option: str) -> Path:
                 f"give {option}=PATH"
             ) from error
     return file
-
-
-def _check_tensors(file: Path, option: str) -> None:
-    """Make sure that `file` holds tensors and nothing that would be executed.
-
-    Raises:
-        UserError: it does not.
-    """
-    if not file.is_file():
-        raise UserError(f"{option}: no file {file}; give imagenet, none, or the path of torch-fidelity's Inception")
-    try:
-        torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling something else fails in many ways
-        raise UserError(
-            f"{option}: {file} cannot be read as a state dict of tensors ({type(error).__name__})"
-        ) from error

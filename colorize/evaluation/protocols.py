@@ -1,4 +1,4 @@
-"""What an evaluation sees of a photo: which part of it, at what size, and the coloured pictures to be held against it.
+"""Reading photos for an evaluation: the part and size that a protocol takes, and the coloured images to compare.
 
 Worker processes import this module: it stays free of Lightning.
 """
@@ -15,31 +15,31 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from colorize.data.datasets import make_loader
+from colorize.data.datasets import PhotoDataset
 from colorize.data.images import center_box, load_rgb, to_uint8
-from colorize.data.sources import Photos, Scenes, has_image_extension
+from colorize.data.loading import make_loader
+from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import sha256
+from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 
 LEAST_PX = 11
-"""Smaller pictures have no structural similarity: this is the side of its window."""
+"""Smaller images have no structural similarity: this is the side of its window."""
 
 NAMED_AT_MOST = 20
 
 SAME_SHAPE = 0.02
-"""Two pictures whose width over height differs by a smaller share have the same shape: sizes are rounded."""
+"""Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a photo becomes before it is coloured and measured."""
+    """Preparation of a photo before it is coloured and measured."""
 
-    name: str
     size_px: int | None
     """Side of the squares; ``None``: every photo keeps its own size and shape."""
     stretch: bool = False
@@ -47,19 +47,19 @@ class Protocol:
     photos: int | None = None
     """How many photos the protocol takes at most, the first by their file names."""
 
-    def apply(self, picture: Image.Image) -> Image.Image:
-        """The part and size of an RGB picture that are measured."""
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Take the part of an RGB image that is measured, at its size."""
         if self.size_px is None:
-            return picture
+            return image
         size = (self.size_px, self.size_px)
         if self.stretch:
-            return picture.resize(size, Image.Resampling.BILINEAR)
+            return image.resize(size, Image.Resampling.BILINEAR)
         # Cut first: with a box, Pillow's filter would look beyond its edge.
-        left, top, right, bottom = map(round, center_box(*picture.size))
-        return picture.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
+        left, top, right, bottom = map(round, center_box(*image.size))
+        return image.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
 
-    def apply_to_coloured(self, picture: Image.Image, original: tuple[int, int]) -> Image.Image:
-        """The same of what somebody made of a photo of ``original`` = (width, height).
+    def apply_to_coloured(self, image: Image.Image, original: tuple[int, int]) -> Image.Image:
+        """Do the same to what somebody made of a photo of ``original`` = (width, height).
 
         It may have the photo's shape, at any size, or already be the square that the protocol makes of it.
 
@@ -67,31 +67,31 @@ class Protocol:
             UnreadableImage: it is neither; or no square is made, and it has another size.
         """
         if self.size_px is None:
-            if picture.size != original:
-                raise UnreadableImage(f"is {_by(picture.size)} px, the photo {_by(original)}")
-            return picture
-        shape, wanted = picture.width / picture.height, original[0] / original[1]
+            if image.size != original:
+                raise UnreadableImage(f"is {_by(image.size)} px, the photo {_by(original)}")
+            return image
+        shape, wanted = image.width / image.height, original[0] / original[1]
         if abs(shape / wanted - 1) < SAME_SHAPE:
-            return self.apply(picture)
-        if picture.width == picture.height:
-            return picture.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
-        raise UnreadableImage(f"is {_by(picture.size)} px, neither a square nor of the photo's shape")
+            return self.apply(image)
+        if image.width == image.height:
+            return image.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
+        raise UnreadableImage(f"is {_by(image.size)} px, neither a square nor of the photo's shape")
 
 
 PROTOCOLS = {
-    "val5k": Protocol("val5k", 256, photos=5000),
-    "stretch256": Protocol("stretch256", 256, stretch=True),
-    "native": Protocol("native", None),
+    "val5k": Protocol(256, photos=5000),
+    "stretch256": Protocol(256, stretch=True),
+    "native": Protocol(None),
 }
 
 
-class Pictures(NamedTuple):
-    """A batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
+class EvaluationBatch(NamedTuple):
+    """Batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
 
     rgb: Tensor
     """``(B, 3, H, W)`` uint8."""
     coloured: list[Tensor]
-    """What each folder of coloured pictures holds for them: ``(B, 3, H, W)`` uint8."""
+    """The images in each folder of coloured ones: ``(B, 3, H, W)`` uint8."""
     regions: Tensor | None
     """``(B, H, W)`` uint8, indices into ``REGIONS``; ``None`` for photos."""
     names: list[str]
@@ -102,8 +102,16 @@ class Pictures(NamedTuple):
     """Names of the files met that could not be used, and why."""
 
 
-class ProtocolDataset(Dataset[Pictures]):
-    """Each sample is a batch of one picture or none: use :func:`collate`."""
+class ProtocolDataset(PhotoDataset[EvaluationBatch]):
+    """Photos of a source, each a batch of one image or none, to be joined by :func:`collate`.
+
+    Args:
+        photos: the source.
+        identities: of the photos to read.
+        protocol: prepares them.
+        coloured: for each folder of coloured images, the file of each identity.
+        scene_px: side of drawn scenes where the protocol says none.
+    """
 
     def __init__(
         self,
@@ -114,60 +122,44 @@ class ProtocolDataset(Dataset[Pictures]):
         coloured: Sequence[Mapping[str, Path]] = (),
         scene_px: int = 256,
     ) -> None:
-        """What is to be read: some photos of a source.
+        super().__init__(photos, identities, protocol.size_px or scene_px)
+        self.protocol, self.coloured = protocol, coloured
 
-        Args:
-            coloured: for each folder of coloured pictures, the file of each identity.
-            scene_px: side of drawn scenes where the protocol says none.
-        """
-        self.photos = photos
-        self.identities = identities
-        self.protocol = protocol
-        self.coloured = coloured
-        self.scene_px = protocol.size_px or scene_px
-
-    def __len__(self) -> int:
-        return len(self.identities)
-
-    def __getitem__(self, index: int) -> Pictures:
+    def __getitem__(self, index: int) -> EvaluationBatch:
         identity, where, regions = self.identities[index], "", None
         try:
             if isinstance(self.photos, Scenes):
-                scene = self.photos.scene(identity, self.scene_px)
+                scene = self.photos.scene(identity, self.size_px)
                 original, digest = Image.fromarray(scene.rgb), hashlib.sha256(scene.rgb.tobytes()).hexdigest()
-                picture, regions = original, torch.from_numpy(scene.regions).unsqueeze(0)
+                image, regions = original, torch.from_numpy(scene.regions).unsqueeze(0)
             else:
                 path = self.photos.path(identity)
                 original, digest = load_rgb(path), sha256(path)
-                picture = self.protocol.apply(original)
-            if min(picture.size) < LEAST_PX:
-                raise UnreadableImage(f"is {_by(picture.size)} px; at least {LEAST_PX} are needed")
+                image = self.protocol.apply(original)
+            if min(image.size) < LEAST_PX:
+                raise UnreadableImage(f"is {_by(image.size)} px; at least {LEAST_PX} are needed")
             coloured = []
             for files in self.coloured:
                 where = f"{files[identity]}: "
-                coloured.append(self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size))
+                made = self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)
+                coloured.append(to_uint8(made).unsqueeze(0))
         except UnreadableImage as error:
-            return Pictures(
-                torch.empty(0, 3, 1, 1, dtype=torch.uint8), [], None, [], [], [(identity, f"{where}{error}")]
-            )
-        rgb = to_uint8(picture).unsqueeze(0)
-        return Pictures(rgb, [to_uint8(c).unsqueeze(0) for c in coloured], regions, [identity], [digest], [])
+            nothing = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+            return EvaluationBatch(nothing, [], None, [], [], [(identity, f"{where}{error}")])
+        return EvaluationBatch(to_uint8(image).unsqueeze(0), coloured, regions, [identity], [digest], [])
 
 
-def collate(samples: Sequence[Pictures]) -> Pictures:
-    """Joins samples of one picture or none, all of one size, into a batch."""
-    unreadable = [problem for sample in samples for problem in sample.unreadable]
-    found = [sample for sample in samples if sample.names]
-    if not found:
-        return samples[0]._replace(unreadable=unreadable)
+def collate(samples: Sequence[EvaluationBatch]) -> EvaluationBatch:
+    """Join batches of one image or none, all of one size."""
+    found = [sample for sample in samples if sample.names] or samples[:1]
     regions = [sample.regions for sample in found if sample.regions is not None]
-    return Pictures(
+    return EvaluationBatch(
         rgb=torch.cat([sample.rgb for sample in found]),
         coloured=[torch.cat(parts) for parts in zip(*(sample.coloured for sample in found), strict=True)],
         regions=torch.cat(regions) if regions else None,
         names=[name for sample in found for name in sample.names],
         digests=[digest for sample in found for digest in sample.digests],
-        unreadable=unreadable,
+        unreadable=[problem for sample in samples for problem in sample.unreadable],
     )
 
 
@@ -177,11 +169,14 @@ def batches(
     num_workers: int = 0,
     max_unreadable: int = 100,
     unusable: dict[str, str] | None = None,
-) -> Iterator[Pictures]:
-    """The pictures in order, batch by batch; one by one where their sizes differ. Unusable ones are named and left out.
+) -> Iterator[EvaluationBatch]:
+    """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
     Args:
+        dataset: the photos.
+        batch_size: photos a batch.
         num_workers: processes that read them; 0 reads in this one.
+        max_unreadable: how many files may be unusable.
         unusable: is filled with the names of the unusable ones, and why.
 
     Raises:
@@ -191,36 +186,40 @@ def batches(
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
         batch_size = 1
     for batch in make_loader(dataset, num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
-        for name, reason in batch.unreadable:
-            unusable[name] = reason
-            log.warning("left out %s (%s)", name, reason)
-        if len(unusable) > max_unreadable:
-            raise too_many(unusable, max_unreadable)
+        leave_out(dict(batch.unreadable), unusable, max_unreadable)
         if batch.names:
             yield batch
 
 
-def too_many(unusable: Mapping[str, str], most: int) -> UserError:
-    """Why an evaluation ends: more files than ``most`` are unusable."""
-    named = ", ".join(list(unusable)[:NAMED_AT_MOST])
-    return UserError(f"{len(unusable)} pictures cannot be used, more than data.max_unreadable={most}: {named}, …")
+def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> None:
+    """Add names of files and why they cannot be used to those met before, with a warning each.
+
+    Raises:
+        UserError: there are more than ``most`` now.
+    """
+    for name, reason in more.items():
+        unusable[name] = reason
+        log.warning("left out %s (%s)", name, reason)
+    if len(unusable) > most:
+        named = ", ".join(list(unusable)[:NAMED_AT_MOST])
+        raise UserError(f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {named}, …")
 
 
 def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The coloured picture of each photo, and the pictures in ``folder`` that belong to none.
+    """Find the coloured image of each photo, and the images in ``folder`` that belong to none.
 
     For the photo ``a/b.jpg`` that is ``a/b.jpg``, else ``a/b.jpg.png`` (as colorize.generate names them), else ``a/b``
     with any extension, else ``b`` or ``b.jpg`` with any extension anywhere in the folder; the last two where no other
     photo is called so.
 
     Raises:
-        UserError: there is no such folder, it holds no pictures, or two of them may be meant.
+        UserError: there is no such folder, it holds no images, or two of them may be meant.
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if _is_picture(file))
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if _is_image(file))
     if not files:
-        raise UserError(f"no pictures in {folder}")
+        raise UserError(f"no images in {folder}")
     identities = list(identities)
     exact, by_stem, by_name = set(files), _grouped(files, _stem), _grouped(files, _name)
     stems, names = Counter(map(_stem, identities)), Counter(map(_name, identities))
@@ -232,7 +231,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
         if not candidates and names[_name(identity)] == 1:
             candidates = by_name.get(_name(identity)) or by_name.get(PurePosixPath(identity).name, [])
         if len(candidates) > 1:
-            raise UserError(f"{folder} holds several pictures for {identity}: {', '.join(candidates[:3])}; keep one")
+            raise UserError(f"{folder} holds several images for {identity}: {', '.join(candidates[:3])}; keep one")
         if candidates:
             found[identity] = folder / candidates[0]
     used = set(found.values())
@@ -248,15 +247,15 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 def _stem(path: str) -> str:
     """The path without an image's extension (scenes have none)."""
-    return os.path.splitext(path)[0] if has_image_extension(path) else path
+    return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 
 def _name(path: str) -> str:
     return PurePosixPath(_stem(path)).name
 
 
-def _is_picture(file: Path) -> bool:
-    return has_image_extension(file.name) and not file.name.startswith(".") and file.is_file()
+def _is_image(file: Path) -> bool:
+    return has_image_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""What each region of a scene is coloured as: sea as sea, or sea taken for grass."""
+"""Colours of the regions of scenes: the sea as sea, or taken for grass."""
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ COUNTED: dict[str, tuple[float, float]] = {name: hues for name, hues in HUE_CLAS
 OTHER, COLOURLESS = "other", "colourless"
 
 TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)
-"""What a pixel can be taken for: a region, a hue that no region has, or nothing with a hue."""
+"""Everything that a pixel can be taken for: a region, a hue that no region has, or nothing with a hue."""
 
 
 def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
-    """How many pixels of each region are coloured as what.
+    """Count the pixels of each region by what they are coloured as.
 
     A pixel counts where its eight neighbours are of the same region (edges are mixed with the neighbour's colour), the
     region has a hue to get right, and the truth shows one there (CIELAB chroma of at least ``MIN_CHROMA``; black hair
@@ -33,7 +33,7 @@ def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
         regions: ``(B, H, W)``, indices into ``REGIONS``.
 
     Returns:
-        ``(B, len(COUNTED), len(TAKEN_FOR))``, int64: a confusion table for each picture, whose diagonal is right.
+        ``(B, len(COUNTED), len(TAKEN_FOR))``, int64: a confusion table for each image, whose diagonal is right.
     """
     return torch.stack([_taken_for(*scene) for scene in zip(prediction, truth, regions, strict=True)])
 

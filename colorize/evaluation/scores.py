@@ -1,78 +1,54 @@
-"""From what each photo scored to means, intervals and differences, and the tables that show them."""
+"""Means over photos with their intervals and differences, from what each photo scored, and as metrics.json has them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import LOOKUP, TRUTH, Measurements
+from colorize.evaluation.measuring import TRUTH, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
+from colorize.metrics import COLUMNS, METRICS
 
+_REGIONS = "region_accuracy"
 
-@dataclass(frozen=True)
-class Column:
-    """How a metric is shown."""
-
-    title: str
-    decimals: int
-
-
-COLUMNS = {
-    "psnr": Column("PSNR, dB", 2),
-    "ssim": Column("SSIM", 4),
-    "lpips_alex": Column("LPIPS Alex", 4),
-    "lpips_vgg": Column("LPIPS VGG", 4),
-    "ciede2000": Column("CIEDE2000", 2),
-    "skill": Column("skill", 3),
-    "cf": Column("CF", 2),
-    "delta_cf_of_means": Column("ΔCF of means", 2),
-    "delta_cf_per_image": Column("ΔCF per photo", 2),
-    "cf_abs": Column("CF abs", 2),
-    "delta_cf_abs_of_means": Column("ΔCF abs of means", 2),
-    "delta_cf_abs_per_image": Column("ΔCF abs per photo", 2),
-    "fid": Column("FID", 2),
-    "region_accuracy": Column("regions right", 3),
-}
-"""Every metric, in the order of the table."""
-
-_DELTAS = {"cf": "delta_cf", "cf_abs": "delta_cf_abs"}
+_NONE = np.full(1, np.nan)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One cell of the table. NaN where there is no such figure."""
+    """Mean over photos, or the difference of two; NaN where there is none."""
 
     mean: float
-    low: float
-    high: float
-    """A 95 % bootstrap interval."""
-    without_greys: float
-    """The mean over the photos that are not grey themselves."""
     samples: Floats
     """``(resamples,)``, paired between all rows and metrics."""
+    without_greys: float = np.nan
+    """The mean over the photos that are not grey themselves."""
     left_out: int = 0
     """Photos without a finite value, which are in no mean."""
 
-
-@dataclass(frozen=True)
-class Difference:
-    """One row minus another."""
-
-    mean: float
-    low: float
-    high: float
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """Bounds of a 95 % bootstrap interval; NaN where it has none."""
+        return interval(self.samples)
 
     @property
     def exceeds(self) -> bool:
-        """Whether it is beyond what another choice of photos would bring: 0 is not in its interval."""
-        return self.low > 0 or self.high < 0
+        """Tell whether a difference is beyond what other photos would bring: 0 is not in its interval."""
+        low, high = self.bounds
+        return low > 0 or high < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the mean and the bounds of its interval."""
+        low, high = self.bounds
+        return {"mean": self.mean, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The scores of each row, and of each region where the pictures are scenes."""
+    """The scores of each row, and of each region where the images are scenes."""
 
     rows: dict[str, dict[str, Score]]
     regions: dict[str, dict[str, Score]]
@@ -80,72 +56,70 @@ class Table:
     seed: int
 
     @property
-    def photos(self) -> int:
-        """How many were measured."""
-        return len(self.measured.names)
-
-    @property
     def columns(self) -> list[str]:
-        """The metrics of this table, those included that were asked for and could not be had."""
+        """The metrics of this table, with those that were asked for and could not be had."""
         return [name for name in COLUMNS if name in self.rows[TRUTH] or name in self.measured.missing]
 
-    def difference(self, metric: str, row: str, minus: str) -> Difference:
-        """How much higher `row` scores than `minus`, on the same photos."""
+    def difference(self, metric: str, row: str, minus: str) -> Score:
+        """Return how much higher `row` scores than `minus`, on the same photos."""
         first, second = self.rows[row][metric], self.rows[minus][metric]
         if not first.left_out and not second.left_out:
-            return Difference(first.mean - second.mean, *interval(first.samples - second.samples))
+            return Score(first.mean - second.mean, first.samples - second.samples)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
-        samples = resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0]
-        return Difference(_ratio(gap, ones), *interval(samples))
+        return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:
-    """Means with their intervals, from one bootstrap, of this seed, that all cells share."""
+    """Average over photos, with intervals from one bootstrap, of this seed, that all cells share."""
     cells: dict[tuple[str, str], tuple[Floats, Floats]] = {}
     for row, values in measured.values.items():
-        cells |= {(row, metric): _finite(scores) for metric, scores in values.items() if metric != "skill"}
-        for metric, delta in _DELTAS.items():
-            cells[row, f"{delta}_per_image"] = _finite(np.abs(values[metric] - measured.values[TRUTH][metric]))
-    for row, products in measured.skill_sums.items():
-        cells[row, "skill/own"], cells[row, "skill/true"] = ((products[:, 0], products[:, n]) for n in (1, 2))
-    for row, right in measured.right.items():
-        assert measured.counted is not None
-        for number, region in enumerate(COUNTED):
-            cells[row, f"region/{region}"] = right[:, number].astype(float), measured.counted[:, number].astype(float)
-    sums, counts = (np.stack([cell[part] for cell in cells.values()], axis=1) for part in (0, 1))
-    all_samples = resampled_ratios(sums, counts, seed)
-    coloured = ~measured.true_grey
+        cells |= {(row, name): _finite(scores) for name, scores in values.items() if not METRICS[name].of_sums}
+        for name in _like_the_truth(values):
+            difference = np.abs(values[name] - measured.values[TRUTH][name])
+            cells[row, f"delta_{name}_per_image"] = _finite(difference)
+    for row, found in measured.sums.items():
+        if "skill" in found:
+            product, own, true = found["skill"].T
+            cells |= {(row, "skill/own"): (product, own), (row, "skill/true"): (product, true)}
+        for number, (region, table) in enumerate(_confusions(found).items()):
+            cells[row, f"region/{region}"] = table[:, number], table.sum(axis=1)
+    all_sums, all_counts = (np.stack([cell[part] for cell in cells.values()], axis=1) for part in (0, 1))
     rows: dict[str, dict[str, Score]] = {row: {} for row in measured.values}
-    regions: dict[str, dict[str, Score]] = {row: {} for row in measured.right}
-    for (row, metric), samples in zip(cells, all_samples.T, strict=True):
-        sums_here, counts_here = cells[row, metric]
-        score = _score(
-            _ratio(sums_here, counts_here),
-            _ratio(sums_here[coloured], counts_here[coloured]),
-            samples,
-            left_out=0 if metric.startswith("region/") else int((counts_here == 0).sum()),
-        )
-        if metric.startswith("region/"):
-            regions[row][metric.removeprefix("region/")] = score
+    regions: dict[str, dict[str, Score]] = {row: {} for row, found in measured.sums.items() if _REGIONS in found}
+    coloured = ~measured.true_grey
+    for ((row, name), (sums, counts)), samples in zip(
+        cells.items(), resampled_ratios(all_sums, all_counts, seed).T, strict=True
+    ):
+        without_greys = _ratio(sums[coloured], counts[coloured])
+        kind, _, region = name.partition("/")
+        if kind == "region":
+            regions[row][region] = Score(_ratio(sums, counts), samples, without_greys)
         else:
-            rows[row][metric] = score
-    for row, found in rows.items():
-        for metric, delta in _DELTAS.items():
-            own, true = found[metric], rows[TRUTH][metric]
-            found[f"{delta}_of_means"] = _score(
-                abs(own.mean - true.mean),
-                abs(own.without_greys - true.without_greys),
-                np.abs(own.samples - true.samples),
+            rows[row][name] = Score(_ratio(sums, counts), samples, without_greys, int((counts == 0).sum()))
+    for row, scores in rows.items():
+        for name in _like_the_truth(scores):
+            one, truth = scores[name], rows[TRUTH][name]
+            scores[f"delta_{name}_of_means"] = Score(
+                abs(one.mean - truth.mean),
+                np.abs(one.samples - truth.samples),
+                abs(one.without_greys - truth.without_greys),
             )
-        if row in measured.skill_sums:
-            found["skill"] = _geometric_mean(found.pop("skill/own"), found.pop("skill/true"))
-        if row in measured.fid:
-            # Only running sums of the features are kept, and no interval can be had of them.
-            nothing = np.full(1, np.nan)
-            found["fid"] = Score(measured.fid[row], np.nan, np.nan, np.nan, nothing)
+        if "skill/own" in scores:
+            scores["skill"] = _geometric_mean(scores.pop("skill/own"), scores.pop("skill/true"))
+        if row in measured.fid:  # only running sums of the features are kept, of which no interval can be had
+            scores["fid"] = Score(measured.fid[row], _NONE)
         if row in regions:
-            found["region_accuracy"] = _mean_of(list(regions[row].values()))
+            scores[_REGIONS] = _mean_of(list(regions[row].values()))
     return Table(rows, regions, measured, seed)
+
+
+def _confusions(sums: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Split the pixels of scenes by region: ``(photos, TAKEN_FOR)`` each."""
+    return dict(zip(COUNTED, np.split(sums[_REGIONS], len(COUNTED), axis=1), strict=True)) if _REGIONS in sums else {}
+
+
+def _like_the_truth(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in METRICS and METRICS[name].better == "truth"]
 
 
 def _finite(first: Floats, second: Floats | float = 0.0) -> tuple[Floats, Floats]:
@@ -159,134 +133,59 @@ def _ratio(sums: Floats, counts: Floats) -> float:
     return float(sums.sum() / counts.sum()) if counts.sum() else float("nan")
 
 
-def _score(mean: float, without_greys: float, samples: Floats, left_out: int = 0) -> Score:
-    return Score(mean, *interval(samples), without_greys, samples, left_out)
-
-
 def _geometric_mean(own: Score, true: Score) -> Score:
     """The skill p · t / |p||t| from p · t / p · p and p · t / t · t, as a correlation from slopes; 0 where p is."""
     pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
     mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
-    return _score(float(mean), float(without), samples)
+    return Score(float(mean), samples, float(without))
 
 
 def _mean_of(regions: Sequence[Score]) -> Score:
     """Every region that occurs counts alike, faces as much as the sky."""
     there = [region for region in regions if not np.isnan(region.mean)]
     if not there:
-        return Score(np.nan, np.nan, np.nan, np.nan, np.full(1, np.nan))
+        return Score(np.nan, _NONE)
     samples = np.stack([region.samples for region in there])
     present = ~np.isnan(samples)
     means = np.where(present, samples, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
     mean, without_greys = (float(np.nanmean([getattr(r, part) for r in there])) for part in ("mean", "without_greys"))
-    return _score(mean, without_greys, np.where(present.any(axis=0), means, np.nan))
+    return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
+# --- as in metrics.json, but for rounding -----------------------------------------------------------------------------
 
 
-def title(row: str) -> str:
-    """How a row is called in a table."""
-    return "luma look-up" if row == LOOKUP else row
-
-
-def markdown(
-    table: Table, columns: Sequence[str], *, intervals: bool = False, without_greys: bool = False, truth: bool = True
-) -> str:
-    """The scores as a Markdown table of some metrics, if asked for with the half width of each interval.
-
-    The means are over all photos, or those that are not grey themselves; the row of the originals may be left out.
-    """
-    lines = [["", *(COLUMNS[name].title for name in columns)], ["---"] * (len(columns) + 1)]
+def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return every metric of each row: mean, interval, mean without true greys, how many PSNRs are infinite."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for row, scores in table.rows.items():
-        if row != TRUTH or truth:
-            cells = [_cell(scores.get(name), COLUMNS[name].decimals, intervals, without_greys) for name in columns]
-            lines.append([title(row), *cells])
-    return _lines(lines)
-
-
-def markdown_differences(table: Table, pairs: Sequence[tuple[str, str]], columns: Sequence[str]) -> str:
-    """Rows minus rows as a Markdown table; bold where the difference exceeds its interval."""
-    columns = [name for name in columns if name in table.rows[TRUTH]]
-    lines = [["", *(COLUMNS[name].title for name in columns)], ["---"] * (len(columns) + 1)]
-    for row, minus in pairs:
-        cells = []
-        for name in columns:
-            found, decimals = table.difference(name, row, minus), COLUMNS[name].decimals
-            half = "" if np.isnan(found.low) else f" ± {(found.high - found.low) / 2:.{decimals}f}"
-            cell = "–" if np.isnan(found.mean) else f"{found.mean:+.{decimals}f}{half}"
-            cells.append(f"**{cell}**" if found.exceeds else cell)
-        lines.append([f"{title(row)} − {title(minus)}", *cells])
-    return _lines(lines)
-
-
-def markdown_regions(table: Table, row: str) -> str:
-    """Of each region the share that is right, and what the rest is taken for most."""
-    lines = [["", "right", "taken for", "pixels"], ["---"] * 4]
-    for number, (region, score) in enumerate(table.regions[row].items()):
-        counts = table.measured.confusion[row][number]
-        if counts.sum():
-            wrong = [(count, name) for count, name in zip(counts, TAKEN_FOR, strict=True) if name != region and count]
-            shares = [f"{name} {count / counts.sum():.3f}" for count, name in sorted(wrong, reverse=True)[:3]]
-            lines.append([region, _cell(score, 3, True, False), ", ".join(shares) or "–", f"{counts.sum():,}"])
-    return _lines(lines)
-
-
-def _cell(score: Score | None, decimals: int, intervals: bool, without_greys: bool) -> str:
-    if score is None:
-        return "no weights"
-    value = score.without_greys if without_greys else score.mean
-    if np.isnan(value):
-        return "∞" if score.left_out and not without_greys else "–"
-    half = f" ± {(score.high - score.low) / 2:.{decimals}f}" if intervals and not np.isnan(score.low) else ""
-    return f"{value:.{decimals}f}{half}"
-
-
-def _lines(cells: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
-
-
-# --- as JSON ----------------------------------------------------------------------------------------------------------
-
-
-def row_to_json(table: Table, row: str) -> dict[str, dict[str, Any]]:
-    """Every metric of a row: mean, interval, the mean without true greys, and how many photos are in no mean."""
-    found: dict[str, dict[str, Any]] = {}
-    for metric in table.columns:
-        score = table.rows[row].get(metric)
-        if score is None:
-            found[metric] = {"mean": None, "low": None, "high": None}
-            continue
-        found[metric] = _figures(mean=score.mean, low=score.low, high=score.high, without_greys=score.without_greys)
-        if metric == "psnr":
-            found[metric]["infinite"] = score.left_out
+        cells = found[row] = {}
+        for metric in table.columns:
+            score = scores.get(metric)
+            if score is None:  # its weights are missing
+                cells[metric] = {"mean": None, "low": None, "high": None}
+                continue
+            cells[metric] = score.to_json() | {"without_greys": score.without_greys}
+            if metric == "psnr":
+                cells[metric]["infinite"] = score.left_out
     return found
 
 
 def difference_to_json(table: Table, row: str, minus: str) -> dict[str, Any]:
-    """A row minus another in every metric that both have."""
-    metrics: dict[str, Any] = {}
-    for metric in table.columns:
-        if metric in table.rows[row]:
-            found = table.difference(metric, row, minus)
-            metrics[metric] = _figures(mean=found.mean, low=found.low, high=found.high) | {"exceeds": found.exceeds}
-    return {"row": row, "minus": minus, "metrics": metrics}
+    """Return a row minus another in every metric that both have."""
+    found = {name: table.difference(name, row, minus) for name in table.columns if name in table.rows[row]}
+    cells = {name: score.to_json() | {"exceeds": score.exceeds} for name, score in found.items()}
+    return {"row": row, "minus": minus, "metrics": cells}
 
 
-def regions_to_json(table: Table, row: str) -> dict[str, dict[str, Any]]:
-    """Of each region that occurs: the share that is right with its interval, and of what it is taken for."""
-    found: dict[str, dict[str, Any]] = {}
-    for number, (region, score) in enumerate(table.regions[row].items()):
-        counts = table.measured.confusion[row][number]
-        if total := int(counts.sum()):
-            shares = {
-                name: round(int(count) / total, 6) for name, count in zip(TAKEN_FOR, counts, strict=True) if count
-            }
-            right = _figures(mean=score.mean, low=score.low, high=score.high)
-            found[region] = {"pixels": total, "right": right, "taken_for": shares}
+def regions_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return for each row and each region that occurs its pixels, the share that is right, what they are taken for."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row, regions in table.regions.items():
+        found[row] = {}
+        for region, confusion in _confusions(table.measured.sums[row]).items():
+            counts = dict(zip(TAKEN_FOR, confusion.sum(axis=0).astype(int).tolist(), strict=True))
+            if pixels := sum(counts.values()):
+                shares = {name: count / pixels for name, count in counts.items() if count}
+                found[row][region] = {"pixels": pixels, "right": regions[region].to_json(), "taken_for": shares}
     return found
-
-
-def _figures(**values: float) -> dict[str, float | None]:
-    """JSON has neither NaN nor infinity."""
-    return {name: round(value, 6) if np.isfinite(value) else None for name, value in values.items()}

@@ -1,110 +1,104 @@
-"""What an evaluation leaves in its folder; docs/EVALUATION.md describes metrics.json and the others."""
+"""Files that an evaluation leaves in its folder; docs/EVALUATION.md describes metrics.json and the others."""
 
 import hashlib
 import json
+import math
 import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
+from colorize.config import EvaluateConfig
 from colorize.data.images import save_png
 from colorize.evaluation import scores
 from colorize.evaluation.gallery import Block, Strip, page
 from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
-from colorize.evaluation.scores import COLUMNS, Table
-from colorize.runs import write_text
+from colorize.evaluation.scores import Table
+from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
 from colorize.runtime.errors import listed
-from colorize.runtime.files import csv_text
+from colorize.runtime.files import csv_text, markdown_table, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
 
 Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
 
-
-@dataclass(frozen=True)
-class Subject:
-    """What was measured, and how."""
-
-    rows: list[str]
-    """The checkpoints and folders, but for grey, luma_lookup and truth."""
-    judged: str
-    """The one of them that the gallery sorts photos by."""
-    protocol: str
-    split: str
-    data: str
-    """Which kind of source the photos are from."""
-    seed: int
-    checkpoint_sha256: dict[str, str] = field(default_factory=dict)
-    """By row; folders of coloured images have none."""
-    render_px: dict[str, int] = field(default_factory=dict)
-    """By row: short side of what the network was shown."""
-    notes: list[str] = field(default_factory=list)
-    """What a reader has to know of this measurement, a sentence each."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Photos of the split that were not measured, and why."""
-    sampled_from: int | None = None
-    """How many photos the split has, where a fixed sample of its validation photos was measured."""
+Content = Mapping[str, Any]
+"""Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
 
 
-def write(
-    table: Table, subject: Subject, folder: Path, gallery_photos: int, colour: Callable[[list[str]], Coloured]
-) -> None:
-    """Write the four files, each whole or not at all.
-
-    The gallery has so many photos in each of its parts; `colour` gives them again, by their identities, in all rows.
-    """
-    write_text(folder / "metrics.json", json.dumps(to_json(table, subject), indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "metrics.md", to_markdown(table, subject))
-    write_text(folder / "per_image.csv", to_csv(table.measured))
-    save_png(draw_gallery(table, subject, gallery_photos, colour), folder / "gallery.png")
-
-
-def to_json(table: Table, subject: Subject) -> dict[str, Any]:
-    """The content of metrics.json; docs/EVALUATION.md describes its fields."""
+def to_json(
+    config: EvaluateConfig,
+    table: Table,
+    *,
+    checkpoint_sha256: Mapping[str, str],
+    render_px: Mapping[str, int],
+    left_out: Mapping[str, str],
+    sampled_from: int | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the content of metrics.json; the arguments are called as its fields, see docs/EVALUATION.md."""
     measured = table.measured
     content: dict[str, Any] = {
-        "protocol": subject.protocol,
-        "n": table.photos,
+        "protocol": config.protocol,
+        "n": len(measured.names),
         "files_sha256": files_sha256(measured),
-        "checkpoint_sha256": subject.checkpoint_sha256,
+        "checkpoint_sha256": checkpoint_sha256,
         "versions": versions(),
-        "rows": {row: scores.row_to_json(table, row) for row in table.rows},
-        "split": subject.split,
-        "data": subject.data,
-        "seed": subject.seed,
-        "render_px": subject.render_px,
+        "rows": scores.rows_to_json(table),
+        "split": config.split,
+        "data": config.data.kind,
+        "seed": config.seed,
+        "render_px": render_px,
         "true_greys": int(measured.true_grey.sum()),
-        "differences": [scores.difference_to_json(table, row, minus) for row, minus in pairs(subject)],
+        "differences": [scores.difference_to_json(table, *pair) for pair in pairs(methods(table.rows))],
         "missing": measured.missing,
-        "left_out": subject.left_out,
-        "sampled_from": subject.sampled_from,
-        "notes": subject.notes,
+        "left_out": left_out,
+        "sampled_from": sampled_from,
+        "notes": notes,
     }
     if table.regions:
-        content["regions"] = {row: scores.regions_to_json(table, row) for row in table.regions}
+        content["regions"] = scores.regions_to_json(table)
     return content
 
 
-def pairs(subject: Subject) -> list[tuple[str, str]]:
-    """Which rows are compared: each with the first, and with the one before it."""
-    rows = subject.rows
-    return [
-        (row, minus)
-        for number, row in enumerate(rows)
-        for minus in dict.fromkeys(rows[:number][:1] + rows[:number][-1:])
-    ]
+def write(content: Content, measured: Measurements, gallery: Image.Image, folder: Path) -> None:
+    """Write the four files, each whole or not at all."""
+    write_text(folder / "metrics.json", json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "metrics.md", to_markdown(content))
+    write_text(folder / "per_image.csv", to_csv(measured))
+    save_png(gallery, folder / "gallery.png")
+
+
+def _rounded(content: Any) -> Any:
+    """Round for JSON, which has neither NaN nor infinity."""
+    if isinstance(content, Mapping):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rounded(value) for value in content]
+    if isinstance(content, float):
+        return round(content, 6) if math.isfinite(content) else None
+    return content
+
+
+def methods(rows: Iterable[str]) -> list[str]:
+    """Return the rows of checkpoints and folders, without those that are always there."""
+    return [row for row in rows if row not in (GREY, LOOKUP, TRUTH)]
+
+
+def pairs(rows: list[str]) -> list[tuple[str, str]]:
+    """List the rows that are compared: each with the first, and with the one before it."""
+    return [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
 
 
 def files_sha256(measured: Measurements) -> str:
-    """The hash of the list of photos and of what they hold.
+    """Hash the list of photos and their content.
 
-    Of the text that `sha256sum` prints for them, sorted by path: a line of digest, two spaces and path for each photo.
+    Hashed is the text that `sha256sum` prints for them, sorted by path: a line of digest, two spaces and path each.
     """
     lines = sorted(zip(measured.names, measured.digests, strict=True))
     text = "".join(f"{digest}  {name}\n" for name, digest in lines)
@@ -112,7 +106,7 @@ def files_sha256(measured: Measurements) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of this program and of the libraries that compute; None where one is not installed."""
+    """Return the versions of this program and of the libraries that compute; None where one is not installed."""
     found: dict[str, str | None] = {"colorize": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -123,7 +117,7 @@ def versions() -> dict[str, str | None]:
 
 
 def to_csv(measured: Measurements) -> str:
-    """A line for each photo in each row; an infinite PSNR is `inf`."""
+    """Return a line for each photo in each row; an infinite PSNR is `inf`."""
     columns = list(measured.values[TRUTH])
     rows: list[list[object]] = [["photo", "row", "true_grey", *columns]]
     for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
@@ -132,110 +126,174 @@ def to_csv(measured: Measurements) -> str:
     return csv_text(rows)
 
 
-def to_markdown(table: Table, subject: Subject) -> str:
-    """The content of metrics.md."""
-    measured, greys = table.measured, int(table.measured.true_grey.sum())
+def to_markdown(content: Content) -> str:
+    """Return the content of metrics.md."""
+    rows, columns, greys = content["rows"], list(content["rows"][TRUTH]), content["true_greys"]
     parts = [
-        f"# {', '.join(subject.rows)}\n",
-        f"{about(table, subject)}. ± is half a 95 % bootstrap interval.\n",
-        scores.markdown(table, table.columns, intervals=True),
+        f"# {', '.join(methods(rows))}\n",
+        f"{about(content)}. ± is half a 95 % bootstrap interval.\n",
+        markdown(rows, columns, intervals=True),
     ]
-    parts += [f"- {note}" for note in (*subject.notes, *remarks(table, subject))]
-    if len(subject.rows) > 1:
+    parts += [f"- {note}" for note in (*content["notes"], *remarks(content))]
+    if content["differences"]:
         parts += ["\n## Differences\n", "On the same photos; bold where 0 is not in the interval.\n"]
-        parts.append(scores.markdown_differences(table, pairs(subject), table.columns))
+        parts.append(markdown_differences(content["differences"]))
     if greys:
-        columns = [name for name in table.columns if name in table.rows[TRUTH] and name != "fid"]
         parts += [f"\n## Without the {greys} photos that are grey themselves\n"]
-        parts.append(scores.markdown(table, columns, without_greys=True))
-    for row in (row for row in table.regions if row not in (GREY, LOOKUP, TRUTH)):
+        known = [name for name in columns if name not in content["missing"] and name != "fid"]
+        parts.append(markdown(rows, known, value="without_greys"))
+    for row in methods(content.get("regions", {})):
         parts += [
             f"\n## Regions: {row}\n",
             "Share of each region's pixels whose hue is one that people expect there.\n",
+            markdown_regions(content["regions"][row]),
         ]
-        parts.append(scores.markdown_regions(table, row))
-    found = versions()
-    parts += [f"\nPhotos: sha256 {files_sha256(measured)}"]
-    parts += [f"{row}: sha256 {digest}" for row, digest in subject.checkpoint_sha256.items()]
-    parts += [", ".join(f"{name} {version}" for name, version in found.items() if version)]
+    parts += [f"\nPhotos: sha256 {content['files_sha256']}"]
+    parts += [f"{row}: sha256 {digest}" for row, digest in content["checkpoint_sha256"].items()]
+    parts += [", ".join(f"{name} {version}" for name, version in content["versions"].items() if version)]
     return "\n".join(parts) + "\n"
 
 
-def about(table: Table, subject: Subject) -> str:
-    """Protocol, photos and split in a phrase."""
-    greys = int(table.measured.true_grey.sum())
-    grey = f", {greys} of them grey themselves" if greys else ""
-    pictures = {"scenes": "scenes"}.get(subject.data, "photos")
-    split = {"train": "of the training split", "val": "of the validation split", "all": "of both splits"}[subject.split]
-    return f"Protocol {subject.protocol}, {table.photos} {pictures} {split}{grey}"
+def title(row: str) -> str:
+    """Return the name of a row in a table."""
+    return "luma look-up" if row == LOOKUP else row
 
 
-def remarks(table: Table, subject: Subject) -> list[str]:
-    """What is missing from the means, or says less than it seems to."""
-    found = [f"{COLUMNS[name].title}: {reason}" for name, reason in table.measured.missing.items()]
-    if subject.sampled_from is not None:
-        found.append(f"A fixed sample of {table.photos + len(subject.left_out)} of {subject.sampled_from} photos.")
-    if subject.left_out:
-        why = [f"{name}: {reason}" for name, reason in subject.left_out.items()]
+def markdown(
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    columns: Sequence[str],
+    *,
+    value: Literal["mean", "without_greys"] = "mean",
+    intervals: bool = False,
+    truth: bool = True,
+) -> str:
+    """Return scores as a Markdown table.
+
+    Args:
+        rows: as in metrics.json, not rounded.
+        columns: names of `COLUMNS`.
+        value: the mean over all photos, or over those that are not grey themselves.
+        intervals: with half the width of each interval.
+        truth: with the row of the originals.
+    """
+
+    def cell(found: Mapping[str, Any], decimals: int) -> str:
+        if value not in found or found[value] is None:
+            return "no weights"
+        if math.isnan(found[value]):
+            return "∞" if value == "mean" and found.get("infinite") else "–"
+        return f"{found[value]:.{decimals}f}{_half_width(found, decimals) if intervals else ''}"
+
+    lines = [
+        [title(row), *(cell(cells[name], COLUMNS[name].decimals) for name in columns)]
+        for row, cells in rows.items()
+        if row != TRUTH or truth
+    ]
+    return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
+
+
+def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows minus rows as a Markdown table; bold where the difference exceeds its interval."""
+
+    def cell(found: Mapping[str, Any], decimals: int) -> str:
+        mean = found["mean"]
+        text = "–" if math.isnan(mean) else f"{mean:+.{decimals}f}{_half_width(found, decimals)}"
+        return f"**{text}**" if found["exceeds"] else text
+
+    columns = list(differences[0]["metrics"])
+    lines = [
+        [
+            f"{title(found['row'])} − {title(found['minus'])}",
+            *(cell(found["metrics"][name], COLUMNS[name].decimals) for name in columns),
+        ]
+        for found in differences
+    ]
+    return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
+
+
+def markdown_regions(regions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return for each region the share that is right, and what the rest is taken for most."""
+    lines = []
+    for region, found in regions.items():
+        wrong = sorted(((share, name) for name, share in found["taken_for"].items() if name != region), reverse=True)
+        shares = ", ".join(f"{name} {share:.3f}" for share, name in wrong[:3])
+        right = f"{found['right']['mean']:.3f}{_half_width(found['right'], 3)}"
+        lines.append([region, right, shares or "–", f"{found['pixels']:,}"])
+    return markdown_table(["", "right", "taken for", "pixels"], lines)
+
+
+def _half_width(cell: Mapping[str, Any], decimals: int) -> str:
+    return "" if math.isnan(cell["low"]) else f" ± {(cell['high'] - cell['low']) / 2:.{decimals}f}"
+
+
+def about(content: Content) -> str:
+    """Name protocol, photos and split in a phrase."""
+    grey = f", {content['true_greys']} of them grey themselves" if content["true_greys"] else ""
+    photos = "scenes" if content["data"] == "scenes" else "photos"
+    split = {"train": "the training split", "val": "the validation split", "all": "both splits"}[content["split"]]
+    return f"Protocol {content['protocol']}, {content['n']} {photos} of {split}{grey}"
+
+
+def remarks(content: Content) -> list[str]:
+    """List what is missing from the means, or says less than it seems to."""
+    found = [f"{COLUMNS[name].title}: {reason}" for name, reason in content["missing"].items()]
+    if content["sampled_from"] is not None:
+        sample = content["n"] + len(content["left_out"])
+        found.append(f"A fixed sample of {sample} of {content['sampled_from']} photos.")
+    if content["left_out"]:
+        why = [f"{name}: {reason}" for name, reason in content["left_out"].items()]
         found.append(f"{len(why)} photos are left out of all rows ({listed(why)}).")
-    infinite = {
-        row: cells["psnr"].left_out for row, cells in table.rows.items() if cells["psnr"].left_out and row != TRUTH
-    }
-    if infinite:
-        counts = ", ".join(f"{count} in {scores.title(row)}" for row, count in infinite.items())
+    infinite = {row: cells["psnr"]["infinite"] for row, cells in content["rows"].items() if row != TRUTH}
+    if any(infinite.values()):
+        counts = ", ".join(f"{count} in {title(row)}" for row, count in infinite.items() if count)
         found.append(f"An infinite PSNR (no difference at all) is in no mean: {counts}.")
-    if table.measured.fid:
+    if content["rows"][TRUTH].get("fid", {}).get("mean") is not None:
         found.append(
-            f"FID over n = {table.photos} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
+            f"FID over n = {content['n']} photos, TF-Inception features, antialiased resize; it falls as n grows (and "
             "under 2,048 photos their covariance is not even of full rank), and "
             "published colourization FIDs scale Inception's input otherwise: compare it with neither."
         )
     return found
 
 
-def draw_gallery(table: Table, subject: Subject, count: int, colour: Callable[[list[str]], Coloured]) -> Image.Image:
-    """Random, best, median and worst photos by CIEDE2000 of the row that is judged."""
-    judged = subject.judged
-    chosen = choose(table.measured, judged, count, subject.seed)
-    names = list(dict.fromkeys(name for picked in chosen.values() for name in picked))
-    pictures = dict(colour(names))
-    rows = [GREY, *subject.rows, TRUTH]
-    place = {name: number for number, name in enumerate(table.measured.names)}
+def draw_gallery(
+    content: Content, measured: Measurements, judged: str, count: int, colour: Callable[[list[str]], Coloured]
+) -> Image.Image:
+    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`.
 
-    def note(name: str, row: str) -> str:
-        return "" if row in (GREY, TRUTH) else f"{table.measured.values[row]['ciede2000'][place[name]]:.1f}"
+    `colour` gives photos by their identities, in all rows.
+    """
+    metric = METRICS[JUDGED_BY]
+    chosen = choose(measured, judged, count, content["seed"])
+    images = dict(colour(list(dict.fromkeys(name for picked in chosen.values() for name in picked))))
+    rows = [GREY, *methods(content["rows"]), TRUTH]
+    place = {name: number for number, name in enumerate(measured.names)}
+
+    def strip(name: str) -> Strip:
+        notes = [f"{measured.values[row][JUDGED_BY][place[name]]:.1f}" for row in rows[1:-1]]
+        return Strip(PurePosixPath(name).name, [images[name][row] for row in rows], ["", *notes, ""])
 
     blocks = [
         Block(
-            title if title == "Random" else f"{title} of {judged}",
-            [
-                Strip(
-                    PurePosixPath(name).name, [pictures[name][row] for row in rows], [note(name, row) for row in rows]
-                )
-                for name in picked
-                if name in pictures
-            ],
+            title if title == "Random" else f"{title} of {judged}", [strip(name) for name in picked if name in images]
         )
         for title, picked in chosen.items()
         if picked
     ]
-    mean = table.rows[judged]["ciede2000"]
-    title = f"{judged}: mean CIEDE2000 {mean.mean:.1f}"
-    subtitle = f"{about(table, subject)}. Below each picture: its mean CIEDE2000 (1 is just noticeable)."
+    title = f"{judged}: mean {metric.title} {content['rows'][judged][JUDGED_BY]['mean']:.1f}"
+    subtitle = f"{about(content)}. Below each image: its mean {metric.title} ({metric.note})."
     return page(title, subtitle, rows, blocks)
 
 
 def choose(measured: Measurements, row: str, count: int, seed: int) -> dict[str, list[str]]:
-    """Which photos to show, by title. Photos that are grey themselves are never the best: any method is right there."""
-    candidates = [number for number, grey in enumerate(measured.true_grey) if not grey] or list(
-        range(len(measured.names))
-    )
-    count = min(count, len(candidates))
-    ranked = sorted(candidates, key=lambda number: (measured.values[row]["ciede2000"][number], measured.names[number]))
-    middle = max(0, (len(ranked) - count) // 2)
-    drawn = random.Random(seed).sample(range(len(measured.names)), min(count, len(measured.names)))
+    """Choose photos to show, by title. True greys are never the best: any method is right there."""
+    everything = range(len(measured.names))
+    candidates = [number for number in everything if not measured.true_grey[number]] or list(everything)
+    ranked = sorted(candidates, key=lambda number: (measured.values[row][JUDGED_BY][number], measured.names[number]))
+    count = min(count, len(ranked))
+    middle = (len(ranked) - count) // 2
     picks: dict[str, Sequence[int]] = {
-        "Random": drawn,
+        "Random": random.Random(seed).sample(everything, count),
         "Best": ranked[:count],
         "Median": ranked[middle : middle + count],
         "Worst": ranked[::-1][:count],

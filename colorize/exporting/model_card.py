@@ -1,20 +1,17 @@
-"""The Markdown that lies beside an export: what the network is, what taught it, and what its colours are worth."""
+"""The Markdown beside an export: what the network is, what taught it, and what its colours are worth."""
 
 from typing import Any
 
 from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
+from colorize.training.phases import PHASES
 from colorize.weights.load import Weights
 
-_PHASES = {
-    "pretrain_gen": "pretraining of the generator on the content loss, without a critic",
-    "gan": "training of generator and critic against each other",
-}
 _DATA = {
     "folder": "a folder of photos",
     "imagenet": "ImageNet (ILSVRC)",
-    "scenes": "pictures drawn by this program (`data=scenes`)",
+    "scenes": "images drawn by this program (`data=scenes`)",
 }
 _ENCODER = {
     "imagenet": "ImageNet classification (published weights)",
@@ -22,7 +19,7 @@ _ENCODER = {
 }
 _ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
 _HALF = ", stored as float16 (its arithmetic is float32)"
-_FIGURES = {
+_METRICS = {
     "psnr": "PSNR, dB",
     "ciede2000": "CIEDE2000",
     "delta_cf": "ΔCF per photo",
@@ -33,7 +30,7 @@ _FIGURES = {
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """The card of an export.
+    """Write the card of an export.
 
     Args:
         weights: what was exported.
@@ -45,7 +42,7 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
         UserError: an export states its training in a way that this program does not read.
     """
     try:
-        training, figures = _training(weights.provenance), _figures(weights.provenance)
+        training, scores = _training(weights.provenance), _scores(weights.provenance)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"the file states its training in a way that this program does not read ({error!r}): export the "
@@ -59,7 +56,7 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
         f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters{_HALF * half}:\n\n"
         f"{_table(weights.network.architecture)}",
         f"## Training\n\n{training}",
-        f"## Figures\n\n{figures}",
+        f"## Scores\n\n{scores}",
         f"## What it is shown\n\n{_shown(weights.preprocessing)}",
         f"## Use\n\n{_use(weights, name, difference, half)}",
         "Meant for colouring photos for looking at, by people who know that the result is a guess. Not evidence of "
@@ -81,10 +78,10 @@ def _training(stated: dict[str, Any]) -> str:
         return _table(rows | _origin(stated), ("", ""))
     training, earlier = stated.get("training", {}), stated.get("started_from", {})
     rows = {
-        "last phase": f"{stated['phase']}: {_PHASES[stated['phase']]}",
+        "last phase": f"{stated['phase']}: {PHASES[stated['phase']].description}",
         "images seen in it": f"{stated['images_seen']:,}",
         "epochs": f"{stated['epochs_done']} of {stated['epochs']}",
-        "weights": "averaged over the fit's steps (EMA)" if stated["averaged"] else "those of the last step",
+        "weights": "averaged over the training's steps (EMA)" if stated["averaged"] else "those of the last step",
     }
     if "phase" in earlier:
         rows["started from"] = f"phase {earlier['phase']}, {earlier['images_seen']:,} images seen"
@@ -100,8 +97,8 @@ def _training(stated: dict[str, Any]) -> str:
             "encoder taught before by": before,
         }
     else:
-        rows |= {"data": "not known: the run's configuration was not beside the checkpoint"}
-        rows |= {"last size, px": stated["size_px"]}
+        rows["data"] = "not known: the run's configuration was not beside the checkpoint"
+        rows["last size, px"] = stated["size_px"]
     return _table(rows | _origin(stated), ("", ""))
 
 
@@ -109,19 +106,18 @@ def _origin(stated: dict[str, Any]) -> dict[str, Any]:
     return {"SHA-256 of the file": stated.get("sha256", "unknown"), "exported by": stated.get("program", "unknown")}
 
 
-def _figures(stated: dict[str, Any]) -> str:
-    tables = [
-        ("of these weights on the validation photos of the fit, each with its own luma", stated.get("figures", {})),
-        ("of these weights on the fixed photos by which the fit compares its checkpoints", stated.get("score", {})),
-    ]
-    shown = [
-        f"Means {what}:\n\n"
-        + _table({_FIGURES.get(name, name): f"{value:.4g}" for name, value in figures.items()}, ("figure", "value"))
-        for what, figures in tables
-        if figures
-    ]
-    return (
-        "\n\n".join(shown) or "None are known for exactly these weights: `python -m colorize.evaluate` measures them."
+def _scores(stated: dict[str, Any]) -> str:
+    shown = {
+        "the run's validation photos, each with its own luma": stated.get("figures"),
+        "the fixed photos by which the run compares its checkpoints": stated.get("score"),
+    }
+    tables = []
+    for photos, scores in shown.items():
+        if scores:
+            rows = {_METRICS.get(name, name): f"{value:.4g}" for name, value in scores.items()}
+            tables.append(f"Means of these weights on {photos}:\n\n{_table(rows, ('metric', 'value'))}")
+    return "\n\n".join(tables) or (
+        "None are known for exactly these weights: `python -m colorize.evaluate` measures them."
     )
 
 

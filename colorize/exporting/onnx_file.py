@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from colorize.exporting.safetensors_file import describe, round_to_half
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
-from colorize.runtime.errors import UserError
-from colorize.weights import load as weights
+from colorize.runtime.errors import UserError, brief
 from colorize.weights.load import Weights
 
 log = logging.getLogger("colorize")
@@ -21,7 +21,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 """Those of the extra `onnx`."""
 
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
-"""Batch, height and width of the pictures on which an export is compared with PyTorch."""
+"""Batch, height and width of the images on which an export is compared with PyTorch."""
 
 LARGEST_DIFFERENCE = 1e-3
 """Of any value of the RGB, nominally in [0, 1], on any of them: about a quarter of an 8-bit step."""
@@ -34,7 +34,7 @@ DESCRIPTIONS = {
     OUTPUT: "(batch, 3, height, width) float32, sRGB-encoded red, green, blue, nominally in [0, 1] but not clamped; "
     "only its chroma is meant to be used, with the photo's own luma",
 }
-"""What goes in and comes out, as the file's metadata and its card say it."""
+"""Input and output, as the file's metadata and its card describe them."""
 
 
 def require_extra() -> None:
@@ -49,7 +49,7 @@ def require_extra() -> None:
 
 
 def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
-    """An ONNX file of the generator, for any batch and any size from 32 px up, and how far it is from PyTorch.
+    """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
     Its metadata hold `colorize`, the same JSON as an export in safetensors, and what "grey" and "rgb" are.
 
@@ -64,28 +64,25 @@ def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
     Raises:
         UserError: the two differ by more than `LARGEST_DIFFERENCE`, or are not numbers; float16 cannot hold a weight.
     """
-    pictures = _pictures()
+    random = torch.Generator().manual_seed(0)
+    images = [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]
     with torch.inference_mode():
-        expected = [content.network(picture) for picture in pictures]
+        expected = [content.network(image) for image in images]
     network = fold_norms(content.network)
     if half:
         with torch.inference_mode():
             for parameter in network.parameters():
-                parameter.copy_(weights.rounded(parameter))
-            exact, expected = expected, [network(picture) for picture in pictures]
+                parameter.copy_(round_to_half(parameter))
+            exact, expected = expected, [network(image) for image in images]
         moved = max(float((a - b).abs().max()) for a, b in zip(exact, expected, strict=True))
         log.info(f"float16 moves a value of the RGB by at most {moved:.1g}")
-    file = _translate(network, {"colorize": weights.statement(content), **DESCRIPTIONS}, half)
-    return file, _compare(file, pictures, expected)
-
-
-def _pictures() -> list[Tensor]:
-    random = torch.Generator().manual_seed(0)
-    return [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]
+    file = _translate(network, {"colorize": describe(content), **DESCRIPTIONS}, half)
+    return file, _compare(file, images, expected)
 
 
 def _translate(network: Generator, metadata: dict[str, str], half: bool = False) -> bytes:
-    batch, height, width = (torch.export.Dim(name, min=least) for name, least in _DIMENSIONS.items())
+    batch = torch.export.Dim("batch", min=1)
+    height, width = (torch.export.Dim(name, min=MIN_SIZE_PX) for name in ("height", "width"))
     program = torch.onnx.export(
         network.requires_grad_(False),
         (torch.zeros(2, 1, 64, 96),),
@@ -128,24 +125,20 @@ def _halve(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-_DIMENSIONS = {"batch": 1, "height": MIN_SIZE_PX, "width": MIN_SIZE_PX}
-
-
-def _compare(file: bytes, pictures: list[Tensor], expected: list[Tensor]) -> float:
+def _compare(file: bytes, images: list[Tensor], expected: list[Tensor]) -> float:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is an exception as well
     largest, session = 0.0, None
-    for picture, rgb in zip(pictures, expected, strict=True):
-        size = "{0}x1x{2}x{3}".format(*picture.shape)
+    for image, rgb in zip(images, expected, strict=True):
+        size = "{0}x1x{2}x{3}".format(*image.shape)
         try:
             if session is None:
                 session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-            (answer,) = session.run([OUTPUT], {INPUT: picture.numpy()})
+            (answer,) = session.run([OUTPUT], {INPUT: image.numpy()})
         except Exception as error:  # the runtime has a class for each status, outside its public names
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {reason}") from error
+            raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {brief(error)}") from error
         difference = float((torch.from_numpy(answer) - rgb).abs().max()) if answer.shape == rgb.shape else float("inf")
         if not difference <= LARGEST_DIFFERENCE:  # nor if it is no number
             raise UserError(

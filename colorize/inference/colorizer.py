@@ -24,17 +24,17 @@ from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
 from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.fast_inference import prepare
+from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
-from colorize.photos.results import Picture
+from colorize.photos.results import BandedImage
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError
-from colorize.weights import load as weights
+from colorize.weights.load import load_weights
 
 log = logging.getLogger("colorize")
 
@@ -50,7 +50,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(?:'|no)t alloc
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the network made of a photo.
+    """The network's output for a photo.
 
     Attributes:
         rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1], all finite; only its chroma counts.
@@ -68,7 +68,7 @@ class Colorizer:
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
     Args:
-        network: taken over: it is made ready for inference in place (`colorize.networks.fast_inference`), and moves to
+        network: taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to
             the device.
         preprocessing: how the network was taught to see photos.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
@@ -103,7 +103,7 @@ class Colorizer:
         precision: str = "auto",
         use_ema: bool = True,
     ) -> "Colorizer":
-        """From a file of weights, recognised by its content; nothing in it is executed.
+        """Load a file of weights, recognised by its content; nothing in it is executed.
 
         Args:
             path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
@@ -115,7 +115,7 @@ class Colorizer:
         Raises:
             UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
-        loaded = weights.load(path, use_ema)
+        loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
 
     @overload
@@ -146,16 +146,16 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
     ) -> Image.Image | Array:
-        """One picture in colour, at its own size.
+        """Colour one photo, at its own size.
 
         Args:
             image: a Pillow image of any mode; an array, uint8 of shape (H, W) or (H, W, 3), grey or RGB, or uint16 of
-                shape (H, W); or the path of a picture file. Colours it has, such as sepia, are taken for grey. A file
+                shape (H, W); or the path of a photo. Colours it has, such as sepia, are taken for grey. A file
                 is turned upright as its EXIF says, a Pillow image is taken as it stands.
             render_px: short side of what the network is shown; None: what the checkpoint was trained with. Larger
                 values give finer, often duller colour.
-            tta: average the chroma over the picture and its mirror image, at two sizes (four times the work).
-            keep_color: return a picture that has colours of its own as it is; one in a single tone is coloured.
+            tta: average the chroma over the photo and its mirror image, at two sizes (four times the work).
+            keep_color: return a photo that has colours of its own as it is; one in a single tone is coloured.
             saturation: the network's chroma is multiplied by this: 0 gives grey. Beyond about 1.3 many colours do not
                 exist at their luma, and are as strong as they can be there: differences between them are lost.
 
@@ -165,7 +165,7 @@ class Colorizer:
 
         Raises:
             UserError: the file cannot be read, or memory does not suffice even at the smallest size.
-            ValueError: an array of another shape or type, an empty picture, render_px below 32, or saturation below 0.
+            ValueError: an array of another shape or type, an empty image, render_px below 32, or saturation below 0.
         """
         return self.colorize_batch([image], render_px, tta, keep_color, saturation)[0]
 
@@ -177,23 +177,23 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
     ) -> list[Any]:
-        """Several pictures in colour; those that the network sees at the same size go through it together.
+        """Colour several photos; those that the network sees at the same size go through it together.
 
-        Arguments, exceptions and each result are as for `colorize`. Pictures that go together have the same colours
+        Arguments, exceptions and each result are as for `colorize`. Photos that go together have the same colours
         as they have alone, but for rounding.
         """
         found = [_as_photo(image, keep_color) for image in images]
         rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
-            picture = coloured(photo, next(rendered).rgb) if photo.own is None else Picture.of(photo.own)
-            results.append(picture.to_array() if isinstance(image, np.ndarray) else picture.to_image())
+            made = coloured(photo, next(rendered).rgb) if photo.own is None else BandedImage.of(photo.own)
+            results.append(made.to_array() if isinstance(image, np.ndarray) else made.to_image())
         return results
 
     def render(
         self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False, saturation: float = 1.0
     ) -> list[Rendered]:
-        """What the network makes of photos: the part of `colorize_batch` that computes on the device.
+        """Run the network on photos: the part of `colorize_batch` that computes on the device.
 
         Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning
         says so.
@@ -219,7 +219,7 @@ class Colorizer:
         return [rendered[index] for index in range(len(photos))]
 
     def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Rendered]:
-        """Photos that are shown at one size."""
+        """Render photos that are shown at one size, fewer at a time or smaller where memory runs out."""
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
         if self._most_pixels is not None:
@@ -249,7 +249,7 @@ class Colorizer:
         return self._with_what_memory_there_is([photo], smaller_px, tta)[0]
 
     def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Tensor]:
-        """One pass, or the mean of four; (3, height, width) each, on the CPU."""
+        """Return one pass, or the mean of four: (3, height, width) each, on the CPU."""
         sizes, mirrored = [size], [False]
         if tta:
             second = (max(1, round(size[0] * TTA_SCALE)), max(1, round(size[1] * TTA_SCALE)))
@@ -278,7 +278,7 @@ class Colorizer:
 
     @contextmanager
     def _numbers(self) -> Iterator[None]:
-        """The precision that was chosen; 32-true means it, also where cuDNN would use TF32."""
+        """Set the precision that was chosen; 32-true means it, also where cuDNN would use TF32."""
         with ExitStack() as stack:
             stack.enter_context(autocast(self.precision, self.device))
             if self.precision == "32-true" and self.device.type == "cuda":
@@ -294,7 +294,7 @@ class Colorizer:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, the device's or the machine's."""
+    """Return whether an exception says that memory ran out, the device's or the machine's."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
     )

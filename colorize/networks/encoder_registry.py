@@ -1,14 +1,14 @@
-"""Registry of encoders: adding one means a class, a line here, and its name among the choices in config.py."""
+"""Registry of encoders: adding one means a class, a line here, and its name in `colorize.networks.options.ENCODERS`."""
 
 from collections.abc import Callable
 from functools import partial
 
 from colorize.networks.efficientnet import EfficientNetLite0
 from colorize.networks.encoder import Encoder
-from colorize.networks.resnet import CHANNELS, ResNetBody
+from colorize.networks.resnet import RESNETS, ResNetBody
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
-    **{name: partial(ResNetBody, name) for name in CHANNELS},
+    **{name: partial(ResNetBody, name) for name in RESNETS},
     "efficientnet_lite0": EfficientNetLite0,
 }
 

@@ -1,24 +1,50 @@
-"""Norms of a trained network folded into the convolutions before them, where that changes nothing."""
+"""A trained network with less to do for the same function: norms folded away, convolutions and blur joined."""
 
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from colorize.networks.efficientnet import EfficientNetLite0, InvertedResidual
-from colorize.networks.layers import ConvLayer
-from colorize.networks.resnet import BasicBlock, Bottleneck, ResNetBody
+from colorize.networks.cpu_kernels import use_cpu_kernels
+from colorize.networks.generator import Generator
+from colorize.networks.layers import PixelShuffleUp
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@torch.no_grad()
+def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
+    """Make a trained generator ready to colour, in place: the same function but for rounding. It can learn no more.
+
+    Args:
+        network: in eval mode, in which it has to stay.
+        dtype: of the convolutions' weights. With another than float32 the network is to be run under autocast of that
+            type, which then has nothing left to cast.
+
+    Returns:
+        The same network. Its state dict is no longer what its architecture states.
+
+    Raises:
+        ValueError: the network is in training mode.
+    """
+    fold_norms(network)
+    ups = {name: m for name, m in network.named_modules() if isinstance(m, PixelShuffleUp) and m.blur}
+    for name, up in ups.items():  # without blur, the plain shuffle is as fast
+        network.set_submodule(name, BlurredUp(up))
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            module.to(dtype)
+    return use_cpu_kernels(network).requires_grad_(False)
 
 
 def fold_norms(network: Network) -> Network:
     """Make weight and spectral norms plain weights, and fold each batch norm that follows a convolution into it.
 
-    What it computes stays the same to rounding, with fewer operations. A batch norm that follows something else (a
-    ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted through a ReLU, or forwards into a
-    zero-padded convolution, it would not be the same function.
+    What it computes stays the same to rounding, with fewer operations. Modules name such pairs in `conv_norm_pairs`. A
+    batch norm that follows something else (a ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted
+    through a ReLU, or forwards into a zero-padded convolution, it would not be the same function.
 
     Args:
         network: changed in place; in eval mode, in which it has to stay: it can learn no more.
@@ -39,27 +65,50 @@ def fold_norms(network: Network) -> Network:
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 remove_parametrizations(module, name)
     for module in list(network.modules()):
-        for convolution, norm in _pairs(module):
-            conv, batch_norm = module.get_submodule(convolution), module.get_submodule(norm)
-            if isinstance(conv, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):  # not folded before
+        parts = dict(module.named_modules())
+        for convolution, norm in getattr(module, "conv_norm_pairs", ()):
+            conv, batch_norm = parts.get(convolution), parts.get(norm)
+            if isinstance(conv, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):  # there, and not folded before
                 module.set_submodule(convolution, fuse_conv_bn_eval(conv, batch_norm))
                 module.set_submodule(norm, nn.Identity())
     return network
 
 
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names in `module` of convolutions and of the batch norms that take their output and nothing else."""
-    if isinstance(module, ConvLayer):
-        return [("conv", "norm")] if isinstance(module.norm, nn.BatchNorm2d) and not module.relu_first else []
-    if isinstance(module, ResNetBody):
-        return [("conv1", "bn1")]
-    if isinstance(module, EfficientNetLite0):
-        return [("conv_stem", "bn0")]
-    if isinstance(module, InvertedResidual):
-        expansion = [("expand_conv", "bn0")] if module.expands else []
-        return [*expansion, ("depthwise_conv", "bn1"), ("project_conv", "bn2")]
-    if isinstance(module, (BasicBlock, Bottleneck)):
-        numbers = (1, 2, 3) if isinstance(module, Bottleneck) else (1, 2)
-        pairs = [(f"conv{number}", f"bn{number}") for number in numbers]
-        return pairs + ([("downsample.0", "downsample.1")] if module.downsample is not None else [])
-    return []
+class BlurredUp(nn.Module):
+    """`PixelShuffleUp` with blur, in eval mode and channels_last, in fewer passes over the memory.
+
+    The convolution, a matrix product here, gives the four pixels of a block one after the other, so that whole pixels
+    are added instead of single channels being shuffled: neighbours across, then down. The mean's factor of a quarter is
+    in the weights; a ReLU lets it through.
+
+    Args:
+        up: its norms are folded.
+    """
+
+    def __init__(self, up: PixelShuffleUp) -> None:
+        super().__init__()
+        conv = up.layer.conv
+        if not isinstance(up.layer.norm, nn.Identity):
+            raise ValueError("the norm of a pixel shuffle is to be folded first")
+        bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
+        order = torch.arange(conv.out_channels).view(-1, 4).T.flatten()  # pixel by pixel, not channel by channel
+        self.linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")
+        self.linear.weight = nn.Parameter(conv.weight.detach()[order, :, 0, 0] / 4)
+        self.linear.bias = nn.Parameter(bias.detach()[order] / 4)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """As `PixelShuffleUp.forward`; the result is in channels_last."""
+        pixels = self.linear(x.permute(0, 2, 3, 1)).relu_()
+        batch, height, width, channels = pixels.shape
+        pixels = pixels.view(batch, height, width, 2, 2, channels // 4)
+        across = torch.empty_like(pixels)
+        torch.add(pixels[..., 0, :], pixels[..., 1, :], out=across[..., 1, :])
+        torch.add(pixels[:, :, 1:, :, 0], pixels[:, :, :-1, :, 1], out=across[:, :, 1:, :, 0])
+        torch.mul(pixels[:, :, 0, :, 0], 2, out=across[:, :, 0, :, 0])  # the border repeats itself
+        del pixels
+        both = across.new_empty(batch, height, 2, width, 2, channels // 4)
+        torch.add(across[:, :, :, 0], across[:, :, :, 1], out=both[:, :, 1])
+        torch.add(across[:, 1:, :, 0], across[:, :-1, :, 1], out=both[:, 1:, 0])
+        torch.mul(across[:, 0, :, 0], 2, out=both[:, 0, 0])
+        grown = both.view(batch, 2 * height, 2 * width, channels // 4)
+        return grown[:, : size[0], : size[1]].permute(0, 3, 1, 2)

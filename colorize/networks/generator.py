@@ -1,15 +1,18 @@
-"""What every generator is: an encoder, a decoder, and a head that turns features into colour."""
+"""Base of every generator: an encoder, a decoder, and a head that turns features into colour."""
 
 from abc import abstractmethod
-from typing import Literal, overload
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
 
 from colorize.color import onto_luma
 from colorize.networks.encoder import BodyNetwork, Encoder
+from colorize.networks.encoder_registry import make_encoder
 from colorize.networks.heads import BinsHead, ChromaHead, Prediction, RGBHead
 from colorize.networks.layers import ConvLayer
+from colorize.networks.options import LightUNetOptions, UNetOptions
 
 
 class Generator(BodyNetwork):
@@ -23,14 +26,24 @@ class Generator(BodyNetwork):
     body_name = "encoder"
     own_group = "decoder"
 
-    encoder: Encoder
+    options_type: ClassVar[type[UNetOptions | LightUNetOptions]]
+
     head: RGBHead | ChromaHead | BinsHead
     to_colour: ConvLayer
-    keep_luma: bool
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = self.options_type(**options)
+        self.encoder: Encoder = make_encoder(self.options.encoder)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """See `BodyNetwork.architecture`."""
+        return asdict(self.options)
 
     @abstractmethod
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
-        """Colours of `grey`, `(B, 1, H, W)` in [0, 1], on the lightness of `luma`, the same."""
+        """Colour `grey`, `(B, 1, H, W)` in [0, 1], on the lightness of `luma`, the same."""
 
     @overload
     def forward(self, grey: Tensor, luma: Tensor | None = ..., detailed: Literal[False] = ...) -> Tensor: ...
@@ -53,29 +66,14 @@ class Generator(BodyNetwork):
             raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")
         luma = grey if luma is None else luma
         found = self.predict(grey, luma)
-        if self.keep_luma:
+        if self.options.keep_luma:
             found = found._replace(rgb=onto_luma(found.rgb, luma.float()))
         return found if detailed else found.rgb
 
 
-def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
-    """Build a head by its name: rgb, chroma or bins.
-
-    Raises:
-        ValueError: an unknown name, or a temperature out of (0, 1].
-    """
-    if output == "rgb":
-        return RGBHead(output_range)
-    if output == "chroma":
-        return ChromaHead()
-    if output == "bins":
-        return BinsHead(temperature)
-    raise ValueError(f"output={output!r}: rgb, chroma or bins")
-
-
 @torch.no_grad()
 def set_prior(generator: Generator, prior: Tensor) -> None:
-    """Tell a generator that predicts a distribution how often each cell occurs, `(cells,)` with sum 1."""
+    """Give a generator that predicts a distribution the share of each cell in training photos, `(cells,)`, sum 1."""
     assert isinstance(generator.head, BinsHead)
     generator.head.prior.copy_(prior)
     # First predictions are the prior: nothing has to unlearn that all are as likely (Lin et al. 2017, RetinaNet).

@@ -1,4 +1,4 @@
-"""What a generator's last features mean: RGB, the chroma of Lab, or a distribution over cells of Lab chroma."""
+"""Heads, which read a generator's last features as RGB, the chroma of Lab, or a distribution over cells of it."""
 
 from functools import cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ MOST_AB = 110
 
 
 class Prediction(NamedTuple):
-    """What a generator makes of grey images, and what it rests on."""
+    """Colours that a generator gives grey images, and what they rest on."""
 
     rgb: Tensor
     """`(B, 3, H, W)` float32, sRGB-encoded, nominally in [0, 1] but not clamped."""
@@ -85,9 +85,24 @@ class BinsHead(nn.Module):
             return (share @ self.centres).permute(0, 3, 1, 2)
 
 
+def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
+    """Build a head by its name: rgb, chroma or bins.
+
+    Raises:
+        ValueError: an unknown name, or a temperature out of (0, 1].
+    """
+    if output == "rgb":
+        return RGBHead(output_range)
+    if output == "chroma":
+        return ChromaHead()
+    if output == "bins":
+        return BinsHead(temperature)
+    raise ValueError(f"output={output!r}: rgb, chroma or bins")
+
+
 @cache
 def gamut_cells() -> Tensor:
-    """`(cells, 2)` float32: centres, multiples of `CELL`, of the cells that hold the chroma of some sRGB colour."""
+    """Return `(cells, 2)` float32: centres, multiples of `CELL`, of the cells that hold some sRGB colour's chroma."""
     with torch.device("cpu"):  # also where a network is made on the device meta, which computes nothing
         level = torch.linspace(0, 1, 33, dtype=torch.float64)  # so that no machine's rounding changes the cells
         rgb = torch.stack(torch.meshgrid(level, level, level, indexing="ij")).flatten(2)
@@ -96,7 +111,7 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Colour in RGB of a chroma at any resolution, on the lightness of a grey image.
+    """Put chroma of any resolution on the lightness of a grey image.
 
     Args:
         ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bicubic interpolation (docs/LOG.md).

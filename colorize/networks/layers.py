@@ -5,18 +5,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    avg_pool2d,
-    linear,
-    normalize,
-    pad,
-    pixel_shuffle,
-    scaled_dot_product_attention,
-)
+from torch.nn.functional import avg_pool2d, linear, normalize, pad, pixel_shuffle, scaled_dot_product_attention
+from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import register_parametrization
-
-from colorize.networks.convolution import Conv2d
-from colorize.networks.weight_norm import WeightNorm, weight_norm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,7 +20,7 @@ def _per_channel(values: Iterable[float], like: Tensor) -> Tensor:
 
 
 def imagenet_std(like: Tensor) -> Tensor:
-    """Give the standard deviation of ImageNet's RGB in [0, 1], `(1, 3, 1, 1)` with the device and dtype of `like`."""
+    """Return the standard deviation of ImageNet's RGB in [0, 1], `(1, 3, 1, 1)` with the device and dtype of `like`."""
     return _per_channel(IMAGENET_STD, like)
 
 
@@ -58,7 +49,7 @@ def init_conv(
 
 
 class SpectralNorm(nn.Module):
-    """Divides a weight by its largest singular value (Miyato et al. 2018): a parametrization.
+    """Division of a weight by its largest singular value (Miyato et al. 2018): a parametrization.
 
     In training mode each pass takes a step of power iteration. Names and numbers are those of torch's own spectral
     norm, which however rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
@@ -82,7 +73,7 @@ class SpectralNorm(nn.Module):
             self._v.copy_(normalize(matrix.T @ self._u, dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """A weight of any shape -> the same shape; rows of the matrix are its first dimension."""
+        """Weight of any shape -> the same shape; rows of the matrix are its first dimension."""
         if weight.is_meta:
             return weight  # autocast knows no such device
         with torch.autocast(weight.device.type, enabled=False):
@@ -91,10 +82,6 @@ class SpectralNorm(nn.Module):
                 self._iterate(matrix, steps=1)
             # Copies, because the backward pass of this call may come after the next step.
             return weight / torch.dot(self._u.clone(), matrix @ self._v.clone())
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """The weight to start from, as it is."""
-        return weight
 
 
 class ConvLayer(nn.Module):
@@ -118,7 +105,7 @@ class ConvLayer(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}")
         batch_norm = norm in ("batch", "spectral_batch")
-        conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
+        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
         init_conv(conv, "relu" if relu else "linear")
         if icnr:
             with torch.no_grad():
@@ -128,6 +115,7 @@ class ConvLayer(nn.Module):
         elif norm in ("spectral", "spectral_batch"):
             register_parametrization(conv, "weight", SpectralNorm(conv.weight))
         self.relu_first = norm == "spectral_batch" and not icnr
+        self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
         self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
         self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
@@ -138,7 +126,7 @@ class ConvLayer(nn.Module):
         parametrizations = getattr(self.conv, "parametrizations", None)
         if parametrizations is None:
             self.conv.weight.mul_(factor)
-        elif isinstance(parametrizations.weight[0], WeightNorm):
+        elif hasattr(parametrizations.weight, "original1"):  # of weight norm: length and direction
             parametrizations.weight.original0.mul_(factor)
 
     def forward(self, x: Tensor) -> Tensor:

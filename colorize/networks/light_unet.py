@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from colorize.networks.encoder_registry import make_encoder
-from colorize.networks.generator import Generator, make_head
-from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, paint
+from colorize.networks.generator import Generator
+from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, make_head, paint
 from colorize.networks.layers import ConvLayer
+from colorize.networks.options import LightUNetOptions
 
 
 class LightUNet(Generator):
@@ -22,37 +22,21 @@ class LightUNet(Generator):
     Layer groups: encoder_low, encoder_high, decoder.
 
     Args:
-        encoder: its name, see `colorize.networks.encoder_registry`.
-        widths: channels at 1/32, 1/16, 1/8 and 1/4.
-        output: "chroma" or "bins", see `colorize.networks.heads`.
-        temperature: of bins.
-        keep_luma: put the colours onto the input's luma.
-        refine_width: channels of the refinement at 1/2; 0 leaves it out.
+        options: fields of `colorize.networks.options.LightUNetOptions`.
+
+    Raises:
+        ValueError: they do not make a network.
     """
 
-    def __init__(
-        self,
-        encoder: str = "efficientnet_lite0",
-        widths: tuple[int, ...] | list[int] = (256, 192, 96, 64),
-        output: str = "bins",
-        temperature: float = 0.38,
-        keep_luma: bool = True,
-        refine_width: int = 32,
-    ) -> None:
-        super().__init__()
+    options_type = LightUNetOptions
+    options: LightUNetOptions
+    head: ChromaHead | BinsHead
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        widths, refine_width = self.options.widths, self.options.refine_width
         if len(widths) != 4 or min(widths) < 1:
-            raise ValueError(f"widths={list(widths)}: four numbers of channels are needed")
-        self._architecture: dict[str, Any] = {
-            "decoder": "light",
-            "encoder": encoder,
-            "widths": list(widths),
-            "output": output,
-            "temperature": float(temperature),
-            "keep_luma": bool(keep_luma),
-            "refine_width": int(refine_width),
-        }
-        self.keep_luma = bool(keep_luma)
-        self.encoder = make_encoder(encoder)
+            raise ValueError(f"widths={widths}: four numbers of channels are needed")
         half, *skips, deepest = self.encoder.channels
         self.bottom = ConvLayer(deepest, widths[0], 1, "batch")
         self.context = nn.Linear(widths[0], widths[0])
@@ -61,10 +45,10 @@ class LightUNet(Generator):
             grey = 1 if len(self.blocks) == 2 else 0
             first = ConvLayer(below + skip + grey, width, 3, "batch")
             self.blocks.append(nn.Sequential(first, ConvLayer(width, width, 3, "batch")))
-        head = make_head(output, (0.0, 1.0), temperature)
+        head = make_head(self.options.output, (0.0, 1.0), self.options.temperature)
         if isinstance(head, RGBHead):
             raise ValueError("output=rgb: decoder=light predicts chroma or bins")
-        self.head: ChromaHead | BinsHead = head
+        self.head = head
         self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)
         self.to_colour.scale(0.1)
         self.refine = nn.Sequential()
@@ -75,8 +59,8 @@ class LightUNet(Generator):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `BodyNetwork.architecture`."""
-        return {**self._architecture, "widths": list(self._architecture["widths"])}
+        """See `Generator.architecture`; it states the decoder too."""
+        return {"decoder": "light", **super().architecture}
 
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
         """See `Generator.predict`."""

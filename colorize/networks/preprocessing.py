@@ -1,4 +1,4 @@
-"""Showing a photo to a network as it was taught to see photos."""
+"""The input of a network: photos as it was taught to see them."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ AREA_PER_RENDER = 3.0
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network was taught to see photos.
+    """Settings of the way in which a network was taught to see photos.
 
     Attributes:
         render_px: short side of what it is shown, where the user asks for nothing else. The photo keeps its shape,
@@ -37,9 +37,9 @@ class Preprocessing:
             raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
 
     def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
-        """Width and height at which a photo of `width` × `height` px is shown; a side may be below the network's least.
+        """Return the width and height at which a photo of `width` × `height` px is shown.
 
-        Smaller photos are enlarged, as they are in training.
+        A side may be below the network's least. Smaller photos are enlarged, as they are in training.
         """
         if self.deoldify:
             return render_px, render_px
@@ -51,7 +51,7 @@ class Preprocessing:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
-        """The network's input: `grey` (mode L) at `size`, antialiased, `(1, H, W)` float32 in [0, 1].
+        """Return the network's input: `grey` (mode L) at `size`, antialiased, `(1, H, W)` float32 in [0, 1].
 
         Sides below the network's least are padded at the right and bottom with the border's values.
         """

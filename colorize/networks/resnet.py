@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from colorize.networks.convolution import Conv2d
 from colorize.networks.encoder import Encoder
 from colorize.networks.layers import normalize_imagenet
 
@@ -16,6 +15,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, added to the block's input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
 
     expansion = 1
+    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in, H, W)` -> `(B, width, H/s, W/s)`."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        y += x if self.downsample is None else self.downsample(x)
+        y += self.downsample(x)
         return self.relu(y)
 
 
@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
     """A 1x1, a 3x3 and a 1x1 convolution; the stride is in the second, as torchvision has it ("ResNet v1.5")."""
 
     expansion = 4
+    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -53,71 +54,56 @@ class Bottleneck(nn.Module):
         """`(B, in, H, W)` -> `(B, 4 * width, H/s, W/s)`."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))
-        y += x if self.downsample is None else self.downsample(x)
+        y += self.downsample(x)
         return self.relu(y)
 
 
-CHANNELS = {
-    "resnet10_half": (32, 32, 64, 128, 256),
-    "resnet18": (64, 64, 128, 256, 512),
-    "resnet34": (64, 64, 128, 256, 512),
-    "resnet101": (64, 256, 512, 1024, 2048),
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], tuple[int, ...]]] = {
+    "resnet10_half": (BasicBlock, (1, 1, 1, 1), (32, 32, 64, 128, 256)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2), (64, 64, 128, 256, 512)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), (64, 256, 512, 1024, 2048)),
 }
-_BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
-    "resnet10_half": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}
+"""Name -> block, blocks of each of the four layers, channels of the five features."""
 
 
 class ResNetBody(Encoder):
     """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
 
-    A torchvision state dict less `fc.*` loads strictly. Two layer groups: `low` (conv1, bn1, layer1, layer2) and
-    `high` (layer3, layer4).
+    A torchvision state dict less `fc.*` loads strictly. Randomly initialised.
 
     Args:
-        name: "resnet18", "resnet34" or "resnet101", or "resnet10_half", for which no weights are published: one block
-            a layer and half the channels, for a CPU. Randomly initialised.
+        name: of `RESNETS`. No weights are published for "resnet10_half": one block a layer and half the channels, for
+            a CPU.
     """
 
+    conv_norm_pairs = (("conv1", "bn1"),)
+    low_parts = ("conv1", "bn1", "layer1", "layer2")
+    high_parts = ("layer3", "layer4")
     normalize = staticmethod(normalize_imagenet)
 
     def __init__(self, name: str) -> None:
-        if name not in CHANNELS:
-            raise ValueError(f"unknown ResNet {name!r}: one of {', '.join(CHANNELS)}")
-        super().__init__(name, CHANNELS[name])
+        block, counts, channels = RESNETS[name]
+        super().__init__(name, channels)
         self.conv1 = _conv(3, self.channels[0], 7, 2)
         self.bn1 = nn.BatchNorm2d(self.channels[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1, self.layer2, self.layer3, self.layer4 = _layers(*_BLOCKS[name], self.channels)
-
-    @property
-    def low(self) -> list[nn.Module]:
-        """The modules of the first layer group."""
-        return [self.conv1, self.bn1, self.layer1, self.layer2]
-
-    @property
-    def high(self) -> list[nn.Module]:
-        """The modules of the second layer group."""
-        return [self.layer3, self.layer4]
+        self.layer1, self.layer2, self.layer3, self.layer4 = _layers(block, counts, channels)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """See `Encoder.features`; that of 1/2 is taken before the max pool."""
-        low, high = self._low_frozen, self._high_frozen
-        half = self.relu(self._run(self.bn1, self._run(self.conv1, x, low), low))
-        quarter = self._run(self.layer1, self.maxpool(half), low)
-        eighth = self._run(self.layer2, quarter, low)
-        sixteenth = self._run(self.layer3, eighth, high)
-        return [half, quarter, eighth, sixteenth, self._run(self.layer4, sixteenth, high)]
+        half = self.relu(self._run("bn1", self._run("conv1", x)))
+        quarter = self._run("layer1", self.maxpool(half))
+        eighth = self._run("layer2", quarter)
+        sixteenth = self._run("layer3", eighth)
+        return [half, quarter, eighth, sixteenth, self._run("layer4", sixteenth)]
 
 
 def _layers(
     block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], channels: tuple[int, ...]
 ) -> list[nn.Sequential]:
-    """The four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""
+    """Make the four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""
     made = []
     for number, ((before, after), count) in enumerate(zip(pairwise(channels), counts, strict=True)):
         width, stride = after // block.expansion, 1 if number == 0 else 2
@@ -126,13 +112,13 @@ def _layers(
     return made
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Conv2d:
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     # First weights are torch's own, smaller than He's: a batch norm follows, so that the size of weights says nothing
-    # but how fast they turn (van Laarhoven 2017), and what is not pretrained has to turn in a short fit.
-    return Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    # but how fast they turn (van Laarhoven 2017), and what is not pretrained has to turn in a short training.
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     if stride == 1 and in_channels == out_channels:
-        return None
+        return nn.Sequential()
     return nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))

@@ -5,9 +5,7 @@ from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from colorize.networks.convolution import Conv2d
 from colorize.networks.layers import init_conv, normalize_imagenet
 from colorize.runtime.errors import UserError
 
@@ -43,6 +41,8 @@ class VGGFeatures(nn.Module):
         for index, layer in enumerate(self.features):
             if isinstance(layer, nn.ReLU):
                 layer.inplace = index - 1 not in self.layers  # what is handed out must not be overwritten
+        handed_on = [index for index in range(1, len(self.features)) if index - 1 not in self.layers]
+        self.conv_norm_pairs = [(f"features.{index - 1}", f"features.{index}") for index in handed_on]
         self.requires_grad_(False)
         self.eval()
 
@@ -51,7 +51,7 @@ class VGGFeatures(nn.Module):
         in_channels = 3
         for channels, convolutions in _VGG16_BLOCKS:
             for _ in range(convolutions):
-                conv = Conv2d(in_channels, channels, 3, padding=1)
+                conv = nn.Conv2d(in_channels, channels, 3, padding=1)
                 init_conv(conv, "relu", mode="fan_out")
                 yield conv
                 if batch_norm:
@@ -59,16 +59,6 @@ class VGGFeatures(nn.Module):
                 yield nn.ReLU()
                 in_channels = channels
             yield nn.MaxPool2d(2)
-
-    def fold_norms(self) -> "VGGFeatures":
-        """Make each batch norm part of the convolution before it, once the weights are there; the same to rounding."""
-        for index, layer in enumerate(self.features):
-            if isinstance(layer, nn.BatchNorm2d) and index - 1 not in self.layers:
-                conv = self.features[index - 1]
-                assert isinstance(conv, nn.Conv2d)
-                self.features[index - 1] = fuse_conv_bn_eval(conv, layer)
-                self.features[index] = nn.Identity()
-        return self
 
     def round_to(self, dtype: torch.dtype) -> None:
         """Keep the convolutions' weights in half precision, rather than have autocast round them on every pass."""

@@ -1,4 +1,4 @@
-"""Opening photos with Pillow: its errors as one, turned upright, and the many kinds as 8-bit RGB."""
+"""Opening photos: errors as one, turned upright, and the many kinds as 8-bit RGB."""
 
 import os
 import stat
@@ -10,22 +10,35 @@ from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image
 
+from colorize.photos import profiles, tags
+from colorize.photos.tiff import UnreadableTiff, open_tiff
+from colorize.runtime.formats import FORMATS, unread_kind
+
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before they are decoded: a small file may hold a very large picture."""
+"""Photos of more pixels are refused before they are decoded: a small file may hold a very large image."""
 
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+_PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF"]
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class UnreadableImage(Exception):
-    """A file that cannot be turned into a picture. The message is a short reason, without the file's name."""
+    """A file that cannot be turned into an image.
+
+    Args:
+        reason: a few words, without the file's name.
+        is_still: whether it is a still image all the same, of a kind that is not read.
+    """
+
+    def __init__(self, reason: str, is_still: bool = False) -> None:
+        super().__init__(reason)
+        self.is_still = is_still
 
 
 class Turn(NamedTuple):
-    """How a stored picture becomes upright: axes swapped or not, and which stored axes run backwards."""
+    """The way a stored image becomes upright: axes swapped or not, and which stored axes run backwards."""
 
     method: Image.Transpose
     swap: bool
@@ -47,22 +60,44 @@ _TURNS = {
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The picture with its header read. The file handle is ours, so that it is closed whatever Pillow meets in it."""
-    with pillow_errors():
+    """Open a photo's file and read its header; of a TIFF that Pillow misreads, also its pixels.
+
+    The file handle is ours, so that it is closed whatever Pillow meets in it.
+
+    Raises:
+        UnreadableImage: it is no photo, or one of a kind that is not read.
+    """
+    with image_errors():
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
             raise UnreadableImage("not a regular file")
         file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
     with file:
-        with pillow_errors():
-            image = Image.open(file, formats=_FORMATS)
+        with image_errors():
+            head = file.read(256)
+            if not head:
+                raise UnreadableImage("the file is empty")
+            file.seek(0)
+            if head.startswith(tags.STARTS):
+                image = open_tiff(file, MAX_PIXELS)
+            else:
+                try:
+                    image = Image.open(file, formats=_PILLOW_FORMATS)
+                except Image.UnidentifiedImageError:
+                    kind = unread_kind(head)
+                    reason = f"a {kind} file, which is not read" if kind else _UNKNOWN
+                    raise UnreadableImage(reason, is_still=kind is not None) from None
             if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(_too_large())
+                raise UnreadableImage(_TOO_LARGE)
         yield image
 
 
+_UNKNOWN = "not an image in a known format"
+_TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels"
+
+
 @contextmanager
-def pillow_errors() -> Iterator[None]:
-    """Makes one error of the many that Pillow raises on bad files, and silences its warnings about odd ones."""
+def image_errors() -> Iterator[None]:
+    """Make one error of the many that bad files raise, and silence Pillow's warnings about odd ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -70,34 +105,35 @@ def pillow_errors() -> Iterator[None]:
             yield
         except UnreadableImage:
             raise
+        except UnreadableTiff as error:
+            raise UnreadableImage(str(error), is_still=True) from None
         except Image.UnidentifiedImageError:
-            raise UnreadableImage("not a picture in a known format") from None
+            raise UnreadableImage(_UNKNOWN) from None
         except Image.DecompressionBombError:
-            raise UnreadableImage(_too_large()) from None
+            raise UnreadableImage(_TOO_LARGE) from None
         except Exception as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise UnreadableImage(" ".join(reason.split())[:200] or type(error).__name__) from error
 
 
-def _too_large() -> str:
-    return f"more than {MAX_PIXELS // 1_000_000} million pixels"
-
-
 def find_turn(image: Image.Image) -> Turn | None:
-    """How to turn the picture upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
+    """Find how to turn an image upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
     if image.format not in ("JPEG", "MPO"):
         # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
         image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        # Garbled metadata does not make a picture unreadable; viewers show it as it is stored.
+        # Garbled metadata does not make a photo unreadable; viewers show it as it is stored.
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decodes (if that is still to do) and converts; an RGB picture comes back as it is."""
+    """Decode (if that is still to do) and convert to RGB, transparency over white; RGB comes back as it is.
+
+    Colours stay in the photo's own space, but for CMYK, whose profile gives sRGB.
+    """
     image.load()
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose range is not known")
@@ -108,10 +144,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
             raise UnreadableImage("32-bit pixels, whose range is not known")
         # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
         return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+    if image.mode == "CMYK":
+        icc = image.info.get("icc_profile", b"")
+        return (profiles.color_model(icc) == "CMYK" and profiles.to_srgb(image, icc)) or image.convert("RGB")
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(paper, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,64 +1,24 @@
 """Reading a photo to colour it: its luma at full size and depth, its transparency, and what is written about it."""
 
-import io
-import math
-import os
-import re
-import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image
 
 from colorize.color import rgb_to_lab
-from colorize.photos.opening import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, opened, pillow_errors, to_rgb
+from colorize.photos import profiles
+from colorize.photos.metadata import Metadata, read_metadata
+from colorize.photos.opening import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, image_errors, opened, to_rgb
 
 Plane = np.ndarray[Any, Any]
 
-_MIN_IS_WHITE = 0
-_PHOTOMETRIC = 262
-_XMP_TAG = 700
-
-# Tags that say how the pixels of the source are stored, and so nothing of the result (size, bits, compression, colour
-# model, orientation, strips, tiles, palettes, JPEG tables), and what goes its own way: XMP, ICC profile, directories.
-_OTHER_TAGS = frozenset(
-    (
-        *range(254, 260),
-        *(262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293, 301, 317),
-        *range(320, 348),
-        *range(512, 533),
-        *(_XMP_TAG, 34675, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo),
-    )
-)
-_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
+_ORIENTATION = 274
 
 COLOURED_LAB = 3.5
 """Colours of their own: the least root-mean-square distance in CIE a*b* between pixels of equal lightness."""
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a file says about its picture, the orientation already applied.
-
-    Attributes:
-        exif: its tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and
-            what describes the storage of the source's pixels.
-        icc: an RGB profile. Profiles of other colour models are applied instead of kept.
-        dpi: pixels an inch, across and down.
-        xmp: an XMP packet.
-        text: a PNG's keywords and texts.
-        comment: a JPEG's comment.
-    """
-
-    exif: bytes = b""
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    xmp: bytes | None = None
-    text: dict[str, str] = field(default_factory=dict)
-    comment: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +26,14 @@ class Photo:
     """A photo about to be coloured, upright.
 
     Attributes:
-        luma: (H, W) Rec. 601 luma, uint8, or uint16 of a 16-bit grey picture.
-        alpha: (H, W) uint8 opacity, where the picture has any transparency.
-        metadata: what goes into the result's file unchanged.
-        format: of the file, as Pillow calls it (MPO as JPEG); "" where the picture is from no file.
-        own: the picture with the colours it has, if it was asked to keep them and has any: RGB or RGBA.
+        luma: (H, W) Rec. 601 luma as sRGB, uint8, or uint16 of a 16-bit grey photo.
+        alpha: (H, W) uint8 opacity, where the photo has any transparency.
+        metadata: what goes into the result's file unchanged; with an RGB profile, which is its colour space.
+        format: of the file, as Pillow calls it (MPO as JPEG); "" where the photo is from no file.
+        own: the photo with the colours it has, if it was asked to keep them and has any: RGB or RGBA, of its profile.
         preview: a small RGB copy as it looked before, over white, where one was asked for.
         name: of the file, for messages.
+        notes: what is to be said of its result.
     """
 
     luma: Plane
@@ -81,7 +42,8 @@ class Photo:
     format: str = ""
     own: Image.Image | None = None
     preview: Image.Image | None = None
-    name: str = "a picture"
+    name: str = "a photo"
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,45 +52,44 @@ class Photo:
         return width, height
 
     def grey(self) -> Image.Image:
-        """The 8-bit grey picture that the network is to look at (mode L), over white where it is transparent."""
+        """Return the 8-bit grey image that the network is to see (mode L), over white where it is transparent."""
         luma = self.luma if self.luma.dtype == np.uint8 else (self.luma >> 8).astype(np.uint8)
         grey = Image.fromarray(luma)
         return grey if self.alpha is None else over_white(grey, Image.fromarray(self.alpha))
 
+    def in_srgb(self) -> "Photo":
+        """Return the same photo as sRGB, for files that have no place for its profile."""
+        icc = self.metadata.icc
+        own = None if self.own is None else profiles.seen(self.own, icc)
+        return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
+
 
 def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None) -> Photo:
-    """The photo in a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
+    """Read a photo from a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF or PPM file, recognised by its content.
+        path: a file of one of `colorize.runtime.formats.FORMATS`, recognised by its content.
         keep_color: look whether it has colours of its own, and keep them in `own` if so.
         preview_px: longer side of `preview`; None makes none.
 
     Raises:
         UnreadableImage: whatever is wrong with the file, without its name.
     """
-    with pillow_errors():
-        status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-        raise UnreadableImage("not a regular file")
-    if status.st_size == 0:
-        raise UnreadableImage("the file is empty")
-    with opened(path) as image, pillow_errors():
-        # Pillow turns a TIFF by itself on loading, and forgets that it had to.
-        tags = getattr(image, "tag_v2", {})
-        swapped = tags.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    with opened(path) as image, image_errors():
+        notes = _notes(image)
         turn = find_turn(image)
         image.load()
-        metadata = _metadata(image, swapped or (turn is not None and turn.swap))
-        inverted = image.mode in SIXTEEN_BIT_MODES and tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE
+        # Pillow turns a TIFF by itself on loading, and forgets that it had to.
+        turned = "tags" in image.info and image.info["tags"].numbers(_ORIENTATION, [1])[0] in (5, 6, 7, 8)
+        metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
         upright = image if turn is None else image.transpose(turn.method)
-        photo = _photo(upright, metadata, name, keep_color, preview_px, inverted)
-    return replace(photo, name=str(path))
+        photo = _photo(upright, metadata, name, keep_color, preview_px)
+    return replace(photo, name=str(path), notes=(*photo.notes, *notes))
 
 
 def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
-    """A Pillow image of any mode as a photo, as it stands: an orientation in its EXIF is not applied.
+    """Take a Pillow image of any mode for a photo, as it stands: an orientation in its EXIF is not applied.
 
     Raises:
         ValueError: it has no pixels, or pixels of unknown range (32-bit).
@@ -136,16 +97,16 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} × {image.height} px has nothing to colour")
     try:
-        with pillow_errors():
-            return _photo(image, Metadata(icc=image.info.get("icc_profile")), "", keep_color, None, inverted=False)
+        with image_errors():
+            return _photo(image, Metadata(icc=image.info.get("icc_profile")), "", keep_color, None)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
 
 def has_colors(image: Image.Image) -> bool:
-    """Whether an RGB picture has colours of its own: pixels of equal lightness differ in hue or saturation.
+    """Return whether an RGB image has colours of its own: pixels of equal lightness differ in hue or saturation.
 
-    In a grey, sepia, toned or evenly yellowed picture the colour follows from the lightness; so it nearly does in one
+    In a grey, sepia, toned or evenly yellowed photo the colour follows from the lightness; so it nearly does in one
     that has faded to a single hue. What is left of a*b* after the mean of each of 25 steps of lightness is taken away
     is measured on a small copy: 0 for grey, up to 3 for sepia, above 3.5 for 91 % of ImageNet's photos.
     """
@@ -158,7 +119,7 @@ def has_colors(image: Image.Image) -> bool:
 
 
 def shrink(image: Image.Image, longest_px: int) -> Image.Image:
-    """`image` with its longer side at most `longest_px`, antialiased."""
+    """Return `image` with its longer side at most `longest_px`, antialiased."""
     if max(image.size) <= longest_px:
         return image
     scale = longest_px / max(image.size)
@@ -167,39 +128,39 @@ def shrink(image: Image.Image, longest_px: int) -> Image.Image:
 
 
 def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """`image` (L or RGB) laid over white with opacity `alpha` (L)."""
+    """Lay `image` (L or RGB) over white with opacity `alpha` (L)."""
     return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
 
 
-def _photo(
-    image: Image.Image, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None, inverted: bool
-) -> Photo:
-    icc, space = metadata.icc, _profile_space(metadata.icc)
-    if space not in (None, b"RGB "):  # the result is RGB, and a profile of another model says nothing of it
+def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None) -> Photo:
+    icc, notes = metadata.icc, []
+    if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
         metadata = replace(metadata, icc=None)
-    own = preview = None
+    colored = own = preview = None  # the photo as sRGB, if it is stored in colour
     if image.mode in SIXTEEN_BIT_MODES:
         luma, alpha = _sixteen_bits(image)
-        luma, flat = (65535 - luma if inverted else luma), None
+        if not profiles.is_srgb(icc):
+            metadata, notes = replace(metadata, icc=None), ["in sRGB, since its profile is not one of grey photos"]
     else:
-        flat, alpha = _split(image, icc if space == b"CMYK" else None)
-        luma = np.array(flat.convert("L"))
-    if icc is not None and space == b"GRAY" and (flat is None or flat.mode == "L"):
-        luma, flat = _through_grey_profile(luma, icc), None
-    if keep_color and flat is not None and flat.mode == "RGB" and has_colors(flat):
+        flat, alpha = _split(image)
+        colored = profiles.seen(flat, icc) if flat.mode == "RGB" else None
+        luma = np.array((colored or flat).convert("L"))
+    if colored is None and icc is not None:
+        luma = profiles.seen_grey(luma, icc)
+    if keep_color and colored is not None and has_colors(colored):
         own = flat
         if alpha is not None:
             own = flat.copy()
             own.putalpha(alpha)
-    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
+    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own, notes=tuple(notes))
     if preview_px is not None:
-        looked = photo.grey() if flat is None else flat if alpha is None else over_white(flat, alpha)
-        preview = shrink(looked, preview_px).convert("RGB")
+        before = photo.grey() if colored is None else colored if alpha is None else over_white(colored, alpha)
+        preview = shrink(before, preview_px).convert("RGB")
     return replace(photo, preview=preview)
 
 
 def _sixteen_bits(image: Image.Image) -> tuple[Plane, Image.Image | None]:
-    """The values of a 16-bit grey picture, and its opacity where one of them stands for transparency."""
+    """Return the values of a 16-bit grey image, and its opacity where one of them stands for transparency."""
     wide = np.asarray(image)
     if image.mode == "I" and (wide.min() < 0 or wide.max() > 65535):
         raise UnreadableImage("32-bit pixels, whose range is not known")
@@ -209,13 +170,11 @@ def _sixteen_bits(image: Image.Image) -> tuple[Plane, Image.Image | None]:
     return luma, Image.fromarray(np.where(luma == transparent, 0, 255).astype(np.uint8))
 
 
-def _split(image: Image.Image, cmyk_icc: bytes | None) -> tuple[Image.Image, Image.Image | None]:
-    """An 8-bit picture as L or RGB without transparency, and its opacity, if any."""
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return an 8-bit image as L or RGB without transparency, and its opacity, if any."""
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    if image.mode == "CMYK":
-        return (_in_srgb(image, cmyk_icc) if cmyk_icc else None) or image.convert("RGB"), None
-    if not image.has_transparency_data:
+    if image.mode == "CMYK" or not image.has_transparency_data:
         return (image.convert("L") if image.mode in ("1", "L") else to_rgb(image)), None
     rgba = image.convert("RGBA")
     alpha = rgba.getchannel("A")
@@ -224,83 +183,12 @@ def _split(image: Image.Image, cmyk_icc: bytes | None) -> tuple[Image.Image, Ima
     return flat, None if says_nothing else alpha
 
 
-def _in_srgb(image: Image.Image, icc: bytes) -> Image.Image | None:
-    """The colours that a profile gives an image; None for one that is broken, as if there were none."""
+def _notes(image: Image.Image) -> list[str]:
+    """Say what of a photo's file is not coloured."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        made = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return cast("Image.Image", made)
-    except (ImageCms.PyCMSError, OSError):
-        return None
-
-
-def _through_grey_profile(luma: Plane, icc: bytes) -> Plane:
-    """The values that sRGB has for what a grey profile (dot gain, gamma 1.8…) means by `luma`."""
-    curve = _in_srgb(Image.frombytes("L", (256, 1), bytes(range(256))), icc)
-    if curve is None:
-        return luma
-    values = np.array(curve.getchannel("G"))[0]
-    if luma.dtype == np.uint8:
-        return values[luma]
-    steps = np.interp(np.arange(65536) / 257, np.arange(256), values) * 257
-    return steps.round().astype(np.uint16)[luma]
-
-
-def _profile_space(icc: bytes | None) -> bytes | None:
-    """The colour model of an ICC profile (ICC.1, 7.2.6), None where these bytes are none."""
-    return icc[16:20] if icc is not None and icc[36:40] == b"acsp" else None
-
-
-def _metadata(image: Image.Image, swapped: bool) -> Metadata:
-    """What is written about an opened and loaded picture. Garbled parts are left out: they do not spoil the picture."""
-    info = image.info
-    try:
-        exif = _result_exif(image.getexif(), swapped)
-    except Exception:
-        exif = b""
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode("utf-8", "replace")
-    dpi = info.get("dpi")
-    if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
-        dpi = None
-    if dpi is not None:
-        dpi = (float(dpi[1]), float(dpi[0])) if swapped else (float(dpi[0]), float(dpi[1]))
-    text = getattr(image, "text", {}) if image.format == "PNG" else {}
-    comment = info.get("comment") if image.format in ("JPEG", "MPO") else None
-    return Metadata(
-        exif,
-        info.get("icc_profile") or None,
-        dpi,
-        _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None,
-        {key: str(value) for key, value in text.items() if not key.startswith(("XML:", "Raw profile type"))},
-        comment if isinstance(comment, bytes) else None,
-    )
-
-
-def _result_exif(exif: Image.Exif, swapped: bool) -> bytes:
-    """The tags that hold for the result too."""
-    main = {tag: exif[tag] for tag in set(exif) - _OTHER_TAGS}
-    groups = {group: dict(exif.get_ifd(group)) for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)}
-    inner = groups[ExifTags.IFD.Exif]
-    inner.pop(ExifTags.IFD.Interop, None)  # an offset into the source's file
-    for tags, across, down in (
-        (main, ExifTags.Base.XResolution, ExifTags.Base.YResolution),
-        (inner, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight),
-    ):
-        if swapped and across in tags and down in tags:
-            tags[across], tags[down] = tags[down], tags[across]
-    kept = Image.Exif()
-    for tag, value in main.items():
-        kept[tag] = value
-    for group, values in groups.items():
-        if values:
-            kept.get_ifd(group).update(values)
-    return kept.tobytes() if main or any(groups.values()) else b""
-
-
-def _is_resolution(value: object) -> bool:
-    try:
-        return math.isfinite(number := float(cast("float", value))) and 0 < number < 65536
-    except (TypeError, ValueError, ZeroDivisionError):
-        return False
+        pages = int(image.info["pages"] if "pages" in image.info else getattr(image, "n_frames", 1))
+    except Exception:  # what follows the first frame is damaged
+        pages = 1
+    unused = image.info.get("unused", 0)
+    notes = [f"only the first of its {pages} pages, frames or views"] * (pages > 1)
+    return notes + [f"without {unused} of its channels, which are no colours and not said to be opacity"] * (unused > 0)

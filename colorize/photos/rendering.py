@@ -1,4 +1,4 @@
-"""What the network is shown of a photo, and how its colours come back onto the photo's own luma."""
+"""Merging: the network's chroma onto the photo's own luma."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,42 +9,45 @@ from PIL import Image
 from torch import Tensor
 
 from colorize.color import merge_luma, rgb_to_grey
+from colorize.photos.profiles import from_srgb, is_srgb
 from colorize.photos.reading import Photo
-from colorize.photos.results import Picture
+from colorize.photos.results import BandedImage
 from colorize.photos.strip_files import Band
 
 _BAND_PIXELS = 1 << 18
 """Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
 
 
-def coloured(photo: Photo, rgb: Tensor) -> Picture:
-    """The photo in the network's colours, computed as it is used.
+def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
+    """Return the photo in the network's colours and its own colour space, computed as it is used.
 
     Args:
         photo: its luma, opacity and size are those of the result.
         rgb: (3, h, w) float32 on the CPU, what the network made of it.
 
     Returns:
-        A picture of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
+        An image of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
     """
-    deep = photo.luma.dtype != np.uint8
+    deep, icc = photo.luma.dtype != np.uint8, photo.metadata.icc
 
     def bands() -> Iterator[Band]:
         top = 0
         for band in merged_bands(photo.luma, rgb):
+            if icc is not None and not is_srgb(icc):
+                band = np.asarray(from_srgb(Image.fromarray(band), icc))
             if photo.alpha is not None:
                 alpha = photo.alpha[top : top + len(band), :, None].astype(band.dtype)
                 band = np.concatenate([band, alpha * 257 if deep else alpha], axis=2)
             yield band
             top += len(band)
 
-    if deep or photo.alpha is not None:
-        return Picture(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
-    return Picture(*photo.size, channels=3, bits=8, bands=bands, ycc=lambda: merged_ycc(photo.luma, rgb))
+    if deep or photo.alpha is not None or not is_srgb(icc):
+        return BandedImage(*photo.size, channels=3 if photo.alpha is None else 4, bits=16 if deep else 8, bands=bands)
+    return BandedImage(*photo.size, channels=3, bits=8, bands=bands, ycc=lambda: merged_ycc(photo.luma, rgb))
 
 
 def merged_ycc(luma: np.ndarray[Any, Any], rgb: Tensor) -> Image.Image:
-    """The photo in colour as JPEG keeps it (JFIF's YCbCr): its own luma, and chroma for each 2 x 2 pixels.
+    """Return the photo in colour as JPEG keeps it (JFIF's YCbCr): its own luma, and chroma for each 2 x 2 pixels.
 
     As :func:`merged_bands`; where a colour does not exist is decided at the chroma's resolution, as of films.
 
@@ -76,7 +79,7 @@ def merged_ycc(luma: np.ndarray[Any, Any], rgb: Tensor) -> Image.Image:
 
 
 def merged_bands(luma: np.ndarray[Any, Any], rgb: Tensor) -> Iterator[Band]:
-    """The photo in colour, band by band: the luma of `luma`, the chroma of `rgb`.
+    """Yield the photo in colour, band by band: the luma of `luma`, the chroma of `rgb`.
 
     The network's RGB is brought to the photo's size by bicubic interpolation (antialiased where it is larger) and
     merged by :func:`colorize.color.merge_luma`: where a colour does not exist at that luma, saturation gives way, not

@@ -10,29 +10,28 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from colorize.photos.reading import Metadata
+from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
 from colorize.runtime.files import written_whole
+from colorize.runtime.formats import Format
 
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_JPEG_SEGMENT_BYTES = 65533
+_PARTS: dict[str, tuple[str, int | None]] = {
+    "exif": ("EXIF data", 0),
+    "xmp": ("XMP packet", 29),
+    "iptc": ("IPTC captions", 26),
+    "icc": ("colour profile", None),
+    "dpi": ("resolution", None),
+    "text": ("texts", None),
+    "comment": ("comment", 0),
 }
-"""The formats that results are written in, by the ends of their names."""
-
-_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-_JPEG_MARKER_BYTES = 65533
-_XMP_HEADER_BYTES = 29
+"""The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A coloured picture, made as it is used.
+class BandedImage:
+    """An image in colour, computed band by band as it is used.
 
     Attributes:
         width: in pixels.
@@ -51,8 +50,8 @@ class Picture:
     ycc: Callable[[], Image.Image] | None = None
 
     @classmethod
-    def of(cls, image: Image.Image) -> "Picture":
-        """An RGB or RGBA image."""
+    def of(cls, image: Image.Image) -> "BandedImage":
+        """Wrap an RGB or RGBA image of Pillow."""
 
         def bands() -> Iterator[Band]:
             rows = max(1, (1 << 18) // image.width)
@@ -61,8 +60,13 @@ class Picture:
 
         return cls(image.width, image.height, len(image.getbands()), 8, bands)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Width and height in pixels, channels, and bits a channel."""
+        return self.width, self.height, self.channels, self.bits
+
     def to_image(self) -> Image.Image:
-        """As a Pillow image (8 bits: RGB or RGBA)."""
+        """Return it as a Pillow image (8 bits: RGB or RGBA)."""
         image, top = Image.new("RGB" if self.channels == 3 else "RGBA", (self.width, self.height)), 0
         for band in self.bands():
             image.paste(Image.fromarray(band if self.bits == 8 else (band >> 8).astype(np.uint8)), (0, top))
@@ -70,7 +74,7 @@ class Picture:
         return image
 
     def to_array(self) -> np.ndarray[Any, Any]:
-        """As an array (height, width, channels) of its own depth."""
+        """Return it as an array (height, width, channels) of its own depth."""
         array = np.empty((self.height, self.width, self.channels), np.uint8 if self.bits == 8 else np.uint16)
         top = 0
         for band in self.bands():
@@ -79,23 +83,14 @@ class Picture:
         return array
 
 
-def can_hold(format: str, picture: Picture) -> bool:
-    """Whether a format keeps the picture's size, depth and transparency."""
-    if max(picture.width, picture.height) > _LONGEST_SIDE.get(format, 1 << 31):
-        return False
-    if picture.bits == 16:
-        return format in ("PNG", "TIFF")
-    return picture.channels == 3 or format in ("PNG", "TIFF", "WEBP")
-
-
-def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality: int) -> list[str]:
-    """Write a picture and its metadata, whole or not at all. Folders are created.
+def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, quality: int) -> list[str]:
+    """Write an image and its metadata, whole or not at all. Folders are created.
 
     Args:
-        picture: what goes into it; `can_hold(format, picture)` holds.
-        format: one of `SUFFIXES`.
+        image: the pixels; `format.can_hold(*image.shape)` is true.
+        format: the format of the file.
         metadata: of the source.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: of lossy formats, 1 to 100.
 
     Returns:
         What of the metadata this file could not take, in words.
@@ -103,68 +98,75 @@ def save(path: Path, picture: Picture, format: str, metadata: Metadata, quality:
     Raises:
         OSError: it cannot be written.
     """
-    left_out: list[str] = []
-    if format == "JPEG":
-        metadata = _fit_jpeg(metadata, left_out)
+    metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
-            _write(file, picture, format, metadata, quality)
+            _write(file, image, format, metadata, quality)
         except OSError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError, struct_error):
-            # Metadata that was read but cannot be written again. (The same for the picture itself would fail again.)
+            # Metadata that was read but cannot be written again. (The same for the image itself would fail again.)
             file.seek(0)
             file.truncate()
             left_out.append("its metadata, which is damaged")
-            _write(file, picture, format, Metadata(), quality)
+            _write(file, image, format, Metadata(), quality)
     return left_out
 
 
-def _write(file: IO[bytes], picture: Picture, format: str, metadata: Metadata, quality: int) -> None:
-    if format == "TIFF":
-        tags = Image.Exif()
-        tags.load(metadata.exif)
-        if metadata.xmp is not None:
-            tags[700] = metadata.xmp
-        write_tiff(file, picture.width, picture.height, picture.bands(), tags, metadata.icc, metadata.dpi)
+def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int) -> None:
+    if format.name == "TIFF":
+        write_tiff(file, image.width, image.height, image.bands(), metadata)
         return
-    info = PngImagePlugin.PngInfo()
-    if format == "PNG":
-        for key, value in metadata.text.items():
-            info.add_itxt(key, value)
-        if metadata.xmp is not None:
-            info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
-    if picture.bits == 16:
+    info = _png_texts(metadata) if format.name == "PNG" else PngImagePlugin.PngInfo()
+    if image.bits == 16:
         if metadata.icc is not None:
             info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
         if metadata.dpi is not None:
             per_metre = (round(value / 0.0254).to_bytes(4, "big") for value in metadata.dpi)
             info.add(b"pHYs", b"".join(per_metre) + b"\x01")
-        write_png(file, picture.width, picture.height, picture.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
+        write_png(file, image.width, image.height, image.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
         return
-    options: dict[str, Any] = {
-        "exif": metadata.exif,
-        "icc_profile": metadata.icc,
-        "dpi": metadata.dpi,
-        "xmp": metadata.xmp,
-    }
+    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    options["dpi"] = metadata.dpi
     options = {name: value for name, value in options.items() if value}
-    if format == "PNG":
-        options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
-    elif format in ("JPEG", "WEBP"):
+    if format.lossy:
         options["quality"] = quality
-        if format == "JPEG" and metadata.comment is not None:
+    made = image.ycc() if format.name == "JPEG" and image.ycc is not None else image.to_image()
+    if format.name == "PNG":
+        options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
+    elif format.name == "JPEG":
+        if metadata.comment is not None:
             options["comment"] = metadata.comment
-    image = picture.ycc() if format == "JPEG" and picture.ycc is not None else picture.to_image()
-    image.save(file, format=format, **options)
+        if metadata.iptc is not None:
+            segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
+            options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
+    elif metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
+        options["exif"] = with_resolution(metadata)
+    made.save(file, format=format.name, **options)
 
 
-def _fit_jpeg(metadata: Metadata, left_out: list[str]) -> Metadata:
-    """What fits into the segments of a JPEG file, which hold 64 KiB each."""
-    if len(metadata.exif) > _JPEG_MARKER_BYTES:
-        left_out.append("its EXIF data, which is too long for a JPEG")
-        metadata = replace(metadata, exif=b"")
-    if metadata.xmp is not None and len(metadata.xmp) > _JPEG_MARKER_BYTES - _XMP_HEADER_BYTES:
-        left_out.append("its XMP packet, which is too long for a JPEG")
-        metadata = replace(metadata, xmp=None)
-    return metadata
+def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in metadata.text.items():
+        info.add_itxt(key, value)
+    if metadata.xmp is not None:
+        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    if metadata.iptc is not None:  # as ImageMagick and ExifTool keep it
+        block = photoshop_block(metadata.iptc)
+        info.add_text("Raw profile type iptc", f"\niptc\n{len(block):8}\n{block.hex()}\n", zip=True)
+    return info
+
+
+def _fit(metadata: Metadata, format: Format) -> tuple[Metadata, list[str]]:
+    """Leave out what a format cannot hold; the segments of a JPEG hold 64 KiB each. Also return it in words."""
+    left_out = []
+    for name, (words, before) in _PARTS.items():
+        value = getattr(metadata, name)
+        if not value:
+            continue
+        too_long = format.name == "JPEG" and before is not None and len(value) > _JPEG_SEGMENT_BYTES - before
+        if too_long or (name not in format.keeps and name != "icc"):  # the image is sRGB then
+            reason = "which is too long for a JPEG" if too_long else f"for which a {format.name} has no place"
+            left_out.append(f"its {words}, {reason}")
+            metadata = replace(metadata, **{name: getattr(Metadata(), name)})
+    return metadata, left_out

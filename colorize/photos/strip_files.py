@@ -1,15 +1,18 @@
-"""Files that Pillow cannot write: 16 bits a channel in PNG and TIFF, and compressed TIFF with all of its EXIF.
+"""Writing what Pillow cannot write: 16 bits a channel in PNG and TIFF, and compressed TIFF with all of its EXIF.
 
 Both take their pixels in bands, so that a large picture is never whole in memory as such.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
+from PIL import PngImagePlugin
+
+from colorize.photos.metadata import Metadata, resolution_tags
+from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
 
 Band = np.ndarray[Any, Any]
 """(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
@@ -17,13 +20,16 @@ Band = np.ndarray[Any, Any]
 ZLIB_LEVEL = 3
 """For a photo four times as fast as zlib's usual 6, and no larger (27 MB each for 24 million noisy pixels)."""
 
-_STRIP_BYTES = 1 << 18
+_UNDEFINED = 7
+_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 277, 278, 279
+_PLANAR_CONFIGURATION, _PREDICTOR, _EXTRA_SAMPLES = 284, 317, 338
 
 
 def write_png(
     file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo, exif: bytes
 ) -> None:
-    """A PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
+    """Write a PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
 
     Args:
         bands: the uint16 pixels, of `height` rows of `width`, from top to bottom.
@@ -54,70 +60,45 @@ def write_png(
     PngImagePlugin.putchunk(file, b"IEND")
 
 
-def write_tiff(
-    file: IO[bytes],
-    width: int,
-    height: int,
-    bands: Iterable[Band],
-    exif: Image.Exif,
-    icc: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> None:
-    """A TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
+def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], metadata: Metadata) -> None:
+    """Write a TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
 
     Args:
-        bands: the pixels, of `height` rows of `width`, from top to bottom.
-        exif: tags for its directory, with their EXIF and GPS directories.
-        icc: an RGB profile.
-        dpi: pixels an inch, across and down.
+        bands: the pixels, of `height` rows of `width`, from top to bottom; each makes a strip, so that all but the last
+            have the same number of rows.
+        metadata: for its directory, with those of EXIF and GPS.
     """
     strips: list[bytes] = []
     rows_per_strip = channels = bits = 0
-    for strip in _strips(bands):
+    for strip in bands:
         channels, bits = strip.shape[2], strip.dtype.itemsize * 8
         rows_per_strip = rows_per_strip or len(strip)
         little = strip.astype(strip.dtype.newbyteorder("<"))
         little[:, 1:] -= strip[:, :-1]
         strips.append(zlib.compress(little.tobytes(), ZLIB_LEVEL))
-    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-    for tag, value in exif.items():
-        tags[tag] = value
-    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if values := exif.get_ifd(group):
-            tags[group] = dict(values)
-    if icc is not None:
-        tags[TiffImagePlugin.ICCPROFILE] = icc
-    if dpi is not None:
-        tags[TiffImagePlugin.RESOLUTION_UNIT] = 2
-        tags[TiffImagePlugin.X_RESOLUTION], tags[TiffImagePlugin.Y_RESOLUTION] = dpi
-    tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH] = width, height
-    tags[TiffImagePlugin.BITSPERSAMPLE] = (bits,) * channels
-    tags[TiffImagePlugin.SAMPLESPERPIXEL] = channels
-    tags[TiffImagePlugin.COMPRESSION] = 8  # deflate
-    tags[TiffImagePlugin.PREDICTOR] = 2
-    tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2  # RGB
-    tags[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
-    if channels == 4:
-        tags[TiffImagePlugin.EXTRASAMPLES] = 2  # opacity, not multiplied into the colours
-    tags[TiffImagePlugin.ROWSPERSTRIP] = rows_per_strip
     sizes = [len(strip) for strip in strips]
-    tags.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = tags.tagtype[TiffImagePlugin.STRIPOFFSETS] = TiffTags.LONG
-    tags[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
-    tags[TiffImagePlugin.STRIPOFFSETS] = tuple(accumulate(sizes[:-1], initial=0))  # from the end of the tags on
-    tags.save(file)
+    tags = unpack(metadata.exif)
+    main = tags.main | resolution_tags(metadata)
+    for number, data in ((XMP, metadata.xmp), (IPTC, metadata.iptc), (ICC, metadata.icc)):
+        if data is not None:
+            main[number] = Tag(_UNDEFINED, data)
+    main |= {
+        _IMAGE_WIDTH: long(width),
+        _IMAGE_LENGTH: long(height),
+        _BITS_PER_SAMPLE: short(*(bits,) * channels),
+        _COMPRESSION: short(8),  # deflate
+        _PHOTOMETRIC: short(2),  # RGB
+        _STRIP_OFFSETS: long(*sizes),
+        _SAMPLES_PER_PIXEL: short(channels),
+        _ROWS_PER_STRIP: long(rows_per_strip),
+        _STRIP_BYTE_COUNTS: long(*sizes),
+        _PLANAR_CONFIGURATION: short(1),
+        _PREDICTOR: short(2),
+    }
+    if channels == 4:
+        main[_EXTRA_SAMPLES] = short(2)  # opacity, not multiplied into the colours
+    tags = tags._replace(main=main)
+    main[_STRIP_OFFSETS] = long(*accumulate(sizes[:-1], initial=len(pack(tags))))
+    file.write(pack(tags))
     for data in strips:
         file.write(data)
-
-
-def _strips(bands: Iterable[Band]) -> Iterator[Band]:
-    """The same rows, in pieces of the same number but for the last."""
-    rows, rest = 0, None
-    for band in bands:
-        rows = rows or max(1, _STRIP_BYTES // band[0].nbytes)
-        pending = band if rest is None else np.concatenate([rest, band])
-        whole = len(pending) // rows * rows
-        for top in range(0, whole, rows):
-            yield pending[top : top + rows]
-        rest = pending[whole:]
-    if rest is not None and len(rest):
-        yield rest

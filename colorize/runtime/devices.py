@@ -1,4 +1,4 @@
-"""Which device, and which numbers are fast on it."""
+"""The device to compute on, and the numbers that are fast on it."""
 
 import os
 import shutil
@@ -9,27 +9,28 @@ import torch
 
 from colorize.runtime.errors import UserError
 
+HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The number format of each mixed precision."""
+
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
-    """The torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
+    """Return the torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
 
     Raises:
         UserError: the machine has none of that kind.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator in ("auto", "gpu"):
-        kinds = [kind for kind in ("cuda", "mps") if available[kind]] + (["cpu"] if accelerator == "auto" else [])
-    else:
-        kinds = [kind for kind in (accelerator,) if available[kind]]
-    if not kinds:
-        raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
-    return torch.device(kinds[0])
+    wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    for kind in wanted:
+        if available[kind]:
+            return torch.device(kind)
+    raise UserError(f"{key}={accelerator}: this machine has none; use {key}=cpu")
 
 
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
-    """`auto` resolved: bf16-mixed where the device computes it in hardware, else 32-true; other words as they are.
+    """Resolve `auto`: to bf16-mixed where the device computes it in hardware, else to 32-true; keep other words.
 
     Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message.
 
@@ -71,5 +72,4 @@ def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which a network computes with `precision`, outside Lightning."""
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    return torch.autocast(device.type, kinds.get(precision, torch.bfloat16), enabled=precision in kinds)
+    return torch.autocast(device.type, HALF_DTYPES.get(precision, torch.bfloat16), enabled=precision in HALF_DTYPES)

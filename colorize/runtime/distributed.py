@@ -1,4 +1,4 @@
-"""What the processes of one command, one a device (ranks), do together: add up, agree on a failure, end together.
+"""Exchanges between the processes of one command, one a device (ranks): sums, a failure of one, a common end.
 
 Each of these functions is an exchange: all ranks have to call it at the same moment. Where there is one process alone,
 they return what they were given.
@@ -22,7 +22,7 @@ Own = TypeVar("Own")
 
 _LOST = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe|socket|TCPStore", re.IGNORECASE)
 _GRACE_S = 10.0
-"""How long other processes may take to end by themselves once the first one has failed."""
+"""Time for other processes to end by themselves once the first one has failed."""
 
 
 class EndedElsewhere(UserError):
@@ -32,12 +32,12 @@ class EndedElsewhere(UserError):
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def total(values: Sequence[float]) -> list[float]:
-    """The sums over all ranks of a few numbers."""
+    """Return the sums over all ranks of a few numbers."""
     if world_size() == 1:
         return list(values)
     exchanged_on = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -47,7 +47,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 
 def gathered(own: Own) -> list[Own]:
-    """What each rank gave, by rank: anything that can be pickled."""
+    """Return what each rank gave, by rank: anything that can be pickled."""
     if world_size() == 1:
         return [own]
     found: list[Any] = [None] * world_size()
@@ -62,15 +62,15 @@ def agree(fault: UserError | None) -> None:
 
 
 def on_all(error: UserError) -> UserError:
-    """The same error, marked as one that every rank raises, so that one of them is enough to say so."""
+    """Mark an error as one that every rank raises, so that one of them is enough to say so, and return it."""
     error.on_all_ranks = True
     return error
 
 
 def average_statistics(network: nn.Module, weight: float) -> None:
-    """Average over the ranks what the batch norms of `network` in train mode know of their inputs.
+    """Average over the ranks what the BatchNorm layers of `network` in train mode know of their inputs.
 
-    Each rank normalises by its own share of a batch where batch norms are not synchronised (on CPUs, where torch cannot
+    Each rank normalises by its own share of a batch where the layers are not synchronised (on CPUs, where torch cannot
     do it). So the means come out as those of the whole batch, the variances without that between the shares.
 
     Args:
@@ -95,8 +95,8 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 
 @contextmanager
-def one_fate(launcher: Any = None) -> Iterator[None]:
-    """Within it, the end of one rank is that of all, and none dies with a trace of what the loss of another broke.
+def abort_together(launcher: Any = None) -> Iterator[None]:
+    """Abort all ranks when one of them ends, none with the traceback of an exchange that another's end broke.
 
     The launcher is Lightning's, which may have started the other processes.
 

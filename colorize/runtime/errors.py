@@ -15,18 +15,24 @@ class UserError(Exception):
     """
 
     on_all_ranks = False
-    """Whether every process of a command raises this very error, so that one of them is enough to say so."""
+    """True where every process of a command raises this very error, so that one of them is enough to say so."""
 
 
+_RESUMES = "the same command resumes (training with resume=auto)"
 _ADVICE = {
-    errno.ENOSPC: "make room, and the same command goes on (a fit with resume=auto)",
-    errno.EDQUOT: "make room, and the same command goes on (a fit with resume=auto)",
-    errno.EROFS: "once it can be written to, the same command goes on (a fit with resume=auto)",
+    errno.ENOSPC: f"make room, and {_RESUMES}",
+    errno.EDQUOT: f"make room, and {_RESUMES}",
+    errno.EROFS: f"once it can be written to, {_RESUMES}",
 }
 
 
+def brief(error: Exception) -> str:
+    """Return the message of `error` in one line, cut to 200 characters, to be part of a message of ours."""
+    return " ".join(str(error).split())[:200]
+
+
 def one_line(error: Exception) -> str:
-    """What `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
+    """Return what `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
@@ -35,14 +41,14 @@ def one_line(error: Exception) -> str:
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first of some names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What the system refuses within it comes out as an OSError that names `path`.
+    """Turn what the system refuses within it into an OSError that names `path`.
 
     A write says of no file which it was, and torch makes an error of its own out of one that fails.
     """
@@ -62,7 +68,7 @@ _DEAD_WORKER = re.compile(r"DataLoader worker \(pid.*?\)\s*(.*)")
 
 @contextmanager
 def dead_workers_told() -> Iterator[None]:
-    """The death of a process that reads photos, which torch tells by a RuntimeError anywhere, as a UserError."""
+    """Turn the death of a process that reads photos, which torch tells by a RuntimeError anywhere, into a UserError."""
     try:
         yield
     except RuntimeError as error:
@@ -71,5 +77,5 @@ def dead_workers_told() -> Iterator[None]:
             raise
         raise UserError(
             f"a process that reads photos ended ({match[1].rstrip('. ')}; killed: mostly for want of memory): lower "
-            "data.num_workers, and the same command goes on (a fit with resume=auto)"
+            f"data.num_workers, and {_RESUMES}"
         ) from error

@@ -1,4 +1,4 @@
-"""How the schema of `conf/` is declared, listed and filled: what `colorize.config` is made of.
+"""Declaring, listing and filling the schema of `conf/`, which stands in `colorize.config`.
 
 Errors of an option are `BadOption`s, which end a command with status 2.
 """
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colorize.runtime.errors import UserError
+from colorize.runtime.keys import opt as opt
 
 T = TypeVar("T")
 
@@ -32,34 +33,14 @@ def value_errors_as_bad_options() -> Iterator[None]:
         raise BadOption(str(error)) from error
 
 
-def opt(
-    default: Any,
-    meaning: str,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    path: bool = False,
-    literal: bool = False,
-) -> Any:
-    """A key of the schema: its default, its one-line meaning, the words it accepts or the least number.
-
-    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
-    thinks of its characters.
-    """
-    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
 def node(kind: type[T], meaning: str) -> T:
-    """A nested section of the schema."""
+    """Declare a nested section of the schema."""
     made: T = field(default_factory=kind, metadata={"meaning": meaning})
     return made
 
 
 def literal(text: str) -> str:
-    """`text` as a quoted value of Hydra's grammar."""
+    """Return `text` as a quoted value of Hydra's grammar."""
     return str(QuotedString(text, Quote.single).with_quotes())
 
 
@@ -77,26 +58,49 @@ class Key:
     literal: bool
 
 
-def leaves(schema: type[Any], prefix: str = "") -> list[Key]:
-    """Every key of `schema`, nested sections included, in the order of the file."""
-    found: list[Key] = []
+def _entries(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """Yield name, type, default and metadata of every key and section of `schema`, in the order of the file."""
     hints, defaults = get_type_hints(schema), schema()
     for entry in fields(schema):
-        kind, name = hints[entry.name], prefix + entry.name
-        if is_dataclass(kind) and isinstance(kind, type):
-            found += leaves(kind, f"{name}.")
-            continue
-        shown = getattr(kind, "__name__", str(kind)) if not hasattr(kind, "__args__") else str(kind)
-        found.append(Key(name, shown, getattr(defaults, entry.name), **entry.metadata))
-    return found
+        name, kind = prefix + entry.name, hints[entry.name]
+        yield name, kind, getattr(defaults, entry.name), entry.metadata
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from _entries(kind, f"{name}.")
+
+
+def leaves(schema: type[Any]) -> list[Key]:
+    """List every key of `schema`, those of nested sections included."""
+    return [
+        Key(name, str(kind) if hasattr(kind, "__args__") else kind.__name__, default, **metadata)
+        for name, kind, default, metadata in _entries(schema)
+        if not is_dataclass(kind)
+    ]
+
+
+def sections(schema: type[Any]) -> dict[str, str]:
+    """Return the nested sections of `schema` and what they hold."""
+    return {name: metadata["meaning"] for name, kind, _, metadata in _entries(schema) if is_dataclass(kind)}
+
+
+def omegaconf_line(error: OmegaConfBaseException) -> str:
+    """Return what `error` says as one line that begins with its key."""
+    reason = str(error).splitlines()[0]
+    return f"{error.full_key}: {reason}" if error.full_key else reason
 
 
 def from_hydra(config: DictConfig, schema: type[T]) -> T:
-    """The composed configuration as an instance of its schema, with every value resolved.
+    """Return the composed configuration as an instance of its schema, with every value resolved.
 
     Raises:
         BadOption: a mandatory key is missing, or a value is not one of its choices.
     """
+    try:
+        return _checked(config, schema)
+    except OmegaConfBaseException as error:
+        raise BadOption(omegaconf_line(error)) from error
+
+
+def _checked(config: DictConfig, schema: type[T]) -> T:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         texts = {key.name: key.meaning for key in leaves(schema)}
@@ -114,9 +118,6 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
             raise BadOption(f"{key.name}={value} {fault}: give at least {key.least:g}")
         if key.choices and value not in key.choices:
             raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
-    try:
-        made = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise BadOption(str(error).splitlines()[0]) from error
+    made = OmegaConf.to_object(config)
     assert isinstance(made, schema)
     return made

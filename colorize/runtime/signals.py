@@ -1,24 +1,21 @@
 """Signals that ask a command to end: Ctrl-C, SIGTERM, and the warning that Slurm sends before it ends a job (SIGUSR1).
 
-A fit notes the first one, finishes its step, saves, and ends (`deferred`); anything else ends at once. The exit status
-is 128 + the signal's number, as of a process that the signal has killed: 130, 143, 138.
+Training notes the first one, finishes its step, saves, and ends (`deferred`); anything else ends at once. The exit
+status is 128 + the signal's number, as of a process that the signal has killed: 130, 143, 138.
 """
 
-import logging
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
 from colorize.runtime.errors import UserError
 from colorize.runtime.processes import is_first_process
-
-log = logging.getLogger("colorize")
 
 BOUNCE_S = 1.0
 """A second signal within this time is the first: a terminal's Ctrl-C reaches a step from it and from the pipeline."""
@@ -26,7 +23,7 @@ BOUNCE_S = 1.0
 _STEP = "COLORIZE_STEP"
 
 _noted: tuple[int, float] | None = None
-"""The signal that a fit has yet to act on, and when it came."""
+"""The signal that training has yet to act on, and when it came."""
 
 
 class Stopped(BaseException):
@@ -34,58 +31,50 @@ class Stopped(BaseException):
 
     Attributes:
         signum: the signal.
-        more: words that the command which goes on needs beside those that were typed.
+        status: what the command exits with.
+        more: words that the command which resumes needs beside those that were typed.
     """
 
     more: Sequence[str] = ()
 
     def __init__(self, signum: int, said: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}{said and f' {said}'}")
-        self.signum = signum
-
-    @property
-    def status(self) -> int:
-        """What the command exits with."""
-        return 128 + self.signum
+        self.signum, self.status = signum, 128 + signum
 
 
 def under_slurm() -> bool:
-    """Whether a Slurm job runs this process."""
+    """Return whether a Slurm job runs this process."""
     return "SLURM_JOB_ID" in os.environ
 
 
-def _watched(*more: int) -> list[int]:
-    warned = [signal.SIGUSR1] if under_slurm() else []
-    return [signal.SIGTERM, *warned, *more]
+def _handle(handler: Callable[[int, FrameType | None], None], *more: int) -> dict[int, Any]:
+    """Let `handler` receive SIGTERM, Slurm's warning and `more`; return what received them before."""
+    if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
+        return {}
+    warning = [signal.SIGUSR1] if under_slurm() else []
+    return {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, *warning, *more)}
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any], signals: list[int]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
-        yield
-        return
-    before = {signum: signal.getsignal(signum) for signum in signals}
-    for signum in signals:
-        signal.signal(signum, handler)
+def _handled(handler: Callable[[int, FrameType | None], None], *more: int) -> Iterator[None]:
+    before = _handle(handler, *more)
     try:
         yield
     finally:
         for signum, earlier in before.items():
-            signal.signal(signum, earlier if earlier is not None else signal.SIG_DFL)
+            signal.signal(signum, earlier or signal.SIG_DFL)  # None: somebody outside Python set it
 
 
-@contextmanager
-def at_once() -> Iterator[None]:
-    """Within it, SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
 
-    So files are left as at any other error, and the command can say what goes on.
+
+def at_once() -> AbstractContextManager[None]:
+    """Let SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
+
+    So files are left as at any other error, and the command can say what resumes it.
     """
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    with _handled(stop, _watched()):
-        yield
+    return _handled(_stop)
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -101,70 +90,66 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within it, the first signal is only noted, see `noted`; another one raises Stopped at once."""
+    """Only note the first signal that comes within it, see `noted`; let another one raise Stopped at once."""
     global _noted
     _noted = None
     try:
-        with _handled(_note, _watched(signal.SIGINT)):
+        with _handled(_note, signal.SIGINT):
             yield
-    except SystemExit as end:  # Lightning's, which the signal has met before `take_back`
-        if _noted is None:
-            raise
-        raise Stopped(_noted[0]) from end
     except UserError:
         raise
-    except Exception as error:
-        if _noted is None:
+    except (Exception, SystemExit) as error:
+        if (signum := noted()) is None:
             raise
-        # It has ended another process too, a worker say, without which the step cannot be finished.
-        raise Stopped(_noted[0], f"before it could save ({type(error).__name__})") from error
+        # A SystemExit is Lightning's, which the signal has met before `reinstall_handlers`. Of anything else, the
+        # signal has ended another process too, a worker say, without which the step cannot be finished.
+        said = "" if isinstance(error, SystemExit) else f"before it could save ({type(error).__name__})"
+        raise Stopped(signum, said) from error
     finally:
         _noted = None
 
 
-def take_back() -> None:
-    """Within `deferred`: undo what Lightning made of the handlers. Its own end a fit between two hooks, unsaved."""
-    if threading.current_thread() is threading.main_thread():
-        for signum in _watched(signal.SIGINT):
-            signal.signal(signum, _note)
+def reinstall_handlers() -> None:
+    """Undo, within `deferred`, what Lightning made of the handlers. Its own end training between two hooks, unsaved."""
+    _handle(_note, signal.SIGINT)
 
 
 def noted() -> int | None:
-    """The signal that came within `deferred`."""
+    """Return the signal that came within `deferred`."""
     return _noted[0] if _noted else None
 
 
 def run(command: list[str]) -> int:
-    """Run a command of ours, handing on to it what signals come; its exit status, once it has ended in its own way.
+    """Run a command of ours, handing on to it what signals come; return its status, once it has ended in its own way.
 
     Raises:
         Stopped: a signal came, and it ended by that.
     """
     received: list[int] = []
-    process: list[subprocess.Popen[bytes]] = []
+    process: subprocess.Popen[bytes] | None = None
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        for started in process:
-            started.send_signal(signum)
+        if process is not None:
+            process.send_signal(signum)
 
-    with _handled(hand_on, _watched(signal.SIGINT)):
-        process.append(subprocess.Popen(command, env=os.environ | {_STEP: "1"}))
+    with _handled(hand_on, signal.SIGINT):
+        process = subprocess.Popen(command, env=os.environ | {_STEP: "1"})
         if received:
-            process[0].send_signal(received[0])
-        status = process[0].wait()
+            process.send_signal(received[0])
+        status = process.wait()
     if received:
         raise Stopped(received[0])
     return status
 
 
 def is_step() -> bool:
-    """Whether another command of ours, which started this one by `run`, says what goes on, and speaks to Slurm."""
+    """Return whether another command of ours, which started this one by `run`, says what resumes, and asks Slurm."""
     return _STEP in os.environ
 
 
 def requeue() -> str:
-    """Have Slurm put this job into its queue again; what came of it, in words."""
+    """Have Slurm put this job into its queue again; return what came of it, in words."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
     try:

@@ -1,1 +1,1 @@
-"""How a phase trains: what, in whose turn, at which rates, from which checkpoint on, and judged by which figure."""
+"""Training: phases, update schedule, learning rates, the training step, resuming, and the metric that judges it."""

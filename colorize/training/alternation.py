@@ -1,43 +1,40 @@
-"""Whose turn it is: which network the next batch trains."""
+"""Alternating updates of a GAN: which network the next batch trains."""
 
-from typing import Literal
+from colorize.config import SwitchConfig
+from colorize.training.phases import PHASES, Network
 
-Network = Literal["generator", "critic"]
 
-
-class FixedTurns:
-    """`critic_steps` batches for the critic, then `generator_steps` for the generator, and again (Goodfellow 2014).
-
-    Pretraining is the same with one of the two at zero.
-    """
+class FixedRatio:
+    """`critic_steps` batches for the critic, then `generator_steps` for the generator, and again (Goodfellow 2014)."""
 
     def __init__(self, critic_steps: int, generator_steps: int) -> None:
         if critic_steps < 0 or generator_steps < 0 or critic_steps + generator_steps == 0:
-            raise ValueError(f"turns of {critic_steps} critic and {generator_steps} generator steps train nothing")
+            raise ValueError(f"{critic_steps} critic and {generator_steps} generator steps in turn train nothing")
         self.critic_steps, self.round = critic_steps, critic_steps + generator_steps
         self.position = 0
 
     def next(self) -> Network:
-        """The network that the next batch trains."""
+        """Return the network that the next batch trains."""
         return "critic" if self.position < self.critic_steps else "generator"
 
     def stepped(self, network: Network, loss: float) -> None:
-        """Take note of a step and of its loss (a critic step's: mean over all ranks; chance is ln 2 = 0.693)."""
+        """Take note of a step and of its loss, the mean over all ranks (a critic's at chance is ln 2 = 0.693)."""
         self.position = (self.position + 1) % self.round
 
     def state(self) -> int:
-        """What `restore` needs to go on."""
+        """Return what `restore` needs."""
         return self.position
 
     def restore(self, state: int) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         self.position = state % self.round
 
 
-class AdaptiveTurns:
+class AdaptiveRatio:
     """The critic until its batch loss is below `threshold` or it had `most` steps in a row, then one generator step.
 
-    fastai's adaptive switcher, with the cap that it lacks: a critic that cannot win must not stop the generator.
+    This is fastai's adaptive switcher, with the cap that it lacks: a critic that cannot win must not stop the
+    generator.
     """
 
     def __init__(self, threshold: float, most: int) -> None:
@@ -60,5 +57,18 @@ class AdaptiveTurns:
         self.in_a_row, self.won = max(0, state), state == -1
 
 
-Turns = FixedTurns | AdaptiveTurns
-"""Decide before each step, learn of each critic step's loss, and can be saved and restored."""
+UpdateSchedule = FixedRatio | AdaptiveRatio
+"""Decides before each step which network it trains, learns of each step's loss, and can be saved and restored."""
+
+
+def make_update_schedule(phase: str, switch: SwitchConfig) -> UpdateSchedule:
+    """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero.
+
+    Raises:
+        ValueError: steps that train nothing.
+    """
+    if len(trained := PHASES[phase].trains) == 1:
+        return FixedRatio(int("critic" in trained), int("generator" in trained))
+    if switch.mode == "fixed":
+        return FixedRatio(switch.critic_steps, switch.generator_steps)
+    return AdaptiveRatio(switch.threshold, switch.max_critic_steps)

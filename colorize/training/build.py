@@ -1,39 +1,33 @@
-"""From a configuration to the objects of a fit: data, networks, losses, Trainer. The one place where they are made."""
+"""From a configuration to the objects of a training: data, networks, losses, Trainer. All are made here."""
 
 import logging
 import shlex
 import warnings
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
-from colorize.cli.command import given_overrides, is_given
+from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
-from colorize.config import ModelConfig, TrainConfig
-from colorize.data.build import make_augmentation, make_photos
+from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
 from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
-from colorize.data.sources import spread
-from colorize.losses import ChromaLoss, ContentLoss, count_cells, smooth_prior
-from colorize.networks import GENERATORS, make_generator
-from colorize.networks.critic import PATCH, Critic
-from colorize.networks.generator import Generator, set_prior
+from colorize.losses import ChromaLoss, ContentLoss
+from colorize.networks.critic import Critic
+from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
-from colorize.networks.pretrained import load_pretrained
-from colorize.networks.vgg import VGGFeatures
 from colorize.runs import PhaseFolder
-from colorize.runtime.devices import compile_in_place, pick_device, pick_precision, place
-from colorize.runtime.errors import UserError
+from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
-from colorize.training.alternation import Network
+from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
-from colorize.training.callbacks.ema import GeneratorAverage
+from colorize.training.callbacks.ema import GeneratorEMA
 from colorize.training.callbacks.image_grid import ImageGrid
 from colorize.training.callbacks.monitor import Monitor
 from colorize.training.callbacks.random_states import RandomStates
@@ -41,11 +35,14 @@ from colorize.training.callbacks.region_accuracy import RegionAccuracy
 from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, Settings
-from colorize.training.callbacks.unreadable import SharedUnreadable
+from colorize.training.first_weights import make_networks
+from colorize.training.hyper_parameters import settings
 from colorize.training.module import ColorizationModule
-from colorize.training.phases import TRAINED, averages, scores
+from colorize.training.objective import Objective
+from colorize.training.optim import make_learning_rates
+from colorize.training.phases import PHASES, Network, averages, monitored, scores
 from colorize.training.resuming import sources
-from colorize.weights.checkpoints import check_architecture, load_network, read
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
 
 log = logging.getLogger("colorize")
 
@@ -60,60 +57,65 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
-PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
-"""How many training photos tell how often each colour occurs, and at which size."""
-
 FEW_IMAGES = 100
 """Saved training images that a critic learns by heart."""
-
-PREDECESSOR = {"generator": "pretrain_gen", "critic": "pretrain_critic"}
 
 
 @value_errors_as_bad_options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
-    """Sizes and batches by epoch."""
+    """Return sizes and batches by epoch."""
     resolution = config.resolution
     batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
 
 
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
-    """The LightningModule of this phase, with the first weights of its networks."""
-    networks = make_networks(config, resume_from)
-    head, loss = networks[0].head if networks[0] is not None else None, config.loss
-    centres = head.centres if isinstance(head, BinsHead) else None
-    chroma_loss = ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres)
+    """Return the LightningModule of a phase, its networks with their first weights unless it will load a checkpoint."""
+    generator, critic, content_loss = make_networks(config, resume_from)
+    networks: dict[Network, Generator | Critic | None] = {"generator": generator, "critic": critic}
+    trained = {name: network for name, network in networks.items() if network is not None}
+    loss, resolution = config.loss, config.resolution
+    centres = generator.head.centres if generator is not None and isinstance(generator.head, BinsHead) else None
+    optim = {name: getattr(config.optim, name) for name in trained}
+    metadata = CheckpointMetadata(
+        phase=config.phase,
+        epochs_done=0,
+        epochs=sum(resolution.epochs),
+        images_seen=0,
+        size_px=resolution.last_size_px,
+        generator=generator.architecture if generator is not None else None,
+        critic=critic.architecture if critic is not None else None,
+        turns=0,
+        settings=settings(config),
+        sources=sources(config),
+    )
     with value_errors_as_bad_options():
-        if loss.adversarial_share is not None and not 0 < loss.adversarial_share < 1:
-            raise ValueError(f"loss.adversarial_share={loss.adversarial_share}: between 0 and 1, or null")
-        module = ColorizationModule(config, *networks, chroma_loss)
-    module.sources = sources(config)
+        objective = Objective(
+            content_loss or ContentLoss(None, (), pixel_weight=0.0),
+            ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
+            loss,
+        )
+        rates = {n: make_learning_rates(optim[n], list(trained[n].layer_groups()), resolution) for n in trained}
+        schedule = make_update_schedule(config.phase, config.switch)
     if config.trainer.compile:
-        compile_networks(config, networks)
-    return module
-
-
-def compile_networks(config: TrainConfig, networks: tuple[Generator | None, Critic | None, ContentLoss | None]) -> None:
-    """Have torch compile what `make_networks` made, at the first pass of each size."""
-    generator, critic, content_loss = networks
-    features = content_loss.vgg if content_loss is not None else None
-    device = pick_device(config.trainer.accelerator)
-    compile_in_place(device, [network for network in (generator, critic, features) if network is not None])
+        features = content_loss.vgg if content_loss is not None else None
+        to_compile = [network for network in (generator, critic, features) if network is not None]
+        compile_in_place(pick_device(config.trainer.accelerator), to_compile)
+    return ColorizationModule(generator, critic, objective, optim, rates, schedule, metadata)
 
 
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
-    """The photos of this phase; real and saved ones for the critic's pretraining."""
-    photos, generated, generated_size_px = make_photos(config), None, None
+    """Return the photos of a phase; for the critic's pretraining, with the saved images of each."""
+    photos, generated = make_photos(config), None
     if config.phase == "pretrain_critic":
         if config.generated is None:
             raise BadOption("phase pretrain_critic needs saved images: give generated=DIR")
-        generated = Path(config.generated)
-        photos, manifest = with_saved_images(photos, generated)
-        generated_size_px = manifest.size_px
+        photos, generated = with_saved_images(photos, Path(config.generated))
         if len(photos.train) < FEW_IMAGES:
             log.warning(
-                f"{generated} has only {len(photos.train)} training images, which a critic learns by heart: take more "
-                "photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all steps)"
+                f"{generated.folder} has only {len(photos.train)} training images, which a critic learns by heart: "
+                "take more photos, or data.train_fraction=1 for colorize.generate and here (in the pipeline, for all "
+                "steps)"
             )
     data = config.data
     copies = None
@@ -128,114 +130,27 @@ def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
         num_workers=data.num_workers,
         max_unreadable=data.max_unreadable,
         generated=generated,
-        generated_size_px=generated_size_px,
         copies=copies,
     )
 
 
-def make_networks(
-    config: TrainConfig, resume_from: Path | None
-) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
-    """The networks of this phase with their first weights, and the content loss where the generator learns."""
-    model, trained = config.model, TRAINED[config.phase]
-    generator: Generator | None = None
-    critic: Critic | None = None
-    content_loss: ContentLoss | None = None
-    if "generator" in trained:
-        torch.manual_seed(config.seed)
-        with value_errors_as_bad_options():
-            generator = make_generator(generator_options(model))
-        if resume_from is None and not init_from(config, "generator", generator):
-            load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
-        torch.manual_seed(config.seed)
-        vgg = None
-        loss = config.loss
-        chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
-        if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
-            raise BadOption(
-                "loss.pixel_weight=0 with loss.feature_weights all 0, and no loss.chroma_weight or distribution_weight "
-                f"that is of use with model.output={model.output}, leaves no content loss"
-            )
-        if any(config.loss.feature_weights):
-            vgg = VGGFeatures(model.vgg, config.loss.feature_layers)
-            load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
-            if model.vgg_weights == "none":
-                log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
-            vgg.fold_norms()
-        content_loss = ContentLoss(vgg, config.loss.feature_weights, config.loss.pixel, config.loss.pixel_weight)
-    if "critic" in trained:
-        torch.manual_seed(config.seed + 1)
-        critic = Critic(model.critic)
-        if resume_from is None and not init_from(config, "critic", critic):
-            if model.critic == PATCH and model.critic_weights not in ("none", "imagenet"):
-                raise BadOption(f"model.critic_weights={model.critic_weights}: nobody publishes any for critic=patch")
-            if model.critic != PATCH:
-                load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
-    if resume_from is not None and resume_from.is_file():
-        card, _ = read(resume_from)
-        if generator is not None:
-            check_architecture(resume_from, "generator", card.generator, generator.architecture)
-        if critic is not None:
-            check_architecture(resume_from, "critic", card.critic, critic.architecture)
-    for network in (generator, critic, content_loss):
-        if network is not None:
-            place(network, torch.device("cpu"))
-    return generator, critic, content_loss
-
-
-def generator_options(model: ModelConfig) -> dict[str, object]:
-    """What `make_generator` takes, of the configuration: the options of the decoder that it names."""
-    names = signature(GENERATORS[model.decoder]).parameters
-    return {"decoder": model.decoder, **{name: getattr(model, name) for name in names}}
-
-
-def measure_prior(config: TrainConfig, module: ColorizationModule, datamodule: ColorizationDataModule) -> None:
-    """Count how often each colour occurs in training photos, for a generator that predicts a distribution.
-
-    Each rank counts the same photos. A generator that was trained before brings its prior along.
-    """
-    generator = module.generator
-    if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
-        return
-    counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)
-    for batch in datamodule.squares(spread(datamodule.photos.train, PRIOR_PHOTOS), PRIOR_SIZE_PX):
-        counts += count_cells(batch.rgb, generator.head.centres)
-    set_prior(generator, smooth_prior(counts, generator.head.centres))
-
-
-def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
-    """Give `network` the weights of an earlier phase; False where the configuration names none.
-
-    Raises:
-        UserError: phase gan lacks one, or the checkpoint does not fit.
-    """
-    path = getattr(config.init_from, name)
-    if config.phase == "gan" and (path is None or not Path(path).is_file()):
-        raise UserError(
-            f"phase gan needs a {name} (there is no {path}): run phase={PREDECESSOR[name]} or give init_from.{name}=…"
-        )
-    if path is None:
-        return False
-    source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
-    network.load_state_dict(source.state_dict())
-    return True
-
-
-def typed_command(config: TrainConfig) -> str | None:
-    """What starts this fit from a shell, a word a line; None where it was started from Python."""
-    words = given_overrides()
-    if not words:
+def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
+    """Return the command that starts this training from a shell, a word a line; None where nothing was typed."""
+    if not overrides:
         return None
     # A job of a sweep was not typed by itself: with the label and its number, it can be.
-    job = {"sweep": config.sweep, "job": config.job}
-    words += [f"{key}={value}" for key, value in job.items() if value is not None and not is_given(key)]
+    given = {key_of(override) for override in overrides}
+    job = [f"{key}={getattr(config, key)}" for key in ("sweep", "job") if key not in given]
+    words = [*overrides, *(word for word in job if not word.endswith("=None"))]
     return " \\\n    ".join(["python -m colorize.train", *map(shlex.quote, words)])
 
 
-def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
-    """What goes with a fit. The Monitor sees what those before it found; Lightning puts checkpoints last."""
+def make_callbacks(
+    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, overrides: Sequence[str] = ()
+) -> list[L.Callback]:
+    """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
-    callbacks: list[L.Callback] = [ResolutionScheduler(schedule), SharedUnreadable()]
+    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
     if averages(config):
         ema = config.ema
         if ema.half_life_images is not None and ema.half_life_share is not None:
@@ -243,16 +158,16 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
                 f"ema.half_life_images={ema.half_life_images} and ema.half_life_share={ema.half_life_share} (which "
                 f"recipes set) are one thing in two ways: set one of them to null"
             )
-        callbacks.append(GeneratorAverage(ema.half_life_images, ema.ramp_up, ema.half_life_share))
-    if "generator" in TRAINED[config.phase]:
+        callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
+    if "generator" in PHASES[config.phase].trains:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
     if scores(config):
         callbacks.append(Scoring(save.every_n_images, save.score_photos, save.score_fid))
     callbacks += [
-        Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps),
-        Settings(config, folder.path, typed_command(config)),
+        Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
+        Settings(config, folder.path, shell_command(config, overrides)),
         RandomStates(),
-        Checkpoints(folder.checkpoints, save.every_n_images, save.keep, save.every_n_minutes),
+        Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar(leave=True))
@@ -260,13 +175,17 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
 
 
 def make_trainer(
-    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, resume_from: Path | None
+    config: TrainConfig,
+    folder: PhaseFolder,
+    schedule: ResolutionSchedule,
+    resume_from: Path | None,
+    overrides: Sequence[str] = (),
 ) -> L.Trainer:
-    """Lightning's Trainer with our callbacks and loggers."""
+    """Return Lightning's Trainer with our callbacks and loggers; TensorBoard shows `overrides`, as they were typed."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
-    resumed = read(resume_from)[0] if resume_from else None
+    resumed = read_checkpoint(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
         log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
@@ -295,7 +214,7 @@ def make_trainer(
         log_every_n_steps=settings.log_every_n_steps,
         enable_progress_bar=settings.enable_progress_bar,
         enable_model_summary=False,
-        callbacks=make_callbacks(config, folder, schedule),
+        callbacks=make_callbacks(config, folder, schedule, overrides),
         plugins=[WholeFiles()],
         logger=CurveLogger(folder.path, purge_step),
     )

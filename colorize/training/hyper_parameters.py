@@ -1,4 +1,4 @@
-"""The options that make a phase come out as it does: what one compares between fits, and what makes a fit another."""
+"""Hyper-parameters: the options that make a phase come out as it does."""
 
 import hashlib
 from functools import reduce
@@ -7,35 +7,21 @@ from typing import Any
 
 from colorize.config import TrainConfig
 from colorize.runtime.schema import leaves
-from colorize.training.alternation import Network
-from colorize.training.phases import TRAINED
+from colorize.training.phases import PHASES, Network
 
 Value = bool | int | float | str
 
-NO_HYPER_PARAMETERS = (
-    "run",
-    "sweep",
-    "job",
-    "resume",
-    "grid_photos",
-    "data.val_batch_size",
-    "data.cache_gb",
-    "data.num_workers",
-    "data.max_unreadable",
-    "data.report",
-    "save.every_n_images",
-    "save.keep",
-    "save.every_n_minutes",
-    "save.score_photos",
-    "trainer.accelerator",
-    "trainer.threads",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-    "trainer.deterministic",
-    "trainer.compile",
-    "trainer.enable_progress_bar",
-)
+NO_HYPER_PARAMETERS = {
+    f"{section}{name}"
+    for section, names in (
+        ("", ("run", "sweep", "job", "resume", "grid_photos")),
+        ("data.", ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
+        ("save.", ("every_n_images", "keep", "every_n_minutes", "score_photos")),
+        ("trainer.", ("accelerator", "threads", "num_nodes", "strategy", "log_every_n_steps")),
+        ("trainer.", ("deterministic", "compile", "enable_progress_bar")),
+    )
+    for name in names
+}
 """Keys that leave the result as it is. Paths are left out too: two runs differ in them anyway."""
 
 BELONGS_TO: dict[str, tuple[Network, ...]] = {
@@ -54,17 +40,15 @@ BELONGS_TO: dict[str, tuple[Network, ...]] = {
 
 
 def hyper_parameters(config: TrainConfig) -> dict[str, Value]:
-    """The keys that make this phase come out as it does: what one compares between runs.
+    """Return the keys that make a phase come out as it does, to be compared between runs.
 
     Lists are as one would type them, null is "null", and of a weights file only its name is left.
     """
     found: dict[str, Value] = {}
     for key in leaves(TrainConfig):
         networks = next((n for prefix, n in BELONGS_TO.items() if key.name.startswith(prefix)), ())
-        is_weights = key.name.endswith("_weights")
-        if key.name in NO_HYPER_PARAMETERS or (key.path and not is_weights):
-            continue
-        if not set(networks) <= set(TRAINED[config.phase]):
+        left_out = key.name in NO_HYPER_PARAMETERS or (key.path and not key.name.endswith("_weights"))
+        if left_out or not set(networks) <= set(PHASES[config.phase].trains):
             continue
         value = _plain(reduce(getattr, key.name.split("."), config))
         found[key.name] = Path(str(value)).name if key.path else value
@@ -72,23 +56,22 @@ def hyper_parameters(config: TrainConfig) -> dict[str, Value]:
 
 
 def _plain(value: Any) -> Value:
-    """As one would type it."""
-    if value is None or isinstance(value, list):
-        return "null" if value is None else str(value).replace(" ", "")
-    return value
+    if value is None:
+        return "null"
+    return str(value).replace(" ", "") if isinstance(value, list) else value
 
 
 NAMES = ("recipe", "phase", "model.name")
-"""Hyper-parameters that are names of what other keys say in full."""
+"""Hyper-parameters that name what other keys say in full."""
 
 PHOTOS = "data.root, data.file_list"
-"""What stands, in `settings`, for where the photos are."""
+"""The key in `settings` that stands for where the photos are."""
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:
-    """What a checkpoint keeps, to be compared by `differences`: no paths of the machine, but a digest of them.
+    """Return what a checkpoint keeps, to be compared by `differences`: no paths of the machine, but a digest of them.
 
-    Where and how a fit is computed (`trainer`) may change; how many batches it sees may not.
+    The devices and kernels that compute a training (`trainer`) may change; the number of batches that it sees may not.
     """
     found = {
         name: value
@@ -100,7 +83,7 @@ def settings(config: TrainConfig) -> dict[str, Value]:
 
 
 def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
-    """`key=value (not earlier value)` for each of `settings` that is not as it was.
+    """Return `key=value (not earlier value)` for each of `settings` that is not as it was.
 
     A setting that `earlier`, those that a checkpoint kept, lacks was not an option yet: it had its default.
     """

@@ -1,7 +1,7 @@
-"""Named layer groups with discriminative learning rates, and schedules as functions of progress.
+"""Layer groups with discriminative learning rates, and schedules as functions of progress.
 
-Discriminative rates and gradual unfreezing are those of Howard & Ruder, "Universal Language Model Fine-tuning" (2018):
-the first layers of a pretrained network, which know most already, learn slowest.
+Discriminative learning rates and gradual unfreezing are those of Howard & Ruder, "Universal Language Model Fine-tuning"
+(2018): the first layers of a pretrained network, which know most already, learn slowest.
 """
 
 import math
@@ -13,17 +13,19 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
+
 Schedule = Callable[[float], float]
-"""Factor on the highest learning rate, given the fraction of the fit that is done (0 to 1)."""
+"""Factor on the highest learning rate, given the fraction of the training that is done (0 to 1)."""
 
 
 def constant() -> Schedule:
-    """The highest rate throughout."""
+    """Return the schedule that stays at the highest learning rate."""
     return lambda progress: 1.0
 
 
 def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Schedule:
-    """Cosine rise from `start` to 1 over `pct_start` of the fit, then fall to `end` (Smith & Topin 2018, as in fastai).
+    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai).
 
     Raises:
         ValueError: `pct_start` is not between 0 and 1.
@@ -42,35 +44,70 @@ def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Sch
 
 
 @dataclass(frozen=True)
-class RatePlan:
-    """What each layer group of one network learns with, at any moment of the fit.
+class LearningRates:
+    """Learning rates of the layer groups of one network throughout training.
 
-    `multipliers` maps every group, first layers first, to its factor on `lr`; `frozen_epochs` maps some of them to an
-    interval [first, end) of epochs in which their factor is zero (end -1: to the last epoch). With `norms="learn"`
-    the batch norms of a frozen group go on learning, as in fastai. `epoch_factors` are on `lr`, an epoch each; the last
-    goes on.
+    Attributes:
+        lr: highest learning rate.
+        multipliers: factor on it for every layer group, first layers first.
+        schedule: factor on it by progress.
+        frozen_epochs: for some layer groups, the interval [first, end) of epochs in which they are frozen, with a
+            learning rate of zero (end -1: to the last epoch).
+        frozen_norms: "learn": BatchNorm layers of a frozen group go on learning, as in fastai.
+        epoch_factors: factor on it for each epoch; the last one holds from then on.
     """
 
     lr: float
     multipliers: Mapping[str, float]
     schedule: Schedule
     frozen_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    norms: str = "statistics"
+    frozen_norms: str = "statistics"
     epoch_factors: Sequence[float] = (1.0,)
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
-        """Names of the groups that stand still in `epoch`."""
+        """Return the names of the layer groups that are frozen in `epoch`."""
         return frozenset(
             name for name, (first, end) in self.frozen_epochs.items() if first <= epoch and (end == -1 or epoch < end)
         )
 
     def apply(self, optimizer: Optimizer, epoch: int, progress: float) -> None:
-        """Set the rate of every parameter group of `optimizer` for a step at `progress` of the fit."""
+        """Set the learning rate of every parameter group of `optimizer` for a step at `progress` (0 to 1)."""
         stage = self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
         factor, frozen = self.lr * self.schedule(progress) * stage, self.frozen_at(epoch)
         for group in optimizer.param_groups:
-            still = group["layer_group"] in frozen and not (group["norms"] and self.norms == "learn")
-            group["lr"] = 0.0 if still else factor * self.multipliers[group["layer_group"]]
+            is_frozen = group["layer_group"] in frozen and not (group["norms"] and self.frozen_norms == "learn")
+            group["lr"] = 0.0 if is_frozen else factor * self.multipliers[group["layer_group"]]
+
+
+def make_learning_rates(
+    optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig
+) -> LearningRates:
+    """Return the learning rates of one network, from its configuration.
+
+    Raises:
+        ValueError: values that fit no network of these layer groups.
+    """
+    if len(optim.lr_multipliers) != len(layer_groups):
+        raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(layer_groups)} is needed")
+    low, high = optim.freeze_low, optim.freeze_high
+    for interval in (low, high):
+        if interval is not None and len(interval) != 2:
+            raise ValueError(f"freeze_low and freeze_high are two epochs, [first, end], not {interval}")
+    if high and not (low and low[0] <= high[0] and (low[1] == -1 or high[0] <= high[1] <= low[1])):
+        raise ValueError(f"freeze_high={high}: the high group can only be frozen with the low ({low})")
+    if len(optim.betas) != 2:
+        raise ValueError(f"betas={optim.betas}: Adam has two")
+    stages = zip(resolution.batch_size, resolution.epochs, strict=True)
+    batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
+    return LearningRates(
+        lr=optim.lr * resolution.batch_scale,
+        multipliers=dict(zip(layer_groups, optim.lr_multipliers, strict=True)),
+        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
+        frozen_epochs={group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen},
+        frozen_norms=optim.frozen_norms,
+        epoch_factors=[(batch_size / batches[0]) ** power for batch_size in batches],
+    )
 
 
 def make_optimizer(
@@ -78,15 +115,15 @@ def make_optimizer(
     lr: float,
     betas: Sequence[float],
     weight_decay: float,
-    fused: bool = False,
 ) -> AdamW:
-    """AdamW over all parameters, in two static groups a layer group: weights, and norms and biases (without decay).
+    """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
-    A length of weight norm, (O, 1, 1, 1), is to its direction what a batch norm's factor is to a weight: a norm.
+    The lengths of weight norm, (O, 1, 1, 1), count as norms: they are to their directions what the factors of a
+    BatchNorm layer are to its weights.
 
-    The groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP never
-    see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. `fused`: one pass over the
-    memory for each parameter, not seven.
+    The parameter groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP
+    never see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. The fused kernel passes
+    over the memory once, not seven times.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():
@@ -98,14 +135,27 @@ def make_optimizer(
                 groups.append(
                     {"params": members, "name": name, "layer_group": layer_group, "norms": norms, "weight_decay": decay}
                 )
-    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=fused)
+    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+
+
+def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    """Keep the settings of `optimizer` when it loads a `saved` state: the configuration of this start counts.
+
+    Raises:
+        ValueError: their parameter groups are not of the same sizes.
+    """
+    for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        if len(group["params"]) != len(kept["params"]):
+            raise ValueError(
+                f"{len(kept['params'])} parameters in group {kept.get('name')}, not {len(group['params'])}"
+            )
+        kept.update({name: group[name] for name in ("betas", "weight_decay", "fused")})
 
 
 def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> float:
-    """Scale all gradients so that their joint norm is at most `clip_norm` (None: leave them); returns the norm before.
+    """Scale all gradients so that their joint norm is at most `clip_norm` (None: leave them); return the norm before.
 
-    As `clip_grad_norm_`, but gradients that are short enough are not multiplied by one. The norm may be NaN or
-    infinite.
+    The norm may be NaN or infinite. Unlike `clip_grad_norm_`, short gradients are not multiplied by one.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     on_cpu = all(gradient.device.type == "cpu" for gradient in gradients)  # where torch would loop in Python
@@ -116,7 +166,7 @@ def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> float:
 
 
 def drop_frozen_gradients(optimizer: Optimizer) -> None:
-    """Forget gradients of groups whose rate is zero, so that their Adam moments stand still with them."""
+    """Drop the gradients of groups whose learning rate is zero, so that their Adam moments are frozen with them."""
     for group in optimizer.param_groups:
         if group["lr"] == 0.0:
             for parameter in group["params"]:

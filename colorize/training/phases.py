@@ -1,34 +1,73 @@
-"""What each phase trains, and the figure that it is judged by."""
+"""The phases of the method: what each trains, from what, and the metric that judges it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from colorize.config import TrainConfig
-from colorize.training.alternation import Network
 
-TRAINED: dict[str, tuple[Network, ...]] = {
-    "pretrain_gen": ("generator",),
-    "pretrain_critic": ("critic",),
-    "gan": ("generator", "critic"),
-}
-"""The networks that each phase trains."""
+Network = Literal["generator", "critic"]
 
 VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
-"""What figures' names begin with: those of the last weights, of the averaged ones, and those on the fixed photos."""
+"""Prefixes of metrics: of the last weights, of the averaged ones (EMA), and those on the fixed photos."""
 
-MONITORED = {"pretrain_gen": f"{VAL}/content", "pretrain_critic": f"{VAL}/critic_loss", "gan": f"{SCORE}/distance"}
-"""The figure that makes `best.ckpt`, lower being better."""
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of training.
+
+    Attributes:
+        title: its name in the pipeline's table.
+        description: its line in the model card.
+        trains: the networks it trains.
+        monitors: the metric whose lowest value makes `best.ckpt`.
+        predecessors: for each network that has to be trained before, the phase that does it.
+    """
+
+    title: str
+    description: str
+    trains: tuple[Network, ...]
+    monitors: str
+    predecessors: Mapping[Network, str] = field(default_factory=dict)
+
+
+PHASES = {
+    "pretrain_gen": Phase(
+        title="step 1 (pretrained)",
+        description="pretraining of the generator on the content loss, without a critic",
+        trains=("generator",),
+        monitors=f"{VAL}/content",
+    ),
+    "pretrain_critic": Phase(
+        title="step 3 (critic)",
+        description="pretraining of the critic on photos against saved images",
+        trains=("critic",),
+        monitors=f"{VAL}/critic_loss",
+    ),
+    "gan": Phase(
+        title="step 4 (GAN)",
+        description="training of generator and critic against each other",
+        trains=("generator", "critic"),
+        monitors=f"{SCORE}/distance",
+        predecessors={"generator": "pretrain_gen", "critic": "pretrain_critic"},
+    ),
+}
+"""Every phase by its name, in the order in which they follow each other."""
 
 
 def averages(config: TrainConfig) -> bool:
-    """Whether the fit averages its generator's weights."""
+    """Return True if training keeps a moving average of the generator's weights."""
     averaged = (config.ema.half_life_images, config.ema.half_life_share) != (None, None)
-    return averaged and "generator" in TRAINED[config.phase]
+    return averaged and "generator" in PHASES[config.phase].trains
 
 
 def scores(config: TrainConfig) -> bool:
-    """Whether the fit scores its generator on the fixed photos after each epoch, and wherever it keeps a checkpoint."""
-    return config.phase == "gan" or (config.save.every_n_images is not None and "generator" in TRAINED[config.phase])
+    """Return True if training scores its generator on the fixed photos: every epoch and at each kept checkpoint."""
+    kept = config.save.every_n_images is not None and "generator" in PHASES[config.phase].trains
+    return config.phase == "gan" or kept
 
 
 def monitored(config: TrainConfig) -> str:
-    """The figure that makes `best.ckpt`; where weights are averaged it is theirs, since others will take them."""
-    figure = MONITORED[config.phase]
-    return figure.replace(f"{VAL}/", f"{VAL_EMA}/") if averages(config) else figure
+    """Return the metric that makes `best.ckpt`: of the averaged weights where there are any, since these are used."""
+    metric = PHASES[config.phase].monitors
+    return metric.replace(f"{VAL}/", f"{VAL_EMA}/") if averages(config) else metric

@@ -1,95 +1,100 @@
-"""Where a phase is to go on: from which checkpoint, or not at all, since it is complete, and with which options."""
+"""The checkpoint that a phase resumes from, if any, and the options in which it differs from the configuration."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import is_given
+from colorize.cli.command import key_of
 from colorize.config import TrainConfig
-from colorize.runs import PhaseFolder, before, kept_in, link, run_name
+from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
-from colorize.training.phases import TRAINED
+from colorize.training.phases import PHASES
 from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
-    from colorize.weights.checkpoints import Card
+    from colorize.weights.checkpoints import CheckpointMetadata
 
 log = logging.getLogger("colorize")
 
 
-def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, Card] | None:
-    """The checkpoint to go on from, which may be a complete one, or None for a fresh start.
+def where_to_resume(
+    config: TrainConfig, folder: PhaseFolder, overrides: Sequence[str] = ()
+) -> tuple[Path, CheckpointMetadata] | None:
+    """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
     Raises:
-        UserError: a fresh start would lose a started fit, there is nothing to resume, nothing is undamaged, or the
-            phase is complete but came of other options.
+        UserError: a fresh start would lose a started training, there is nothing to resume, nothing is undamaged, or
+            the phase is complete but came of other options.
     """
-    if config.resume == "true" and is_given("init_from"):
-        raise BadOption("resume=true goes on with everything, init_from.* starts a new phase: give one of them")
+    init_from_given = any(key_of(override).partition(".")[0] == "init_from" for override in overrides)
+    if config.resume == "true" and init_from_given:
+        raise BadOption("resume=true resumes with everything, init_from.* starts a new phase: give one of them")
     found = newest_whole(folder)
     if found is None:
         if config.resume == "true":
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
     path, card = found
-    if is_given("init_from") and not is_complete(config, card):
-        log.warning(f"init_from.* is left aside: {path} goes on with its own weights")
+    if init_from_given and not is_complete(config, card):
+        log.warning(f"init_from.* is left aside: {path} resumes with its own weights")
     if config.resume == "false" and not is_complete(config, card):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
-        raise UserError(f"{folder.path} holds a started fit: go on with resume=auto, or start another with {other}")
+        raise UserError(f"{folder.path} holds a started training: give resume=auto, or start another with {other}")
     compare(config, card)
     return found
 
 
-def newest_whole(folder: PhaseFolder) -> tuple[Path, Card] | None:
-    """The newest undamaged checkpoint of a phase, which then is its last.ckpt; None where there is none at all.
+def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
+    """Return the newest undamaged checkpoint of a phase, then also its last.ckpt; None where there is none at all.
 
     Raises:
         UserError: all are damaged, or of another program.
     """
-    from colorize.weights.checkpoints import read
+    from colorize.weights.checkpoints import read_checkpoint
 
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
     faults: list[UserError] = []
-    # best.ckpt alone is no started fit: somebody may have put it there for the phases that follow.
+    # best.ckpt alone is no started training: somebody may have put it there for the phases that follow.
     for path in [*present, folder.best] if present else []:
         try:
-            card, _ = read(path)
+            metadata, _ = read_checkpoint(path)
         except UserError as fault:
             faults.append(fault)
             continue
         if faults:
-            log.warning(f"{faults[0]}: going on from {path}, at {card.images_seen:,} images")
+            log.warning(f"{faults[0]}: resuming from {path}, at {metadata.images_seen:,} images")
             if is_first_process():  # the next save would put the damaged one in the place of the whole one
                 if folder.last.exists():
-                    link(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
-                link(path, folder.last)
-        return path, card
+                    hardlink_or_copy(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
+                hardlink_or_copy(path, folder.last)
+        return path, metadata
     if faults:
-        raise UserError(f"{faults[0]}; there is no other to go on from: remove {folder.path}, or give another run=NAME")
+        raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
     return None
 
 
-def is_complete(config: TrainConfig, card: Card) -> bool:
-    """Whether a checkpoint has seen all the epochs that the configuration asks for."""
-    return card.epochs_done >= sum(config.resolution.epochs)
+def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
+    """Return True if a checkpoint has seen all the epochs that the configuration asks for."""
+    return metadata.epochs_done >= sum(config.resolution.epochs)
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
-    """What this fit would start from: a digest for each of the files that other phases, or somebody, made for it.
+    """Return a digest for each of the files, made by other phases or somebody, that this training would start from.
 
     A file that is not there has none.
     """
     from colorize.data.generated import read_manifest
 
     found = {}
-    for name in TRAINED[config.phase]:
+    for name in PHASES[config.phase].trains:
         path = getattr(config.init_from, name)
         if path is not None and Path(path).is_file():
             found[f"init_from.{name}"] = fingerprint(Path(path))
@@ -99,18 +104,18 @@ def sources(config: TrainConfig) -> dict[str, str]:
     return found
 
 
-def compare(config: TrainConfig, card: Card) -> None:
-    """Say where a started fit goes on with other options than before.
+def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
+    """Warn where a started training resumes with other options than before.
 
     Raises:
         UserError: the phase is complete, but other options, or what came before it, would make it come out otherwise.
     """
-    if not card.settings:  # written before checkpoints had them
+    if not metadata.settings:  # written before checkpoints had them
         return
-    differing = differences(card.settings, config)
-    if not is_complete(config, card):
+    differing = differences(metadata.settings, config)
+    if not is_complete(config, metadata):
         if differing:
-            log.warning(f"goes on with other options than until now: {', '.join(differing)}")
+            log.warning(f"resumes with other options than until now: {', '.join(differing)}")
         return
     if PHOTOS in differing:
         differing.remove(PHOTOS)
@@ -118,7 +123,7 @@ def compare(config: TrainConfig, card: Card) -> None:
     started_from = sources(config)
     differing += [
         f"what is in {key} (another file then)"
-        for key, digest in card.sources.items()
+        for key, digest in metadata.sources.items()
         if started_from.get(key, digest) != digest
     ]
     if differing:

@@ -39,7 +39,7 @@ def seal(file: BufferedRandom) -> None:
     file.write(_MARK + digest.encode())
 
 
-def check(path: Path) -> None:
+def check_seal(path: Path) -> None:
     """Compare a file with its seal, once in this process as long as it is not written to.
 
     Raises:
@@ -62,7 +62,7 @@ def check(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells the content of a file from another's: the checksum of its seal, or its SHA-256 where it has none."""
+    """Return a digest of a file's content: the checksum of its seal, or its SHA-256 where it has none."""
     with path.open("rb") as file:
         sealed = _sealed(file)
         if sealed is not None:
@@ -72,7 +72,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _sealed(file: BinaryIO) -> bytes | None:
-    """What stands where the seal is, or was before the file lost its end; None for a file without."""
+    """Bytes at the place of the seal, or where it was before the file lost its end; None for a file without."""
     size = file.seek(0, os.SEEK_END)
     file.seek(-min(size, _END_SIZE + _SEAL_SIZE), os.SEEK_END)
     _, end, rest = file.read().rpartition(_END)

@@ -1,4 +1,4 @@
-"""The networks of other projects whose weights `UNet` holds: told apart, renamed, checked, loaded."""
+"""Networks of other projects whose weights `UNet` holds: told apart, renamed, checked, loaded."""
 
 import re
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
 from colorize.weights.foreign_names import DEOLDIFY_DEEP, DEOLDIFY_WIDE, FASTAI_2, Spelling
-from colorize.weights.safe_reading import AGAIN, read_state
+from colorize.weights.safe_reading import AGAIN, read_state, tensor_faults
 
 _DEOLDIFY: dict[str, Any] = {"norm": "spectral", "last_blur": True, "relu_before_sum": True}
+_RENDER_FACTOR_35 = Preprocessing(render_px=35 * 16, deoldify=True)
 
 
 @dataclass(frozen=True)
@@ -22,44 +24,44 @@ class Source:
     """A network that another project publishes.
 
     Attributes:
-        name: a short word for it.
         title: what to call it in a sentence.
         model: our preset with the same architecture, as in `model=paper`.
         options: those of `UNet` that differ from its defaults.
+        preprocessing: what is usual for it; its files do not say.
         spelling: how its tensors are called.
         mark: matches names of tensors that only this network has.
     """
 
-    name: str
     title: str
     model: str
     options: Mapping[str, Any]
+    preprocessing: Preprocessing
     spelling: Spelling
     mark: re.Pattern[str]
 
 
 SOURCES = (
     Source(
-        name="deoldify_artistic",
         title="DeOldify's Artistic generator",
         model="deoldify_artistic",
         options={"width_factor": 1.5, **_DEOLDIFY},
+        preprocessing=_RENDER_FACTOR_35,
         spelling=DEOLDIFY_DEEP,
         mark=re.compile(r"layers\.[4-7]\.conv[12]\.0\.weight_orig"),
     ),
     Source(
-        name="deoldify_stable",
         title="DeOldify's Stable or Video generator",
         model="deoldify_stable",
         options={"encoder": "resnet101", "width_factor": 2.0, "block_width": 256, "block_convs": 1, **_DEOLDIFY},
+        preprocessing=_RENDER_FACTOR_35,
         spelling=DEOLDIFY_WIDE,
         mark=re.compile(r"layers\.[4-7]\.conv\.0\.weight_orig"),
     ),
     Source(
-        name="fastai",
         title="fastai 2's DynamicUnet (ResNet-34, weight norm, self-attention, last cross)",
         model="paper",
         options={},
+        preprocessing=Preprocessing(render_px=220),
         spelling=FASTAI_2,
         mark=re.compile(r"layers\.[4-7]\.shuf\.0\.0\.weight_[gv]"),
     ),
@@ -67,7 +69,7 @@ SOURCES = (
 
 
 def recognise(state: Mapping[str, Any]) -> Source | None:
-    """The network whose state dict this is, by the names of its tensors; None where it is none of `SOURCES`.
+    """Return the network whose state dict this is, by the names of its tensors; None where it is none of `SOURCES`.
 
     Whether all tensors are there, in their shapes, is for `make_unet` to say. A file does not state whether fastai's
     network was blurred nor its output range: the reference's are assumed (blur, -3 to 3).
@@ -76,7 +78,7 @@ def recognise(state: Mapping[str, Any]) -> Source | None:
 
 
 def load(path: str | Path) -> UNet:
-    """The generator in a file of DeOldify (Artistic, Stable, Video) or fastai, in eval mode, on the CPU, in float32.
+    """Read the generator in a file of DeOldify (Artistic, Stable, Video) or fastai: in eval mode, on the CPU, float32.
 
     Nothing in the file is executed. It holds the state dict itself, or has it under "model" as fastai's `Learner.save`
     does; PyTorch's zip format, the one before 1.6, or safetensors.
@@ -88,7 +90,7 @@ def load(path: str | Path) -> UNet:
 
 
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
-    """A `UNet` in eval mode, in float32, with a copy of the tensors, on the CPU, of another project's state dict.
+    """Make a `UNet`, in eval mode, in float32, on the CPU, with a copy of another project's tensors.
 
     Raises:
         UserError: the network is none of `SOURCES`, its tensors are not exactly those it should have, or not all of
@@ -101,7 +103,7 @@ def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
         unet = UNet(**source.options)
     own = unet.state_dict()
     names = {source.spelling.translate(name): name for name in own}
-    faults = _faults({theirs: own[name].shape for theirs, name in names.items()}, state)
+    faults = tensor_faults({theirs: own[name].shape for theirs, name in names.items()}, state)
     if faults:
         raise UserError(
             f"{path} looks like {source.title}, but does not fit it: of {len(names)} tensors, {faults}; "
@@ -124,16 +126,3 @@ def _unknown(state: Mapping[str, Tensor], path: str | Path) -> str:
     known = ", ".join(source.title for source in SOURCES)
     first = ascii(next(iter(state), None))
     return f"{path} holds {len(state)} tensors (first: {first}) of a network not known here; known are {known}"
-
-
-def _faults(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
-    """What is missing, surplus or misshaped, in words; empty where nothing is."""
-    missing = [name for name in wanted if name not in state]
-    surplus = [ascii(name) for name in state if name not in wanted]
-    misshaped = [
-        f"{name}, {tuple(state[name].shape)} instead of {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in state and state[name].shape != shape
-    ]
-    lists = {"missing": missing, "surplus": surplus, "of another shape": misshaped}
-    return ", ".join(f"{len(names)} {fault} (first: {names[0]})" for fault, names in lists.items() if names)

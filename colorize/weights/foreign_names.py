@@ -1,4 +1,4 @@
-"""What DeOldify and fastai call the tensors of the network that is `UNet` here.
+"""Names that DeOldify and fastai give the tensors of the network that is `UNet` here.
 
 Their networks are a list, `layers`: 0 encoder, 1 batch norm, 3 bottom, 4 to 7 up blocks, 8 last pixel shuffle, and
 further on the last block and the last convolution. A convolution with what follows is a list again: 0 the convolution,
@@ -11,7 +11,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Spelling:
-    """The names in which the networks differ.
+    """Names in which the networks differ.
 
     Attributes:
         convs: an up block's 3x3 convolutions.
@@ -32,7 +32,7 @@ class Spelling:
     to_colour: str
 
     def translate(self, name: str) -> str:
-        """Their name of the tensor that is `name` in `UNet.state_dict()`.
+        """Return their name of the tensor that is `name` in `UNet.state_dict()`.
 
         Raises:
             KeyError: a network of this spelling has no such tensor.

@@ -1,4 +1,4 @@
-"""Files of weights, opened without executing anything in them; what is none gets a message that says what it is."""
+"""Safe reading of files of weights: nothing in them is executed, and another file is told what it is."""
 
 import pickle
 import re
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from colorize.runtime.errors import UserError
-from colorize.weights import checksum
+from colorize.weights.checksum import check_seal
 
 AGAIN = "download or copy it again"
 
@@ -29,7 +29,7 @@ _OPTIMIZER_SETTINGS = (
 
 
 class _Unread:
-    """Stands for an object of somebody else's class in a file: takes what it is given and does nothing."""
+    """Stand-in for an object of somebody else's class in a file: takes what it is given and does nothing."""
 
     def __new__(cls, *_: object) -> "_Unread":
         return super().__new__(cls)
@@ -38,12 +38,12 @@ class _Unread:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a file of weights: `read_file`, then `state_of`. Raises UserError as they do."""
+    """Read the named tensors of a file of weights: `read_file`, then `state_of`. Raises UserError as they do."""
     return state_of(read_file(path), path)
 
 
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in what `read_file` returned: the content itself, or what it holds under "model".
+    """Find the state dict in what `read_file` returned: the content itself, or what it holds under "model".
 
     Raises:
         UserError: there is no dict of named tensors in it, or it is a checkpoint of this program.
@@ -51,7 +51,7 @@ def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and "colorize" in content:
         raise UserError(
             f"{path} is a training checkpoint of this program, not another project's weights: read it with "
-            "colorize.Colorizer.from_checkpoint or colorize.weights.checkpoints.load_network"
+            "colorize.Colorizer.from_checkpoint or colorize.weights.load.load_network"
         )
     state = content
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
@@ -65,8 +65,21 @@ def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def tensor_faults(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> str:
+    """Name what a state dict lacks, has too much or in another shape; empty where it fits."""
+    missing = [key for key in wanted if key not in state]
+    surplus = [ascii(key) for key in state if key not in wanted]
+    misshaped = [
+        f"{key}, {tuple(state[key].shape)} instead of {tuple(shape)}"
+        for key, shape in wanted.items()
+        if key in state and state[key].shape != shape
+    ]
+    lists = {"missing": missing, "surplus": surplus, "of another shape": misshaped}
+    return ", ".join(f"{len(keys)} {fault} (first: {keys[0]})" for fault, keys in lists.items() if keys)
+
+
 def read_file(path: str | Path) -> Any:
-    """What a file holds that `torch.save` (any version from 0.4 on) or safetensors wrote, on the CPU.
+    """Read a file that `torch.save` (any version from 0.4 on) or safetensors wrote, onto the CPU.
 
     Nothing in it is executed: it is read with `weights_only=True`, and of the classes it names, those of fastai's
     optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.weights.checksum`).
@@ -82,7 +95,7 @@ def read_file(path: str | Path) -> Any:
         return _read_safetensors(path)
     if head.startswith(b"PK"):
         _check_archive(path)
-        checksum.check(path)
+        check_seal(path)
     elif not head.startswith(_LEGACY):
         if head.startswith(b"\x80"):
             raise UserError(

@@ -1,1 +1,1 @@
-"""What is kept between runs about a folder of photos, so that it is found out once."""
+"""Caches of what is known about a folder of photos, kept between runs."""

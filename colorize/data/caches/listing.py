@@ -1,19 +1,18 @@
-"""What stands in folders of millions of photos: kept between starts, and packed for the processes that read them."""
+"""Listing of the photos in folders of millions, of which it is kept between starts what each folder holds."""
 
 import gzip
 import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-
-from colorize.runtime.files import written_whole
+from colorize.data.caches.records import source_digest
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import Folder, walk_files, written_whole
+from colorize.runtime.formats import IMAGE_SUFFIXES
 
 log = logging.getLogger("colorize")
 
@@ -25,94 +24,78 @@ _GRANULE_NS = 2_000_000_000
 """A file system's clock may stand still so long (FAT); what happens within it leaves no other stamp."""
 
 
-class Folder(NamedTuple):
-    """What is in a folder, hidden names left out."""
+class Listing:
+    """The photos below a root, by folders.
 
-    subfolders: list[tuple[str, bool]]
-    """Their names, and whether each is a link."""
-    pictures: list[str]
-    """Names that end as a picture's, of files."""
-
-
-class FolderMemory:
-    """What was in each folder below a root when it was last read.
-
-    A folder is taken from here where its times of change (of its entries, and of itself, which `touch`, `rsync` and
-    `tar` cannot set back) are those of that moment, so that one look at each folder replaces one at each file. It is
-    not kept where it had changed just before it was read, when another change would leave the same times; nor where a
-    link is in it, whose target may change elsewhere.
-
-    The memory is a file in the `.cache` of `runs_dir`; None: nothing is remembered.
+    What a folder holds is taken from the cache where its times of change (of its entries, and of itself, which `touch`,
+    `rsync` and `tar` cannot set back) are those of the moment when it was read, so that one look at each folder
+    replaces one at each file. A folder is not kept where it had changed just before it was read, when another change
+    would leave the same times; nor where a link is in it, whose target may change elsewhere.
     """
 
-    def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None = None) -> None:
-        self._file = None if runs_dir is None else memory_file(runs_dir, root)
-        self._known: dict[str, tuple[tuple[int, int], Folder]] = {}
-        self._new: dict[str, tuple[tuple[int, int], Folder]] = {}
+    def __init__(self, root: Path, is_photo: Callable[[str], bool], runs_dir: str | os.PathLike[str] | None) -> None:
+        """Open the cache, a file in the `.cache` of `runs_dir`; None: nothing is kept. `is_photo` judges by names."""
+        self.root, self.is_photo = root, is_photo
+        self._file = None if runs_dir is None else listing_file(runs_dir, root)
+        self._known: dict[str, Any] = {}  # by folder: its times, and what it holds
+        self._current: dict[str, Any] = {}
         if self._file is not None and self._file.exists():
             try:
-                stored = json.loads(gzip.decompress(self._file.read_bytes()))  # which has a checksum
-                for folder, ((changed, set_), (subfolders, pictures)) in stored.items():
-                    found = Folder([(name, is_link) for name, is_link in subfolders], pictures)
-                    self._known[folder] = (changed, set_), found
+                self._known = json.loads(gzip.decompress(self._file.read_bytes()))  # which has a checksum
             except Exception:  # a damaged archive fails in many ways
-                self._known = {}
                 log.info(f"{self._file} is damaged: the photos are listed anew")
 
-    def recall(self, folder: str, status: os.stat_result) -> Folder | None:
-        """What is in `folder` (relative to the root), if it has not changed; `status` is its own, of now."""
-        times, found = self._known.get(folder, (None, None))
-        if found is None or times != _times(status):
-            return None
-        self._new[folder] = _times(status), found
+    def photos_in(self, below: str) -> list[str]:
+        """Return the sorted paths, relative to the root, of the photos in its folder `below` ("": all).
+
+        Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once.
+
+        Raises:
+            UserError: a folder cannot be read.
+        """
+        try:
+            found = walk_files(self.root, f"{below}/" if below else "", self._read)
+            return sorted(folder + name for folder, names in found for name in names)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {Path(error.filename)}: {error.strerror}") from error
+
+    def _read(self, path: str) -> Folder:
+        """Return the subfolders and photos in a folder. No file is stat'ed: there may be millions."""
+        folder, status = path.removeprefix(os.path.join(self.root, "")), os.stat(path)
+        times = [status.st_mtime_ns, status.st_ctime_ns]
+        known = self._known.get(folder)
+        if known is not None and known[0] == times:
+            self._current[folder] = known
+            return Folder(*known[1])
+        found, has_links = Folder([], []), False
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
+                is_link = entry.is_symlink()
+                has_links |= is_link
+                if os.path.isdir(entry.path) if is_link else entry.is_dir():
+                    found.subfolders.append((entry.name, is_link))
+                elif self.is_photo(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
+                    found.files.append(entry.name)
+        if not has_links and max(times) + _GRANULE_NS < time.time_ns():
+            self._current[folder] = times, found
         return found
 
-    def keep(self, folder: str, status: os.stat_result, found: Folder, has_links: bool) -> None:
-        """Remember what was found in `folder` after `status` was taken."""
-        if not has_links and max(_times(status)) + _GRANULE_NS < time.time_ns():
-            self._new[folder] = _times(status), found
-
     def save(self) -> None:
-        """Write it, whole or not at all, if there is something new that is worth it."""
-        if self._file is None or self._new == self._known:
+        """Write the cache, whole or not at all, if there is something new that is worth it."""
+        if self._file is None or self._current == self._known:
             return
-        if sum(len(found.pictures) for _, found in self._new.values()) < WORTH_KEEPING:
+        if sum(len(photos) for _, (_, photos) in self._current.values()) < WORTH_KEEPING:
             return
         try:
             with written_whole(self._file, sync=False) as file:
-                file.write(gzip.compress(json.dumps(self._new).encode(), compresslevel=1))
+                file.write(gzip.compress(json.dumps(self._current).encode(), compresslevel=1))
         except OSError as error:
             log.warning(f"{self._file}: {error.strerror}; the photos will be listed again at the next start")
 
 
-def memory_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
-    """Where the listing of the folders below `root` is kept."""
-    key = f"{_VERSION}\n{root.resolve()}".encode("utf-8", "surrogatepass")
-    return Path(runs_dir) / ".cache" / f"listing-{blake2b(key, digest_size=8).hexdigest()}.json.gz"
-
-
-def _times(status: os.stat_result) -> tuple[int, int]:
-    return status.st_mtime_ns, status.st_ctime_ns
-
-
-class Names(Sequence[str]):
-    """A sequence of names in two tensors, which torch's worker processes share instead of copying.
-
-    A list of 1.3 million would be 0.15 GB in each worker, unpickled at the start of each epoch.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        self._ends = torch.from_numpy(np.cumsum(lengths))
-        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number, ends = range(len(self))[index], self._ends.numpy()
-        begin = ends[number - 1] if number else 0
-        return self._text.numpy()[begin : ends[number]].tobytes().decode("utf-8", "surrogatepass")
+def listing_file(runs_dir: str | os.PathLike[str], root: Path) -> Path:
+    """Path of the cached listing of the folders below `root`."""
+    return Path(runs_dir) / ".cache" / f"listing-{source_digest(root, _VERSION, *IMAGE_SUFFIXES)}.json.gz"

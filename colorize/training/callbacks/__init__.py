@@ -1,1 +1,1 @@
-"""What watches and steers a fit from outside the training step."""
+"""Callbacks that watch and steer training from outside the training step."""

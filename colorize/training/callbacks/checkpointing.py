@@ -1,4 +1,4 @@
-"""Which checkpoints a phase keeps: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
+"""The checkpoints of a phase: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
 
 import math
 import time
@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize.evaluation.stopping import rank
-from colorize.runs import before, kept_in, link
+from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
-from colorize.runtime.files import written_whole
-from colorize.training.phases import SCORE, monitored
+from colorize.runtime.files import hardlink_or_copy, written_whole
+from colorize.training.phases import SCORE
 from colorize.weights.checksum import seal
 
 
@@ -23,41 +23,49 @@ class WholeFiles(TorchCheckpointIO):
     """Writes each checkpoint whole or not at all, sealed with a checksum."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """As Lightning's, which would go by a temporary folder: renaming between file systems is copying."""
+        """Save as Lightning does, but beside `path`: from a temporary folder, renaming may be copying."""
         with writing(path), written_whole(Path(path), alone=True) as file:
             torch.save(checkpoint, file)
             seal(file)
 
 
 class Checkpoints(Checkpoint):
-    """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a figure is lowest, and kept ones.
+    """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    The figure is `training.phases.monitored`, for scores in the order of `stopping.rank`; it is known after an epoch
-    and, where it is the score, wherever a checkpoint is kept. A state is written once, whatever the number of its
-    names. The last.ckpt before stays, as last.ckpt.before: should the newer one be damaged, a fit goes on from there.
+    Scores are compared in the order of `stopping.rank`. The metric is known after an epoch and, where it is a score,
+    wherever a checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before
+    stays, as last.ckpt.before: should the newer one be damaged, training resumes from there.
 
-    Nothing is saved on the last batch of an epoch: a fit cannot be resumed from there without losing the validation,
-    and the epoch's own checkpoint follows at once.
+    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the
+    validation, and the epoch's own checkpoint follows at once.
 
-    A signal (`colorize.runtime.signals`) ends the fit once the step that it came in, or the validation, is done and
+    A signal (`colorize.runtime.signals`) stops training once the step that it came in, or the validation, is done and
     saved.
 
     Args:
         folder: for the checkpoints.
+        monitored: the metric that makes best.ckpt; lower is better.
         every_n_images: distance of the kept ones; None for none.
         keep: how many of them, the newest; None for all.
         every_n_minutes: a new last.ckpt inside epochs when the last one is so old; None: only with kept ones.
     """
 
     def __init__(
-        self, folder: Path, every_n_images: int | None, keep: int | None, every_n_minutes: float | None = None
+        self,
+        folder: Path,
+        monitored: str,
+        every_n_images: int | None,
+        keep: int | None,
+        every_n_minutes: float | None = None,
     ) -> None:
+        self.monitors_score = monitored.startswith(f"{SCORE}/")
+        self.monitored = monitored
         self.folder, self.every_n_images, self.keep = folder, every_n_images, keep
         self.every_n_minutes, self.saved_at = every_n_minutes, time.monotonic()
         self.best: float | None = None
-        """The figure of best.ckpt."""
+        """The metric of best.ckpt."""
         self.fallen = False
-        """Whether its skill is below the start's, so that whatever counts takes its place."""
+        """True if its skill is below the start's, so that whatever counts takes its place."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "fallen": self.fallen}
@@ -71,7 +79,7 @@ class Checkpoints(Checkpoint):
                 half_written.unlink()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        signals.take_back()
+        signals.reinstall_handlers()
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -81,7 +89,7 @@ class Checkpoints(Checkpoint):
         names = []
         if self.every_n_images and pl_module.passed(self.every_n_images):
             names.append(f"images-{pl_module.images_seen}")
-            if monitored(pl_module.config).startswith(f"{SCORE}/") and self.is_best(trainer, pl_module):
+            if self.monitors_score and self.is_best(trainer, pl_module):
                 names.append("best")
         if names or due or signum:
             self.save(trainer, *names)
@@ -100,7 +108,7 @@ class Checkpoints(Checkpoint):
             raise self.stopped(signum, pl_module.images_seen)
 
     def agreed(self) -> tuple[int, bool]:
-        """The signal that some rank has received, 0 for none, and whether it is time for a new last.ckpt."""
+        """Return the signal that some rank has received, 0 for none, and if it is time for a new last.ckpt."""
         due = self.every_n_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
         received = signals.noted() or 0
         if distributed.world_size() > 1:
@@ -111,16 +119,15 @@ class Checkpoints(Checkpoint):
         return received, due
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        """What ends the fit."""
+        """Return the exception that stops training."""
         return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
-        """Whether the figure is lower than any before that counts; the first one always is. Takes note of it."""
-        figure = monitored(pl_module.config)
-        if figure.startswith(f"{SCORE}/"):
+        """Return True if the metric is lower than any before that counts, as the first one always is; note it down."""
+        if self.monitors_score:
             found = rank(pl_module.curve[-1], pl_module.curve[0])
         else:
-            value = float(trainer.callback_metrics.get(figure, math.inf))
+            value = float(trainer.callback_metrics.get(self.monitored, math.inf))
             found = False, math.inf if math.isnan(value) else value
         if self.best is not None and found >= (self.fallen, self.best):
             return False
@@ -134,21 +141,18 @@ class Checkpoints(Checkpoint):
         """
         for logger in trainer.loggers:
             logger.save()  # no point of before the checkpoint is lost with the process
-        last, first = self.folder / "last.ckpt", self.folder / f"{[*names, 'last'][0]}.ckpt"
-        if first == last and trainer.is_global_zero and last.exists():
-            link(last, before(last))
+        first, *others = (self.folder / f"{name}.ckpt" for name in (*names, "last"))
+        last = self.folder / "last.ckpt"
+        if trainer.is_global_zero and last.exists():
+            hardlink_or_copy(last, before(last))
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:
-            for name in names[1:]:
-                link(first, self.folder / f"{name}.ckpt")
-            if first != last:
-                if last.exists():
-                    link(last, before(last))
-                link(first, last)
+            for other in others:
+                hardlink_or_copy(first, other)
         self.saved_at = time.monotonic()
 
 
-def best_score(checkpoint: Path) -> float:
-    """The figure of best.ckpt, as `checkpoint` of the same folder knows it."""
+def best_metric(checkpoint: Path) -> float:
+    """Return the metric of best.ckpt, as `checkpoint` of the same folder knows it."""
     callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
     return float(callbacks[Checkpoints.__qualname__]["best"])

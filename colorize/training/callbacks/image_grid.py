@@ -33,8 +33,7 @@ class ImageGrid(L.Callback):
             self.show(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if not trainer.sanity_checking:
-            self.show(trainer, pl_module)
+        self.show(trainer, pl_module)
 
     def show(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero or not len(self.batch.rgb):
@@ -44,19 +43,19 @@ class ImageGrid(L.Callback):
             coloured = torch.cat([pl_module.colour(grey) for grey in self.batch.grey.to(pl_module.device).split(8)])
         pl_module.generator.train(was_training)
         columns = abreast([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
-        picture = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
+        image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("photos", np.asarray(picture), pl_module.images_seen, dataformats="HWC")
+                logger.experiment.add_image("photos", np.asarray(image), pl_module.images_seen, dataformats="HWC")
 
 
 def abreast(columns: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """`columns` of N pictures each as `ABREAST` times as many of the first, second, … pictures; gaps are white."""
+    """Return `columns` of N images each as `ABREAST` times as many, of the first, second, … images; gaps are white."""
     photos = len(columns[0][1])
     rows = -(-photos // ABREAST)
     cut: list[tuple[str, Tensor]] = []
     for first in range(0, photos, rows):
-        for caption, pictures in columns:
-            part = pictures[first : first + rows]
+        for caption, images in columns:
+            part = images[first : first + rows]
             cut.append((caption, pad(part, (0, 0) * 3 + (0, rows - len(part)), value=1.0)))
     return cut

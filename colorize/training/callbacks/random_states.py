@@ -1,4 +1,4 @@
-"""The random number generators of a fit, saved and restored: a resumed fit draws what an uninterrupted one does."""
+"""The states of all random number generators, saved and restored, so that a resumed training draws the same."""
 
 import random
 from typing import Any
@@ -15,7 +15,7 @@ class RandomStates(L.Callback):
 
     Order and augmentation of the photos draw from none of them (they are functions of seed, epoch and image): what is
     left is noise inside networks, dropout for one. Each rank has its own states; with another number of ranks than
-    before, all go on with those of the first.
+    before, all resume with those of the first.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class RandomStates(L.Callback):
 
 
 def states() -> dict[str, Any]:
-    """Of this process's generators, in primitives and tensors."""
+    """Return the states of this process's generators, in primitives and tensors."""
     numpy: Any = np.random.get_state(legacy=False)
     numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     found = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}

@@ -1,4 +1,4 @@
-"""What validation scenes are coloured as, region by region: the sea taken for grass, the faces that come right last."""
+"""Colours of validation scenes, region by region: the sea taken for grass, the faces that come right last."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from colorize.data.datasets import Batch
 from colorize.evaluation.regions import COLOURLESS, COUNTED, TAKEN_FOR, taken_for
+from colorize.runtime.files import markdown_table
 
 GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
 CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
@@ -16,7 +17,7 @@ CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES),
 
 
 class RegionAccuracy(L.Callback):
-    """Where the photos come with regions, logs how much of each has the right hue, and what the rest is taken for.
+    """Logs, where photos come with regions, how much of each has the right hue, and what the rest is taken for.
 
     `val/region/NAME` is the share of its pixels whose hue class is right, `val/region/mean` that of the regions that
     occur, each counting alike; `val/region/sea_as_grass` and its like are mistakes; `val/region/colourless` is the
@@ -45,7 +46,7 @@ class RegionAccuracy(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         for group, table in self.tables.items():
             self.tables[group] = table = trainer.strategy.reduce(table, reduce_op="sum").cpu()
-            named = {f"{group}/region/{name}": value for name, value in figures(table).items()}
+            named = {f"{group}/region/{name}": value for name, value in accuracies(table).items()}
             pl_module.log_dict(named, sync_dist=True, logger=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -55,8 +56,8 @@ class RegionAccuracy(L.Callback):
                     logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.images_seen)
 
 
-def figures(table: Tensor) -> dict[str, float]:
-    """Accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
+def accuracies(table: Tensor) -> dict[str, float]:
+    """Return the accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
 
     It is (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
     """
@@ -74,12 +75,12 @@ def figures(table: Tensor) -> dict[str, float]:
 
 
 def markdown(table: Tensor) -> str:
-    """A confusion table in per cent of each region: a row a region that occurs, a column what it is taken for."""
+    """Return a confusion table in per cent: a row for each region that occurs, a column for what it is taken for."""
     rows = [row for row in range(len(COUNTED)) if table[row].any()]
     columns = [column for column in range(len(TAKEN_FOR)) if table[rows, column].any()]
     per_cent = torch.round(100 * table / table.sum(dim=1, keepdim=True).clamp_min(1))
-    cells = [["per cent taken for", *(TAKEN_FOR[column] for column in columns)], ["---"] * (len(columns) + 1)]
+    lines = []
     for row in rows:
-        right = {column: f"**{per_cent[row, column]:.0f}**" for column in columns if column == row}
-        cells.append([TAKEN_FOR[row], *(right.get(column, f"{per_cent[row, column]:.0f}") for column in columns)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+        shares = {column: f"{per_cent[row, column]:.0f}" for column in columns}
+        lines.append([TAKEN_FOR[row], *(f"**{s}**" if column == row else s for column, s in shares.items())])
+    return markdown_table(["per cent taken for", *(TAKEN_FOR[column] for column in columns)], lines)

@@ -8,11 +8,7 @@ from colorize.data.resolution import ResolutionSchedule
 
 
 class ResolutionScheduler(L.Callback):
-    """Owns the schedule of a fit: hands it to the DataModule, and checks the sizes that arrive.
-
-    The DataModule asks it in `train_dataloader()`, which the Trainer calls anew for each epoch
-    (`reload_dataloaders_every_n_epochs=1`), so that fresh and resumed fits see the same sizes.
-    """
+    """Hands the resolution schedule to the DataModule, which asks it every epoch, and checks the sizes that arrive."""
 
     def __init__(self, schedule: ResolutionSchedule) -> None:
         self.schedule = schedule

@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a fit beside curves and pictures: its hyper-parameters, its configuration, its charts.
+"""TensorBoard's tabs beside curves and images: HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
 
-Tabs HPARAMS, TEXT and CUSTOM SCALARS. TensorBoard keeps the first hyper-parameters that it meets in a folder, so they
-stand in an event file of their own, which each start of the fit replaces: what is shown is what the last start ran.
+TensorBoard keeps the first hyper-parameters that it meets in a folder, so they stand in an event file of their own,
+which each start of the training replaces: what is shown is what the last start ran.
 """
 
 import time
@@ -22,13 +22,13 @@ from torch.utils.tensorboard import summary
 from colorize.config import TrainConfig
 from colorize.evaluation.regions import COUNTED
 from colorize.training.hyper_parameters import hyper_parameters
-from colorize.training.phases import TRAINED, VAL, VAL_EMA, averages
+from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
 
 
 class CurveLogger(TensorBoardLogger):
-    """Lightning's logger of scalars and pictures, in `folder` itself and without a hparams.yaml: that is config.yaml.
+    """Lightning's logger of scalars and images, in `folder` itself and without a hparams.yaml: that is config.yaml.
 
     From `purge_step` images seen on, the points of earlier starts are not shown.
     """
@@ -39,7 +39,7 @@ class CurveLogger(TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        """`folder` as it stands: Lightning would expand variables in its name."""
+        """The folder as it stands: Lightning would expand variables in its name."""
         return str(self.folder)
 
     @rank_zero_only
@@ -48,13 +48,14 @@ class CurveLogger(TensorBoardLogger):
 
 
 class Settings(L.Callback):
-    """Writes the settings of a fit when it starts, and that it has ended when it has.
+    """Writes the settings of a training when it starts, and that it has ended when it has.
 
-    The figures beside the hyper-parameters are the last values of the fit's scalars, such as `best/ciede2000`.
+    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `best/ciede2000`.
 
     Args:
+        config: of the training.
         folder: of the phase, in which the scalars are.
-        command: what starts the fit from a shell, where that is known.
+        command: what starts the training from a shell, where that is known.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
@@ -91,14 +92,14 @@ class Settings(L.Callback):
 
 
 def as_text(config: TrainConfig, command: str | None) -> str:
-    """The whole configuration as Markdown."""
+    """Return the whole configuration as Markdown."""
     text = f"```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(config))}```\n"
     return f"```\n{command}\n```\n\n{text}" if command else text
 
 
 def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
-    """Curves that are read side by side: one section of charts, each of tags (regular expressions)."""
-    networks = TRAINED[config.phase]
+    """Return the curves to read side by side: one section of charts, each of tags (regular expressions)."""
+    networks = PHASES[config.phase].trains
     found: dict[str, list[str]] = {}
     if "generator" in networks:
         found["generator: terms of the loss"] = [f"generator/{t}$" for t in ("pixel", "feature_[0-9]+", "adversarial")]

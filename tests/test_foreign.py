@@ -1,6 +1,5 @@
 """Weights of DeOldify and fastai: answers as theirs, what is none of them, fine-tuning."""
 
-import inspect
 import io
 import os
 import pickle
@@ -9,6 +8,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from colorize.config import conf_dir
+from colorize.networks.options import UNetOptions
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
 from colorize.training import build
-from colorize.weights import checkpoints, foreign, safe_reading
+from colorize.weights import foreign
+from colorize.weights.checkpoints import check_architecture
 from colorize.weights.foreign import SOURCES, Source
+from colorize.weights.safe_reading import read_state
 from tests.state_fill import fill, reference_input
 
 PEER = Path(__file__).parent / "data" / "peer"
@@ -51,7 +54,7 @@ def differences(unet: UNet, reference: str, *sizes: str) -> dict[str, Tensor]:
         for size in sizes or answers:
             image = reference_input(*map(int, size.split("x"))).to(unet.to_colour.conv.bias.dtype)
             with torch.no_grad():
-                found[size] = (unet.forward_normalized(image) - torch.from_numpy(answers[size])).abs()
+                found[size] = (unet.head(unet.raw(image)) - torch.from_numpy(answers[size])).abs()
     return found
 
 
@@ -101,26 +104,26 @@ def test_answers_as_deoldify_artistic():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [ARTISTIC, STABLE], ids=lambda source: source.name)
+@pytest.mark.parametrize("source", [ARTISTIC, STABLE], ids=lambda source: source.model)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_answer_as_deoldify(source, zipped, tmp_path):
     """At all sizes, square and not, from both of PyTorch's file formats (the published ones are of the old)."""
     path = tmp_path / "ColorizeSomething_gen.pth"
     torch.save(filled(source), path, _use_new_zipfile_serialization=zipped)
-    found = differences(foreign.load(path), source.name)
+    found = differences(foreign.load(path), source.model)
     assert found.keys() == {"96x96", "80x64"}
     assert all(difference.max() < 1e-4 for difference in found.values())
 
 
 def test_files_of_old_pytorch_are_read(tmp_path):
     torch.save({"model": TENSORS, "opt": None}, tmp_path / "old.pth", **OLD)
-    assert torch.equal(safe_reading.read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
+    assert torch.equal(read_state(tmp_path / "old.pth")["fc.weight"], TENSORS["fc.weight"])
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.model)
 def test_presets_are_the_published_networks(source):
     preset = OmegaConf.load(conf_dir() / "model" / f"{source.model}.yaml")
-    defaults = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
+    defaults = asdict(UNetOptions())
     chosen = {name: preset[name] for name in defaults if name in preset}
     assert {**defaults, **chosen} == {**defaults, **source.options}
     assert foreign.recognise(dict.fromkeys(shapes(source))) is source
@@ -227,7 +230,7 @@ def test_fine_tuning_from_a_file_of_another_project(fastai_file, fastai_unet, co
     assert all(torch.equal(tensor, expected[name]) for name, tensor in generator.state_dict().items())
 
     with torch.device("meta"):
-        other = UNet("resnet18", 0.5)
+        other = UNet(encoder="resnet18", width_factor=0.5)
     with pytest.raises(UserError, match=r"is fastai 2's.* give model=paper .*differs in encoder, width_factor"):
         build.init_from(config, "generator", other)
     config.init_from.critic = str(fastai_file)
@@ -240,6 +243,8 @@ def test_a_checkpoint_from_before_an_option_has_its_default():
     old |= {"last_cross": True, "output_range": [-3.0, 3.0]}
     with torch.device("meta"):
         expected = UNet(**old).architecture
-    checkpoints.check_architecture("old.ckpt", "generator", old, expected)
+    check_architecture("old.ckpt", "generator", old, expected)
     with pytest.raises(UserError, match="last_blur=False instead of True"):
-        checkpoints.check_architecture("old.ckpt", "generator", old, {**expected, "last_blur": True})
+        check_architecture("old.ckpt", "generator", old, {**expected, "last_blur": True})
+    with pytest.raises(UserError, match="decoder=light instead of unet, encoder=efficientnet_lite0"):
+        check_architecture("old.ckpt", "generator", {"decoder": "light"}, expected)

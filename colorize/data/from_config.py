@@ -1,17 +1,18 @@
-"""Photos, augmentation and DataModules from a configuration."""
+"""Photos, augmentation and DataModules, made from a configuration."""
 
 from dataclasses import asdict
 
-from colorize.config import CommonConfig, DataConfig
+from colorize.config import CommonConfig
+from colorize.config.sections import DataConfig
 from colorize.data.augment import Augmentation
 from colorize.data.caches.survey import leave_out_dull
 from colorize.data.datamodule import ColorizationDataModule
-from colorize.data.sources import Photos, list_folder, list_imagenet, list_scenes
+from colorize.data.sources import Photos, Split, list_folder, list_imagenet, list_scenes
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 
 
 def make_photos(config: CommonConfig) -> Photos:
-    """The photos of `data.root` and their split, without those too dull to train on."""
+    """Return the photos of `data.root` in their split, without those too dull to train on."""
     data = config.data
     photos = list_photos(data, config.seed, config.runs_dir)
     if data.min_colourfulness is None:
@@ -20,31 +21,23 @@ def make_photos(config: CommonConfig) -> Photos:
 
 
 def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
-    """All photos of `data.root` and their split; long listings are kept in the `.cache` of `runs_dir`.
+    """Return all photos of `data.root` in their split; long listings are kept in the `.cache` of `runs_dir`.
 
     With `val_alone`, a tree that has val/ and no train/ will do.
     """
+    split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
-        return list_scenes(data.scenes, seed, data.val_fraction, data.train_fraction, data.max_val)
+        return list_scenes(data.scenes, split)
     if data.kind == "imagenet":
-        return list_imagenet(
-            data.root,
-            val_fraction=data.val_fraction,
-            seed=seed,
-            train_fraction=data.train_fraction,
-            max_val=data.max_val,
-            file_list=data.file_list,
-            runs_dir=runs_dir,
-            val_alone=val_alone,
-        )
+        return list_imagenet(data.root, split, data.file_list, runs_dir, val_alone)
     if data.file_list is not None:
         raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, data.val_fraction, seed, data.train_fraction, data.max_val, runs_dir, val_alone)
+    return list_folder(data.root, split, runs_dir, val_alone)
 
 
 @value_errors_as_bad_options()
 def make_augmentation(data: DataConfig) -> Augmentation:
-    """What happens to training photos."""
+    """Return the augmentation of training photos."""
     if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
         raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
     return Augmentation(
@@ -58,8 +51,8 @@ def make_augmentation(data: DataConfig) -> Augmentation:
     )
 
 
-def make_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
-    """The photos as centre squares, outside training.
+def make_center_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
+    """Return the photos as centre squares, outside training.
 
     Raises:
         BadOption: a report is asked for.

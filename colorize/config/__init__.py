@@ -1,0 +1,215 @@
+"""The schema of `conf/`: the keys of each command, their types, defaults and meanings.
+
+Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
+command at once; `--help` is generated from the same texts. YAML holds choices and numbers, the schema the meanings.
+The sections that commands share stand in `colorize.config.sections`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING as REQUIRED
+from omegaconf import DictConfig
+
+from colorize.config.sections import (
+    DataConfig,
+    DevicesConfig,
+    EmaConfig,
+    InitFromConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResolutionConfig,
+    SaveConfig,
+    SwitchConfig,
+    TrainerConfig,
+)
+from colorize.runtime.formats import FORMAT_CHOICES
+from colorize.runtime.schema import node, opt
+
+WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
+SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
+
+
+@dataclass
+class CommonConfig:
+    run: str = opt("default", "name of the run: its folder is runs_dir/run", path=True)
+    runs_dir: str = opt("runs", "folder that holds the runs", path=True)
+    recipe: str = opt(REQUIRED, "overlay that sets model, data, sizes, learning rates; see conf/recipe/")
+    seed: int = opt(0, "seed of the split, the augmentation, the order and the first weights")
+    sweep: str | None = opt(None, "label of a sweep (-m), whose jobs lie in runs_dir/run/sweeps/LABEL/N", literal=True)
+    job: int | None = opt(None, "with sweep=LABEL and without -m: resume this job of it alone", least=0)
+    data: DataConfig = node(DataConfig, "the photos")
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+
+
+@dataclass
+class TrainConfig(CommonConfig):
+    phase: str = opt(REQUIRED, "which step of the method", choices=("pretrain_gen", "pretrain_critic", "gan"))
+    resume: str = opt("false", "resume a started phase: auto = where there is one", choices=("false", "true", "auto"))
+    model: ModelConfig = node(ModelConfig, "the networks")
+    init_from: InitFromConfig = node(InitFromConfig, "weights of an earlier phase")
+    generated: str | None = opt(None, "phase pretrain_critic: folder of images saved by colorize.generate", path=True)
+    loss: LossConfig = node(LossConfig, "the losses and their weights")
+    optim: OptimConfig = node(OptimConfig, "optimizers, learning rates, freezing")
+    switch: SwitchConfig = node(SwitchConfig, "alternation of critic and generator")
+    ema: EmaConfig = node(EmaConfig, "averaged weights of the generator, beside the raw ones")
+    save: SaveConfig = node(SaveConfig, "which checkpoints are kept, and how they are scored")
+    resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
+    trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
+    grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery", least=1)
+
+
+@dataclass
+class GenerateConfig(CommonConfig):
+    checkpoint: str = opt(REQUIRED, "checkpoint (or the word bundled) whose generator colours the photos", path=True)
+    output: str | None = opt(None, "folder for the saved images (null: generated/ in the run's folder)", path=True)
+    split: str = opt("all", "which photos", choices=("train", "val", "all"))
+    size_px: int = opt(220, "side of the saved squares", least=32)
+    batch_size: int = opt(16, "photos a batch", least=1)
+    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
+
+
+@dataclass
+class MetricWeightsConfig:
+    lpips_alex: str = opt("imagenet", "AlexNet: imagenet, none (no column), or a torchvision state dict", path=True)
+    lpips_vgg: str = opt("imagenet", "VGG-16: imagenet, none (no column), or a torchvision state dict", path=True)
+    fid: str = opt("imagenet", "Inception: imagenet, none (no such column), or torch-fidelity's file", path=True)
+
+
+@dataclass
+class EvaluateConfig(CommonConfig):
+    checkpoint: list[str] = opt(
+        [], "what is measured: weights, the word bundled, runs (name or folder), [a,b]; none: those of run", path=True
+    )
+    coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
+    protocol: str = opt(
+        "val5k",
+        "val5k: centre squares at 256 px, the first 5,000; stretch256: whole photos squeezed to 256 px; native: as a "
+        "user sees them, at full size",
+        choices=("val5k", "stretch256", "native"),
+    )
+    split: str = opt("val", "which photos", choices=("train", "val", "all"))
+    output: str | None = opt(None, "folder for the results (null: evaluation/ in the run's folder)", path=True)
+    render_px: int | None = opt(
+        None, "short side of what the networks are shown (null: 256; native: what each was trained with)", least=32
+    )
+    saturation: float = opt(1.0, SATURATION, least=0)
+    scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn images", least=32)
+    batch_size: int = opt(16, "photos a batch", least=1)
+    gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
+    weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
+    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
+
+
+@dataclass
+class PredictConfig:
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
+    input: str = opt(
+        REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
+    )
+    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single one's", path=True)
+    format: str = opt(
+        "same",
+        "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
+        choices=("same", *FORMAT_CHOICES),
+    )
+    quality: int = opt(95, "of JPEG, WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
+    render_px: int | None = opt(
+        None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
+    )
+    tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
+    saturation: float = opt(1.0, SATURATION, least=0)
+    keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
+    overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
+    compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
+    contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
+    batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)
+    codec: str = opt(
+        "auto",
+        "films: how their frames are coded; auto: h264 (.webm: vp9). ffv1 is lossless, for .mkv",
+        choices=("auto", "h264", "h265", "vp9", "av1", "ffv1"),
+    )
+    telecine: str = opt(
+        "auto",
+        "films: auto brings the 24 frames a second back where they were woven into 30 of video; off leaves the 30",
+        choices=("auto", "off"),
+    )
+    stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
+    every: int = opt(
+        1, "films: show the network only every Nth frame; the frames between take their neighbours' colours", least=1
+    )
+    start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
+    duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    precision: str = opt(
+        "auto",
+        "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+
+
+@dataclass
+class ExportConfig:
+    checkpoint: str = opt("bundled", WEIGHTS, path=True)
+    output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
+    format: str = opt(
+        "safetensors",
+        "safetensors: for this program, exactly the same; onnx: for ONNX Runtime and others, any size and batch",
+        choices=("safetensors", "onnx"),
+    )
+    use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
+    render_px: int | None = opt(
+        None, "short side at which the file says photos are to be shown (null: as it was trained)", least=32
+    )
+    overwrite: bool = opt(False, "replace the file and its card where they exist")
+
+
+@dataclass
+class OnlyConfig:
+    pretrain_gen: str = opt("", "for step 1, as in 'only.pretrain_gen=optim.generator.lr=1e-4'", literal=True)
+    generate: str = opt("", "for step 2", literal=True)
+    pretrain_critic: str = opt("", "for step 3", literal=True)
+    gan: str = opt("", "for step 4", literal=True)
+
+
+@dataclass
+class PipelineConfig(TrainConfig):
+    cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
+    only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
+
+
+SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig]] = {
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
+    "pipeline": PipelineConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `NAME_schema`, which each primary file lists first."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def composed(command: str, overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
+    """Compose conf/COMMAND.yaml with `overrides`, which are as Hydra reads them."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(command, list(overrides), return_hydra_config)
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())

@@ -1,0 +1,211 @@
+"""The sections of the configuration: every key of `data`, `model`, `loss`, `optim`, `trainer` and so on.
+
+The commands that are made of them stand in `colorize.config`.
+"""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING as REQUIRED
+
+from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
+from colorize.runtime.schema import node, opt
+
+
+@dataclass
+class JitterConfig:
+    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
+    saturation: float = opt(0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0)
+    hue: float = opt(0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0)
+
+
+@dataclass
+class OldPhotoConfig:
+    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
+    blur_px: float = opt(0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0)
+
+
+@dataclass
+class DataConfig:
+    kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
+    root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
+    scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
+    file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
+    val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
+    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")
+    max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
+    val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)", least=32)
+    val_batch_size: int = opt(16, "validation photos a batch", least=1)
+    crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
+    crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
+    flip: bool = opt(True, "mirror half of the training photos")
+    rotation_deg: float = opt(0.0, "turn each training crop by up to this either way, within its photo", least=0)
+    noise: float = opt(
+        0.0, "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic", least=0
+    )
+    jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
+    old_photo: OldPhotoConfig = node(
+        OldPhotoConfig, "an old look for the grey of training photos, applied where noise is"
+    )
+    min_colourfulness: float | None = opt(
+        None, "leave duller photos out of training (Hasler and Süsstrunk, 64 px; dull: under 15; null: none)", least=0
+    )
+    report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
+    cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
+    cache_px: int = opt(
+        256, "short side of the copies; crops too small there come from the photo (1.7 times the size: none)", least=32
+    )
+    cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
+    num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
+    max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
+
+
+@dataclass
+class ModelConfig(UNetOptions, LightUNetOptions):
+    name: str = opt(REQUIRED, "name of the preset; set by model=NAME")
+    decoder: str = opt(
+        "unet",
+        "unet: fastai's DynamicUnet, as the paper; light: chroma at 1/4 of the size, refined at 1/2, for CPUs",
+        choices=("unet", "light"),
+    )
+    encoder_weights: str = opt(
+        "imagenet", "the encoder's first weights: imagenet, none, or a state dict as published", path=True
+    )
+    critic: str = opt(
+        "resnet34", "the critic's network; patch: a logit for each 70 x 70 px, no weights", choices=(*ENCODERS, "patch")
+    )
+    critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
+    vgg: str = opt("vgg16_bn", "network of the perceptual loss", choices=("vgg16", "vgg16_bn"))
+    vgg_weights: str = opt("imagenet", "its weights: imagenet, none, or a torchvision state dict", path=True)
+
+
+@dataclass
+class LossConfig:
+    pixel: str = opt("mse", "pixel loss, on ImageNet-normalised colours", choices=("mse", "l1"))
+    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss")
+    feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
+    feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
+    distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
+    rebalance: float = opt(
+        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger"
+    )
+    chroma_weight: float = opt(0.0, "chroma, bins: weight of the distance of Lab's a and b, in units of 110", least=0)
+    content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
+    adversarial: float = opt(1.0, "weight of the adversarial loss for the generator, in phase gan")
+    adversarial_share: float | None = opt(
+        None,
+        "phase gan: scale the adversarial gradient to this share of both, at the image (null: as weighted)",
+        least=0,
+    )
+    gan: str = opt("bce", "loss of the critic, and the generator's by it", choices=("bce", "hinge"))
+    real_chroma: float = opt(1.0, "chroma of real photos times this, for the critic alone (DDColor: 1.2)", least=0)
+
+
+@dataclass
+class NetworkOptimConfig:
+    lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
+    lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
+    freeze_low: list[int] | None = opt(None, "epochs [first, end) in which the low group is frozen (end -1: all on)")
+    freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
+    frozen_norms: str = opt(
+        "statistics",
+        "BatchNorm layers of a frozen group: kept, only their statistics, or their parameters too",
+        choices=("fixed", "statistics", "learn"),
+    )
+    schedule: str = opt("one_cycle", "learning rate over the training", choices=("one_cycle", "constant"))
+    pct_start: float = opt(0.25, "one_cycle: share of the training in which the learning rate rises")
+    betas: list[float] = opt([0.9, 0.99], "Adam's betas")
+    weight_decay: float = opt(1e-3, "decoupled weight decay (not on normalisation layers and biases)", least=0)
+    clip_norm: float | None = opt(1.0, "largest gradient norm (null: no clipping)")
+
+
+@dataclass
+class OptimConfig:
+    generator: NetworkOptimConfig = node(NetworkOptimConfig, "groups encoder_low, encoder_high, decoder")
+    critic: NetworkOptimConfig = node(NetworkOptimConfig, "groups body_low, body_high, head")
+
+
+@dataclass
+class SwitchConfig:
+    mode: str = opt("adaptive", "which network a batch trains in phase gan", choices=("adaptive", "fixed"))
+    threshold: float = opt(0.65, "adaptive: train the critic until its batch loss is below this (chance: 0.693)")
+    max_critic_steps: int = opt(5, "adaptive: at most this many critic steps in a row", least=1)
+    critic_steps: int = opt(1, "fixed: critic steps, then")
+    generator_steps: int = opt(1, "fixed: generator steps, and again")
+
+
+@dataclass
+class ResolutionConfig:
+    size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
+    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
+    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training")
+    batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
+    rate_scale: str = opt(
+        "none",
+        "factor on a stage's learning rates: its batch over the first stage's (linear), the root of that (sqrt), or 1",
+        choices=("none", "sqrt", "linear"),
+    )
+
+    @property
+    def last_size_px(self) -> int:
+        """Training size of the last stage that has an epoch: what a validation is to look at."""
+        return [size_px for size_px, epochs in zip(self.size_px, self.epochs, strict=True) if epochs][-1]
+
+
+@dataclass
+class EmaConfig:
+    half_life_images: int | None = opt(
+        None, "half-life of the generator's averaged weights, in images learned from (null: no average)", least=1
+    )
+    half_life_share: float | None = opt(None, "the same as a share of the images of the whole phase", least=1e-06)
+    ramp_up: float = opt(
+        0.05, "half-life of at most this share of the images learned from so far (0: full length at once)", least=0
+    )
+
+
+@dataclass
+class SaveConfig:
+    every_n_images: int | None = opt(
+        None, "keep checkpoints/images-COUNT.ckpt this often, inside epochs (null: only last and best)", least=1
+    )
+    keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
+    every_n_minutes: float | None = opt(
+        30, "inside epochs, write last.ckpt at least this often (null: only when a checkpoint is kept)", least=0
+    )
+    score_photos: int = opt(
+        256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
+    )
+    score_fid: str = opt(
+        "none", "FID among the scores: Inception as imagenet (downloaded) or torch-fidelity's file; none", path=True
+    )
+
+
+@dataclass
+class InitFromConfig:
+    generator: str | None = opt(None, "weights (or the word bundled) that give a new phase its generator", path=True)
+    critic: str | None = opt(None, "checkpoint that gives a new phase its critic (weights only)", path=True)
+
+
+@dataclass
+class DevicesConfig:
+    accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
+    precision: str = opt(
+        "auto",
+        "numbers: auto is bf16 where the device is fast at it, else 32-bit",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+    threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
+    devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
+    num_nodes: int = opt(1, "how many machines", least=1)
+
+
+@dataclass
+class TrainerConfig(DevicesConfig):
+    strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
+    limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
+    limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
+    log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
+    deterministic: bool = opt(False, "only deterministic kernels")
+    compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")
+    enable_progress_bar: bool = opt(True, "show the progress bar")

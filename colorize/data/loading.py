@@ -1,0 +1,153 @@
+"""Processes that read samples, the loaders that end them, and the order in which an epoch goes through its images.
+
+Worker processes import this module: it stays free of Lightning.
+"""
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from multiprocessing import forkserver, resource_tracker
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
+    """Way for a DataLoader to start its workers (its ``multiprocessing_context``); ``None`` without workers.
+
+    Not by a fork of the training process, which has threads (progress bar, logger, CUDA) that a fork can leave with a
+    lock held for ever. A server process imports torch once, and ``modules`` where it is started by this call; the
+    workers of all epochs are quick copies of it. They import the script that was started once more: it needs
+    ``if __name__ == "__main__"``, and is better light.
+    """
+    if num_workers == 0:
+        return None
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "colorize.data.datasets", *modules])
+    resource_tracker.ensure_running()  # which the server would start, and unblock signals
+    # A Ctrl-C goes to every process of a terminal. What is blocked here stays so in the server, which would break off
+    # its imports, and in the workers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return "forkserver"
+
+
+def _leave_signals_alone(_: int) -> None:
+    """Make a worker outlast a Ctrl-C or a SIGTERM that goes to all processes: a step is to be finished.
+
+    A worker ends when its loader says so, or is gone, and at a second SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+class PhotoLoader(DataLoader[Any]):
+    """A DataLoader that ends its workers when it is told to, and before the process ends."""
+
+    _running: Any = None
+
+    def _get_iterator(self) -> Any:
+        self._running = super()._get_iterator()
+        if self.num_workers:
+            _with_workers.add(self._running)
+        return self._running
+
+    def stop(self) -> None:
+        """End the workers."""
+        if self.num_workers and self._running is not None:
+            self._running._shutdown_workers()
+
+
+_with_workers: WeakSet[Any] = WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A process sends its workers one SIGTERM when it ends, which they outlast, and waits for them.
+    for iterator in list(_with_workers):
+        iterator._shutdown_workers()
+
+
+class LatePhotoLoader(PhotoLoader):
+    """Starts its workers when the first batch is asked for, and resumes inside an epoch.
+
+    Lightning makes two iterators in every epoch after the first and uses one: the other's workers would be started, and
+    read their first batches, for nothing. Into checkpoints from inside an epoch it puts ``state_dict()``, to give it to
+    the loader of the resumed epoch before its first batch; those of an epoch's end start a new one.
+    """
+
+    given = 0
+    """Batches of the epoch that were handed out; Lightning trains on each before it asks for the next."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.given = self.batch_sampler.first  # type: ignore[union-attr]
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position inside the epoch."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin after the batches that were handed out before."""
+        self.batch_sampler.first = state["given"]  # type: ignore[union-attr]
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    num_workers: int,
+    modules: Sequence[str] = (),
+    kind: type[PhotoLoader] = PhotoLoader,
+    **options: Any,
+) -> PhotoLoader:
+    """Return a loader with workers of :func:`worker_context`."""
+    return kind(
+        dataset,
+        num_workers=num_workers,
+        multiprocessing_context=worker_context(num_workers, modules),
+        worker_init_fn=_leave_signals_alone,
+        # A loader draws a number for each iterator; not from the global generator, which dropout uses.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+class GlobalBatches(Sampler[list[int]]):
+    """One rank's share of an epoch's batches.
+
+    The order is a function of (seed, epoch); it is cut into batches over all ranks, and rank r of w takes every w-th
+    index of each from the r-th on. So the same images meet in a batch whatever the number of devices. An incomplete
+    last batch is left out, unless it is the only one.
+
+    A resumed epoch begins with batch ``first``. The length stays that of the whole epoch, by which Lightning counts.
+    """
+
+    first = 0
+
+    def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
+        """Take the number of images, the batch size over all ranks, and the rank that asks."""
+        if not 0 <= rank < world_size <= min(size, batch_size):
+            raise ValueError(f"no share for rank {rank} of {world_size} in batches of {batch_size} from {size} images")
+        self.size, self.batch_size = size, min(batch_size, size)
+        self.seed, self.epoch = seed, epoch
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        key = blake2b(f"{self.seed}\n{self.epoch}\norder".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
+        order = torch.randperm(self.size, generator=generator)
+        for number in range(self.first, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield batch[self.rank :: self.world_size].tolist()

@@ -1,0 +1,70 @@
+"""Baseline that sees nothing but a pixel's grey: the mean colour that training photos have for it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colorize.color import merge_luma, rgb_to_grey
+from colorize.runtime.errors import UserError
+
+_GREY_VALUES = 256
+
+
+class LumaLookup:
+    """Mean colour of a set of photos for each of 256 grey values.
+
+    The best that can be done from one pixel's grey alone: a network that does not beat it has learned no more than a
+    tint. Memory is constant, whatever the number of photos.
+    """
+
+    def __init__(self) -> None:
+        self._offset_sum = torch.zeros(_GREY_VALUES, 3, dtype=torch.float64)
+        self._count = torch.zeros(_GREY_VALUES, dtype=torch.float64)
+
+    def update(self, rgb: Tensor) -> None:
+        """Add a batch of photos: ``(B, 3, H, W)``, RGB in [0, 1], on any device."""
+        rgb = rgb.detach().cpu().double()
+        grey = rgb_to_grey(rgb)
+        offsets = (rgb - grey).movedim(1, -1).reshape(-1, 3)
+        value = _grey_value(grey).flatten()
+        self._offset_sum.index_add_(0, value, offsets)
+        self._count += torch.bincount(value, minlength=_GREY_VALUES)
+
+    def add(self, other: "LumaLookup") -> None:
+        """Add the photos that another one was given."""
+        self._offset_sum += other._offset_sum
+        self._count += other._count
+
+    def predict(self, grey: Tensor) -> Tensor:
+        """Colour each pixel by its grey alone.
+
+        Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours. The
+        luma of the result is ``grey``.
+
+        Args:
+            grey: ``(B, 1, H, W)``, Rec. 601 luma in [0, 1].
+
+        Returns:
+            ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
+
+        Raises:
+            UserError: before the first :meth:`update`.
+        """
+        offsets = self._offsets().to(dtype=grey.dtype, device=grey.device)
+        offset = offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1)
+        return merge_luma(grey + offset, grey)
+
+    def _offsets(self) -> Tensor:
+        """The offset of each grey value, ``(256, 3)``."""
+        known = self._count.nonzero().flatten()
+        if len(known) == 0:
+            raise UserError("the luma look-up has seen no photo: none of those for it can be read")
+        mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
+        # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
+        columns = [np.interp(np.arange(_GREY_VALUES), known.numpy(), column) for column in mean.T.numpy()]
+        return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def _grey_value(grey: Tensor) -> Tensor:
+    """The 8-bit value of each grey in [0, 1], as an index."""
+    return (grey.float() * (_GREY_VALUES - 1)).round().clamp(0, _GREY_VALUES - 1).long()

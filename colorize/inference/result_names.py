@@ -1,0 +1,96 @@
+"""Names of results: each photo's own where that says the format, and never the same for two."""
+
+import os
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from colorize.runtime.errors import UserError
+from colorize.runtime.formats import WRITTEN_SUFFIXES, has_image_suffix, suffix_of
+from colorize.video.sniff import FILM_SUFFIXES
+
+_COMPARE = ".compare.jpg"
+
+
+class ResultNames(NamedTuple):
+    """Where the result of a photo or film goes.
+
+    Attributes:
+        result: in its own or the wanted format.
+        as_png: in case that format cannot hold it; None of a PNG or a film.
+        compare: its before and after.
+    """
+
+    result: str
+    as_png: str | None
+    compare: str
+
+
+def name_results(
+    names: Sequence[str], films: Sequence[bool], format: str | None, key: Callable[[str], str]
+) -> list[ResultNames]:
+    """Name the results of photos and films, whose own names are `names`.
+
+    Args:
+        names: relative to the folder that is mirrored.
+        films: which of them are films.
+        format: one of `FORMAT_CHOICES`; None keeps each photo's own, if it is written.
+        key: maps names of one file to one text; see :func:`same_name`.
+    """
+    taken: set[str] = set()
+    wishes = [_film_name(name) if film else _photo_name(name, format) for name, film in zip(names, films, strict=True)]
+    results = _claim(wishes, names, taken, key)
+    others = [name for name, film in zip(results, films, strict=True) if not film and suffix_of(name) != ".png"]
+    as_png = dict(zip(others, _claim([_replaced(name, ".png") for name in others], others, taken, key), strict=True))
+    compare = _claim([_replaced(name, _COMPARE) for name in results], results, taken, key)
+    return [ResultNames(name, as_png.get(name), beside) for name, beside in zip(results, compare, strict=True)]
+
+
+def same_name(folder: Path) -> Callable[[str], str]:
+    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".colorize-a") as file:
+            if not os.path.exists(os.path.join(folder, os.path.basename(file.name).upper())):
+                return lambda name: name
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be written: {error.strerror}") from error
+    return lambda name: unicodedata.normalize("NFC", name).casefold()
+
+
+def _photo_name(name: str, format: str | None) -> str:
+    own = WRITTEN_SUFFIXES.get(suffix_of(name))
+    wanted = (own or WRITTEN_SUFFIXES[".png"]) if format is None else WRITTEN_SUFFIXES[f".{format}"]
+    return name if own == wanted else _replaced(name, wanted.suffixes[0])
+
+
+def _film_name(name: str) -> str:
+    return name if suffix_of(name) in FILM_SUFFIXES else os.path.splitext(name)[0] + ".mkv"
+
+
+def _replaced(name: str, suffix: str) -> str:
+    return (os.path.splitext(name)[0] if has_image_suffix(name) else name) + suffix
+
+
+def _claim(wishes: Sequence[str], origins: Sequence[str], taken: set[str], key: Callable[[str], str]) -> list[str]:
+    """Return names that nobody else has. Who wishes to keep its own gets it; of several others none does.
+
+    Where `b.png` is not free for `b.gif`, its result is `b.gif.png`, and then `b.gif.2.png`.
+    """
+    wanted = Counter(key(wish) for wish, origin in zip(wishes, origins, strict=True) if wish != origin)
+    granted = dict[int, str]()
+    for keeping in (True, False):
+        for index, (wish, origin) in enumerate(zip(wishes, origins, strict=True)):
+            if (wish == origin) == keeping and key(wish) not in taken and (keeping or wanted[key(wish)] == 1):
+                granted[index] = wish
+                taken.add(key(wish))
+    for index, (wish, origin) in enumerate(zip(wishes, origins, strict=True)):
+        if index not in granted:
+            suffix = _COMPARE if wish.endswith(_COMPARE) else os.path.splitext(wish)[1]
+            numbered = (origin + (suffix if number == 1 else f".{number}{suffix}") for number in count(1))
+            granted[index] = next(name for name in numbered if key(name) not in taken)
+            taken.add(key(granted[index]))
+    return [granted[index] for index in range(len(wishes))]

@@ -1,0 +1,23 @@
+"""Registry of generators, by `model.decoder`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from colorize.networks.generator import Generator
+from colorize.networks.light_unet import LightUNet
+from colorize.networks.unet import UNet
+
+GENERATORS: dict[str, type[Generator]] = {"unet": UNet, "light": LightUNet}
+
+
+def make_generator(architecture: Mapping[str, Any]) -> Generator:
+    """Build the network that `Generator.architecture` states; files from before there was a choice mean `UNet`.
+
+    Raises:
+        ValueError, TypeError: no such network can be made.
+    """
+    options = dict(architecture)
+    decoder = options.pop("decoder", "unet")
+    if decoder not in GENERATORS:
+        raise ValueError(f"decoder={decoder!r}: one of {', '.join(GENERATORS)}")
+    return GENERATORS[decoder](**options)

@@ -1,0 +1,149 @@
+"""What a photo's file says beside its pixels, as far as it holds for the result too; carried through as bytes."""
+
+import math
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import cast
+
+from PIL import Image
+
+from colorize.photos.tags import EXIF, GPS, ICC, IPTC, XMP, Directory, Tags, pack, rational, short, unpack
+
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_WIDTH, _HEIGHT = 0xA002, 0xA003
+_INTEROP = 0xA005
+
+# Tags that say how the pixels of the source are stored, and so nothing of the result (size, bits, compression, colour
+# model, orientation, strips, tiles, palettes, JPEG tables), and what goes its own way: XMP, IPTC, profile, directories.
+_OTHER_TAGS = frozenset(
+    (
+        *range(254, 260),
+        *(262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293, 301, 317),
+        *range(320, 348),
+        *range(512, 533),
+        *(XMP, IPTC, ICC, EXIF, GPS),
+    )
+)
+_XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
+_OWN_TEXTS = re.compile("XML:|Raw profile type")
+_IPTC_RESOURCE = b"8BIM\x04\x04"
+_PNG_PROFILE = re.compile(r"\s*\S+\s+\d+\s+([0-9a-fA-F\s]*)")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says about its photo, the orientation already applied.
+
+    Attributes:
+        exif: its tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and
+            what describes the storage of the source's pixels.
+        icc: an RGB profile. Profiles of other colour models are applied instead of kept.
+        dpi: pixels an inch, across and down.
+        xmp: an XMP packet.
+        iptc: IPTC-IIM records: captions, keywords.
+        text: a PNG's keywords and texts.
+        comment: a JPEG's comment.
+    """
+
+    exif: bytes = b""
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: dict[str, str] = field(default_factory=dict)
+    comment: bytes | None = None
+
+
+def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
+    """Return what is written about a loaded image. Garbled parts are left out: they do not spoil the photo.
+
+    Args:
+        image: as :func:`colorize.photos.opening.opened` gives it.
+        swapped: whether turning it upright swaps its axes.
+    """
+    info, text, comment = image.info, {}, None
+    found: Tags = info.get("tags") or unpack(info.get("exif") or _png_profile(info.get("Raw profile type exif")))
+    if "tags" in info:  # a TIFF
+        dpi = _resolution(found)
+        xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
+    else:
+        dpi, iptc = info.get("dpi"), _iptc(image)
+        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+        xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
+    if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
+        dpi = None
+    if dpi is not None:
+        dpi = (float(dpi[1]), float(dpi[0])) if swapped else (float(dpi[0]), float(dpi[1]))
+    if image.format == "PNG":
+        text = {key: str(value) for key, value in getattr(image, "text", {}).items() if not _OWN_TEXTS.match(key)}
+    if image.format in ("JPEG", "MPO") and isinstance(info.get("comment"), bytes):
+        comment = info["comment"]
+    xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None
+    icc = info.get("icc_profile") or None
+    return Metadata(_result_exif(found, swapped), icc, dpi, xmp, iptc or None, text, comment)
+
+
+def with_resolution(metadata: Metadata) -> bytes:
+    """Return the EXIF data with the resolution in it, for formats that say it nowhere else."""
+    found = unpack(metadata.exif)
+    return b"Exif\0\0" + pack(found._replace(main=found.main | resolution_tags(metadata)))
+
+
+def resolution_tags(metadata: Metadata) -> Directory:
+    """Return a TIFF's tags for the resolution, if it is known."""
+    if metadata.dpi is None:
+        return {}
+    across, down = (rational(value) for value in metadata.dpi)
+    return {_X_RESOLUTION: across, _Y_RESOLUTION: down, _RESOLUTION_UNIT: short(2)}
+
+
+def photoshop_block(iptc: bytes) -> bytes:
+    """Return IPTC records as the resource of Photoshop that JPEG and PNG files keep them in."""
+    return _IPTC_RESOURCE + struct.pack(">HI", 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """Return the IPTC records of a JPEG or PNG."""
+    resources = image.info.get("photoshop")
+    if isinstance(resources, dict):
+        return cast("bytes | None", resources.get(0x0404))
+    block = _png_profile(image.info.get("Raw profile type iptc"))
+    if block.startswith(_IPTC_RESOURCE):
+        return block[12 : 12 + int.from_bytes(block[8:12], "big")]
+    return block
+
+
+def _png_profile(text: object) -> bytes:
+    """Return the bytes of a "Raw profile type" text of a PNG: a name, a length, and hexadecimal digits."""
+    match = _PNG_PROFILE.fullmatch(text.rstrip("\0")) if isinstance(text, str) else None
+    try:
+        return bytes.fromhex(match[1]) if match else b""
+    except ValueError:
+        return b""
+
+
+def _resolution(found: Tags) -> tuple[float, float] | None:
+    """Return the resolution that a TIFF states, in pixels an inch."""
+    [unit, *_], across, down = (found.numbers(tag, [2]) for tag in (_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION))
+    if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or 0 in (across[1], down[1]):
+        return None
+    scale = 2.54 if unit == 3 else 1.0
+    return across[0] / across[1] * scale, down[0] / down[1] * scale
+
+
+def _result_exif(found: Tags, swapped: bool) -> bytes:
+    """Return the tags that hold for the result too."""
+    main = {number: tag for number, tag in found.main.items() if number not in _OTHER_TAGS}
+    exif = {number: tag for number, tag in found.exif.items() if number != _INTEROP}  # an offset into the source's file
+    for group, across, down in ((main, _X_RESOLUTION, _Y_RESOLUTION), (exif, _WIDTH, _HEIGHT)):
+        if swapped and across in group and down in group:
+            group[across], group[down] = group[down], group[across]
+    return b"Exif\0\0" + pack(Tags(main, exif, found.gps)) if main or exif or found.gps else b""
+
+
+def _is_resolution(value: object) -> bool:
+    try:
+        return math.isfinite(number := float(cast("float", value))) and 0 < number < 65536
+    except (TypeError, ValueError, ZeroDivisionError):
+        return False

@@ -1,0 +1,193 @@
+"""TIFFs of every kind: what Pillow reads right goes to Pillow, the rest to tifffile, and some is refused by its name.
+
+Pillow takes much for granted (how many bits are used, which directory is the photo, what a fourth channel is), so that
+the file's own description of its pixels (TIFF 6.0; Adobe's PageMaker and Photoshop notes; DNG 1.7) is read first.
+"""
+
+import logging
+from threading import Lock
+from typing import IO, Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from colorize.photos.tags import ICC, Tags, read_tags
+
+Pixels = np.ndarray[Any, Any]
+
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+_COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
+"""Samples of each colour model."""
+
+_NOT_PHOTOS = {
+    4: "a mask",
+    10: "ITU L*a*b* colours",
+    32803: "raw data of a camera's sensor",
+    32844: "logarithmic luminance",
+    32845: "logarithmic colours",
+    34892: "raw data of a camera, demosaiced",
+    51177: "a depth map",
+}
+_PILLOW_READS = (
+    *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
+    *((_MIN_IS_BLACK, bits) for bits in (1, 8, 16)),
+    *((_RGB, bits) for bits in (8, 16)),
+    *((model, 8) for model in (_SEPARATED, _YCBCR, _CIELAB)),
+)
+"""Colour models and bits of unsigned samples, none of them extra and pixel by pixel, that Pillow reads right."""
+
+_PILLOW_DECOMPRESSES = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
+_JPEG = (6, 7)
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_libtiff = Lock()
+
+
+class UnreadableTiff(Exception):
+    """A TIFF that is not read. The message says why."""
+
+
+class Kind(NamedTuple):
+    """The storage of a TIFF's pixels: colour model, samples of each pixel, how deep, what the last are, and where."""
+
+    photometric: int
+    bits: int
+    signed: bool
+    samples: int
+    extra: list[int]
+    planar: bool
+    compression: int
+    subsampled: bool
+
+
+def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
+    """Open the photo of a TIFF: the first image that is no thumbnail and no mask.
+
+    Its `info` has "tags", "pages", how many photos the file holds, and "unused", how many channels are not part of it.
+
+    Raises:
+        UnreadableTiff: nothing reads such pixels, or there are more than `max_pixels`.
+    """
+    found = list(read_tags(cast("BinaryIO", file)))
+    photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
+    if not photos:
+        raise UnreadableTiff("a TIFF without any photo")
+    tags = photos[0]
+    width, height = tags.numbers(_WIDTH, [0])[0], tags.numbers(_HEIGHT, [0])[0]
+    if not 0 < width * height <= max_pixels:
+        raise UnreadableTiff(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
+    kind = _kind(tags)
+    pillow_reads = (kind.photometric, kind.bits) in _PILLOW_READS and kind.compression in _PILLOW_DECOMPRESSES
+    if pillow_reads and not (kind.signed or kind.extra or kind.planar or tags.is_below):
+        image = _open_with_pillow(file, [other for other in found if not other.is_below].index(tags), kind)
+    else:
+        image = _decoded(_read_pixels(file, tags.offset, kind, (height, width)), kind, tags)
+        image.format = "TIFF"
+        image.getexif()[_ORIENTATION] = tags.numbers(_ORIENTATION, [1])[0]
+        if ICC in tags.main:
+            image.info["icc_profile"] = tags.main[ICC].data
+    unused = len([sample for sample in kind.extra if sample not in (_ASSOCIATED, _UNASSOCIATED)])
+    image.info |= {"tags": tags, "pages": len(photos), "unused": unused}
+    return image
+
+
+def _is_reduced(tags: Tags) -> bool:
+    """Return whether an image is a smaller copy of another, or a mask."""
+    return bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(262, [1])[0] == 4
+
+
+def _kind(tags: Tags) -> Kind:
+    photometric, samples, compression = (
+        tags.numbers(tag, [default])[0] for tag, default in ((262, -1), (277, 1), (259, 1))
+    )
+    depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
+    bits, number_format = max(depths), max(formats)
+    if photometric in _NOT_PHOTOS:
+        raise UnreadableTiff(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
+    if photometric not in _COLORS or not _COLORS[photometric] <= samples <= 16:
+        raise UnreadableTiff(f"a TIFF of {samples} channels of an unknown kind ({photometric})")
+    if len(depths) > 1 or len(formats) > 1:
+        raise UnreadableTiff("a TIFF whose channels differ in depth")
+    if number_format not in (1, 2, 4):
+        raise UnreadableTiff("floating-point pixels, whose range is not known")
+    if bits > 32 or (bits > 16 and photometric != _MIN_IS_BLACK):
+        raise UnreadableTiff(f"{bits}-bit pixels, whose range is not known")
+    if photometric == _SEPARATED and tags.numbers(332, [1])[0] != 1:
+        raise UnreadableTiff("a TIFF of other inks than cyan, magenta, yellow and black")
+    subsampled = photometric == _YCBCR and compression not in _JPEG and tags.numbers(530, [2, 2]) != [1, 1]
+    extra = (tags.numbers(338, []) + [0] * samples)[: samples - _COLORS[photometric]]
+    planar = samples > 1 and tags.numbers(284, [1])[0] == 2
+    return Kind(photometric, bits, number_format == 2, samples, extra, planar, compression, subsampled)
+
+
+def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
+    file.seek(0)
+    with _libtiff:
+        # Pillow's own decoder takes subsampled chroma for full; libtiff, which it has for compressed files, does not.
+        TiffImagePlugin.READ_LIBTIFF = kind.subsampled
+        try:
+            image = Image.open(file, formats=["TIFF"])
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = False
+    if index:
+        image.seek(index)
+    return image
+
+
+def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Pixels:
+    """Return the samples of the image at `offset`, `(height, width, samples)`."""
+    import tifffile  # takes a quarter of a second, and few photos need it
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    if kind.subsampled:
+        raise UnreadableTiff("a TIFF of subsampled YCbCr in planes, which is not read")
+    file.seek(0)
+    with tifffile.TiffFile(file) as tif:
+        tif.filehandle.seek(offset)
+        pixels = tifffile.TiffPage(tif, index=0).asarray()
+    if kind.planar:
+        return np.moveaxis(pixels.reshape(kind.samples, *size), 0, -1)
+    return pixels.reshape(*size, kind.samples)
+
+
+def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
+    """Return the image that samples `(height, width, samples)` stand for."""
+    photometric, bits, count, size = kind.photometric, kind.bits, _COLORS[kind.photometric], pixels.shape[1::-1]
+    if bits > 16:
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise UnreadableTiff(f"{bits}-bit pixels, whose range is not known")
+        pixels, bits = pixels.astype(np.uint16), 16
+    elif kind.signed and photometric not in (_CIELAB, _ICCLAB):
+        pixels = pixels.astype(np.int32) + (1 << (bits - 1))
+    colors, levels = pixels[..., :count], (1 << bits) - 1
+    opacities = [place for place, meaning in enumerate(kind.extra) if meaning in (_ASSOCIATED, _UNASSOCIATED)]
+    ramp = np.arange(levels + 1)
+    black_to_white = ramp[::-1] if photometric == _MIN_IS_WHITE else ramp
+    if photometric == _PALETTE:
+        table = np.array(tags.numbers(320, [])).reshape(3, levels + 1).T
+        # Some writers give 8 bits where 16 are meant; libtiff looks at the values, too.
+        mode, colors = "RGB", (table >> 8 if table.max() > 255 else table).astype(np.uint8)[colors[..., 0]]
+    elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes
+        mode, colors = "LAB", (colors.astype(np.int32) >> (bits - 8) & 255).astype(np.uint8)
+        colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
+    elif count == 1 and bits > 8 and not opacities:
+        mode, colors = "I;16", _scaled(colors, black_to_white, 65535).astype("<u2")
+    else:
+        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, 255).astype(np.uint8)
+        if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
+            mode = "YCbCr"
+    image = Image.frombytes(mode, size, np.ascontiguousarray(colors).tobytes())
+    if not opacities:
+        return image
+    alpha = _scaled(pixels[..., count + opacities[0]], ramp, 255).astype(np.uint8)
+    image = image if mode == "L" else image.convert("RGB")
+    made = Image.merge("LA" if mode == "L" else "RGBA", (*image.split(), Image.fromarray(alpha)))
+    if kind.extra[opacities[0]] == _ASSOCIATED:
+        made = Image.frombytes(made.mode.replace("A", "a"), size, made.tobytes()).convert(made.mode)
+    return made
+
+
+def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
+    """Return samples as values up to `full`; `ramp` says which of their levels each value is."""
+    levels = len(ramp) - 1
+    return ((ramp * full + levels // 2) // levels).astype(np.uint16)[samples]

@@ -1,0 +1,24 @@
+"""Options as fields of a dataclass: each with its default, its meaning and what it accepts. Free of Hydra and torch."""
+
+from dataclasses import field
+from typing import Any
+
+
+def opt(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    path: bool = False,
+    literal: bool = False,
+) -> Any:
+    """Declare an option: its default, its one-line meaning, the words it accepts or the least number.
+
+    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
+    thinks of its characters.
+    """
+    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)

