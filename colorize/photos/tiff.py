@@ -132,10 +132,10 @@ def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
         TiffImagePlugin.READ_LIBTIFF = kind.subsampled
         try:
             image = Image.open(file, formats=["TIFF"])
+            if index:
+                image.seek(index)
         finally:
             TiffImagePlugin.READ_LIBTIFF = False
-    if index:
-        image.seek(index)
     return image
 
 
@@ -152,9 +152,8 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
         page = tifffile.TiffPage(tif, index=0)
         parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         # What is not there tifffile would give as black.
-        if len(parts) < math.prod(page.chunked) or any(
-            not size or at + size > tif.filehandle.size for at, size in parts
-        ):
+        missing = any(not size or at + size > tif.filehandle.size for at, size in parts)
+        if missing or len(parts) < math.prod(page.chunked):
             raise UnreadableImage("image file is truncated")
         pixels = page.asarray()
     if kind.planar:
