@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -105,9 +105,7 @@ class ColorizationDataModule(L.LightningDataModule):
             self.photos.train,
             stage.size_px,
             self.generated,
-            seed=self.seed,
-            epoch=epoch,
-            augmentation=self.augmentation,
+            sample=partial(self.augmentation.sample, self.seed, epoch),
             # When so many in a row are unreadable, the run is stopped anyway.
             max_tries=self.max_unreadable + 1,
         )

@@ -3,7 +3,7 @@
 Worker processes import this module: it stays free of Lightning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from colorize.color import rgb_to_grey
-from colorize.data.augment import Augmentation, SampledAugmentation
+from colorize.data.augment import SampledAugmentation
 from colorize.data.generated import Generated, image_path
 from colorize.data.images import center_box, cut_square, load_rgb, to_uint8
 from colorize.data.sources import Photos, Scenes
+from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
@@ -156,8 +157,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
                 fake = load_rgb(saved)
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
-                box = choose_box(side, side)
-                images = [cut_square(image, self.size_px, box, angle_deg) for image in (photo, fake)]
+                corners = tilt(choose_box(side, side), angle_deg, side, side)
+                images = [cut_square(image, self.size_px, corners) for image in (photo, fake)]
         except UnreadableImage as error:
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
@@ -168,7 +169,7 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
 
 
 class AugmentedDataset(CenterSquareDataset):
-    """Augmented squares of one epoch instead, each a function of (seed, epoch, identity).
+    """Augmented squares of one epoch instead, as `sample` draws them for each identity.
 
     In the place of a file that cannot be read comes the next one that can. Each sample is a :class:`RawBatch` of one
     image; of none where ``max_tries`` files in a row, or all, are unreadable.
@@ -181,21 +182,17 @@ class AugmentedDataset(CenterSquareDataset):
         size_px: int,
         generated: Generated | None = None,
         *,
-        seed: int,
-        epoch: int,
-        augmentation: Augmentation,
+        sample: Callable[[str], SampledAugmentation],
         max_tries: int,
     ) -> None:
         super().__init__(photos, identities, size_px, generated)
-        self.seed, self.epoch = seed, epoch
-        self.augmentation = augmentation
-        self.max_tries = max_tries
+        self.sample, self.max_tries = sample, max_tries
 
     def __getitem__(self, index: int) -> RawBatch:
         unreadable: list[tuple[str, str]] = []
         for step in range(min(self.max_tries, len(self.identities))):
             identity = self.identities[(index + step) % len(self.identities)]
-            sample = self._read(identity, self.augmentation.sample(self.seed, self.epoch, identity))
+            sample = self._read(identity, self.sample(identity))
             unreadable += sample.unreadable
             if sample.names:
                 break

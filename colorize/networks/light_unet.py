@@ -19,8 +19,6 @@ class LightUNet(Generator):
     encoder's features and has two 3x3 convolutions with batch norm; the mean over the whole image is added at 1/32, so
     that each place knows what kind of scene it is in.
 
-    Layer groups: encoder_low, encoder_high, decoder.
-
     Args:
         options: fields of `colorize.networks.options.LightUNetOptions`.
 

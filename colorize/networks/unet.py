@@ -77,8 +77,6 @@ class UNet(Generator):
     The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), which were built
     on fastai 1.0.51: see conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
 
-    Layer groups: encoder_low, encoder_high, decoder.
-
     Args:
         options: fields of `colorize.networks.options.UNetOptions`.
 
