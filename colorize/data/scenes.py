@@ -155,7 +155,7 @@ class _Developer(Painter):
 
 @lru_cache(maxsize=128)
 def _resampling(cells: int, size_px: int) -> Floats:
-    """The matrix ``(size_px, cells)`` that resamples that many values, smoothly and without aliasing."""
+    """Return the matrix ``(size_px, cells)`` that resamples that many values, smoothly and without aliasing."""
     identity = Image.fromarray(np.eye(cells, dtype=np.float32))
     return np.asarray(identity.resize((cells, size_px), Image.Resampling.BICUBIC))
 

@@ -45,7 +45,7 @@ class Protocol:
     stretch: bool = False
     """The whole photo, squeezed into the square; otherwise its centre square."""
     photos: int | None = None
-    """How many photos the protocol takes at most, the first by their file names."""
+    """Greatest number of photos that the protocol takes, the first by their file names."""
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Take the part of an RGB image that is measured, at its size."""
@@ -246,7 +246,7 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def _stem(path: str) -> str:
-    """The path without an image's extension (scenes have none)."""
+    """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 

@@ -134,7 +134,7 @@ def _ratio(sums: Floats, counts: Floats) -> float:
 
 
 def _geometric_mean(own: Score, true: Score) -> Score:
-    """The skill p · t / |p||t| from p · t / p · p and p · t / t · t, as a correlation from slopes; 0 where p is."""
+    """Return the skill p · t / |p||t| from p · t / p · p and p · t / t · t; 0 where p is 0."""
     pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
     mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
     return Score(float(mean), samples, float(without))

@@ -1,4 +1,4 @@
-"""Which photos and films `input=…` means, and the file that each one's result goes to.
+"""The photos and films that `input=…` means, and the file that each one's result goes to.
 
 No photo is opened, none is written to. Of files that are not called as photos the first bytes are read.
 """
@@ -19,7 +19,7 @@ from colorize.runtime.schema import BadOption
 from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
 LIST_SUFFIXES = (".txt", ".lst")
-"""What the name of a list of photos ends with."""
+"""Suffixes of lists of photos."""
 
 FileId = tuple[int, int]
 

@@ -134,7 +134,7 @@ class UNet(Generator):
         return self.to_colour(self.decode(self.encoder(x), x)).float()
 
     def decode(self, features: list[Tensor], x: Tensor) -> Tensor:
-        """Encoder's features, and its input -> `(B, C, H, W)` features of full size."""
+        """Decode the encoder's features and its input to `(B, C, H, W)` features of full size."""
         *skips, deepest = features
         decoded = self.bottom(self.bottom_norm(deepest).relu_())
         for block, skip in zip(self.up_blocks, reversed(skips), strict=True):

@@ -57,7 +57,7 @@ FORMATS = (
 )
 
 IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
-"""What an image file's name ends with, in upper or lower case."""
+"""Suffixes of image files, in upper or lower case."""
 
 WRITTEN_SUFFIXES = {suffix: format for format in FORMATS if format.written for suffix in format.suffixes}
 """The formats that results are written in, by the ends of their names."""
