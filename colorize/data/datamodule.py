@@ -160,12 +160,7 @@ class ColorizationDataModule(L.LightningDataModule):
         """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
 
         Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
-
-        Args:
-            lacking: whether this rank has no image to train on.
-
-        Returns:
-            Whether some rank has none.
+        Returns whether some rank has no image to train on, as `lacking` says of this one.
 
         Raises:
             UserError: more than ``max_unreadable`` files so far.
