@@ -39,16 +39,10 @@ def load_rgb(path: str | Path) -> Image.Image:
 
 
 def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-    """Read a part of a photo at a given size, upright, converted as by :func:`load_rgb`.
+    """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
-
-    Args:
-        choose_box: is told width and height of the upright photo and says which part to take.
-        angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
-
-    Returns:
-        An ``RGB`` image of ``size_px`` × ``size_px`` pixels.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
 
     Raises:
         UnreadableImage: whatever is wrong with the file.

@@ -73,10 +73,7 @@ class BlurredUp(nn.Module):
 
     The convolution, a matrix product here, gives the four pixels of a block one after the other, so that whole pixels
     are added instead of single channels being shuffled: neighbours across, then down. The mean's factor of a quarter is
-    in the weights; a ReLU lets it through.
-
-    Args:
-        up: its norms are folded.
+    in the weights, since a ReLU lets it through. The norms of `up` are to be folded first.
     """
 
     def __init__(self, up: PixelShuffleUp) -> None:

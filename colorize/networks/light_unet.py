@@ -18,12 +18,6 @@ class LightUNet(Generator):
     Half of a U-Net's arithmetic lies at 1/2 and 1/1, where chroma hardly lives. Every step up is bilinear, joins the
     encoder's features and has two 3x3 convolutions with batch norm; the mean over the whole image is added at 1/32, so
     that each place knows what kind of scene it is in.
-
-    Args:
-        options: fields of `colorize.networks.options.LightUNetOptions`.
-
-    Raises:
-        ValueError: they do not make a network.
     """
 
     options_type = LightUNetOptions

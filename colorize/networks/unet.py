@@ -76,12 +76,6 @@ class UNet(Generator):
 
     The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), which were built
     on fastai 1.0.51: see conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
-
-    Args:
-        options: fields of `colorize.networks.options.UNetOptions`.
-
-    Raises:
-        ValueError: they do not make a network.
     """
 
     options_type = UNetOptions
