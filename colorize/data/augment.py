@@ -91,8 +91,7 @@ class SampledAugmentation:
 
     def transformed(self, rgb: Tensor) -> Tensor:
         """Change light and colours of ``(3, H, W)`` uint8 RGB, then mirror it."""
-        if self.jitter is not None:
-            rgb = self.jitter(rgb)
+        rgb = self.jitter(rgb) if self.jitter else rgb
         return rgb.flip(-1) if self.flip else rgb
 
     def grey_change(self, rgb: Tensor) -> Tensor | None:

@@ -5,7 +5,8 @@ Worker processes import this module: it stays free of Lightning.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -72,18 +73,13 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Join batches of one or no image, as the datasets give them, into one."""
 
-    def joined(tensors: Iterable[Tensor | None]) -> Tensor | None:
-        found = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat(found) if found else None
+    def joined(parts: Iterable[Any]) -> Any:
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        return torch.cat(found) if isinstance(found[0], Tensor) else list(chain.from_iterable(found))
 
-    return RawBatch(
-        rgb=torch.cat([sample.rgb for sample in samples]),
-        fake=joined(sample.fake for sample in samples),
-        names=[name for sample in samples for name in sample.names],
-        unreadable=[problem for sample in samples for problem in sample.unreadable],
-        grey_change=joined(sample.grey_change for sample in samples),
-        regions=joined(sample.regions for sample in samples),
-    )
+    return RawBatch(*map(joined, zip(*samples, strict=True)))
 
 
 class Names:

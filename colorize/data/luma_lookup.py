@@ -38,14 +38,8 @@ class LumaLookup:
     def predict(self, grey: Tensor) -> Tensor:
         """Colour each pixel by its grey alone.
 
-        Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours. The
-        luma of the result is ``grey``.
-
-        Args:
-            grey: ``(B, 1, H, W)``, Rec. 601 luma in [0, 1].
-
-        Returns:
-            ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
+        ``(B, 1, H, W)``, Rec. 601 luma in [0, 1] -> ``(B, 3, H, W)``, RGB in [0, 1] of this luma, with its type and
+        device. Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours.
 
         Raises:
             UserError: before the first :meth:`update`.

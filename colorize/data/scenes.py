@@ -44,15 +44,11 @@ class Scene(NamedTuple):
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
     """Draw a scene: always the same for the same arguments, and the same scene at any size.
 
-    Between processors and versions of numpy and Pillow a byte may differ by a rounding.
-
-    Args:
-        seed: of the data set, any integer.
-        index: of the scene in it, any integer.
-        size_px: its height and width, at least ``MIN_SIZE_PX``.
+    Between processors and versions of numpy and Pillow a byte may differ by a rounding. ``seed``, of the data set, and
+    ``index``, of the scene in it, are any integers; ``size_px`` is height and width.
 
     Raises:
-        ValueError: the size is too small.
+        ValueError: the size is below ``MIN_SIZE_PX``.
     """
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")

@@ -162,7 +162,6 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
     Links to folders are followed, each folder once.
 
     Args:
-        root: the folder.
         split: divides the photos where there is no ``val/``.
         runs_dir: what folders of many photos hold is kept in its ``.cache``; see ``Listing``. None: nowhere.
         val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training photos.
@@ -208,10 +207,7 @@ def list_imagenet(
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
     to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
-    not looked up one by one.
-
-    Args are those of :func:`list_folder`, but for:
-        file_list: the text file.
+    not looked up one by one. All other arguments are those of :func:`list_folder`.
 
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.

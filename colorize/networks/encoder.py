@@ -84,14 +84,12 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Freeze these layer groups from now on; `freeze(False, False, norms)` frees both.
+        """Freeze these layer groups from now on, the high one only with the low one; False frees.
 
         Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
         no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
 
         Args:
-            low: freeze the first group.
-            high: freeze the second group, only together with the first.
             norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
                 running mean and variance still follow the data; "learn": their scale and shift learn too, so
                 that gradients flow through the part (but reach no convolution).

@@ -21,6 +21,12 @@ class Generator(BodyNetwork):
     With `keep_luma` it puts its colours onto the luma of its input, as users will see them, so that losses, critic and
     exports see the same (DDColor and others put Lab's L back before their losses); by addition alone, so that gradients
     flow where a sum is no colour.
+
+    Args:
+        options: fields of the subclass's `options_type`.
+
+    Raises:
+        ValueError: they do not make a network.
     """
 
     body_name = "encoder"

@@ -1,13 +1,15 @@
 """Building blocks of the networks: ImageNet normalisation, convolution, pixel shuffle, self-attention."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, linear, pad, pixel_shuffle, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
+
+Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +68,12 @@ class SpectralNorm(_SpectralNorm):
             return super().forward(weight)
 
 
+def spectral_norm(conv: Convolution) -> Convolution:
+    """Put a convolution's weight under `SpectralNorm`, in place."""
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv
+
+
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
@@ -95,7 +103,7 @@ class ConvLayer(nn.Module):
         if norm == "weight":
             weight_norm(conv)
         elif norm in ("spectral", "spectral_batch"):
-            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+            spectral_norm(conv)
         self.relu_first = norm == "spectral_batch" and not icnr
         self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
@@ -163,8 +171,7 @@ class SelfAttention(nn.Module):
     def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
         conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
         init_conv(conv, "linear")
-        register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-        return conv
+        return spectral_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, H, W)`."""
