@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
+from colorize.cli.command import given_overrides, is_given, key_of
 from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.protocols import Protocol, match
-from colorize.runs import PhaseFolder, cycles_in, run_folder
+from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
 from colorize.weights.checkpoints import read_checkpoint
@@ -95,14 +97,53 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`."""
+    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`.
+
+    What belongs to no run, such as images that others coloured, has it in the working directory.
+    """
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
         phase = checkpoints[0].parent.parent
         if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
             return phase.parent / "evaluation"
-    return run_folder(config) / "evaluation"
+    of_no_run = (config.checkpoint or config.coloured) and config.sweep is None and not is_given("run")
+    return (Path() if of_no_run else run_folder(config)) / "evaluation"
+
+
+def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
+    """Measure on the photos, and by the split, that the first of `checkpoints` (or `run`) was trained with.
+
+    What was typed stays, and where that is another kind of photos, so does all the rest.
+
+    Raises:
+        BadOption: nobody says where the photos are.
+    """
+    typed = set(map(key_of, given_overrides()))
+    places = [path.parent.parent for path in checkpoints]
+    places += [run_folder(config) / phase for phase in dict(OF_A_RUN)] if "run" in typed else []
+    trained = next(filter(None, map(_trained_with, places)), {})
+    data = trained.get("data", {})
+    other_kind = data.get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    if trained and not other_kind and (typed or not config.data.root):
+        kept = typed | ({"data.file_list"} if "data.root" in typed else set())
+        for key in SPLIT_KEYS:
+            section, _, name = key.rpartition(".")
+            source, target = (data, config.data) if section else (trained, config)
+            if key not in kept and name in source:
+                setattr(target, name, source[name])
+        log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
+    if not config.data.root:
+        raise BadOption("data.root is not set, and there is no run that says it: give data=folder data.root=PHOTOS")
+
+
+def _trained_with(phase: Path) -> dict[str, Any] | None:
+    """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
+    try:
+        found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
+        return found if isinstance(found["data"], dict) else None
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -198,15 +239,15 @@ def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     is_scenes = config.data.kind == "scenes"
     if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
+    trained = _trained_with(checkpoint.parent.parent) or {}
     try:
-        trained = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text(encoding="utf-8"))
         data = trained["data"]
         there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
         if is_scenes:  # another seed draws other scenes
             same = data["kind"] == "scenes" and there[0] == here[0]
         else:
             same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
-    except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
+    except (KeyError, TypeError):
         return None
     if not same or there == here:
         return None

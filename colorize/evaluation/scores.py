@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import TRUTH, Measurements
+from colorize.evaluation.measuring import GREY, TRUTH, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
-from colorize.metrics import COLUMNS, METRICS
+from colorize.evaluation.stopping import OF_GREY, distance
+from colorize.metrics import COLUMNS, METRICS, SCORED
 
 _REGIONS = "region_accuracy"
 
@@ -67,6 +68,13 @@ class Table:
             return Score(first.mean - second.mean, first.samples - second.samples)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
+
+
+def to_point(table: Table, row: str) -> dict[str, float]:
+    """Return the scores of a row like those of a point of a training's curve (stopping.py)."""
+    columns = {name: name.replace("delta_cf", "delta_cf_per_image") for name in SCORED}
+    own, grey = ({name: table.rows[of][column].mean for name, column in columns.items()} for of in (row, GREY))
+    return own | {"distance": distance(own, grey)} | {OF_GREY + name: value for name, value in grey.items()}
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:
