@@ -41,9 +41,8 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
     if source != "imagenet":
         state, origin = read_state_dict(Path(source).expanduser(), option), source
     else:
-        state = (
-            _download(name, option) if package is None else read_state_dict(_packaged(package, name, option), option)
-        )
+        file = _packaged(package, name, option) if package else fetch({option: published(name, option)})[option]
+        state = read_state_dict(file, option)
         origin = f"the published weights of {name}"
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
@@ -71,22 +70,80 @@ def _torchvision_names(name: str) -> set[str]:
         return set(torchvision.models.get_model(name, weights=None).state_dict())
 
 
-def _download(name: str, option: str) -> dict[str, Tensor]:
+def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
+    """Have all weights at hand that `load_pretrained` is to be asked for, downloaded where need be.
+
+    Args:
+        wanted: the source, the name and the package of each, by its option.
+
+    Raises:
+        UserError: it names all that cannot be had.
+    """
+    faults, addresses = [], {}
+    for option, (source, name, package) in wanted.items():
+        try:
+            if source == "imagenet" and package is not None:
+                _packaged(package, name, option)
+            elif source == "imagenet":
+                addresses[option] = published(name, option)
+            elif source != "none" and not Path(source).expanduser().is_file():
+                raise UserError(f"{option}: there is no file {source}")
+        except UserError as error:
+            faults.append(str(error))
+    try:
+        fetch(addresses)
+    except UserError as error:
+        faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def published(name: str, option: str) -> tuple[str, str]:
+    """Return the address of torchvision's weights of a network (IMAGENET1K_V1), and their size in words.
+
+    Raises:
+        UserError: it publishes none.
+    """
     import torchvision
 
+    if name not in torchvision.models.list_models():
+        raise UserError(f"{option}=imagenet: nobody publishes weights of {name}; give {option}=none")
     weights: Any = torchvision.models.get_model_weights(name)
     weights = weights.IMAGENET1K_V1
+    return weights.url, f"{weights.meta['_file_size']:.0f} MB"
+
+
+def fetch(wanted: Mapping[str, tuple[str, str]]) -> dict[str, Path]:
+    """Return the files of weights in torch's cache, downloaded where they are not there yet.
+
+    Args:
+        wanted: for each key that asks for weights, such as "model.encoder_weights", their address and size in words.
+
+    Raises:
+        UserError: some cannot be had; it names all of these at once.
+    """
     cache = Path(torch.hub.get_dir(), "checkpoints")
-    file = cache / Path(urlparse(weights.url).path).name
-    if file.exists():
-        return read_state_dict(file, option)
-    try:
-        return dict(weights.get_state_dict(sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"))
-    except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+    files = {option: cache / Path(urlparse(url).path).name for option, (url, _) in wanted.items()}
+    lacking: dict[Path, Exception] = {}
+    for option, file in files.items():
+        if not file.exists() and file not in lacking:
+            cache.mkdir(parents=True, exist_ok=True)
+            digest = torch.hub.HASH_REGEX.search(file.name)
+            try:
+                url, shown = wanted[option][0], sys.stderr.isatty()
+                torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None, shown)
+            except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+                lacking[file] = error
+    if lacking:
+        options = [option for option, file in files.items() if file in lacking]
+        asked = ", ".join(f"{option}=imagenet" for option in options)
+        addresses = " and ".join(dict.fromkeys(f"{url} ({size})" for url, size in map(wanted.__getitem__, options)))
+        why = "; ".join(dict.fromkeys(map(str, lacking.values())))
         raise UserError(
-            f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "
-            f"or give {option}=PATH"
-        ) from error
+            f"{asked}: {addresses} could not be downloaded ({why}); put {' and '.join(file.name for file in lacking)} "
+            f"into {cache} or give {asked.replace('=imagenet', '=PATH')} (none: do without)"
+        )
+    return files
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
