@@ -11,7 +11,7 @@ from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can
 
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
-from colorize.weights.pretrained import fetch, load_pretrained, read_state_dict
+from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
 
@@ -80,7 +80,7 @@ class Inception(nn.Module):
             raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
         file = Path(source).expanduser()
         if source == "imagenet":
-            file = fetch({option: (URL_INCEPTION_V3, "91 MB")})[option]
+            file = download(URL_INCEPTION_V3, 91, option)
         read_state_dict(file, option)  # refuses code, which torch-fidelity itself would execute
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))

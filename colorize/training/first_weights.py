@@ -83,17 +83,12 @@ def require_pretrained(config: TrainConfig, phases: Collection[str], started: bo
         "critic": not started and first.critic is None and "pretrain_critic" in phases and model.critic != PATCH,
         "vgg": any(config.loss.feature_weights) and any("generator" in PHASES[phase].trains for phase in phases),
     }
-    require(
-        {
-            f"model.{part}_weights": (
-                getattr(model, f"{part}_weights"),
-                getattr(model, part),
-                getattr(ENCODERS.get(getattr(model, part)), "package", None),
-            )
-            for part, is_needed in needed.items()
-            if is_needed
-        }
-    )
+    wanted = {}
+    for part in (part for part, is_needed in needed.items() if is_needed):
+        name = getattr(model, part)
+        package = getattr(ENCODERS.get(name), "package", None)
+        wanted[f"model.{part}_weights"] = (getattr(model, f"{part}_weights"), name, package)
+    require(wanted)
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:

@@ -38,12 +38,8 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
     if source == "none":
         return
     package: Package | None = getattr(module, "package", None)
-    if source != "imagenet":
-        state, origin = read_state_dict(Path(source).expanduser(), option), source
-    else:
-        file = _packaged(package, name, option) if package else fetch({option: published(name, option)})[option]
-        state = read_state_dict(file, option)
-        origin = f"the published weights of {name}"
+    state = read_state_dict(_find(source, name, package, option), option)
+    origin = f"the published weights of {name}" if source == "imagenet" else source
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
         behind = {key for key in state if key.startswith(package.behind_features)}
@@ -71,79 +67,53 @@ def _torchvision_names(name: str) -> set[str]:
 
 
 def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
-    """Have all weights at hand that `load_pretrained` is to be asked for, downloaded where need be.
-
-    Args:
-        wanted: the source, the name and the package of each, by its option.
+    """Find the files that `load_pretrained` is to be asked for: the source, name and package of each, by its option.
 
     Raises:
         UserError: it names all that cannot be had.
     """
-    faults, addresses = [], {}
+    faults = []
     for option, (source, name, package) in wanted.items():
         try:
-            if source == "imagenet" and package is not None:
-                _packaged(package, name, option)
-            elif source == "imagenet":
-                addresses[option] = published(name, option)
-            elif source != "none" and not Path(source).expanduser().is_file():
+            if source != "none" and not _find(source, name, package, option).is_file():
                 raise UserError(f"{option}: there is no file {source}")
         except UserError as error:
             faults.append(str(error))
-    try:
-        fetch(addresses)
-    except UserError as error:
-        faults.append(str(error))
     if faults:
         raise UserError("; ".join(faults))
 
 
-def published(name: str, option: str) -> tuple[str, str]:
-    """Return the address of torchvision's weights of a network (IMAGENET1K_V1), and their size in words.
-
-    Raises:
-        UserError: it publishes none.
-    """
+def _find(source: str, name: str, package: Package | None, option: str) -> Path:
+    if source != "imagenet":
+        return Path(source).expanduser()
+    if package is not None:
+        return _packaged(package, name, option)
     import torchvision
 
     if name not in torchvision.models.list_models():
         raise UserError(f"{option}=imagenet: nobody publishes weights of {name}; give {option}=none")
-    weights: Any = torchvision.models.get_model_weights(name)
-    weights = weights.IMAGENET1K_V1
-    return weights.url, f"{weights.meta['_file_size']:.0f} MB"
+    published: Any = torchvision.models.get_model_weights(name)
+    return download(published.IMAGENET1K_V1.url, published.IMAGENET1K_V1.meta["_file_size"], option)
 
 
-def fetch(wanted: Mapping[str, tuple[str, str]]) -> dict[str, Path]:
-    """Return the files of weights in torch's cache, downloaded where they are not there yet.
-
-    Args:
-        wanted: for each key that asks for weights, such as "model.encoder_weights", their address and size in words.
+def download(url: str, megabytes: float, option: str) -> Path:
+    """Return the file behind `url` in torch's cache, fetched where it is not there.
 
     Raises:
-        UserError: some cannot be had; it names all of these at once.
+        UserError: it cannot be had.
     """
-    cache = Path(torch.hub.get_dir(), "checkpoints")
-    files = {option: cache / Path(urlparse(url).path).name for option, (url, _) in wanted.items()}
-    lacking: dict[Path, Exception] = {}
-    for option, file in files.items():
-        if not file.exists() and file not in lacking:
-            cache.mkdir(parents=True, exist_ok=True)
-            digest = torch.hub.HASH_REGEX.search(file.name)
-            try:
-                url, shown = wanted[option][0], sys.stderr.isatty()
-                torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None, shown)
-            except Exception as error:  # whatever a network, a proxy or a full disk comes up with
-                lacking[file] = error
-    if lacking:
-        options = [option for option, file in files.items() if file in lacking]
-        asked = ", ".join(f"{option}=imagenet" for option in options)
-        addresses = " and ".join(dict.fromkeys(f"{url} ({size})" for url, size in map(wanted.__getitem__, options)))
-        why = "; ".join(dict.fromkeys(map(str, lacking.values())))
-        raise UserError(
-            f"{asked}: {addresses} could not be downloaded ({why}); put {' and '.join(file.name for file in lacking)} "
-            f"into {cache} or give {asked.replace('=imagenet', '=PATH')} (none: do without)"
-        )
-    return files
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r"-([0-9a-f]{8})\.", file.name)
+        try:
+            torch.hub.download_url_to_file(url, str(file), digest and digest[1], sys.stderr.isatty())
+        except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+            raise UserError(
+                f"{option}=imagenet: {url} ({megabytes:.0f} MB) could not be downloaded ({error}); put {file.name} "
+                f"into {file.parent} or give {option}=PATH or none"
+            ) from error
+    return file
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
