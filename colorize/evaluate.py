@@ -1,6 +1,6 @@
 """Measure checkpoints, or folders of coloured images, against the originals.
 
-python -m colorize.evaluate run=NAME data=folder data.root=PHOTOS
+python -m colorize.evaluate run=NAME
 python -m colorize.evaluate 'checkpoint=[a.ckpt,b.ckpt]' data=imagenet data.root=IMAGENET protocol=val5k
 python -m colorize.evaluate coloured=THEIRS data=folder data.root=PHOTOS split=all weights.lpips_vgg=none
 
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
     from colorize.runtime.files import sha256
-    from colorize.runtime.progress import tracked
+    from colorize.runtime.progress import print_table, tracked
     from colorize.weights.checkpoints import has_average
 
     protocol = PROTOCOLS[config.protocol]
@@ -96,9 +96,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     def share(names: Sequence[str]) -> Sequence[str]:
         return names[fabric.global_rank :: fabric.world_size]
 
-    render_px = {
-        row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()
-    }
+    render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
@@ -131,7 +129,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     )
     tables.write(content, measured, gallery, output)
     printed = [name for name in table.columns if COLUMNS[name].printed]
-    print(f"\n{tables.markdown(content['rows'], printed)}")
+    print_table(tables.markdown(content["rows"], printed))
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)

@@ -54,6 +54,12 @@ def run(config: PipelineConfig) -> Score | None:
 
         dataset_report.run(config)
         return None
+    pending = [name for name in PHASES if not PhaseFolder(config.runs_dir, run_name(config), name).last.exists()]
+    model = config.model
+    if pending and {model.encoder_weights, model.critic_weights, model.vgg_weights} != {"none"}:
+        from colorize.training.first_weights import require_pretrained
+
+        require_pretrained(config, pending)  # what step 3 lacks is said before step 1 has taken hours
     for cycle in range(1, config.cycles + 1):
         overrides, config_dir = for_steps(config, given, cycle), given_config_dir()
         for step in STEPS if cycle == 1 else STEPS[1:]:
@@ -169,6 +175,7 @@ def summarize(config: PipelineConfig) -> Score:
     from colorize.inference.colorizer import Colorizer
     from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
+    from colorize.runtime.progress import print_table
     from colorize.weights.checkpoints import read_checkpoint
 
     folder = run_folder(config)
@@ -198,9 +205,10 @@ def summarize(config: PipelineConfig) -> Score:
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
     cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
-    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
-    write_text(folder / "scores.md", text)
-    print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
+    caption = f"{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
+    write_text(folder / "scores.md", f"{cells}\n{caption}")
+    print_table(cells)
+    print(f"{caption}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
     return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)

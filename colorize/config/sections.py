@@ -106,7 +106,9 @@ class LossConfig:
 class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
-    freeze_low: list[int] | None = opt(None, "epochs [first, end) in which the low group is frozen (end -1: all on)")
+    freeze_low: list[int] | None = opt(
+        None, "epochs [first, end), from 0, in which the low group is frozen (end -1: all on)"
+    )
     freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
     frozen_norms: str = opt(
         "statistics",

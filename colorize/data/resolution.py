@@ -48,7 +48,7 @@ class ResolutionSchedule:
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
 
-    def images(self, photos: int, limit: int | None) -> int:
-        """Count the images seen, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+    def images(self, photos: int, limit: int | None) -> list[int]:
+        """Count each epoch's images, of so many photos, in whole batches and in at most `limit` of them."""
         batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
-        return sum(batch * min(photos // batch, limit or photos) for batch in batches)
+        return [batch * min(photos // batch, limit or photos) for batch in batches]

@@ -112,7 +112,7 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 
 
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
-    """Measure on the photos, and by the split, that the first of `checkpoints` (or `run`) was trained with.
+    """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
 
     What was typed stays, and where that is another kind of photos, so does all the rest.
 
@@ -120,17 +120,13 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
         BadOption: nobody says where the photos are.
     """
     typed = set(map(key_of, given_overrides()))
-    places = [path.parent.parent for path in checkpoints]
-    places += [run_folder(config) / phase for phase in dict(OF_A_RUN)] if "run" in typed else []
-    trained = next(filter(None, map(_trained_with, places)), {})
-    data = trained.get("data", {})
-    other_kind = data.get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
+    other_kind = trained and trained["data"]["kind"] != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
-        kept = typed | ({"data.file_list"} if "data.root" in typed else set())
         for key in SPLIT_KEYS:
             section, _, name = key.rpartition(".")
-            source, target = (data, config.data) if section else (trained, config)
-            if key not in kept and name in source:
+            source, target = (trained["data"], config.data) if section else (trained, config)
+            if key not in typed and name in source and not (name == "file_list" and "data.root" in typed):
                 setattr(target, name, source[name])
         log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
     if not config.data.root:
@@ -141,7 +137,7 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
     """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
-        return found if isinstance(found["data"], dict) else None
+        return found if found["data"]["kind"] else None
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return None
 

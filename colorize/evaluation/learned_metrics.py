@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can
 
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
-from colorize.weights.pretrained import load_pretrained, read_state_dict
+from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
 
@@ -79,7 +78,9 @@ class Inception(nn.Module):
             from torchmetrics.image.fid import NoTrainInceptionV3
         except ImportError as error:
             raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
-        file = _download(URL_INCEPTION_V3, option) if source == "imagenet" else Path(source).expanduser()
+        file = Path(source).expanduser()
+        if source == "imagenet":
+            file = download(URL_INCEPTION_V3, 91, option)
         read_state_dict(file, option)  # refuses code, which torch-fidelity itself would execute
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
@@ -173,18 +174,3 @@ class Learned:
                 log.warning(f"no {name}: {self.missing[name]}")
                 continue
             self.networks[name] = network.eval().requires_grad_(False).to(device)
-
-
-def _download(url: str, option: str) -> Path:
-    """Return the file behind `url` in torch's cache, fetched where it is not there."""
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(file))
-        except Exception as error:  # whatever a network, a proxy or a full disk comes up with
-            raise UserError(
-                f"{option}=imagenet: {url} could not be downloaded ({error}); put {file.name} into {file.parent} or "
-                f"give {option}=PATH"
-            ) from error
-    return file

@@ -1,6 +1,7 @@
 """The networks of a phase with the weights that they start from."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from colorize.data.sources import spread
 from colorize.losses import ContentLoss, count_cells, smooth_prior
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
+from colorize.networks.encoder_registry import ENCODERS
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator, set_prior
 from colorize.networks.generator_registry import GENERATORS, make_generator
@@ -24,7 +26,7 @@ from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
 from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
-from colorize.weights.pretrained import load_pretrained
+from colorize.weights.pretrained import load_pretrained, require
 
 log = logging.getLogger("colorize")
 
@@ -37,6 +39,7 @@ def make_networks(
 ) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
     """Return the networks of a phase with their first weights, and the content loss where the generator learns."""
     model, trained = config.model, PHASES[config.phase].trains
+    require_pretrained(config, (config.phase,), resume_from is not None)
     generator: Generator | None = None
     critic: Critic | None = None
     content_loss: ContentLoss | None = None
@@ -66,6 +69,26 @@ def make_networks(
         if module is not None:
             place(use_cpu_kernels(module), torch.device("cpu"))
     return generator, critic, content_loss
+
+
+def require_pretrained(config: TrainConfig, phases: Collection[str], started: bool = False) -> None:
+    """Have the pretrained weights of `phases` at hand; where they are `started`, only those that no checkpoint holds.
+
+    Raises:
+        UserError: it names all that cannot be had.
+    """
+    model, first = config.model, config.init_from
+    needed = {
+        "encoder": not started and first.generator is None and "pretrain_gen" in phases,
+        "critic": not started and first.critic is None and "pretrain_critic" in phases and model.critic != PATCH,
+        "vgg": any(config.loss.feature_weights) and any("generator" in PHASES[phase].trains for phase in phases),
+    }
+    wanted = {}
+    for part in (part for part, is_needed in needed.items() if is_needed):
+        name = getattr(model, part)
+        package = getattr(ENCODERS.get(name), "package", None)
+        wanted[f"model.{part}_weights"] = (getattr(model, f"{part}_weights"), name, package)
+    require(wanted)
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:

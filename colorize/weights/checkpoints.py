@@ -53,6 +53,8 @@ class CheckpointMetadata:
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
     sources: dict[str, str] = field(default_factory=dict)
     """Digests of the files that it started from (resuming.py)."""
+    images_before: int = 0
+    """Images seen by the weights that it started from: step 4's curves begin where step 1's ended."""
     format: int = FORMAT
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.networks.generator import Generator
+from colorize.training.callbacks.monitor import images_by_epoch
 from colorize.weights.checkpoints import AVERAGE
 
 log = logging.getLogger("colorize")
@@ -53,10 +54,7 @@ class GeneratorEMA(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.half_life_share is not None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
-            images = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
-            self.half_life_images = self.half_life_share * images
+            self.half_life_images = self.half_life_share * sum(images_by_epoch(trainer))
         self.network = copy.deepcopy(pl_module.network("generator")).requires_grad_(False).eval()
         if self.restored is not None:
             self.network.load_state_dict(self.restored["generator"])

@@ -53,7 +53,7 @@ class RegionAccuracy(L.Callback):
         for group, table in self.tables.items():
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.images_seen)
+                    logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.axis)
 
 
 def accuracies(table: Tensor) -> dict[str, float]:
