@@ -140,6 +140,12 @@ class ResolutionConfig:
     size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training")
+    steps: list[int] | None = opt(
+        None, "at least so many steps in each stage: as many epochs, in the place of epochs, as the photos need for it"
+    )
+    batch_share: float | None = opt(
+        None, "a batch holds at most this share of the training photos, but 4 at least (null: any)", least=1e-06
+    )
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
     rate_scale: str = opt(
         "none",

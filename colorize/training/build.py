@@ -4,6 +4,7 @@ import logging
 import shlex
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -18,6 +19,8 @@ from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
+from colorize.data.resolution import fit_to_photos as resolution_for
+from colorize.data.sources import Photos
 from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -57,8 +60,8 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
-FEW_IMAGES = 100
-"""Saved training images that a critic learns by heart."""
+FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
+"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
 
 
 @value_errors_as_bad_options()
@@ -67,6 +70,32 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     resolution = config.resolution
     batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+
+
+@value_errors_as_bad_options()
+def fit_to_photos(config: TrainConfig, photos: int | None = None) -> TrainConfig:
+    """Return `config` with batches and epochs that suit so many training photos (None: its own), if it asks for that."""
+    resolution = config.resolution
+    if (resolution.steps, resolution.batch_share) == (None, None):
+        return config
+    photos = len(make_photos(config).train) if photos is None else photos
+    fitted = resolution_for(resolution, photos, config.trainer.limit_train_batches)
+    return replace(config, resolution=fitted)
+
+
+def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
+    """Warn, in a line each, of a training that is too short to learn from, and of too few photos to judge it by."""
+    steps = schedule.steps(len(photos.train), config.trainer.limit_train_batches)
+    if steps < FEW_STEPS:
+        log.warning(
+            f"{len(photos.train)} photos give {steps} steps in all, too few to learn much: take recipe=finetune, more "
+            "photos, smaller batches (resolution.batch_size) or more epochs (resolution.epochs)"
+        )
+    if len(photos.val) < FEW_VALIDATION_PHOTOS:
+        log.warning(
+            f"{len(photos.val)} validation photos tell a better generator from a worse one only where the difference "
+            "is large: hold back more, by data.val_fraction or in a val/ of data.root"
+        )
 
 
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
