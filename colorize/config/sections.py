@@ -113,6 +113,11 @@ class NetworkOptimConfig:
         "BatchNorm layers of a frozen group: kept, only their statistics, or their parameters too",
         choices=("fixed", "statistics", "learn"),
     )
+    norms: str = opt(
+        "learn",
+        "BatchNorm layers of what learns: by the batch, or fixed, by the statistics that they came with (few photos)",
+        choices=("learn", "fixed"),
+    )
     schedule: str = opt("one_cycle", "learning rate over the training", choices=("one_cycle", "constant"))
     pct_start: float = opt(0.25, "one_cycle: share of the training in which the learning rate rises")
     betas: list[float] = opt([0.9, 0.99], "Adam's betas")

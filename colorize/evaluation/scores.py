@@ -166,9 +166,8 @@ def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
             found = "better than its start: kept"
         else:
             worse = gained.bounds[1] < 0 or farther.bounds[0] > 0
-            found = (
-                f"{'worse' if worse else 'no better'} than the generator it started from: use checkpoint={checkpoint}"
-            )
+            found = f"{'worse' if worse else 'no better'} than the generator it started from"
+            found += f": use checkpoint={checkpoint}"
         change = f"skill {gained.mean:+.3f} ({_span(gained, '+.3f')}), CIEDE2000 {farther.mean:+.2f}"
         said.append(f"{found} ({change} ({_span(farther, '+.2f')}) against it)")
     if ciede2000 > grey:

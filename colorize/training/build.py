@@ -74,7 +74,10 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
 
 @value_errors_as_bad_options()
 def fit_to_photos(config: TrainConfig, photos: int | None = None) -> TrainConfig:
-    """Return `config` with batches and epochs that suit so many training photos (None: its own), if it asks for that."""
+    """Return `config` with batches and epochs that suit its training photos, where it asks for that.
+
+    `photos` is their number, where that is known.
+    """
     resolution = config.resolution
     if (resolution.steps, resolution.batch_share) == (None, None):
         return config
