@@ -53,6 +53,7 @@ NOISE = (
     ".*does not have many workers.*",  # data.num_workers is the user's word
     ".*smaller than the logging interval.*",  # the last batch of an epoch is always logged
     "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
+    "Found .* module.* in eval mode at the start of training.*",  # norms that are to be fixed
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
     "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
@@ -114,7 +115,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         epochs_done=0,
         epochs=sum(resolution.epochs),
         images_seen=0,
-        size_px=resolution.last_size_px,
+        size_px=config.data.val_size_px or resolution.last_size_px,
         generator=generator.architecture if generator is not None else None,
         critic=critic.architecture if critic is not None else None,
         turns=0,
