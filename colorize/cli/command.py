@@ -125,13 +125,14 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     register()
     options, schema = _parse(words), SCHEMAS[name]
     typed: list[str] = options.overrides
+    options.overrides = [*typed, *default_recipe(name, typed)]
     if options.help:
-        print(help_text(name, sys.modules[task.__module__].__doc__ or "", typed, quoted(typed, schema)))
+        print(help_text(name, sys.modules[task.__module__].__doc__ or "", typed, quoted(options.overrides, schema)))
         return
     multirun = options.multirun or "hydra.mode=MULTIRUN" in typed
     if multirun and not issubclass(schema, CommonConfig):
         raise BadOption("-m: this command has no runs to sweep over: leave it out")
-    overrides = quoted(typed, schema, sweep=multirun)
+    overrides = quoted(options.overrides, schema, sweep=multirun)
     flags = [word for word in words if word not in typed]
     failures: list[Exception] = []
     sweep: Sweep | None = None
@@ -235,7 +236,20 @@ def configured(name: str, overrides: Sequence[str]) -> Any:
         BadOption, HydraException: what the command would refuse.
     """
     register()
+    overrides = [*overrides, *default_recipe(name, overrides)]
     return from_hydra(composed(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+
+
+def default_recipe(name: str, overrides: Sequence[str]) -> list[str]:
+    """Return the recipe of `data=folder` where none is typed, as an override: a folder tends to hold few photos.
+
+    That is finetune, or paper where keys of `model` are typed, since a network of one's own has nothing to start from.
+    Hydra's defaults lists know no conditions.
+    """
+    groups = {key_of(override).partition(".")[0] for override in overrides}
+    if name not in ("train", "generate", "pipeline") or "data=folder" not in overrides or "recipe" in groups:
+        return []
+    return ["recipe=paper" if "model" in groups else "recipe=finetune"]
 
 
 def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:

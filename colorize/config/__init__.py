@@ -181,6 +181,9 @@ class OnlyConfig:
 
 @dataclass
 class PipelineConfig(TrainConfig):
+    steps: list[str] = opt(
+        ["pretrain_gen", "generate", "pretrain_critic", "gan"], "which of the four steps are done, in this order"
+    )
     cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 

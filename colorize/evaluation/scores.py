@@ -160,6 +160,36 @@ def _mean_of(regions: Sequence[Score]) -> Score:
     return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
 
 
+def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
+    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and than grey.
+
+    Better, or worse, is what skill or CIEDE2000 shows beyond what other photos would bring, the other not against it.
+    """
+    scores, grey = table.rows[row], table.rows[GREY]["ciede2000"].mean
+    skill, ciede2000 = scores["skill"], scores["ciede2000"].mean
+    said = [f"CIEDE2000 {ciede2000:.2f} (grey: {grey:.2f}), skill {skill.mean:.3f} ({_span(skill, '.3f')})"]
+    if row != start:
+        gained, farther = (table.difference(name, row, start) for name in ("skill", "ciede2000"))
+        if (gained.bounds[0] > 0 and farther.mean <= 0) or (farther.bounds[1] < 0 and gained.mean >= 0):
+            found = "better than its start: kept"
+        else:
+            worse = gained.bounds[1] < 0 or farther.bounds[0] > 0
+            found = f"{'worse' if worse else 'no better'} than the generator it started from"
+            found += f": use checkpoint={checkpoint}"
+        change = f"skill {gained.mean:+.3f} ({_span(gained, '+.3f')}), CIEDE2000 {farther.mean:+.2f}"
+        said.append(f"{found} ({change} ({_span(farther, '+.2f')}) against it)")
+    if ciede2000 > grey:
+        said.append("worse than no colour at all, by CIEDE2000")
+    if not skill.bounds[0] > 0:
+        said.append("not shown to know more of colours than luma tells")
+    return f"The result, {row}: {'; '.join(said)}."
+
+
+def _span(score: Score, form: str) -> str:
+    """Return the bounds of a score's interval."""
+    return " to ".join(format(bound, form) for bound in score.bounds)
+
+
 # --- as in metrics.json, but for rounding -----------------------------------------------------------------------------
 
 

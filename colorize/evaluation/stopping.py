@@ -9,7 +9,7 @@ count whose *skill*, which no tint has that follows from luma, has not fallen be
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,11 @@ def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, 
         True where the skill has fallen, and the distance.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
+
+
+def beats_start(curve: Sequence[Mapping[str, float]]) -> bool | None:
+    """Return True if some point of a curve is to be taken before its first, the start; None where there is no other."""
+    return min(rank(point, curve[0]) for point in curve[1:]) < rank(curve[0], curve[0]) if len(curve) > 1 else None
 
 
 Points = list[tuple[int, dict[str, float]]]

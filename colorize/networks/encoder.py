@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -108,10 +108,16 @@ class Encoder(nn.Module, ABC):
         """As `nn.Module.train`, but batch norms frozen as "fixed" stay in evaluation mode."""
         super().train(mode)
         if self._frozen_norms == "fixed":
-            for module in (m for name in self._frozen for m in self.get_submodule(name).modules()):
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # synchronised ones too
-                    module.eval()
+            for name in self._frozen:
+                fix_norms(self.get_submodule(name))
         return self
+
+
+def fix_norms(network: nn.Module) -> None:
+    """Put the BatchNorm layers of `network` into evaluation mode, synchronised ones too."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 class BodyNetwork(nn.Module, ABC):
@@ -123,6 +129,15 @@ class BodyNetwork(nn.Module, ABC):
 
     body_name: ClassVar[str]
     own_group: ClassVar[str]
+    fixed_norms: bool = False
+    """True: in training too, BatchNorm layers go by their statistics: those of small batches are far off."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but for `fixed_norms`."""
+        super().train(mode)
+        if self.fixed_norms:
+            fix_norms(self)
+        return self
 
     @property
     @abstractmethod

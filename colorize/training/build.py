@@ -5,6 +5,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -18,6 +19,8 @@ from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
+from colorize.data.resolution import fit_to_photos as resolution_for
+from colorize.data.sources import Photos
 from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -52,6 +55,7 @@ NOISE = (
     ".*does not have many workers.*",  # data.num_workers is the user's word
     ".*smaller than the logging interval.*",  # the last batch of an epoch is always logged
     "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
+    "Found .* module.* in eval mode at the start of training.*",  # norms that are to be fixed
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
     "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
@@ -59,8 +63,8 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
-FEW_IMAGES = 100
-"""Saved training images that a critic learns by heart."""
+FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
+"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
 
 
 @value_errors_as_bad_options()
@@ -69,6 +73,35 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     resolution = config.resolution
     batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+
+
+@value_errors_as_bad_options()
+def fit_to_photos(config: TrainConfig, photos: int | None = None) -> TrainConfig:
+    """Return `config` with batches and epochs that suit its training photos, where it asks for that.
+
+    `photos` is their number, where that is known.
+    """
+    resolution = config.resolution
+    if (resolution.steps, resolution.batch_share) == (None, None):
+        return config
+    photos = len(make_photos(config).train) if photos is None else photos
+    fitted = resolution_for(resolution, photos, config.trainer.limit_train_batches)
+    return replace(config, resolution=fitted)
+
+
+def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
+    """Warn, in a line each, of a training that is too short to learn from, and of too few photos to judge it by."""
+    steps = schedule.steps(len(photos.train), config.trainer.limit_train_batches)
+    if steps < FEW_STEPS:
+        log.warning(
+            f"{len(photos.train)} photos give {steps} steps in all, too few to learn much: take recipe=finetune, more "
+            "photos, smaller batches (resolution.batch_size) or more epochs (resolution.epochs)"
+        )
+    if len(photos.val) < FEW_VALIDATION_PHOTOS:
+        log.warning(
+            f"{len(photos.val)} validation photos tell a better generator from a worse one only where the difference "
+            "is large: hold back more, by data.val_fraction or in a val/ of data.root"
+        )
 
 
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
@@ -84,7 +117,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         epochs_done=0,
         epochs=sum(resolution.epochs),
         images_seen=0,
-        size_px=resolution.last_size_px,
+        size_px=config.data.val_size_px or resolution.last_size_px,
         generator=generator.architecture if generator is not None else None,
         critic=critic.architecture if critic is not None else None,
         turns=0,

@@ -227,6 +227,7 @@ class ColorizationModule(L.LightningModule):
     def freeze_groups(self) -> None:
         """Freeze the layer groups that are frozen in this epoch, and no others."""
         for name, rates in self.learning_rates.items():
+            self.network(name).fixed_norms = rates.norms == "fixed"
             self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.frozen_norms)
 
     def set_learning_rates(self, batch_idx: int) -> None:

@@ -55,6 +55,7 @@ class LearningRates:
             learning rate of zero (end -1: to the last epoch).
         frozen_norms: "learn": BatchNorm layers of a frozen group go on learning, as in fastai.
         epoch_factors: factor on it for each epoch; the last one holds from then on.
+        norms: "fixed": all BatchNorm layers go by the statistics that they came with.
     """
 
     lr: float
@@ -63,6 +64,7 @@ class LearningRates:
     frozen_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     frozen_norms: str = "statistics"
     epoch_factors: Sequence[float] = (1.0,)
+    norms: str = "learn"
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
         """Return the names of the layer groups that are frozen in `epoch`."""
@@ -106,6 +108,7 @@ def make_learning_rates(
         schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
         frozen_epochs={group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen},
         frozen_norms=optim.frozen_norms,
+        norms=optim.norms,
         epoch_factors=[(batch_size / batches[0]) ** power for batch_size in batches],
     )
 

@@ -70,4 +70,6 @@ def scores(config: TrainConfig) -> bool:
 def monitored(config: TrainConfig) -> str:
     """Return the metric that makes `best.ckpt`: of the averaged weights where there are any, since these are used."""
     metric = PHASES[config.phase].monitors
+    if scores(config) and config.init_from.generator is not None:
+        metric = f"{SCORE}/distance"  # comparable with the start's
     return metric.replace(f"{VAL}/", f"{VAL_EMA}/") if averages(config) else metric

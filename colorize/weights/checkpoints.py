@@ -42,6 +42,7 @@ class CheckpointMetadata:
     epochs: int
     images_seen: int
     size_px: int
+    """Short side at which photos are shown to the generator where the user asks for nothing else: the validation's."""
     generator: dict[str, Any] | None
     critic: dict[str, Any] | None
     turns: int
