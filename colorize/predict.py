@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
 from colorize.runtime.errors import UserError, one_line
-from colorize.runtime.files import write_text
+from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
@@ -52,6 +52,8 @@ def run(config: PredictConfig) -> None:
     format = None if config.format == "same" else config.format
     plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
     check_report(config, plan)
+    for folder in {plan.folder, *(job.result.parent for job in plan.jobs)}:
+        clear_unfinished(folder)
     failures = list(plan.unreadable)
     todo: list[Job] = []
     skipped, originals = 0, jobs.input_files(plan.jobs)
@@ -80,6 +82,10 @@ def run(config: PredictConfig) -> None:
                 failures.append((job.source, why))
             else:
                 coloured += 1
+    if not config.overwrite:  # another process on the same folder may have made what this one could not
+        made = {job.source for job in todo if job.done()}
+        skipped += sum(source in made for source, _ in failures)
+        failures = [(source, reason) for source, reason in failures if source not in made]
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
     report_failures(plan, failures)

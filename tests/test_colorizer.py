@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import colorize
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
-from colorize.inference.colorizer import Colorizer, is_out_of_memory
+from colorize.inference.colorizer import Colorizer
 from colorize.networks import preprocessing
 from colorize.networks.folding import fold_norms
 from colorize.networks.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ from colorize.networks.unet import UNet
 from colorize.photos import reading, rendering
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import merged_bands
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, is_out_of_memory
 from colorize.weights import foreign
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint

@@ -32,7 +32,7 @@ from colorize.cli.help import groups, help_text
 from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
-from colorize.runtime.errors import UserError, dead_workers_told, one_line
+from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, one_line
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, from_hydra, leaves, literal, omegaconf_line, sections
 from colorize.runtime.version import __version__
@@ -55,24 +55,20 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
     program = f"colorize.{name}"
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _log_to_stderr(), signals.at_once():
+        with _log_to_stderr(), signals.at_once(), lack_of_memory_told(program):
+            signals.end_with_pipeline()
             _start(name, task, words)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; Python must not flush to it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except signals.Stopped as stop:
+    except (signals.Stopped, KeyboardInterrupt) as error:
+        stop = error if isinstance(error, signals.Stopped) else signals.Stopped(signal.SIGINT)
         if is_first_process():
             print(f"{program}: {stop}{how_to_resume(name, words, stop)}", file=sys.stderr)
         elif signals.under_slurm():  # whose srun may end the first one with this one, before it has asked for a requeue
             time.sleep(5)
         sys.exit(stop.status)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the training.
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BadOption as error:
         print(f"{program}: {error}; see --help", file=sys.stderr)
         sys.exit(2)
@@ -186,6 +182,8 @@ class _Job:
 
     def __call__(self, config: DictConfig) -> object:
         info, schema, elsewhere = HydraConfig.get(), SCHEMAS[self.name], os.getpid() != self.home
+        if elsewhere:
+            signals.end_with(os.getppid())
         with _log_to_stderr(f"[{info.job.num}] ") if elsewhere else nullcontext():
             try:
                 overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
@@ -205,7 +203,7 @@ class _Job:
                 return None
 
     def work(self, config: Any) -> object:
-        with dead_workers_told():
+        with dead_workers_told(), lack_of_memory_told(f"colorize.{self.name}"):
             return self.task(config)
 
 

@@ -33,7 +33,7 @@ from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief, is_out_of_memory
 from colorize.weights.load import load_weights
 
 log = logging.getLogger("colorize")
@@ -43,9 +43,6 @@ Source = Image.Image | Array | str | os.PathLike[str]
 
 TTA_SCALE = 0.75
 """The second size of test-time augmentation, as a share of the first."""
-
-# What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN.
-_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(?:'|no)t allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -230,21 +227,24 @@ class Colorizer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                said = brief(error) or type(error).__name__
             # Only out of the except block are the failed pass's tensors let go.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if count == 1:
-                return [self._smaller(photos[0], render_px, tta)]
+                return [self._smaller(photos[0], render_px, tta, said)]
             count = (count + 1) // 2
             self._most_pixels = count * width * height
             log.warning(f"memory ran out with {len(photos)} photos at once: going on with {count}")
         pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
         return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
 
-    def _smaller(self, photo: Photo, render_px: int, tta: bool) -> Rendered:
+    def _smaller(self, photo: Photo, render_px: int, tta: bool, said: str) -> Rendered:
         smaller_px = render_px // 2
         if smaller_px < MIN_SIZE_PX:
-            raise UserError(f"{photo.name}: memory ran out even at render_px={render_px}: free some, or set device=cpu")
+            raise UserError(
+                f"{photo.name}: memory ran out even at render_px={render_px} ({said}): free some, or set device=cpu"
+            )
         log.warning(f"memory ran out: {photo.name} is rendered at {smaller_px} px instead of {render_px}")
         return self._with_what_memory_there_is([photo], smaller_px, tta)[0]
 
@@ -291,13 +291,6 @@ class Colorizer:
                     )
                 )
             yield
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory ran out, the device's or the machine's."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
-    )
 
 
 def _device(word: str) -> torch.device:

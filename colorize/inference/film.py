@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorize.inference.colorizer import Colorizer, is_out_of_memory
+from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, is_out_of_memory
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
@@ -45,8 +44,6 @@ FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# In the words of OpenCV, Python and FFmpeg.
-_OUT_OF_MEMORY = re.compile("Insufficient memory|can't start new thread|Cannot allocate memory")
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
 
@@ -147,7 +144,7 @@ def _faults_told(result: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error) or _OUT_OF_MEMORY.search(str(error)):
+        if is_out_of_memory(error):
             raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
         if isinstance(error, (av.FFmpegError, OSError)):
             words = f"{error.strerror or error}"

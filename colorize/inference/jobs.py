@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colorize.inference.result_names import name_results, same_name
+from colorize.inference.result_names import COMPARE, name_results, same_name, with_suffix
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import read_list, walk_files
 from colorize.runtime.formats import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, has_image_suffix, suffix_of
@@ -109,6 +109,8 @@ def plan(given: str, output: str, format: str | None, contact_sheet: str | None 
     if not photos and not unreadable:
         kinds = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise UserError(f"input={given}: no photos there (looked for films and the extensions {kinds})")
+    if target.is_symlink() and not target.exists():
+        raise UserError(f"output={output} is a link to what is not there: make that folder, or give another")
     target.mkdir(parents=True, exist_ok=True)
     return Plan(target, _jobs(photos, target, format), unreadable, target / "failed.txt", left)
 
@@ -243,7 +245,7 @@ def _plan_single(given: str, target: Path, format: str | None) -> Plan:
         raise UserError(f"output={target}: {suffix} files are not written; give one of {' '.join(WRITTEN_SUFFIXES)}")
     if not film and format is not None and WRITTEN_SUFFIXES[suffix] != WRITTEN_SUFFIXES[f".{format}"]:
         raise UserError(f"output={target} and format={format} contradict each other: leave out format=…")
-    job = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"), film)
+    job = Job(given, target, None, target.with_name(with_suffix(target.stem, COMPARE)), film)
     if _file_id(target) in input_files([job]):
         what = "film" if film else "photo"
         raise UserError(f"output={target} is the {what} itself, which is never written to: give another name")

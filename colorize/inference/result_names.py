@@ -12,7 +12,11 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.formats import WRITTEN_SUFFIXES, has_image_suffix, suffix_of
 from colorize.video.sniff import FILM_SUFFIXES
 
-_COMPARE = ".compare.jpg"
+COMPARE = ".compare.jpg"
+"""The end of the name of a result's before and after."""
+
+_MOST_BYTES = 255
+"""Length of a file's name on most file systems."""
 
 
 def name_results(
@@ -34,7 +38,7 @@ def name_results(
     results = _claim(wishes, names, taken, key)
     others = [name for name, film in zip(results, films, strict=True) if not film and suffix_of(name) != ".png"]
     as_png = dict(zip(others, _claim([_replaced(name, ".png") for name in others], others, taken, key), strict=True))
-    compare = _claim([_replaced(name, _COMPARE) for name in results], results, taken, key)
+    compare = _claim([_replaced(name, COMPARE) for name in results], results, taken, key)
     return [(name, as_png.get(name), beside) for name, beside in zip(results, compare, strict=True)]
 
 
@@ -56,11 +60,19 @@ def _photo_name(name: str, format: str | None) -> str:
 
 
 def _film_name(name: str) -> str:
-    return name if suffix_of(name) in FILM_SUFFIXES else os.path.splitext(name)[0] + ".mkv"
+    return name if suffix_of(name) in FILM_SUFFIXES else with_suffix(os.path.splitext(name)[0], ".mkv")
 
 
 def _replaced(name: str, suffix: str) -> str:
-    return (os.path.splitext(name)[0] if has_image_suffix(name) else name) + suffix
+    return with_suffix(os.path.splitext(name)[0] if has_image_suffix(name) else name, suffix)
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """Return `name` with `suffix` after it, cut before it as far as a file's name would be too long."""
+    folder, stem = os.path.split(name)
+    while len(os.fsencode(stem + suffix)) > _MOST_BYTES:
+        stem = stem[:-1]
+    return os.path.join(folder, stem + suffix)
 
 
 def _claim(wishes: Sequence[str], origins: Sequence[str], taken: set[str], key: Callable[[str], str]) -> list[str]:
@@ -77,8 +89,8 @@ def _claim(wishes: Sequence[str], origins: Sequence[str], taken: set[str], key: 
                 taken.add(key(wish))
     for index, (wish, origin) in enumerate(zip(wishes, origins, strict=True)):
         if index not in granted:
-            suffix = _COMPARE if wish.endswith(_COMPARE) else os.path.splitext(wish)[1]
-            numbered = (origin + (suffix if number == 1 else f".{number}{suffix}") for number in count(1))
+            suffix = COMPARE if wish.endswith(COMPARE) else os.path.splitext(wish)[1]
+            numbered = (with_suffix(origin, suffix if number == 1 else f".{number}{suffix}") for number in count(1))
             granted[index] = next(name for name in numbered if key(name) not in taken)
             taken.add(key(granted[index]))
     return [granted[index] for index in range(len(wishes))]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,11 @@ from filelock import FileLock, Timeout
 
 from colorize.runtime.errors import UserError, writing
 from colorize.runtime.processes import is_first_process
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
+    fcntl = None  # type: ignore[assignment]
 
 
 class Folder(NamedTuple):
@@ -111,17 +117,42 @@ def renamed_when_done(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """Yield a name beside `path` for a file to make, which then becomes `path`, or vanishes if anything fails.
 
     Folders are created. Where no other process writes to `path` (`alone`), what a killed one leaves is called
-    `.NAME.part`, and written over by the next; otherwise it is a `.tmp`.
+    `.NAME.part`, and written over by the next; otherwise it is a `.tmp`, see `clear_unfinished`.
     """
     # Hidden, so that no listing takes it for a photo; and short, since `path` may have a name of the greatest length.
     unfinished = path.with_name(f".{path.name}.part" if alone else f".{uuid.uuid4().hex}.tmp")
+    held: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not alone and fcntl is not None:
+            held = os.open(unfinished, os.O_CREAT | os.O_RDWR, 0o666)
+            with suppress(OSError):  # on a file system without locks nothing is cleared either
+                fcntl.flock(held, fcntl.LOCK_SH)
         yield unfinished
         os.replace(unfinished, path)
     finally:
         with suppress(OSError):  # after a rename it is there only where both were names of one file already
             unfinished.unlink()
+        if held is not None:
+            os.close(held)
+
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of `written_whole` that killed processes left in a folder, if it is there.
+
+    Whoever writes one holds a lock on it, which goes with the process. One that is removed between being made and
+    being locked is made again when it is opened.
+    """
+    if fcntl is None or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 @contextmanager

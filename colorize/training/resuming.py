@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import key_of
 from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import OutOfMemory, UserError
 from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
@@ -66,6 +66,8 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     for path in [*present, folder.best] if present else []:
         try:
             metadata, _ = read_checkpoint(path)
+        except OutOfMemory:  # which says nothing of the file
+            raise
         except UserError as fault:
             faults.append(fault)
             continue

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
+import torch
 from safetensors import SafetensorError
 
 from colorize.networks.critic import Critic
@@ -38,7 +39,7 @@ from colorize.weights.checkpoints import (
     is_checkpoint,
     network_in,
 )
-from colorize.weights.safe_reading import read_file, read_state, state_of
+from colorize.weights.safe_reading import one_version, read_file, read_state, state_of
 
 EXPORT_FORMAT = 1
 
@@ -91,6 +92,11 @@ def load_weights(
             architecture than `expected`.
     """
     path = find_weights(checkpoint)
+    with one_version(path):
+        return _load(path, use_ema, expected)
+
+
+def _load(path: Path, use_ema: bool, expected: dict[str, Any] | None) -> Weights:
     if (weights := load_export(path)) is None:
         content = read_file(path)
         if not is_checkpoint(content):
@@ -119,7 +125,8 @@ def load_network(
     """
     if name == "generator":
         return load_weights(path, use_ema, expected).network
-    critic, _ = network_in(read_file(path), path, name)
+    with one_version(Path(path)):
+        critic, _ = network_in(read_file(path), path, name)
     if expected is not None:
         check_architecture(path, name, critic.architecture, expected)
     return critic
@@ -159,8 +166,12 @@ def load_export(path: str | Path) -> Weights | None:
             f"{path} does not state its network in a way that this program reads: {brief(error)}"
         ) from error
     try:
-        floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-        network.load_state_dict(floats, assign=True)
+        # Copies, since the file may be mapped and is not to be touched once it is loaded.
+        own = {
+            name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+            for name, value in state.items()
+        }
+        network.load_state_dict(own, assign=True)
     except RuntimeError as error:
         raise UserError(f"{path}: its tensors do not fit the network that it states: {brief(error)}") from error
     title = "the bundled generator (pocket)" if Path(path) == BUNDLED else "export of this program"
