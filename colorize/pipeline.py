@@ -19,15 +19,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
+from colorize.cli.command import given_config_dir, given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
+from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
-from colorize.runtime.schema import BadOption, leaves
+from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run(config: PipelineConfig) -> Score | None:
     """
     given = given_overrides()
     check(config, given)
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
@@ -224,10 +226,5 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
     return [lack for lack, applies in given.items() if applies]
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("pipeline", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("pipeline", run)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import TrainConfig
+from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, run_name, write_config
 from colorize.runtime.files import locked
 from colorize.training.phases import PHASES, monitored
-from colorize.training.resuming import is_complete, where_to_resume
+from colorize.training.resuming import is_complete, starting_weights, where_to_resume
+from colorize.weights.bundled import find_weights
 
 if TYPE_CHECKING:
     import lightning as L
@@ -31,20 +33,23 @@ def run(config: TrainConfig) -> Score | None:
 
     With `data.report`, only describe the photos.
     """
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
-    from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
-    from colorize.weights.load import find_weights
-
     if config.init_from.generator is not None:
         config.init_from.generator = str(find_weights(config.init_from.generator))
     monitors = PHASES[config.phase].monitors  # one name, so that a sweep compares raw and averaged weights
     folder, overrides = PhaseFolder(config.runs_dir, run_name(config), config.phase), given_overrides()
     with locked(folder.path):
         found = where_to_resume(config, folder, overrides)
+        if found is None:
+            for name in PHASES[config.phase].trains:
+                starting_weights(config, name)
+        from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
+
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
             return Score(best_metric(found[0]), monitors)
@@ -85,10 +90,5 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, over
     return trainer
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("train", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("train", run)

@@ -14,16 +14,15 @@ from PIL import Image
 
 from colorize.data.caches.listing import Listing
 from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_square, resize_tilted
+from colorize.data.roots import existing_folder, imagenet_tree, no_images
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
+from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
 """Width and height in which boxes of a scene are chosen."""
-
-_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
     Raises:
         UserError: no such folder, no photos in it, only one, or a layout that can be read in two ways.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if has_val and not has_train and not val_alone:
         raise UserError(
@@ -218,31 +217,17 @@ def list_imagenet(
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     if file_list is not None:
         return split.photos(root, *_split_list(_read_list(Path(file_list), root), split, Path(file_list)))
-    for tree in _IMAGENET_TREES:
-        if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
-            return list_folder(root / tree, split, runs_dir, val_alone)
-    raise UserError(
-        f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
-        "it (for any other layout use data=folder)"
-    )
-
-
-def _existing_folder(root: str | Path) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{'not a folder' if root.exists() else 'no such folder'}: {root} (data.root)")
-    return root
+    return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
 
 
 def _photos_in(listing: Listing, below: str) -> list[str]:
     """Return the sorted identities of all photos in a folder of the root, at least one."""
     found = listing.photos_in(below)
     if not found:
-        extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
-        raise UserError(f"no images in {listing.root / below} (looked for the extensions {extensions})")
+        raise no_images(listing.root / below)
     return found
 
 

@@ -10,7 +10,6 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
-from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.build import make_augmentation, make_photos
@@ -24,7 +23,7 @@ from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
-from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import key_of
 from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
-from colorize.runtime.schema import BadOption
+from colorize.runtime.schema import BadOption, key_of
 from colorize.training.hyper_parameters import PHOTOS, differences
-from colorize.training.phases import PHASES
+from colorize.training.phases import PHASES, Network
 from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
@@ -49,6 +48,25 @@ def where_to_resume(
         raise UserError(f"{folder.path} holds a started training: give resume=auto, or start another with {other}")
     compare(config, card)
     return found
+
+
+def starting_weights(config: TrainConfig, name: Network) -> Path | None:
+    """Return the file that gives a new phase its network `name`; None where the configuration names none.
+
+    Raises:
+        UserError: it is not there, or the phase needs one.
+    """
+    path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    if predecessor is not None:
+        raise UserError(
+            f"phase {config.phase} needs a {name} (there is no {path}): run phase={predecessor} or give "
+            f"init_from.{name}=…"
+        )
+    if path is not None:
+        raise UserError(f"there is no checkpoint {path} (init_from.{name})")
+    return None
 
 
 def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
