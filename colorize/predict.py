@@ -53,10 +53,10 @@ def run(config: PredictConfig) -> None:
     since = time.monotonic()
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     check(config)
+    check_contact_sheet(config)
     format = None if config.format == "same" else config.format
     plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
     check_report(config, plan)
-    check_contact_sheet(config)
     failures = list(plan.unreadable)
     todo: list[Job] = []
     skipped, originals = 0, jobs.input_files(plan.jobs)

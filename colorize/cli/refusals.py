@@ -21,7 +21,7 @@ WEIGHTS_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
 def refuse_words(name: str, words: Sequence[str], wrong: Sequence[str]) -> None:
     """Raise a BadOption for the first of a command's `words` that is one of the `wrong` ones, or a key with dashes."""
     known = names(name)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word in wrong or (word.startswith("--") and word[2:] in known):
             raise BadOption(f"{word}: options are key=value: {right_form(name, word, following)}")
 

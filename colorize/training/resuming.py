@@ -75,13 +75,14 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     Raises:
         UserError: all are damaged, or of another program.
     """
-    from colorize.weights.checkpoints import read_checkpoint
-
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
+    if not present:  # best.ckpt alone is no started training: somebody may have put it there for the phases that follow
+        return None
+    from colorize.weights.checkpoints import read_checkpoint
+
     faults: list[UserError] = []
-    # best.ckpt alone is no started training: somebody may have put it there for the phases that follow.
-    for path in [*present, folder.best] if present else []:
+    for path in (*present, folder.best):
         try:
             metadata, _ = read_checkpoint(path)
         except UserError as fault:
@@ -94,9 +95,7 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
                     hardlink_or_copy(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
                 hardlink_or_copy(path, folder.last)
         return path, metadata
-    if faults:
-        raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
-    return None
+    raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
 
 
 def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
