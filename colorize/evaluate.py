@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import is_given, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import EvaluateConfig
+from colorize.data.roots import check_root
+from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
@@ -38,10 +40,10 @@ def run(config: EvaluateConfig) -> Score | None:
 
     Each rank measures a share of the photos.
     """
-    from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 
     checkpoints = find_checkpoints(config)
     take_data_of_run(config, checkpoints)
+    check_root(config.data, val_alone=True)
     output = output_folder(config, checkpoints)
     with locked(output):
         return evaluate(config, checkpoints, output)
@@ -195,10 +197,5 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
     return found
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("evaluate", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("evaluate", run)

@@ -21,15 +21,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
+from colorize.cli.command import given_config_dir, given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
+from colorize.data.roots import check_root
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
-from colorize.runtime.schema import BadOption, leaves
+from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def run(config: PipelineConfig) -> Score | None:
     """
     given = given_overrides()
     check(config, given)
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
@@ -183,8 +185,8 @@ def summarize(config: PipelineConfig) -> Score:
     from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
     from colorize.runtime.progress import print_table
+    from colorize.weights.bundled import find_weights
     from colorize.weights.checkpoints import read_checkpoint
-    from colorize.weights.load import find_weights
 
     folder = run_folder(config)
     titles = {name: f"after {phase.title}" for name, phase in PHASES.items()}
@@ -247,10 +249,5 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
     return [lack for lack, applies in given.items() if applies]
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("pipeline", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("pipeline", run)

@@ -109,10 +109,14 @@ class EvaluateConfig(CommonConfig):
 @dataclass
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
-    input: str = opt(
-        REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
+    input: list[str] = opt(
+        REQUIRED, "a photo or film, a folder (all in it), a glob, a list (.txt, a path a line); or [a,b]", path=True
     )
-    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single one's", path=True)
+    output: str | None = opt(
+        None,
+        "folder for the results, mirrored; or the file for a single one's (null: beside, as NAME_colour)",
+        path=True,
+    )
     format: str = opt(
         "same",
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",

@@ -14,6 +14,7 @@ from PIL import Image
 
 from colorize.data.caches.listing import Listing
 from colorize.data.images import Thumbnail, cut_square, load_square, read_thumbnail
+from colorize.data.roots import existing_folder, imagenet_tree
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
@@ -22,8 +23,6 @@ from colorize.runtime.formats import has_image_suffix
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
 """Width and height in which boxes of a scene are chosen."""
-
-_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
     Raises:
         UserError: no such folder, no photos in it, only one, or a layout that can be read in two ways.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if has_val and not has_train and not val_alone:
         raise UserError(
@@ -212,7 +211,7 @@ def list_imagenet(
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     if file_list is not None:
         listed = _read_list(Path(file_list), root)
         if not any(identity.startswith("val/") for identity in listed):
@@ -223,20 +222,7 @@ def list_imagenet(
         if val == set(listed):
             raise UserError(f"the file list {file_list} names images for validation only: add some for training")
         return split.photos(root, list(set(listed) - val), list(val))
-    for tree in _IMAGENET_TREES:
-        if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
-            return list_folder(root / tree, split, runs_dir, val_alone)
-    raise UserError(
-        f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
-        "it (for any other layout use data=folder)"
-    )
-
-
-def _existing_folder(root: str | Path) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{'not a folder' if root.exists() else 'no such folder'}: {root} (data.root)")
-    return root
+    return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
 
 
 def _read_list(file_list: Path, root: Path) -> list[str]:

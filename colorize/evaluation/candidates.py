@@ -1,23 +1,26 @@
 """Choice of what an evaluation measures: checkpoints, runs, folders of coloured images, and which photos."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from colorize.cli.command import given_overrides, is_given, key_of
 from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
-from colorize.data.sources import Photos
-from colorize.evaluation.protocols import Protocol, match
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
-from colorize.weights.checkpoints import read_checkpoint
-from colorize.weights.load import find_weights
+from colorize.weights.bundled import find_weights
+
+if TYPE_CHECKING:
+    from colorize.data.sources import Photos
+    from colorize.evaluation.protocols import Protocol
 
 log = logging.getLogger("colorize")
 
@@ -58,6 +61,8 @@ def _places(run: Path) -> list[Path]:
 
 
 def _checkpoints_of(run: Path) -> list[Path]:
+    from colorize.weights.checkpoints import read_checkpoint
+
     found = _places(run)
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
@@ -219,6 +224,8 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
     Raises:
         UserError: none of `identities`, the photos that are to be measured, has one.
     """
+    from colorize.evaluation.protocols import match
+
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     if found.keys().isdisjoint(identities):
         raise UserError(

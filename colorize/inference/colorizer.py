@@ -113,7 +113,11 @@ class Colorizer:
             UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
         """
         loaded = load_weights(path, use_ema)
-        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
+        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
+
+    def __repr__(self) -> str:
+        """Return what colours, how large it is shown photos, and where it computes."""
+        return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"
 
     @overload
     def colorize(

@@ -43,7 +43,11 @@ def name_results(
 
 
 def same_name(folder: Path) -> Callable[[str], str]:
-    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents."""
+    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents.
+
+    A folder that is yet to be made is as the one that it will lie in.
+    """
+    folder = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".colorize-a") as file:
             if not os.path.exists(os.path.join(folder, os.path.basename(file.name).upper())):

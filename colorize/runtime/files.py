@@ -194,12 +194,15 @@ def hardlink_or_copy(file: Path, name: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it for this process and the other ranks of its command; a crash frees it.
 
+    Where nothing is in it when the work within raises an exception, it is gone again, with those above that were made.
+
     Raises:
         UserError: it cannot be made or written, or another process holds it.
     """
     if not is_first_process():  # the first one holds it for all
         yield
         return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         holding = FileLock(folder / ".lock").acquire(timeout=0)
@@ -208,7 +211,15 @@ def locked(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{folder} cannot be written ({error}): choose another runs_dir=DIR") from error
     with holding:
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if made and os.listdir(folder) == [".lock"]:
+                    (folder / ".lock").unlink()
+                for path in made:
+                    path.rmdir()
+            raise
 
 
 def sha256(path: str | Path) -> str:

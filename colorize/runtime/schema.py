@@ -39,6 +39,11 @@ def node(kind: type[T], meaning: str) -> T:
     return made
 
 
+def key_of(override: str) -> str:
+    """Return `a.b` of `+a.b=c`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def literal(text: str) -> str:
     """Return `text` as a quoted value of Hydra's grammar."""
     return str(QuotedString(text, Quote.single).with_quotes())

@@ -11,7 +11,6 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 
-from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
@@ -28,7 +27,7 @@ from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
 from colorize.runtime.errors import UserError
-from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA

@@ -21,9 +21,9 @@ from colorize.networks.generator_registry import GENERATORS, make_generator
 from colorize.networks.heads import BinsHead
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.devices import place
-from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
+from colorize.training.resuming import starting_weights
 from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
 from colorize.weights.pretrained import load_pretrained, require
@@ -126,12 +126,7 @@ def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -
     Raises:
         UserError: the phase needs one and there is none, or the checkpoint does not fit.
     """
-    path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
-    if predecessor is not None and (path is None or not Path(path).is_file()):
-        raise UserError(
-            f"phase {config.phase} needs a {name} (there is no {path}): run phase={predecessor} or give "
-            f"init_from.{name}=…"
-        )
+    path = starting_weights(config, name)
     if path is None:
         return False
     source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
