@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,7 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
         chosen = [theirs.samples.index((str(folder / name), theirs.class_to_idx[folder.name])) for name in names]
 
         def read(source: Photos) -> Callable[[], object]:
-            dataset = AugmentedDataset(
-                source, names, size_px, seed=0, epoch=0, augmentation=Augmentation(), max_tries=1
-            )
+            dataset = AugmentedDataset(source, names, size_px, sample=partial(Augmentation().sample, 0, 0), max_tries=1)
             return lambda: [dataset[index] for index in range(len(dataset))]
 
         candidates = {"ImageFolder + RandomResizedCrop": lambda: [theirs[index][0] for index in chosen]}

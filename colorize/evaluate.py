@@ -11,7 +11,7 @@ gallery.png. Rows without any colour, with the mean colour of each grey value, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
     from colorize.evaluation.protocols import EvaluationBatch
+    from colorize.evaluation.scores import Table
 
 log = logging.getLogger("colorize")
 
@@ -37,9 +38,10 @@ def run(config: EvaluateConfig) -> Score | None:
 
     Each rank measures a share of the photos.
     """
-    from colorize.evaluation.candidates import find_checkpoints, output_folder
+    from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 
     checkpoints = find_checkpoints(config)
+    take_data_of_run(config, checkpoints)
     output = output_folder(config, checkpoints)
     with locked(output):
         return evaluate(config, checkpoints, output)
@@ -95,8 +97,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
         return names[fabric.global_rank :: fabric.world_size]
 
     render_px = {
-        row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
-        for row, colorizer in colorizers.items()
+        row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()
     }
     with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
@@ -111,7 +112,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for found in elsewhere:
         leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
-    advice = where_to_stop(checkpoints, output)
+    advice = where_to_stop(models, table, output)
     content = tables.to_json(
         config,
         table,
@@ -136,24 +137,39 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
-def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
-    """Draw the scores of each phase in its training, and say which checkpoint of it to take."""
+def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
+    """Draw the scores of each phase in its training, and say which checkpoint of it to take.
+
+    That is judged by the table, where two or more of the phase or what it started from are in it: one screen has one
+    protocol. Else it is judged by the training's own scores, and said so.
+    """
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
-    from colorize.evaluation.stopping import advice, draw_curve, read_scores
+    from colorize.evaluation.scores import to_point
+    from colorize.evaluation.stopping import Scored, advice, draw_curve, read_scores
     from colorize.training.phases import PHASES
+    from colorize.weights.checkpoints import read_checkpoint
 
     said = []
     for trained in PHASES:  # what an earlier evaluation drew, and this one may not
         (output / f"curve_{trained}.png").unlink(missing_ok=True)
-    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
-        scores = read_scores(phase)
-        sentence = advice(scores)
+    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in models.values())).items():
+        scores, judge, rows = read_scores(phase), "its training's scores", {}
+        for row, path in models.items():
+            if path.resolve().parent.parent == phase:
+                rows[read_checkpoint(path)[0].images_seen] = (row, path)
+            elif scores.start is not None and path.samefile(scores.start):
+                rows[0] = (row, path)
         curve = draw_curve(scores, f"{phase.parent.name}, phase {phase.name}: scores on fixed validation photos")
+        if len(rows) > 1:
+            points = sorted((images, to_point(table, row)) for images, (row, _) in rows.items())
+            files = {images: path for images, (_, path) in rows.items()}
+            scores, judge = Scored(points, files, files.pop(0, None)), "the table"
+        sentence = advice(scores)
         if curve is not None and sentence is not None:
             file = output / f"curve_{name.replace('/', '_')}.png"
             save_png(curve, file)
-            said.append(f"Where to stop in phase {name} ({file.name}): {sentence}.")
+            said.append(f"Where to stop in phase {name}, by {judge}: {sentence}. {file.name} shows its training.")
     return said
 
 

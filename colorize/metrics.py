@@ -1,4 +1,4 @@
-"""How far a colourization is from the truth: each metric and its row in one table.
+"""Distances of a colourization from the truth: each metric and its row in one table.
 
 A metric is a function and a row of `METRICS`, which says where it is shown: in the logs of training, in the scores that
 choose a checkpoint, in the tables of `colorize.evaluate` and of the pipeline.

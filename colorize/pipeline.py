@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
-from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
+from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
@@ -124,8 +124,8 @@ SEARCH_PATH = "hydra.searchpath"
 STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].predecessors.items()}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
 
-SHARED_KEYS = ("seed", "data", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
-"""Keys that decide the split, so that no step validates on what another trained on."""
+SHARED_KEYS = ("data", *SPLIT_KEYS)
+"""Keys that are the same in all steps, so that none validates on what another trained on."""
 
 
 def overrides_for(step: str, overrides: list[str]) -> list[str]:

@@ -15,6 +15,9 @@ from colorize.config import CommonConfig
 from colorize.runtime.files import write_text
 from colorize.runtime.schema import BadOption
 
+SPLIT_KEYS = ("seed", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
+"""Keys that decide which photos there are, and which of them no step trains on."""
+
 
 def run_name(config: CommonConfig) -> str:
     """Return the run that `config` writes to, as `run=…` would name it: `run` itself, or the job of a sweep in it.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,8 @@ def test_options_draw_from_sequences_of_their_own() -> None:
 def shown(**options: float) -> Batch:
     """Eight scenes as a training step gets them."""
     scenes = list_scenes(8, Split(val_fraction=0.2, seed=1))
-    dataset = AugmentedDataset(
-        scenes, scenes.train, 48, seed=0, epoch=0, augmentation=Augmentation(**options), max_tries=1
-    )
+    sample = partial(Augmentation(**options).sample, 0, 0)
+    dataset = AugmentedDataset(scenes, scenes.train, 48, sample=sample, max_tries=1)
     return to_floats(collate([dataset[index] for index in range(len(dataset))]), "cpu")
 
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from colorize.data import images
-from colorize.data.images import center_box, load_rgb, load_square, random_box, save_png, to_pil
+from colorize.data.images import center_box, cut_square, load_rgb, load_square, random_box, save_png, to_pil
 from colorize.data.sources import Photos, Split, list_folder, list_imagenet
-from colorize.data.tilt import sides, tilt
+from colorize.data.tilt import Box, Corners, sides, tilt
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 
@@ -37,6 +37,10 @@ def grey_picture() -> Image.Image:
 def difference(image: Image.Image, expected: Image.Image) -> float:
     assert image.mode == expected.mode == "RGB" and image.size == expected.size
     return float(np.abs(np.asarray(image, dtype=float) - np.asarray(expected, dtype=float)).max())
+
+
+def cut(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:
+    return cut_square(image, size_px, tilt(box, angle_deg, *image.size))
 
 
 # ------------------------------------------------------------------------------------------------ files to pictures
@@ -184,23 +188,22 @@ def test_jpegs_are_decoded_reduced_as_far_as_the_size_allows(
     picture(1003, 701).save(path, quality=95, exif=exif)  # 701 / 8 is not whole, and Pillow rounds up
     full = load_rgb(path)
     decoded: list[tuple[int, int]] = []
-    resize = images.resize_square
 
-    def spy(image: Image.Image, size_px: int, box: images.Box) -> Image.Image:
+    def spy(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
         decoded.append(image.size)
-        return resize(image, size_px, box)
+        return cut_square(image, size_px, corners)
 
-    monkeypatch.setattr(images, "resize_square", spy)
+    monkeypatch.setattr(images, "cut_square", spy)
     for size_px, reduced in ((64, (126, 88)), (87, (126, 88)), (88, (251, 176)), (300, (502, 351)), (400, (1003, 701))):
         square = load_square(path, size_px, center_box)
         assert decoded[-1] == reduced
-        assert difference(square, resize(full, size_px, center_box(*full.size))) <= 4
+        assert difference(square, cut(full, size_px, center_box(*full.size))) <= 4
     # The part counts, not the picture; and its corner, where rounded sizes would shift it most.
     right, bottom = full.size
     corner = (right - 160.5, bottom - 160.5, float(right), float(bottom))
     square = load_square(path, 80, lambda width, height: corner)
     assert decoded[-1] == (502, 351)
-    assert difference(square, resize(full, 80, corner)) <= 4
+    assert difference(square, cut(full, 80, corner)) <= 4
 
 
 def test_a_turned_part_is_the_pictures_own_and_shows_it_turned(tmp_path: Path) -> None:
@@ -211,13 +214,13 @@ def test_a_turned_part_is_the_pictures_own_and_shows_it_turned(tmp_path: Path) -
         for size_px, angle_deg in ((300, 25.0), (64, -75.0)):
             left, top, right, bottom = (300, 250, 620, 500)
             turned = whole.rotate(angle_deg, Image.Resampling.BICUBIC, center=(460, 375))
-            expected = images.resize_square(turned, size_px, (left, top, right, bottom))
+            expected = cut(turned, size_px, (left, top, right, bottom))
             for square in (
                 load_square(tmp_path / "a.jpg", size_px, lambda width, height: (300, 250, 620, 500), angle_deg),
-                images.cut_square(whole, size_px, (left, top, right, bottom), angle_deg),
+                cut(whole, size_px, (left, top, right, bottom), angle_deg),
             ):
                 assert difference(square, expected) <= 5
-                assert difference(square, images.resize_square(whole, size_px, (left, top, right, bottom))) > 10
+                assert difference(square, cut(whole, size_px, (left, top, right, bottom))) > 10
     # At the border, where other programs fill in black, and where the turned part has no room.
     for size, mode in (((300, 200), "a.png"), ((90, 700), "a.jpg"), ((64, 64), "a.png")):
         Image.new("RGB", size, (200, 180, 160)).save(tmp_path / mode, quality=98)

@@ -376,19 +376,28 @@ def test_an_uncoloured_photo_is_never_a_result(
     assert files(tmp_path / "out") == ["failed.txt"]
 
 
+@pytest.mark.parametrize("place", ["reading", "network"])
 def test_a_photo_that_nobody_thought_of_fails_alone(
-    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = reading.read
-    for index in range(2):
-        save(tmp_path / "in" / f"{index}.png")
+    read, forward = reading.read, colorizer.Generator.forward
+    for index in range(3):
+        save(tmp_path / "in" / f"{index}.png", None if index else Image.new("L", (60, 44)))
 
     def fail(path: str | Path, *arguments: Any, **options: Any) -> reading.Photo:
         if Path(path).name == "0.png":
             raise ZeroDivisionError("float division by zero")
         return read(path, *arguments, **options)
 
-    monkeypatch.setattr(reading, "read", fail)
-    status, err = colour("in")
+    def stumble(self: Any, shown: torch.Tensor) -> torch.Tensor:
+        if (shown == 0).flatten(1).all(dim=1).any():
+            raise ZeroDivisionError("float division by zero")
+        return forward(self, shown)
+
+    if place == "reading":
+        monkeypatch.setattr(reading, "read", fail)
+    else:
+        monkeypatch.setattr(colorizer.Generator, "forward", stumble)
+    status, err = colour("in", batch_size=3)
     assert status == 1 and "in/0.png: ZeroDivisionError: float division by zero" in err
-    assert files(tmp_path / "out") == ["1.png", "failed.txt"]
+    assert files(tmp_path / "out") == ["1.png", "2.png", "failed.txt"]

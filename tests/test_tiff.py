@@ -197,6 +197,16 @@ def test_orientation_holds_for_what_pillow_does_not_read(order: str, tmp_path: P
     assert np.abs(luma - np.rot90(samples, -1) / 4095).max() < 1e-4 and rgb.shape[:2] == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_what_is_missing_is_not_taken_for_black(compression: str | None, tmp_path: Path) -> None:
+    samples = np.round(planes(1)[..., 0] * 65535).astype("u2")
+    options: dict[str, Any] = {"photometric": "miniswhite", "compression": compression, "rowsperstrip": 4}
+    tifffile.imwrite(tmp_path / "a.tif", samples, **options)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-100])
+    with pytest.raises(UnreadableImage, match="truncated"):
+        load_rgb(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("suffix", ["tif", "jpg", "png"])
 def test_no_resolution_is_invented(suffix: str, colour: Colour, tmp_path: Path) -> None:
     tags = {258: ("H", [8]), 262: ("H", [1]), 277: ("H", [1])}

@@ -91,8 +91,7 @@ class SampledAugmentation:
 
     def transformed(self, rgb: Tensor) -> Tensor:
         """Change light and colours of ``(3, H, W)`` uint8 RGB, then mirror it."""
-        if self.jitter is not None:
-            rgb = self.jitter(rgb)
+        rgb = self.jitter(rgb) if self.jitter else rgb
         return rgb.flip(-1) if self.flip else rgb
 
     def grey_change(self, rgb: Tensor) -> Tensor | None:
@@ -130,27 +129,21 @@ class Augmentation:
     old_blur_px: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"data.crop_scale=[{low}, {high}] must be two rising shares, above 0 and at most 1")
         low, high = self.crop_ratio
         if not 0 < low <= high:
             raise ValueError(f"data.crop_ratio=[{low}, {high}] must be two rising ratios above 0")
-        limits = {
-            "rotation_deg": (self.rotation_deg, 180.0),
-            "jitter.brightness": (self.brightness, 1.0),
-            "jitter.contrast": (self.contrast, 1.0),
-            "jitter.saturation": (self.saturation, 1.0),
-            "jitter.hue": (self.hue, 0.5),
-            "noise": (self.noise, 1.0),
-            "old_photo.gamma": (self.old_gamma, 2.0),
-            "old_photo.contrast": (self.old_contrast, 1.0),
-            "old_photo.blur_px": (self.old_blur_px, 5.0),
-        }
-        for name, (value, most) in limits.items():
-            if not 0 <= value <= most:
-                raise ValueError(f"data.{name}={value} must be from 0 to {most:g}")
+        for prefix, limits in (
+            ("", {"rotation_deg": 180, "noise": 1}),
+            ("jitter.", {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}),
+            ("old_photo.", {"gamma": 2, "contrast": 1, "blur_px": 5}),
+        ):
+            for name, most in limits.items():
+                value = getattr(self, f"old_{name}" if prefix == "old_photo." else name)
+                if not 0 <= value <= most:
+                    raise ValueError(f"data.{prefix}{name}={value} must be from 0 to {most:g}")
 
     @property
     def _jitters(self) -> bool:

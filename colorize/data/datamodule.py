@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -100,16 +100,10 @@ class ColorizationDataModule(L.LightningDataModule):
             raise UserError(
                 f"a batch of {stage.batch_size} images ({stage.size_px} px) is too small for {world_size} devices"
             )
+        sample = partial(self.augmentation.sample, self.seed, epoch)
+        tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
         dataset = AugmentedDataset(
-            self.copies,
-            self.photos.train,
-            stage.size_px,
-            self.generated,
-            seed=self.seed,
-            epoch=epoch,
-            augmentation=self.augmentation,
-            # When so many in a row are unreadable, the run is stopped anyway.
-            max_tries=self.max_unreadable + 1,
+            self.copies, self.photos.train, stage.size_px, self.generated, sample=sample, max_tries=tries
         )
         batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
         if self._train_loader is not None:
@@ -162,12 +156,7 @@ class ColorizationDataModule(L.LightningDataModule):
         """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
 
         Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
-
-        Args:
-            lacking: whether this rank has no image to train on.
-
-        Returns:
-            Whether some rank has none.
+        Returns whether some rank has no image to train on, as `lacking` says of this one.
 
         Raises:
             UserError: more than ``max_unreadable`` files so far.

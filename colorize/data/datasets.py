@@ -3,9 +3,10 @@
 Worker processes import this module: it stays free of Lightning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from colorize.color import rgb_to_grey
-from colorize.data.augment import Augmentation, SampledAugmentation
+from colorize.data.augment import SampledAugmentation
 from colorize.data.generated import Generated, image_path
 from colorize.data.images import center_box, cut_square, load_rgb, to_uint8
 from colorize.data.sources import Photos, Scenes
+from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
@@ -71,18 +73,13 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Join batches of one or no image, as the datasets give them, into one."""
 
-    def joined(tensors: Iterable[Tensor | None]) -> Tensor | None:
-        found = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat(found) if found else None
+    def joined(parts: Iterable[Any]) -> Any:
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        return torch.cat(found) if isinstance(found[0], Tensor) else list(chain.from_iterable(found))
 
-    return RawBatch(
-        rgb=torch.cat([sample.rgb for sample in samples]),
-        fake=joined(sample.fake for sample in samples),
-        names=[name for sample in samples for name in sample.names],
-        unreadable=[problem for sample in samples for problem in sample.unreadable],
-        grey_change=joined(sample.grey_change for sample in samples),
-        regions=joined(sample.regions for sample in samples),
-    )
+    return RawBatch(*map(joined, zip(*samples, strict=True)))
 
 
 class Names:
@@ -156,8 +153,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
                 fake = load_rgb(saved)
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
-                box = choose_box(side, side)
-                images = [cut_square(image, self.size_px, box, angle_deg) for image in (photo, fake)]
+                corners = tilt(choose_box(side, side), angle_deg, side, side)
+                images = [cut_square(image, self.size_px, corners) for image in (photo, fake)]
         except UnreadableImage as error:
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
@@ -168,7 +165,7 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
 
 
 class AugmentedDataset(CenterSquareDataset):
-    """Augmented squares of one epoch instead, each a function of (seed, epoch, identity).
+    """Augmented squares of one epoch instead, as `sample` draws them for each identity.
 
     In the place of a file that cannot be read comes the next one that can. Each sample is a :class:`RawBatch` of one
     image; of none where ``max_tries`` files in a row, or all, are unreadable.
@@ -181,21 +178,17 @@ class AugmentedDataset(CenterSquareDataset):
         size_px: int,
         generated: Generated | None = None,
         *,
-        seed: int,
-        epoch: int,
-        augmentation: Augmentation,
+        sample: Callable[[str], SampledAugmentation],
         max_tries: int,
     ) -> None:
         super().__init__(photos, identities, size_px, generated)
-        self.seed, self.epoch = seed, epoch
-        self.augmentation = augmentation
-        self.max_tries = max_tries
+        self.sample, self.max_tries = sample, max_tries
 
     def __getitem__(self, index: int) -> RawBatch:
         unreadable: list[tuple[str, str]] = []
         for step in range(min(self.max_tries, len(self.identities))):
             identity = self.identities[(index + step) % len(self.identities)]
-            sample = self._read(identity, self.augmentation.sample(self.seed, self.epoch, identity))
+            sample = self._read(identity, self.sample(identity))
             unreadable += sample.unreadable
             if sample.names:
                 break

@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from colorize.data.tilt import Box, Corners, Point, cut_tilted, scaled, sides, tilt
+from colorize.data.tilt import Box, BoxChooser, Corners, Point, cut_tilted, scaled, sides, tilt
 from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
 from colorize.photos.profiles import seen
 from colorize.runtime.errors import writing
@@ -23,10 +22,7 @@ def load_rgb(path: str | Path) -> Image.Image:
     """Read a whole photo, upright.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
-    transparency is composited over white; of an animation it is the first frame.
-
-    Returns:
-        An ``RGB`` image without metadata (its orientation is already applied).
+    transparency is composited over white; of an animation it is the first frame. The result has no metadata.
 
     Raises:
         UnreadableImage: whatever is wrong with the file.
@@ -42,19 +38,11 @@ def load_rgb(path: str | Path) -> Image.Image:
         return rgb
 
 
-def load_square(
-    path: str | Path, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-) -> Image.Image:
-    """Read a part of a photo at a given size, upright, converted as by :func:`load_rgb`.
+def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+    """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
-
-    Args:
-        choose_box: is told width and height of the upright photo and says which part to take.
-        angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
-
-    Returns:
-        An ``RGB`` image of ``size_px`` × ``size_px`` pixels.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
 
     Raises:
         UnreadableImage: whatever is wrong with the file.
@@ -94,21 +82,13 @@ def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
     return Thumbnail(name, *sizes[0], square)
 
 
-def cut_square(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:
-    """Cut the part ``box`` of an RGB image as a square, as :func:`colorize.data.tilt.tilt` turns it."""
-    if not angle_deg:
-        return resize_square(image, size_px, box)
-    return resize_tilted(image, size_px, tilt(box, angle_deg, *image.size))
-
-
-def resize_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
-    """Cut a tilted part of an RGB image at ``size_px`` × ``size_px``, antialiased."""
-    part = cut_tilted(image, size_px, corners)
-    return resize_square(part, size_px, (0, 0, *part.size))
-
-
-def resize_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
-    """Cut the part ``box`` of an RGB image at ``size_px`` × ``size_px``, antialiased; a copy where nothing changes."""
+def cut_square(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
+    """Cut a part of an RGB image, tilted or not, at ``size_px`` × ``size_px``, antialiased; always a copy."""
+    (left, top), (right, right_top), (bottom_left, bottom) = corners
+    box = (left, top, right, bottom)
+    if not (left == bottom_left < right and top == right_top < bottom):
+        image = cut_tilted(image, size_px, corners)
+        box = (0, 0, *image.size)
     # Pillow reduces by whole numbers first where the result is three times smaller still.
     square = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     square.info.clear()
@@ -122,16 +102,11 @@ def center_box(width: int, height: int) -> Box:
     return (left, top, left + side, top + side)
 
 
-def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> Callable[[int, int], Box]:
+def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> BoxChooser:
     """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
-    Args:
-        scale: least and greatest share of the photo's area.
-        ratio: least and greatest width over height; it is drawn evenly in its logarithm.
-
-    Returns:
-        A function from width and height to a box. After ten draws that do not fit in the photo (a panorama), it
-        gives the largest centred square.
+    ``scale`` is the least and greatest share of the photo's area, ``ratio`` of width over height, drawn evenly in its
+    logarithm. After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
     """
 
     def choose(width: int, height: int) -> Box:
@@ -194,13 +169,6 @@ def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> P
     return (width - x if turn.mirror_x else x, height - y if turn.mirror_y else y)
 
 
-def _stored_box(box: Box, width: int, height: int, turn: Turn | None) -> Box:
-    """Return a box of the upright photo as a box of the stored one, ``width`` × ``height``."""
-    ax, ay = _stored_point(box[:2], width, height, turn)
-    bx, by = _stored_point(box[2:], width, height, turn)
-    return (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
-
-
 def _draft(image: Image.Image, size_px: int, side: float) -> int:
     """Ask for reduced decoding as far as ``side`` px keep ``size_px``; return by how much it will be reduced."""
     shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
@@ -212,9 +180,7 @@ def _draft(image: Image.Image, size_px: int, side: float) -> int:
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
 
 
-def square_of(
-    image: Image.Image, size_px: int, choose_box: Callable[[int, int], Box], angle_deg: float = 0.0
-) -> Image.Image:
+def square_of(image: Image.Image, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
     """Do the work of :func:`load_square` with a photo that is opened and not yet decoded."""
     with image_errors():
         turn = find_turn(image)
@@ -223,21 +189,13 @@ def square_of(
     box = left, top, right, bottom = choose_box(*upright)
     if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
         raise ValueError(f"box {box} is empty or leaves the photo of {upright[0]} × {upright[1]} px")
-    if angle_deg:
-        # One sampling tilts the stored photo and turns it upright.
-        top_left, top_right, bottom_left = (
-            _stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright)
-        )
-        corners = (top_left, top_right, bottom_left)
-        with image_errors():
-            shrink = _draft(image, size_px, min(sides(corners)))
-            return _seen(resize_tilted(to_rgb(image), size_px, scaled(corners, 1 / shrink)), image)
-    box = _stored_box(box, width, height, turn)
+    a, b, c = (_stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright))
+    if not angle_deg:  # an upright part is turned when it is cut; one sampling tilts another and turns it
+        (left, right), (top, bottom) = sorted((b[0], c[0])), sorted((b[1], c[1]))
+        a, b, c = (left, top), (right, top), (left, bottom)
     with image_errors():
-        shrink = _draft(image, size_px, min(box[2] - box[0], box[3] - box[1]))
-        rgb = to_rgb(image)
         # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
         # scale is exactly the reduction, not the ratio of the sizes.
-        square = resize_square(rgb, size_px, (box[0] / shrink, box[1] / shrink, box[2] / shrink, box[3] / shrink))
-        square = _seen(square, image)
-    return square if turn is None else square.transpose(turn.method)
+        shrink = _draft(image, size_px, min(sides((a, b, c))))
+        square = _seen(cut_square(to_rgb(image), size_px, scaled((a, b, c), 1 / shrink)), image)
+    return square if angle_deg or turn is None else square.transpose(turn.method)

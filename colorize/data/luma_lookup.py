@@ -38,33 +38,22 @@ class LumaLookup:
     def predict(self, grey: Tensor) -> Tensor:
         """Colour each pixel by its grey alone.
 
-        Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours. The
-        luma of the result is ``grey``.
-
-        Args:
-            grey: ``(B, 1, H, W)``, Rec. 601 luma in [0, 1].
-
-        Returns:
-            ``(B, 3, H, W)``, RGB in [0, 1], with the type and device of ``grey``.
+        ``(B, 1, H, W)``, Rec. 601 luma in [0, 1] -> ``(B, 3, H, W)``, RGB in [0, 1] of this luma, with its type and
+        device. Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours.
 
         Raises:
             UserError: before the first :meth:`update`.
         """
-        offsets = self._offsets().to(dtype=grey.dtype, device=grey.device)
-        offset = offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1)
-        return merge_luma(grey + offset, grey)
-
-    def _offsets(self) -> Tensor:
-        """The offset of each grey value, ``(256, 3)``."""
         known = self._count.nonzero().flatten()
         if len(known) == 0:
             raise UserError("the luma look-up has seen no photo: none of those for it can be read")
         mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
         # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
         columns = [np.interp(np.arange(_GREY_VALUES), known.numpy(), column) for column in mean.T.numpy()]
-        return torch.from_numpy(np.stack(columns, axis=1))
+        offsets = torch.from_numpy(np.stack(columns, axis=1)).to(dtype=grey.dtype, device=grey.device)
+        return merge_luma(grey + offsets[_grey_value(grey).squeeze(1)].movedim(-1, 1), grey)
 
 
 def _grey_value(grey: Tensor) -> Tensor:
-    """The 8-bit value of each grey in [0, 1], as an index."""
+    """Return the 8-bit value of each grey in [0, 1], as an index."""
     return (grey.float() * (_GREY_VALUES - 1)).round().clamp(0, _GREY_VALUES - 1).long()

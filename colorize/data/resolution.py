@@ -19,18 +19,17 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues."""
+    """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
+
+    Raises:
+        ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+    """
 
     size_px: Sequence[int]
     batch_size: Sequence[int]
     stage_epochs: Sequence[int]
 
     def __post_init__(self) -> None:
-        """Check the table.
-
-        Raises:
-            ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
-        """
         if not len(self.size_px) == len(self.batch_size) == len(self.stage_epochs) > 0:
             raise ValueError(
                 "resolution.size_px, .batch_size and .epochs must be of one length, not "

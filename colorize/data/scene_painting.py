@@ -163,7 +163,7 @@ class Painter:
                 self.line(shore, dice.between(0.008, 0.02), "sea", (0.88, 0.92, 0.94))
 
     def _skyline(self, low: float, high: float) -> Floats:
-        """A random line between two heights over ``_XS``."""
+        """Draw a random line between two heights over ``_XS``."""
         octaves = ((4, 0.6), (9, 0.27), (20, 0.13))
         heights = [w * np.interp(_XS, np.linspace(0, 1, n), self.dice.random(n)) for n, w in octaves]
         return low + (high - low) * np.sum(heights, axis=0)
@@ -172,7 +172,7 @@ class Painter:
         self.polygon([*zip(_XS.tolist(), top.tolist(), strict=True), (1, 1.01), (0, 1.01)], region, color)
 
     def _spot(self, *materials: str) -> tuple[float, float, float] | None:
-        """A random place on these materials and the scale of things there, from 0.2 (far) to 1; None without them."""
+        """Draw a place on these materials and the scale of things there, from 0.2 (far) to 1; None without them."""
         bands = [number for number, (material, _) in enumerate(self.bands) if material in materials]
         if not bands:
             return None
@@ -277,7 +277,7 @@ class Painter:
             self._person(x, dice.between(0.38, 0.6), radius, near=True)
 
     def _person(self, x: float, y: float, radius: float, near: bool) -> None:
-        """A person with the head's centre at (x, y); half the head's width is the unit."""
+        """Paint a person with the head's centre at (x, y); half the head's width is the unit."""
         dice, (tone, hairs) = self.dice, self.dice.pick(_COMPLEXIONS)
         skin, hair, shirt = dice.color(tone), dice.color(dice.pick(hairs)), dice.color(_COLORS["cloth"])
         trousers, style = dice.color(_COLORS["cloth"]), dice.random()
@@ -321,5 +321,5 @@ def _scaled(color: _Rgb, gain: float) -> _Rgb:
 
 
 def _mirrored(points: _Points, middle: float = 0.0) -> _Points:
-    """The outline of which these points, relative to ``middle``, are the right half."""
+    """Return the outline of which these points, relative to ``middle``, are the right half."""
     return [(middle + x, y) for x, y in points] + [(middle - x, y) for x, y in reversed(points)]

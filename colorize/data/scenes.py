@@ -15,20 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colorize.data.scene_painting import (
-    HUE_CLASSES,
-    MIN_CHROMA,
-    MIN_SIZE_PX,
-    OVERSAMPLING,
-    REGION_ID,
-    REGIONS,
-    Dice,
-    Floats,
-    Ids,
-    Painter,
-)
-
-__all__ = ["HUE_CLASSES", "MIN_CHROMA", "MIN_SIZE_PX", "REGIONS", "Scene", "draw_scene"]
+from colorize.data.scene_painting import HUE_CLASSES as HUE_CLASSES
+from colorize.data.scene_painting import MIN_CHROMA as MIN_CHROMA
+from colorize.data.scene_painting import MIN_SIZE_PX, OVERSAMPLING, REGION_ID, REGIONS, Dice, Floats, Ids, Painter
 
 _ON_GROUND = np.array([name in ("sea", "grass", "sand", "flower") for name in REGIONS], dtype=np.float32)
 # Factors on a material's colour: a constant, and noise as (weight, rows, columns, corner, lies on the ground?).
@@ -55,15 +44,11 @@ class Scene(NamedTuple):
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
     """Draw a scene: always the same for the same arguments, and the same scene at any size.
 
-    Between processors and versions of numpy and Pillow a byte may differ by a rounding.
-
-    Args:
-        seed: of the data set, any integer.
-        index: of the scene in it, any integer.
-        size_px: its height and width, at least ``MIN_SIZE_PX``.
+    Between processors and versions of numpy and Pillow a byte may differ by a rounding. ``seed``, of the data set, and
+    ``index``, of the scene in it, are any integers; ``size_px`` is height and width.
 
     Raises:
-        ValueError: the size is too small.
+        ValueError: the size is below ``MIN_SIZE_PX``.
     """
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")
@@ -166,7 +151,7 @@ class _Developer(Painter):
 
 @lru_cache(maxsize=128)
 def _resampling(cells: int, size_px: int) -> Floats:
-    """The matrix ``(size_px, cells)`` that resamples that many values, smoothly and without aliasing."""
+    """Return the matrix ``(size_px, cells)`` that resamples that many values, smoothly and without aliasing."""
     identity = Image.fromarray(np.eye(cells, dtype=np.float32))
     return np.asarray(identity.resize((cells, size_px), Image.Resampling.BICUBIC))
 

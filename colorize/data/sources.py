@@ -1,11 +1,11 @@
 """Sources of photos: a folder, an ImageNet tree, a list of files, drawn scenes; and their split."""
 
 import math
-import os
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -13,11 +13,11 @@ from typing import ClassVar
 from PIL import Image
 
 from colorize.data.caches.listing import Listing
-from colorize.data.images import Thumbnail, load_square, read_thumbnail, resize_square, resize_tilted
+from colorize.data.images import Thumbnail, cut_square, load_square, read_thumbnail
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
+from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
@@ -66,14 +66,10 @@ class Scenes(Photos):
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part, of a scene drawn just large enough for its part to have ``size_px`` pixels each way."""
-        box = left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
-        corners = tilt(box, angle_deg, _SCENE_UNITS, _SCENE_UNITS) if angle_deg else None
-        side_px = math.ceil(size_px * _SCENE_UNITS / min(sides(corners) if corners else (right - left, bottom - top)))
-        scale = side_px / _SCENE_UNITS
+        corners = tilt(choose_box(_SCENE_UNITS, _SCENE_UNITS), angle_deg, _SCENE_UNITS, _SCENE_UNITS)
+        side_px = math.ceil(size_px * _SCENE_UNITS / min(sides(corners)))
         scene = Image.fromarray(self.scene(identity, side_px).rgb)
-        if corners:
-            return resize_tilted(scene, size_px, scaled(corners, scale))
-        return resize_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
+        return cut_square(scene, size_px, scaled(corners, side_px / _SCENE_UNITS))
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
         """Return the scene drawn at ``size_px``: it has no size of its own."""
@@ -109,7 +105,6 @@ class Split:
     """Most validation photos to keep."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not 0 <= self.val_fraction <= 1:
             raise UserError(f"data.val_fraction must be from 0 to 1, not {self.val_fraction}")
         if not 0 < self.train_fraction <= 1:
@@ -138,9 +133,8 @@ class Split:
         """Return the photos of the two splits that are kept."""
         if self.train_fraction < 1 and train:
             # Not the hash of the split: that one is above val_fraction for every training photo.
-            hashes = {identity: self._hash("subset", identity) for identity in train}
-            kept = [identity for identity in train if hashes[identity] < self.train_fraction]
-            train = kept or [min(train, key=hashes.__getitem__)]
+            share = partial(self._hash, "subset")
+            train = [identity for identity in train if share(identity) < self.train_fraction] or [min(train, key=share)]
         val = sorted(val, key=lambda identity: (self._hash("split", identity), identity))
         return Photos(root, sorted(train), val[: self.max_val])
 
@@ -168,7 +162,6 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
     Links to folders are followed, each folder once.
 
     Args:
-        root: the folder.
         split: divides the photos where there is no ``val/``.
         runs_dir: what folders of many photos hold is kept in its ``.cache``; see ``Listing``. None: nowhere.
         val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training photos.
@@ -182,15 +175,19 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
         raise UserError(
             f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
         )
-    listing = Listing(root, has_image_suffix, runs_dir)
+    if has_train and not has_val:
+        for path in sorted(root.iterdir()):  # a test set, or a part of an unsplit folder?
+            if path.name != "train" and path.name[0] != "." and (has_image_suffix(path) or path.is_dir()):
+                raise UserError(
+                    f"{root} has a folder train but no folder val, and beside it {path.name}: add val, or use the "
+                    f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
+                )
+    listing = Listing(root, runs_dir)
     if has_val:
-        train = _photos_in(listing, "train") if has_train else []
-        val = _photos_in(listing, "val")
+        train, val = listing.photos_in("train") if has_train else [], listing.photos_in("val")
     else:
-        if has_train:
-            _refuse_photos_beside_train(root)
         below = "train" if has_train else ""
-        train, val = split.divide(_photos_in(listing, below), root / below)
+        train, val = split.divide(listing.photos_in(below), root / below)
     listing.save()
     return split.photos(root, train, val)
 
@@ -210,17 +207,22 @@ def list_imagenet(
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
     to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
-    not looked up one by one.
-
-    Args are those of :func:`list_folder`, but for:
-        file_list: the text file.
+    not looked up one by one. All other arguments are those of :func:`list_folder`.
 
     Raises:
         UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
     root = _existing_folder(root)
     if file_list is not None:
-        return split.photos(root, *_split_list(_read_list(Path(file_list), root), split, Path(file_list)))
+        listed = _read_list(Path(file_list), root)
+        if not any(identity.startswith("val/") for identity in listed):
+            return split.photos(root, *split.divide(listed, Path(file_list)))
+        named = [identity for identity in listed if identity.startswith(("train/", "val/"))]
+        by_hash = set(listed) - set(named)
+        val = {identity for identity in named if identity.startswith("val/")} | set(filter(split.is_val, by_hash))
+        if val == set(listed):
+            raise UserError(f"the file list {file_list} names images for validation only: add some for training")
+        return split.photos(root, list(set(listed) - val), list(val))
     for tree in _IMAGENET_TREES:
         if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
             return list_folder(root / tree, split, runs_dir, val_alone)
@@ -235,27 +237,6 @@ def _existing_folder(root: str | Path) -> Path:
     if not root.is_dir():
         raise UserError(f"{'not a folder' if root.exists() else 'no such folder'}: {root} (data.root)")
     return root
-
-
-def _photos_in(listing: Listing, below: str) -> list[str]:
-    """Return the sorted identities of all photos in a folder of the root, at least one."""
-    found = listing.photos_in(below)
-    if not found:
-        extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
-        raise UserError(f"no images in {listing.root / below} (looked for the extensions {extensions})")
-    return found
-
-
-def _refuse_photos_beside_train(root: Path) -> None:
-    """Raise where other photos lie beside ``train/`` alone: a test set, or a part of an unsplit folder?"""
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.name == "train" or entry.name.startswith("."):
-            continue
-        if has_image_suffix(entry.name) or entry.is_dir():
-            raise UserError(
-                f"{root} has a folder train but no folder val, and beside it {entry.name}: add val, or use the "
-                f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
-            )
 
 
 def _read_list(file_list: Path, root: Path) -> list[str]:
@@ -284,16 +265,3 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
     if not any((root / identity).is_file() for identity in found[:10]):
         raise UserError(f"{file_list} does not fit data.root: there is no {root / found[0]}")
     return found
-
-
-def _split_list(identities: list[str], split: Split, file_list: Path) -> tuple[list[str], list[str]]:
-    if not any(identity.startswith("val/") for identity in identities):
-        return split.divide(identities, file_list)
-    train: list[str] = []
-    val: list[str] = []
-    for identity in identities:
-        named = identity.startswith("val/") or (not identity.startswith("train/") and split.is_val(identity))
-        (val if named else train).append(identity)
-    if not train:
-        raise UserError(f"the file list {file_list} names images for validation only: add some for training")
-    return train, val

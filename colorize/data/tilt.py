@@ -20,22 +20,21 @@ Corners = tuple[Point, Point, Point]
 
 
 def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
-    """Turn ``box`` about its centre, with all its corners inside the image.
+    """Turn ``box`` about its centre, with all its corners inside the image of ``width`` × ``height`` px.
 
-    Where the turned part would stick out, it is moved inwards and, if it is too large even so, made smaller in
-    proportion: there is nothing to fill in, neither with black nor with a mirrored border.
-
-    Args:
-        box: an upright part of the image, which is of `width` × `height` px.
-        angle_deg: how far, counter-clockwise, the tilted part shows the image turned.
+    It shows the image turned counter-clockwise. Where the turned part would stick out, it is moved inwards and, if it
+    is too large even so, made smaller in proportion: there is nothing to fill in, neither black nor a mirrored border.
     """
+    left, top, right, bottom = box
+    if not angle_deg:  # exactly, so that whole pixels stay whole
+        return (left, top), (right, top), (left, bottom)
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    across, down = box[2] - box[0], box[3] - box[1]
+    across, down = right - left, bottom - top
     reach_x = across * abs(cos) + down * abs(sin)
     reach_y = across * abs(sin) + down * abs(cos)
     fit = min(1.0, width / reach_x, height / reach_y)
-    x = min(max((box[0] + box[2]) / 2, fit * reach_x / 2), width - fit * reach_x / 2)
-    y = min(max((box[1] + box[3]) / 2, fit * reach_y / 2), height - fit * reach_y / 2)
+    x = min(max((left + right) / 2, fit * reach_x / 2), width - fit * reach_x / 2)
+    y = min(max((top + bottom) / 2, fit * reach_y / 2), height - fit * reach_y / 2)
 
     def corner(right: int, below: int) -> Point:
         dx, dy = right * fit * across / 2, below * fit * down / 2

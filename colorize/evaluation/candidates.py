@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
+from colorize.cli.command import given_overrides, is_given, key_of
 from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.protocols import Protocol, match
-from colorize.runs import PhaseFolder, cycles_in, run_folder
+from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
 from colorize.weights.checkpoints import read_checkpoint
@@ -95,14 +97,53 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`."""
+    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`.
+
+    What belongs to no run, such as images that others coloured, has it in the working directory.
+    """
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
         phase = checkpoints[0].parent.parent
         if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
             return phase.parent / "evaluation"
-    return run_folder(config) / "evaluation"
+    of_no_run = (config.checkpoint or config.coloured) and config.sweep is None and not is_given("run")
+    return (Path() if of_no_run else run_folder(config)) / "evaluation"
+
+
+def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
+    """Measure on the photos, and by the split, that the first of `checkpoints` (or `run`) was trained with.
+
+    What was typed stays, and where that is another kind of photos, so does all the rest.
+
+    Raises:
+        BadOption: nobody says where the photos are.
+    """
+    typed = set(map(key_of, given_overrides()))
+    places = [path.parent.parent for path in checkpoints]
+    places += [run_folder(config) / phase for phase in dict(OF_A_RUN)] if "run" in typed else []
+    trained = next(filter(None, map(_trained_with, places)), {})
+    data = trained.get("data", {})
+    other_kind = data.get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    if trained and not other_kind and (typed or not config.data.root):
+        kept = typed | ({"data.file_list"} if "data.root" in typed else set())
+        for key in SPLIT_KEYS:
+            section, _, name = key.rpartition(".")
+            source, target = (data, config.data) if section else (trained, config)
+            if key not in kept and name in source:
+                setattr(target, name, source[name])
+        log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
+    if not config.data.root:
+        raise BadOption("data.root is not set, and there is no run that says it: give data=folder data.root=PHOTOS")
+
+
+def _trained_with(phase: Path) -> dict[str, Any] | None:
+    """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
+    try:
+        found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
+        return found if isinstance(found["data"], dict) else None
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -152,14 +193,14 @@ def choose(
         identities = choose_photos(photos, config.split, protocol)
     coloured = [match_coloured(everything, identities, folder) for folder in folders.values()]
     left_out = {
-        identity: f"without a picture in {row}"
+        identity: f"without an image in {row}"
         for row, found in zip(folders, coloured, strict=True)
         for identity in identities
         if identity not in found
     }
     identities = [identity for identity in identities if identity not in left_out]
     if not identities:
-        raise UserError(f"no photo in {photos.root} has a picture in each of {', '.join(config.coloured)}")
+        raise UserError(f"no photo in {photos.root} has an image in each of {', '.join(config.coloured)}")
     return Chosen(photos, identities, coloured, left_out, sampled_from)
 
 
@@ -185,11 +226,11 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     if found.keys().isdisjoint(identities):
         raise UserError(
-            f"{folder} holds no picture named as one of the {len(identities)} photos in {photos.root} "
+            f"{folder} holds no image named as one of the {len(identities)} photos in {photos.root} "
             f"(the first is {identities[0]}{', the first there ' + surplus[0] if surplus else ''}; see split=…)"
         )
     if surplus:
-        log.warning(f"{folder}: {len(surplus)} pictures belong to no photo in {photos.root}: {listed(surplus)}")
+        log.warning(f"{folder}: {len(surplus)} images belong to no photo in {photos.root}: {listed(surplus)}")
     return found
 
 
@@ -198,15 +239,15 @@ def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     is_scenes = config.data.kind == "scenes"
     if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
+    trained = _trained_with(checkpoint.parent.parent) or {}
     try:
-        trained = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text(encoding="utf-8"))
         data = trained["data"]
         there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
         if is_scenes:  # another seed draws other scenes
             same = data["kind"] == "scenes" and there[0] == here[0]
         else:
             same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
-    except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
+    except (KeyError, TypeError):
         return None
     if not same or there == here:
         return None

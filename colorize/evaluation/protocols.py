@@ -45,7 +45,7 @@ class Protocol:
     stretch: bool = False
     """The whole photo, squeezed into the square; otherwise its centre square."""
     photos: int | None = None
-    """How many photos the protocol takes at most, the first by their file names."""
+    """Greatest number of photos that the protocol takes, the first by their file names."""
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Take the part of an RGB image that is measured, at its size."""
@@ -202,7 +202,7 @@ def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> N
         log.warning("left out %s (%s)", name, reason)
     if len(unusable) > most:
         named = ", ".join(list(unusable)[:NAMED_AT_MOST])
-        raise UserError(f"{len(unusable)} pictures cannot be used, more than data.max_unreadable={most}: {named}, …")
+        raise UserError(f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {named}, …")
 
 
 def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -219,7 +219,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
         raise UserError(f"no such folder: {folder}")
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if _is_image(file))
     if not files:
-        raise UserError(f"no pictures in {folder}")
+        raise UserError(f"no images in {folder}")
     identities = list(identities)
     exact, by_stem, by_name = set(files), _grouped(files, _stem), _grouped(files, _name)
     stems, names = Counter(map(_stem, identities)), Counter(map(_name, identities))
@@ -231,7 +231,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
         if not candidates and names[_name(identity)] == 1:
             candidates = by_name.get(_name(identity)) or by_name.get(PurePosixPath(identity).name, [])
         if len(candidates) > 1:
-            raise UserError(f"{folder} holds several pictures for {identity}: {', '.join(candidates[:3])}; keep one")
+            raise UserError(f"{folder} holds several images for {identity}: {', '.join(candidates[:3])}; keep one")
         if candidates:
             found[identity] = folder / candidates[0]
     used = set(found.values())
@@ -246,7 +246,7 @@ def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def _stem(path: str) -> str:
-    """The path without an image's extension (scenes have none)."""
+    """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 

@@ -65,7 +65,7 @@ def _hue_and_chroma(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _interior(regions: Tensor) -> Tensor:
-    """Where all neighbours are of the same region, ``(H, W)`` bool."""
+    """Mark the pixels whose neighbours are all of the same region, ``(H, W)`` bool."""
     ids = regions.float()[None, None]
     highest = torch.nn.functional.max_pool2d(ids, 3, stride=1, padding=1)
     lowest = -torch.nn.functional.max_pool2d(-ids, 3, stride=1, padding=1)

@@ -10,7 +10,8 @@ import numpy as np
 from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
 from colorize.evaluation.measuring import GREY, TRUTH, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
-from colorize.metrics import COLUMNS, METRICS
+from colorize.evaluation.stopping import OF_GREY, distance
+from colorize.metrics import COLUMNS, METRICS, SCORED
 
 _REGIONS = "region_accuracy"
 
@@ -67,6 +68,13 @@ class Table:
             return Score(first.mean - second.mean, first.samples - second.samples)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
+
+
+def to_point(table: Table, row: str) -> dict[str, float]:
+    """Return the scores of a row like those of a point of a training's curve (stopping.py)."""
+    columns = {name: name.replace("delta_cf", "delta_cf_per_image") for name in SCORED}
+    own, grey = ({name: table.rows[of][column].mean for name, column in columns.items()} for of in (row, GREY))
+    return own | {"distance": distance(own, grey)} | {OF_GREY + name: value for name, value in grey.items()}
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:
@@ -134,7 +142,7 @@ def _ratio(sums: Floats, counts: Floats) -> float:
 
 
 def _geometric_mean(own: Score, true: Score) -> Score:
-    """The skill p · t / |p||t| from p · t / p · p and p · t / t · t, as a correlation from slopes; 0 where p is."""
+    """Return the skill p · t / |p||t| from p · t / p · p and p · t / t · t; 0 where p is 0."""
     pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
     mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
     return Score(float(mean), samples, float(without))

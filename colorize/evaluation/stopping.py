@@ -190,7 +190,7 @@ LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
 
-    The checkpoint to take is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
+    The checkpoint to take by these scores is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
     """
     curve = scores.curve
     if len(curve) < 2:
@@ -207,7 +207,7 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
     draw = ImageDraw.Draw(canvas)
     most, nearest, width, room = curve[-1][0], scores.nearest, width_px - LEFT - RIGHT, panel_px - 30
     draw.text((LEFT, 10), title, fill=INK, font=large)
-    legend = "red: the checkpoint to take; hollow: its weights are not kept; lower is nearer to the truth"
+    legend = "red: the best by these scores; hollow: its weights are not kept; lower is nearer to the truth"
     draw.text((LEFT, 36), legend, fill=INK, font=font)
     for number, name in enumerate(names):
         values = [point[name] for _, point in curve]

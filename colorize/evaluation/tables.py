@@ -227,11 +227,13 @@ def _half_width(cell: Mapping[str, Any], decimals: int) -> str:
 
 
 def about(content: Content) -> str:
-    """Name protocol, photos and split in a phrase."""
+    """Name protocol, photos, split and the size that networks saw in a phrase."""
     grey = f", {content['true_greys']} of them grey themselves" if content["true_greys"] else ""
     photos = "scenes" if content["data"] == "scenes" else "photos"
     split = {"train": "the training split", "val": "the validation split", "all": "both splits"}[content["split"]]
-    return f"Protocol {content['protocol']}, {content['n']} {photos} of {split}{grey}"
+    shown = sorted(set(content["render_px"].values()))
+    seen = f", shown to the networks at {' and '.join(map(str, shown))} px" if shown else ""
+    return f"Protocol {content['protocol']}, {content['n']} {photos} of {split}{grey}{seen}"
 
 
 def remarks(content: Content) -> list[str]:

@@ -17,9 +17,6 @@ from colorize.weights.load import Weights
 
 log = logging.getLogger("colorize")
 
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""Those of the extra `onnx`."""
-
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
 """Batch, height and width of the images on which an export is compared with PyTorch."""
 
@@ -39,7 +36,7 @@ DESCRIPTIONS = {
 
 def require_extra() -> None:
     """Raise UserError where a package of the extra cannot be imported."""
-    for package in PACKAGES:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
         try:
             importlib.import_module(package)
         except ImportError as error:

@@ -24,9 +24,6 @@ log = logging.getLogger("colorize")
 METRICS = ("psnr", "ciede2000", "delta_cf", "skill", "content")
 """Validation metrics of a generator that an export carries."""
 
-PUBLISHED = ("imagenet", "none")
-"""Values of `encoder_weights` that are no path."""
-
 
 def find_provenance(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
     """Return the provenance of the generator that `load_weights(path, use_ema)` gave; an export's is its own.
@@ -82,7 +79,7 @@ def _settings(path: Path, phase: str) -> dict[str, Any]:
         training = {
             "recipe": config["recipe"],
             "model": model["name"],
-            "encoder_weights": model["encoder_weights"] if model["encoder_weights"] in PUBLISHED else "a file",
+            "encoder_weights": first if (first := model["encoder_weights"]) in ("imagenet", "none") else "a file",
             "data": data["kind"],
             "train_fraction": data["train_fraction"],
             "sizes_px": resolution["size_px"],

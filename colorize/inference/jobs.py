@@ -1,4 +1,4 @@
-"""Which photos and films `input=…` means, and the file that each one's result goes to.
+"""The photos and films that `input=…` means, and the file that each one's result goes to.
 
 No photo is opened, none is written to. Of files that are not called as photos the first bytes are read.
 """
@@ -19,7 +19,7 @@ from colorize.runtime.schema import BadOption
 from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
 LIST_SUFFIXES = (".txt", ".lst")
-"""What the name of a list of photos ends with."""
+"""Suffixes of lists of photos."""
 
 FileId = tuple[int, int]
 
@@ -254,10 +254,8 @@ def _jobs(photos: list[tuple[str, str]], folder: Path, format: str | None) -> li
     films = [_is_film(source) for source, _ in photos]
     named = name_results([name for _, name in photos], films, format, same_name(folder))
     return [
-        Job(
-            source, folder / names.result, folder / names.as_png if names.as_png else None, folder / names.compare, film
-        )
-        for (source, _), film, names in zip(photos, films, named, strict=True)
+        Job(source, folder / result, folder / as_png if as_png else None, folder / beside, film)
+        for (source, _), film, (result, as_png, beside) in zip(photos, films, named, strict=True)
     ]
 
 
@@ -268,10 +266,8 @@ def _is_film(source: str) -> bool:
     name = os.path.basename(source)
     if (has_image_suffix(name) and not name.startswith(".")) or _is_still(source):
         return False
-    return is_film(source) or _ffmpeg_sees_film(source)
-
-
-def _ffmpeg_sees_film(source: str) -> bool:
+    if is_film(source):
+        return True
     try:
         from colorize.video.probing import has_pictures
     except ImportError:
@@ -281,10 +277,10 @@ def _ffmpeg_sees_film(source: str) -> bool:
 
 def _is_still(source: str) -> bool:
     """Return whether a file is a single image, or of a format of images that is not read: FFmpeg would see a film."""
-    from colorize.photos.opening import UnreadableImage, opened
+    from colorize.photos.opening import UnreadableImage, UnreadKind, opened
 
     try:
         with opened(source) as image:
             return image.format in ("TIFF", "MPO") or getattr(image, "n_frames", 1) == 1
     except UnreadableImage as error:
-        return error.is_still
+        return isinstance(error, UnreadKind)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 from colorize.runtime.errors import UserError
 from colorize.runtime.formats import WRITTEN_SUFFIXES, has_image_suffix, suffix_of
@@ -16,24 +15,13 @@ from colorize.video.sniff import FILM_SUFFIXES
 _COMPARE = ".compare.jpg"
 
 
-class ResultNames(NamedTuple):
-    """Where the result of a photo or film goes.
-
-    Attributes:
-        result: in its own or the wanted format.
-        as_png: in case that format cannot hold it; None of a PNG or a film.
-        compare: its before and after.
-    """
-
-    result: str
-    as_png: str | None
-    compare: str
-
-
 def name_results(
     names: Sequence[str], films: Sequence[bool], format: str | None, key: Callable[[str], str]
-) -> list[ResultNames]:
+) -> list[tuple[str, str | None, str]]:
     """Name the results of photos and films, whose own names are `names`.
+
+    Each gets three names: of its result; of a PNG in case that format cannot hold it (None of a PNG or a film); and of
+    its before and after.
 
     Args:
         names: relative to the folder that is mirrored.
@@ -47,7 +35,7 @@ def name_results(
     others = [name for name, film in zip(results, films, strict=True) if not film and suffix_of(name) != ".png"]
     as_png = dict(zip(others, _claim([_replaced(name, ".png") for name in others], others, taken, key), strict=True))
     compare = _claim([_replaced(name, _COMPARE) for name in results], results, taken, key)
-    return [ResultNames(name, as_png.get(name), beside) for name, beside in zip(results, compare, strict=True)]
+    return [(name, as_png.get(name), beside) for name, beside in zip(results, compare, strict=True)]
 
 
 def same_name(folder: Path) -> Callable[[str], str]:

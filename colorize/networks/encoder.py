@@ -29,7 +29,7 @@ class Package:
 
 
 class Encoder(nn.Module, ABC):
-    """Down-sampling half of a U-Net: five features, and its parts in two layer groups, `low` and `high`.
+    """Down-sampling half of a U-Net: five features, and its parts in two layer groups, low and high.
 
     A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
     publishes its weights.
@@ -50,16 +50,6 @@ class Encoder(nn.Module, ABC):
         self.name, self.channels = name, channels
         self._frozen: tuple[str, ...] = ()
         self._frozen_norms = "statistics"
-
-    @property
-    def low(self) -> list[nn.Module]:
-        """Modules of the first layer group, in order."""
-        return [self.get_submodule(name) for name in self.low_parts]
-
-    @property
-    def high(self) -> list[nn.Module]:
-        """Modules of the second layer group, in order."""
-        return [self.get_submodule(name) for name in self.high_parts]
 
     @staticmethod
     @abstractmethod
@@ -94,14 +84,12 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Freeze these layer groups from now on; `freeze(False, False, norms)` frees both.
+        """Freeze these layer groups from now on, the high one only with the low one; False frees.
 
         Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
         no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
 
         Args:
-            low: freeze the first group.
-            high: freeze the second group, only together with the first.
             norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
                 running mean and variance still follow the data; "learn": their scale and shift learn too, so
                 that gradients flow through the part (but reach no convolution).
@@ -159,8 +147,9 @@ class BodyNetwork(nn.Module, ABC):
     def layer_groups(self) -> dict[str, list[nn.Module]]:
         """Group name -> modules, from input to output; together they hold each parameter once."""
         body = getattr(self, self.body_name)
+        low, high = ([body.get_submodule(name) for name in parts] for parts in (body.low_parts, body.high_parts))
         own = [child for child in self.children() if child is not body]
-        return {f"{self.body_name}_low": body.low, f"{self.body_name}_high": body.high, self.own_group: own}
+        return {f"{self.body_name}_low": low, f"{self.body_name}_high": high, self.own_group: own}
 
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
         """Freeze exactly these layer groups of the body, freeing the others; see `Encoder.freeze`.

@@ -24,7 +24,7 @@ def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator
             type, which then has nothing left to cast.
 
     Returns:
-        The same network. Its state dict is no longer what its architecture states.
+        The same network, whose state dict is no longer what its architecture states.
 
     Raises:
         ValueError: the network is in training mode.
@@ -40,20 +40,14 @@ def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator
 
 
 def fold_norms(network: Network) -> Network:
-    """Make weight and spectral norms plain weights, and fold each batch norm that follows a convolution into it.
+    """Make weight and spectral norms plain weights, and fold each batch norm that follows a convolution, in place.
 
     What it computes stays the same to rounding, with fewer operations. Modules name such pairs in `conv_norm_pairs`. A
     batch norm that follows something else (a ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted
     through a ReLU, or forwards into a zero-padded convolution, it would not be the same function.
 
-    Args:
-        network: changed in place; in eval mode, in which it has to stay: it can learn no more.
-
-    Returns:
-        The same network.
-
     Raises:
-        ValueError: the network is in training mode.
+        ValueError: the network is not in eval mode, in which it has to stay: it can learn no more.
     """
     if network.training:
         raise ValueError("norms are folded in eval mode: call eval() first")
@@ -79,10 +73,7 @@ class BlurredUp(nn.Module):
 
     The convolution, a matrix product here, gives the four pixels of a block one after the other, so that whole pixels
     are added instead of single channels being shuffled: neighbours across, then down. The mean's factor of a quarter is
-    in the weights; a ReLU lets it through.
-
-    Args:
-        up: its norms are folded.
+    in the weights, since a ReLU lets it through. The norms of `up` are to be folded first.
     """
 
     def __init__(self, up: PixelShuffleUp) -> None:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ class Generator(BodyNetwork):
     With `keep_luma` it puts its colours onto the luma of its input, as users will see them, so that losses, critic and
     exports see the same (DDColor and others put Lab's L back before their losses); by addition alone, so that gradients
     flow where a sum is no colour.
+
+    Args:
+        options: fields of the subclass's `options_type`.
+
+    Raises:
+        ValueError: they do not make a network.
     """
 
     body_name = "encoder"
@@ -44,12 +50,6 @@ class Generator(BodyNetwork):
     @abstractmethod
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
         """Colour `grey`, `(B, 1, H, W)` in [0, 1], on the lightness of `luma`, the same."""
-
-    @overload
-    def forward(self, grey: Tensor, luma: Tensor | None = ..., detailed: Literal[False] = ...) -> Tensor: ...
-
-    @overload
-    def forward(self, grey: Tensor, luma: Tensor | None = ..., *, detailed: Literal[True]) -> Prediction: ...
 
     def forward(self, grey: Tensor, luma: Tensor | None = None, detailed: bool = False) -> Tensor | Prediction:
         """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.

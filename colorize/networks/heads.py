@@ -111,14 +111,9 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Put chroma of any resolution on the lightness of a grey image.
+    """Put Lab chroma of any resolution, `(B, 2, h, w)`, on the lightness of a Rec. 601 luma in [0, 1], `(B, 1, H, W)`.
 
-    Args:
-        ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bicubic interpolation (docs/LOG.md).
-        luma: `(B, 1, H, W)` Rec. 601 luma in [0, 1].
-
-    Returns:
-        `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
+    Gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped; chroma is enlarged by bicubic interpolation (docs/LOG.md).
     """
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():

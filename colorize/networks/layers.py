@@ -1,13 +1,15 @@
 """Building blocks of the networks: ImageNet normalisation, convolution, pixel shuffle, self-attention."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, linear, normalize, pad, pixel_shuffle, scaled_dot_product_attention
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.functional import avg_pool2d, linear, pad, pixel_shuffle, scaled_dot_product_attention
+from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
+
+Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,40 +50,28 @@ def init_conv(
         nn.init.zeros_(conv.bias)
 
 
-class SpectralNorm(nn.Module):
-    """Division of a weight by its largest singular value (Miyato et al. 2018): a parametrization.
+class SpectralNorm(_SpectralNorm):
+    """torch's spectral norm (Miyato et al. 2018), which divides a weight by its largest singular value.
 
-    In training mode each pass takes a step of power iteration. Names and numbers are those of torch's own spectral
-    norm, which however rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
+    Differs where torch's rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
     """
 
-    _u: Tensor
-    _v: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        matrix = weight.detach().flatten(1)
-        self.register_buffer("_u", normalize(torch.randn_like(matrix[:, 0]), dim=0))
-        self.register_buffer("_v", normalize(torch.randn_like(matrix[0]), dim=0))
-        if not matrix.is_meta:
-            self._iterate(matrix, steps=15)
-
-    @torch.no_grad()
-    def _iterate(self, matrix: Tensor, steps: int) -> None:
-        for _ in range(steps):
-            self._u.copy_(normalize(matrix @ self._v, dim=0))
-            self._v.copy_(normalize(matrix.T @ self._u, dim=0))
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        if not weight_mat.is_meta:
+            super()._power_method(weight_mat, n_power_iterations)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Weight of any shape -> the same shape; rows of the matrix are its first dimension."""
         if weight.is_meta:
             return weight  # autocast knows no such device
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
-            if self.training:
-                self._iterate(matrix, steps=1)
-            # Copies, because the backward pass of this call may come after the next step.
-            return weight / torch.dot(self._u.clone(), matrix @ self._v.clone())
+            return super().forward(weight)
+
+
+def spectral_norm(conv: Convolution) -> Convolution:
+    """Put a convolution's weight under `SpectralNorm`, in place."""
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv
 
 
 class ConvLayer(nn.Module):
@@ -113,7 +103,7 @@ class ConvLayer(nn.Module):
         if norm == "weight":
             weight_norm(conv)
         elif norm in ("spectral", "spectral_batch"):
-            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+            spectral_norm(conv)
         self.relu_first = norm == "spectral_batch" and not icnr
         self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
@@ -181,8 +171,7 @@ class SelfAttention(nn.Module):
     def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
         conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
         init_conv(conv, "linear")
-        register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-        return conv
+        return spectral_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, H, W)`."""

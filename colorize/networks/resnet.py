@@ -11,60 +11,47 @@ from colorize.networks.encoder import Encoder
 from colorize.networks.layers import normalize_imagenet
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to the block's input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
+class Block(nn.Module):
+    """Convolutions with batch norm, added to the block's input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`.
 
-    expansion = 1
-    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
+    Two of 3x3; as a bottleneck 1x1, 3x3 and 1x1, where the first two have a quarter of the channels. The stride is in
+    the first 3x3, as torchvision has it ("ResNet v1.5").
+    """
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(in_channels, width, 3, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(width, width, 3)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(in_channels, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, width, H/s, W/s)`."""
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        y += self.downsample(x)
-        return self.relu(y)
-
-
-class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution; the stride is in the second, as torchvision has it ("ResNet v1.5")."""
-
-    expansion = 4
     conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, width, 1)
+        width = out_channels // 4 if bottleneck else out_channels
+        self.bottleneck = bottleneck
+        self.conv1 = _conv(in_channels, width, 1) if bottleneck else _conv(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, stride)
+        self.conv2 = _conv(width, width, 3, stride if bottleneck else 1)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _conv(width, 4 * width, 1)
-        self.bn3 = nn.BatchNorm2d(4 * width)
+        if bottleneck:
+            self.conv3 = _conv(width, out_channels, 1)
+            self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, 4 * width, stride)
+        self.downsample = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample.extend([_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, 4 * width, H/s, W/s)`."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))
+        """`(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(self.relu(y)))
         y += self.downsample(x)
         return self.relu(y)
 
 
-RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], tuple[int, ...]]] = {
-    "resnet10_half": (BasicBlock, (1, 1, 1, 1), (32, 32, 64, 128, 256)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2), (64, 64, 128, 256, 512)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3), (64, 256, 512, 1024, 2048)),
+RESNETS: dict[str, tuple[bool, tuple[int, ...], tuple[int, ...]]] = {
+    "resnet10_half": (False, (1, 1, 1, 1), (32, 32, 64, 128, 256)),
+    "resnet18": (False, (2, 2, 2, 2), (64, 64, 128, 256, 512)),
+    "resnet34": (False, (3, 4, 6, 3), (64, 64, 128, 256, 512)),
+    "resnet101": (True, (3, 4, 23, 3), (64, 256, 512, 1024, 2048)),
 }
-"""Name -> block, blocks of each of the four layers, channels of the five features."""
+"""Name -> bottlenecks or not, blocks of each of the four layers, channels of the five features."""
 
 
 class ResNetBody(Encoder):
@@ -83,13 +70,16 @@ class ResNetBody(Encoder):
     normalize = staticmethod(normalize_imagenet)
 
     def __init__(self, name: str) -> None:
-        block, counts, channels = RESNETS[name]
+        bottleneck, counts, channels = RESNETS[name]
         super().__init__(name, channels)
         self.conv1 = _conv(3, self.channels[0], 7, 2)
         self.bn1 = nn.BatchNorm2d(self.channels[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1, self.layer2, self.layer3, self.layer4 = _layers(block, counts, channels)
+        for number, ((before, after), count) in enumerate(zip(pairwise(channels), counts, strict=True), start=1):
+            blocks = [Block(before, after, 1 if number == 1 else 2, bottleneck)]
+            blocks += [Block(after, after, 1, bottleneck) for _ in range(count - 1)]
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """See `Encoder.features`; that of 1/2 is taken before the max pool."""
@@ -100,25 +90,7 @@ class ResNetBody(Encoder):
         return [half, quarter, eighth, sixteenth, self._run("layer4", sixteenth)]
 
 
-def _layers(
-    block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], channels: tuple[int, ...]
-) -> list[nn.Sequential]:
-    """Make the four layers: `counts` blocks each, of `channels[1:]` channels, from `channels[0]` on."""
-    made = []
-    for number, ((before, after), count) in enumerate(zip(pairwise(channels), counts, strict=True)):
-        width, stride = after // block.expansion, 1 if number == 0 else 2
-        blocks = [block(before, width, stride), *(block(after, width, 1) for _ in range(count - 1))]
-        made.append(nn.Sequential(*blocks))
-    return made
-
-
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     # First weights are torch's own, smaller than He's: a batch norm follows, so that the size of weights says nothing
     # but how fast they turn (van Laarhoven 2017), and what is not pretrained has to turn in a short training.
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    if stride == 1 and in_channels == out_channels:
-        return nn.Sequential()
-    return nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))

@@ -1,4 +1,4 @@
-"""What a photo's file says beside its pixels, as far as it holds for the result too; carried through as bytes."""
+"""Statements of a photo's file that hold for its result too, beside the pixels; carried through as bytes."""
 
 import math
 import re
@@ -33,7 +33,7 @@ _PNG_PROFILE = re.compile(r"\s*\S+\s+\d+\s+([0-9a-fA-F\s]*)")
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says about its photo, the orientation already applied.
+    """Statements of a file about its photo, the orientation already applied.
 
     Attributes:
         exif: its tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from PIL import ExifTags, Image
 
 from colorize.photos import profiles, tags
-from colorize.photos.tiff import UnreadableTiff, open_tiff
+from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.formats import FORMATS, unread_kind
 
 MAX_PIXELS = 200_000_000
@@ -22,19 +22,6 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 _PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF"]
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-
-
-class UnreadableImage(Exception):
-    """A file that cannot be turned into an image.
-
-    Args:
-        reason: a few words, without the file's name.
-        is_still: whether it is a still image all the same, of a kind that is not read.
-    """
-
-    def __init__(self, reason: str, is_still: bool = False) -> None:
-        super().__init__(reason)
-        self.is_still = is_still
 
 
 class Turn(NamedTuple):
@@ -84,14 +71,14 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
                     image = Image.open(file, formats=_PILLOW_FORMATS)
                 except Image.UnidentifiedImageError:
                     kind = unread_kind(head)
-                    reason = f"a {kind} file, which is not read" if kind else _UNKNOWN
-                    raise UnreadableImage(reason, is_still=kind is not None) from None
+                    if kind is None:
+                        raise
+                    raise UnreadKind(f"a {kind} file, which is not read") from None
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
 
 
-_UNKNOWN = "not an image in a known format"
 _TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels"
 
 
@@ -105,10 +92,8 @@ def image_errors() -> Iterator[None]:
             yield
         except UnreadableImage:
             raise
-        except UnreadableTiff as error:
-            raise UnreadableImage(str(error), is_still=True) from None
         except Image.UnidentifiedImageError:
-            raise UnreadableImage(_UNKNOWN) from None
+            raise UnreadableImage("not an image in a known format") from None
         except Image.DecompressionBombError:
             raise UnreadableImage(_TOO_LARGE) from None
         except Exception as error:

@@ -4,7 +4,7 @@ Both take their pixels in bands, so that a large picture is never whole in memor
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import IO, Any
 
@@ -20,7 +20,6 @@ Band = np.ndarray[Any, Any]
 ZLIB_LEVEL = 3
 """For a photo four times as fast as zlib's usual 6, and no larger (27 MB each for 24 million noisy pixels)."""
 
-_STRIP_BYTES = 1 << 18
 _UNDEFINED = 7
 _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 277, 278, 279
@@ -65,12 +64,13 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
     """Write a TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
 
     Args:
-        bands: the pixels, of `height` rows of `width`, from top to bottom.
+        bands: the pixels, of `height` rows of `width`, from top to bottom; each makes a strip, so that all but the last
+            have the same number of rows.
         metadata: for its directory, with those of EXIF and GPS.
     """
     strips: list[bytes] = []
     rows_per_strip = channels = bits = 0
-    for strip in _strips(bands):
+    for strip in bands:
         channels, bits = strip.shape[2], strip.dtype.itemsize * 8
         rows_per_strip = rows_per_strip or len(strip)
         little = strip.astype(strip.dtype.newbyteorder("<"))
@@ -102,17 +102,3 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
     file.write(pack(tags))
     for data in strips:
         file.write(data)
-
-
-def _strips(bands: Iterable[Band]) -> Iterator[Band]:
-    """Yield the same rows, in pieces of the same number but for the last."""
-    rows, rest = 0, None
-    for band in bands:
-        rows = rows or max(1, _STRIP_BYTES // band[0].nbytes)
-        pending = band if rest is None else np.concatenate([rest, band])
-        whole = len(pending) // rows * rows
-        for top in range(0, whole, rows):
-            yield pending[top : top + rows]
-        rest = pending[whole:]
-    if rest is not None and len(rest):
-        yield rest

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""What a TIFF begins with; those with a plus are BigTIFFs."""
+"""First bytes of a TIFF; those with a plus are BigTIFFs."""
 
 SUB_DIRECTORIES, EXIF, GPS, IPTC, XMP, ICC = 330, 34665, 34853, 33723, 700, 34675
 
@@ -50,7 +50,7 @@ class Tags(NamedTuple):
     gps: Directory
     offset: int = 8
     is_below: bool = False
-    """Whether it is below another image, not in the file's chain of images."""
+    """True below another image, not in the file's chain of images."""
 
     def numbers(self, tag: int, default: list[int]) -> list[int]:
         """Return the numbers of a tag of the main directory, if it has any."""

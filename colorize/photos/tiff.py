@@ -5,6 +5,7 @@ the file's own description of its pixels (TIFF 6.0; Adobe's PageMaker and Photos
 """
 
 import logging
+import math
 from threading import Lock
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
@@ -43,8 +44,12 @@ _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
 _libtiff = Lock()
 
 
-class UnreadableTiff(Exception):
-    """A TIFF that is not read. The message says why."""
+class UnreadableImage(Exception):
+    """A file that cannot be turned into an image. The message is a short reason, without the file's name."""
+
+
+class UnreadKind(UnreadableImage):
+    """A still image all the same, of a kind that is not read."""
 
 
 class Kind(NamedTuple):
@@ -66,16 +71,16 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     Its `info` has "tags", "pages", how many photos the file holds, and "unused", how many channels are not part of it.
 
     Raises:
-        UnreadableTiff: nothing reads such pixels, or there are more than `max_pixels`.
+        UnreadKind: nothing reads such pixels, or there are more than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
     photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
     if not photos:
-        raise UnreadableTiff("a TIFF without any photo")
+        raise UnreadKind("a TIFF without any photo")
     tags = photos[0]
     width, height = tags.numbers(_WIDTH, [0])[0], tags.numbers(_HEIGHT, [0])[0]
     if not 0 < width * height <= max_pixels:
-        raise UnreadableTiff(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
+        raise UnreadKind(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
     kind = _kind(tags)
     pillow_reads = (kind.photometric, kind.bits) in _PILLOW_READS and kind.compression in _PILLOW_DECOMPRESSES
     if pillow_reads and not (kind.signed or kind.extra or kind.planar or tags.is_below):
@@ -103,17 +108,17 @@ def _kind(tags: Tags) -> Kind:
     depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
     bits, number_format = max(depths), max(formats)
     if photometric in _NOT_PHOTOS:
-        raise UnreadableTiff(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
+        raise UnreadKind(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
     if photometric not in _COLORS or not _COLORS[photometric] <= samples <= 16:
-        raise UnreadableTiff(f"a TIFF of {samples} channels of an unknown kind ({photometric})")
+        raise UnreadKind(f"a TIFF of {samples} channels of an unknown kind ({photometric})")
     if len(depths) > 1 or len(formats) > 1:
-        raise UnreadableTiff("a TIFF whose channels differ in depth")
+        raise UnreadKind("a TIFF whose channels differ in depth")
     if number_format not in (1, 2, 4):
-        raise UnreadableTiff("floating-point pixels, whose range is not known")
+        raise UnreadKind("floating-point pixels, whose range is not known")
     if bits > 32 or (bits > 16 and photometric != _MIN_IS_BLACK):
-        raise UnreadableTiff(f"{bits}-bit pixels, whose range is not known")
+        raise UnreadKind(f"{bits}-bit pixels, whose range is not known")
     if photometric == _SEPARATED and tags.numbers(332, [1])[0] != 1:
-        raise UnreadableTiff("a TIFF of other inks than cyan, magenta, yellow and black")
+        raise UnreadKind("a TIFF of other inks than cyan, magenta, yellow and black")
     subsampled = photometric == _YCBCR and compression not in _JPEG and tags.numbers(530, [2, 2]) != [1, 1]
     extra = (tags.numbers(338, []) + [0] * samples)[: samples - _COLORS[photometric]]
     planar = samples > 1 and tags.numbers(284, [1])[0] == 2
@@ -127,10 +132,10 @@ def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
         TiffImagePlugin.READ_LIBTIFF = kind.subsampled
         try:
             image = Image.open(file, formats=["TIFF"])
+            if index:
+                image.seek(index)
         finally:
             TiffImagePlugin.READ_LIBTIFF = False
-    if index:
-        image.seek(index)
     return image
 
 
@@ -140,11 +145,17 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     if kind.subsampled:
-        raise UnreadableTiff("a TIFF of subsampled YCbCr in planes, which is not read")
+        raise UnreadKind("a TIFF of subsampled YCbCr in planes, which is not read")
     file.seek(0)
     with tifffile.TiffFile(file) as tif:
         tif.filehandle.seek(offset)
-        pixels = tifffile.TiffPage(tif, index=0).asarray()
+        page = tifffile.TiffPage(tif, index=0)
+        parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        # What is not there tifffile would give as black.
+        missing = any(not size or at + size > tif.filehandle.size for at, size in parts)
+        if missing or len(parts) < math.prod(page.chunked):
+            raise UnreadableImage("image file is truncated")
+        pixels = page.asarray()
     if kind.planar:
         return np.moveaxis(pixels.reshape(kind.samples, *size), 0, -1)
     return pixels.reshape(*size, kind.samples)
@@ -155,7 +166,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     photometric, bits, count, size = kind.photometric, kind.bits, _COLORS[kind.photometric], pixels.shape[1::-1]
     if bits > 16:
         if pixels.min() < 0 or pixels.max() > 65535:
-            raise UnreadableTiff(f"{bits}-bit pixels, whose range is not known")
+            raise UnreadKind(f"{bits}-bit pixels, whose range is not known")
         pixels, bits = pixels.astype(np.uint16), 16
     elif kind.signed and photometric not in (_CIELAB, _ICCLAB):
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))

@@ -71,5 +71,5 @@ def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) 
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which a network computes with `precision`, outside Lightning."""
+    """Return the context in which a network computes with `precision`, outside Lightning."""
     return torch.autocast(device.type, HALF_DTYPES.get(precision, torch.bfloat16), enabled=precision in HALF_DTYPES)

@@ -57,7 +57,7 @@ FORMATS = (
 )
 
 IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
-"""What an image file's name ends with, in upper or lower case."""
+"""Suffixes of image files, in upper or lower case."""
 
 WRITTEN_SUFFIXES = {suffix: format for format in FORMATS if format.written for suffix in format.suffixes}
 """The formats that results are written in, by the ends of their names."""
@@ -81,19 +81,11 @@ _UNREAD = (
     ("JPEG XL", 0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
     ("JPEG 2000", 0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
     ("Photoshop", 0, (b"8BPS",)),
-    (
-        "raw camera",
-        0,
-        (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"MMOR", b"IIRS", b"\0MRM", b"FOVb", b"II\x1a\0"),
-    ),
+    ("raw camera", 0, (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"\0MRM", b"FOVb", b"II\x1a\0")),
     ("raw camera", 4, (b"ftypcrx",)),
     ("PDF", 0, (b"%PDF",)),
     ("OpenEXR", 0, (b"v/1\x01",)),
-    ("Radiance HDR", 0, (b"#?RADIANCE", b"#?RGBE")),
-    ("FITS", 0, (b"SIMPLE  =",)),
     ("DICOM", 128, (b"DICM",)),
-    ("SVG", 0, (b"<svg",)),
-    ("GIMP", 0, (b"gimp xcf",)),
 )
 
 

@@ -45,7 +45,7 @@ def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
 def _moved(plane: Plane, columns: int) -> Plane:
     """Move a plane to the right by half a pixel of luma, of which there are so many columns.
 
-    When its width is halved then, a sample lies upon an even column, where MPEG's codecs have it, not right of it.
+    At half of the luma's width, a sample then lies upon an even column, where MPEG's codecs have it, not right of it.
     """
     share = 0.5 * plane.shape[1] / columns
     kernel = np.array([[share, 1 - share, 0]], np.float32)
@@ -71,8 +71,9 @@ def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> l
     height, width = luma.shape
     half = pixel_format.startswith("yuv420")
     shape = ((height + 1) // 2, (width + 1) // 2) if half else (height, width)
-    near, chroma = (_moved(luma, width), _moved(chroma, width)) if half else (luma, chroma)
-    grey = cv2.resize(near, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
+    grey = cv2.resize(luma, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if half:
+        grey, chroma = _moved(grey, width), _moved(chroma, width)
     low, high = (0, 255) if film.full_range else (16, 235)
     grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
     blue, red = cv2.split(resized(chroma, shape))

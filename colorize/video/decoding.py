@@ -22,6 +22,7 @@ from colorize.video.probing import REC_709, Film, FilmFrame, Plane, decoded, is_
 
 _LUMA_FIRST = re.compile(r"yuv[aj]?4[0-9]{2}p([0-9]+le)?|nv(12|16|20|21|24)(le)?|p[024]1[0-9]le|gray([0-9]+le)?")
 _EXTRAS = {Type.A53_CC: "the captions in its frames", Type.STEREO3D: "what says how its frames are to be seen in 3D"}
+_LOOKED_AT = 25  # every so many frames, for what is in all, or in none
 
 
 def with_telecine(film: Film) -> Film:
@@ -83,7 +84,7 @@ def _frames(
         length, time = max(1, round(1 / (rate * film.time_base))), None
         raw: int | None = None
         joins, later = [*dict.fromkeys(film.joins)], 0
-        for frame in coming if keep_fields else _deinterlaced(coming, film.time_base):
+        for number, frame in enumerate(coming if keep_fields else _deinterlaced(coming, film.time_base)):
             pts = frame.pts
             if pts is not None:
                 if joins and raw is not None and (raw - pts) * film.time_base > JUMP_S:
@@ -94,7 +95,8 @@ def _frames(
                 time = -int(-film.start // film.time_base) if time is None else time + (length if pts is None else 1)
             else:
                 time = pts
-            left_out.update(words for kind, words in _EXTRAS.items() if side_data(frame, kind) is not None)
+            if number % _LOOKED_AT == 0:  # a frame that was looked at is not freed at once, by PyAV
+                left_out.update(words for kind, words in _EXTRAS.items() if side_data(frame, kind) is not None)
             yield FilmFrame(time, frame.duration or 0, _luma(film, frame))
 
 

@@ -56,7 +56,7 @@ CODECS = {
     "av1": Codec("libsvtav1", _EVEN, _EVEN, (63, 24), {"preset": "7"}, _WEB, False),
     "ffv1": Codec("ffv1", _EVEN, _EVEN, None, {"level": "3", "slicecrc": "1"}, (".mkv",), False),
 }
-"""What `codec=` may name."""
+"""Choices of `codec=`."""
 
 _TECHNICAL = ("encoder", "duration", "bps", "number_of_", "_statistics", "major_brand", "minor_version", "compatible")
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -4,7 +4,7 @@ import os
 import stat
 
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
-"""What the names of films that are written may end with; a result keeps it, others become Matroska (`.mkv`)."""
+"""Suffixes of films that are written; a result keeps it, others become Matroska (`.mkv`)."""
 
 READ_SUFFIXES = frozenset(
     (
@@ -13,7 +13,7 @@ READ_SUFFIXES = frozenset(
         *(".wtv", ".h264", ".264", ".h265", ".hevc", ".m1v", ".mpv"),
     )
 )
-"""What a file that is to be a film may be called; what is wrong with it will be said."""
+"""Suffixes of files that are meant to be films: their faults are told."""
 
 _SOUND_SUFFIXES = frozenset((".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".spx", ".wma"))
 STILL_BRANDS = (

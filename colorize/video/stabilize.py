@@ -15,7 +15,7 @@ LOOK_AHEAD = 10
 """Frames to come that a frame's colours are averaged with, and so wait for."""
 
 MEMORY = 0.97
-"""What is left of the weight of other frames' colours after each frame between."""
+"""Remaining share of the weight of other frames' colours after each frame between."""
 
 _FILL_WEIGHT, _FILL_PX = 1e-3, 7.0
 

@@ -23,7 +23,7 @@ CYCLE = 5
 RATES = (Fraction(2996, 100), Fraction(3001, 100))
 """Frames a second, at least and at most, of what a film may have been woven into."""
 
-_MOST_FRAMES, _MOST_MOVING, _WINDOW, _LEAST_REPEATS = 1500, 300, 40, 4
+_MOST_FRAMES, _MOST_MOVING, _WINDOW, _LEAST_REPEATS = 1500, 150, 40, 4
 _REPEATED_SHARE, _DOUBLE_SHARE = 0.5, 0.25  # of a change that is none
 _COMB_LEVELS, _COMBED_SHARE = 9, 0.3  # of 255: a pixel's from those above and below; of the pixels of a block
 _CLEARLY_LESS, _LEAST_COMBING = 0.6, 0.001

@@ -1,4 +1,4 @@
-"""What an interrupted film resumes from: its finished pieces, in a hidden folder beside the result."""
+"""Finished pieces of a film, from which it resumes after an interruption, in a hidden folder beside the result."""
 
 import os
 import shutil

@@ -81,7 +81,8 @@ def _download(name: str, option: str) -> dict[str, Tensor]:
     if file.exists():
         return read_state_dict(file, option)
     try:
-        return dict(weights.get_state_dict(sys.stderr.isatty(), check_hash=True, weights_only=True, map_location="cpu"))
+        options = {"check_hash": True, "weights_only": True, "map_location": "cpu"}
+        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), **options))
     except Exception as error:  # whatever a network, a proxy or a full disk comes up with
         raise UserError(
             f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "

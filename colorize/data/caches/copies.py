@@ -26,6 +26,7 @@ from colorize.data.tilt import BoxChooser, sides, tilt
 from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
+from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 log = logging.getLogger("colorize")
 
@@ -33,9 +34,6 @@ QUALITY = 95
 """Of the copies' JPEG, without subsampling of the colours."""
 
 _VERSION = 1
-_LONGEST_PX = 65_500
-_SAMPLE = 40
-"""Photos that are copied on trial, to say how much room all will take."""
 
 _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_bytes", "i8")])
 """A line of the index: `copy_bytes` is 0 where the photo is small enough. Of several for a key, the last counts."""
@@ -59,10 +57,7 @@ class CopiedPhotos(Photos):
                 stated, width, height = json.loads(copy.info["comment"])
                 if stated == [status.st_size, status.st_mtime_ns]:
                     box, x, y = choose_box(width, height), copy.width / width, copy.height / height
-                    part = (
-                        sides(tilt(box, angle_deg, width, height)) if angle_deg else (box[2] - box[0], box[3] - box[1])
-                    )
-                    if min(part) * min(x, y) >= size_px:
+                    if min(sides(tilt(box, angle_deg, width, height))) * min(x, y) >= size_px:
                         scaled = (box[0] * x, box[1] * y, min(box[2] * x, copy.width), min(box[3] * y, copy.height))
                         return square_of(copy, size_px, lambda *_: scaled, angle_deg)
         return load_square(path, size_px, choose_box, angle_deg)
@@ -133,7 +128,8 @@ def _make(photos: Photos, where: Path, px: int, limit: int, num_workers: int) ->
     if not len(missing):
         return
     dataset = _CopyDataset(photos, [photos.train[place] for place in missing], px)
-    trial = [data for number in range(min(_SAMPLE, len(dataset))) if (data := dataset[number]) is not None]
+    # A few on trial, to say how much room all will take.
+    trial = [data for number in range(min(40, len(dataset))) if (data := dataset[number]) is not None]
     about = len(missing) * sum(map(len, trial)) / max(1, len(trial))
     log.info(
         f"data.cache: {len(missing)} of {len(rows)} training photos lack a copy of {px} px: about {about / 1e9:.2g} GB "
@@ -171,7 +167,7 @@ class _CopyDataset(PhotoDataset[bytes | None]):
             return None
         scale = self.size_px / min(rgb.size)
         size = max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))
-        if scale >= 1 or max(size) > _LONGEST_PX:
+        if scale >= 1 or max(size) > WRITTEN_SUFFIXES[".jpg"].longest_side_px:
             return b""
         comment = json.dumps([[status.st_size, status.st_mtime_ns], rgb.width, rgb.height]).encode()
         file = io.BytesIO()

@@ -5,14 +5,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from colorize.data.caches.records import source_digest
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import Folder, walk_files, written_whole
-from colorize.runtime.formats import IMAGE_SUFFIXES
+from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger("colorize")
 
@@ -33,9 +32,9 @@ class Listing:
     would leave the same times; nor where a link is in it, whose target may change elsewhere.
     """
 
-    def __init__(self, root: Path, is_photo: Callable[[str], bool], runs_dir: str | os.PathLike[str] | None) -> None:
-        """Open the cache, a file in the `.cache` of `runs_dir`; None: nothing is kept. `is_photo` judges by names."""
-        self.root, self.is_photo = root, is_photo
+    def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None) -> None:
+        """Open the cache, a file in the `.cache` of `runs_dir`; None: nothing is kept."""
+        self.root = root
         self._file = None if runs_dir is None else listing_file(runs_dir, root)
         self._known: dict[str, Any] = {}  # by folder: its times, and what it holds
         self._current: dict[str, Any] = {}
@@ -51,13 +50,17 @@ class Listing:
         Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once.
 
         Raises:
-            UserError: a folder cannot be read.
+            UserError: a folder cannot be read, or there are none.
         """
         try:
-            found = walk_files(self.root, f"{below}/" if below else "", self._read)
-            return sorted(folder + name for folder, names in found for name in names)
+            walked = walk_files(self.root, f"{below}/" if below else "", self._read)
+            found = sorted(folder + name for folder, names in walked for name in names)
         except OSError as error:
             raise UserError(f"cannot read the folder {Path(error.filename)}: {error.strerror}") from error
+        if not found:
+            extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
+            raise UserError(f"no images in {self.root / below} (looked for the extensions {extensions})")
+        return found
 
     def _read(self, path: str) -> Folder:
         """Return the subfolders and photos in a folder. No file is stat'ed: there may be millions."""
@@ -77,7 +80,7 @@ class Listing:
                 has_links |= is_link
                 if os.path.isdir(entry.path) if is_link else entry.is_dir():
                     found.subfolders.append((entry.name, is_link))
-                elif self.is_photo(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
+                elif has_image_suffix(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
                     found.files.append(entry.name)
         if not has_links and max(times) + _GRANULE_NS < time.time_ns():
             self._current[folder] = times, found

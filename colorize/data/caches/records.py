@@ -26,8 +26,6 @@ STAMP = ["bytes", "mtime_ns"]
 FEW = 200
 """So many photos are worked through before worker processes have started."""
 
-_STAT_THREADS = 16
-
 Sample = TypeVar("Sample")
 
 
@@ -68,7 +66,7 @@ def stamps(root: Path, identities: Sequence[str]) -> NDArray[Any]:
             return -1, 0
         return status.st_size, status.st_mtime_ns
 
-    with ThreadPool(_STAT_THREADS) as pool:
+    with ThreadPool(16) as pool:
         return np.array(pool.map(stamp, identities, chunksize=1000), [(name, "i8") for name in STAMP])
 
 

@@ -65,12 +65,8 @@ class Survey:
 def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_workers: int) -> Survey:
     """Measure those photos that are new or have changed since the last time.
 
-    Built-in scenes, which have no files, are drawn and measured every time.
-
-    Args:
-        identities: which of the photos.
-        runs_dir: the cache lies in its ``.cache``, one file for each source.
-        num_workers: processes that read photos; 0 reads in this one.
+    Built-in scenes, which have no files, are drawn and measured every time. The cache, one file for each source, lies
+    in the ``.cache`` of ``runs_dir``; ``num_workers`` processes read photos (0: this one).
 
     Raises:
         UserError: the cache cannot be written.

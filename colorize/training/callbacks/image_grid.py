@@ -38,8 +38,10 @@ class ImageGrid(L.Callback):
     def show(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero or not len(self.batch.rgb):
             return
+        was_training = pl_module.generator.training
         with trainer.precision_plugin.forward_context():
             coloured = torch.cat([pl_module.colour(grey) for grey in self.batch.grey.to(pl_module.device).split(8)])
+        pl_module.generator.train(was_training)
         columns = abreast([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
         image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
         for logger in trainer.loggers:

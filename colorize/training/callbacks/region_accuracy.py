@@ -75,7 +75,7 @@ def accuracies(table: Tensor) -> dict[str, float]:
 
 
 def markdown(table: Tensor) -> str:
-    """Return a confusion table in per cent of each region: its rows are taken for its columns."""
+    """Return a confusion table in per cent: a row for each region that occurs, a column for what it is taken for."""
     rows = [row for row in range(len(COUNTED)) if table[row].any()]
     columns = [column for column in range(len(TAKEN_FOR)) if table[rows, column].any()]
     per_cent = torch.round(100 * table / table.sum(dim=1, keepdim=True).clamp_min(1))

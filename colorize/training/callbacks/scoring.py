@@ -62,8 +62,11 @@ class Scoring(L.Callback):
 
     def score(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Add a point to the curve."""
-        network = pl_module.ema_model or pl_module.network("generator")  # which sets its own mode in each step
-        score, features = self.measure(trainer, pl_module, network.eval())
+        network = pl_module.ema_model or pl_module.network("generator")
+        was_training = network.training
+        network.eval()
+        score, features = self.measure(trainer, pl_module, network)
+        network.train(was_training)
         point = score | {"distance": stopping.distance(score, self.of_grey)}
         point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if self.inception is not None:
