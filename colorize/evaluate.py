@@ -96,9 +96,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     def share(names: Sequence[str]) -> Sequence[str]:
         return names[fabric.global_rank :: fabric.world_size]
 
-    render_px = {
-        row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()
-    }
+    render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))

@@ -96,9 +96,7 @@ class EvaluateConfig(CommonConfig):
     )
     split: str = opt("val", "which photos", choices=("train", "val", "all"))
     output: str | None = opt(None, "folder for the results (null: evaluation/ in the run's folder, or here)", path=True)
-    render_px: int | None = opt(
-        None, "short side of what the networks are shown (null: as each was trained)", least=32
-    )
+    render_px: int | None = opt(None, "short side of what the networks are shown (null: as each was trained)", least=32)
     saturation: float = opt(1.0, SATURATION, least=0)
     scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn images", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
