@@ -4,10 +4,9 @@ python -m colorize.pipeline run=NAME recipe=paper data=folder data.root=PHOTOS
 python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS model=small 'only.gan=optim.critic.lr=1e-5'
 
 Each step is the command that you could type yourself. Started again, it resumes where it stopped. It ends with
-runs/NAME/gallery.png and a table of scores. Few photos are not enough for it: data=folder without a recipe takes
-recipe=finetune, step 1 alone from the bundled generator on. With cycles=N, steps 2 to 4 are done N times, as in
-DeOldify's NoGAN (https://github.com/jantic/DeOldify): each time from the networks of the time before, in
-runs/NAME/cycle_2 and so on.
+runs/NAME/gallery.png, a table of scores and a verdict. Without a recipe, data=folder takes recipe=finetune: step 1
+alone, from the bundled generator on. With cycles=N, steps 2 to 4 are done N times, as in DeOldify's NoGAN
+(https://github.com/jantic/DeOldify): each time from the networks of the time before, in runs/NAME/cycle_2 and so on.
 """
 
 from __future__ import annotations

@@ -84,14 +84,19 @@ def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
     assert "| truth | ∞ |" in tables.markdown(scores.rows_to_json(table), ["psnr"])
 
 
-def verdict_of(table: scores.Table, farther: float) -> str:
-    """The verdict on the row "two", after "one", to which CIEDE2000 is given that is so much higher."""
-    score = {row: scores.Score(10 + step, np.full(2000, 10 + step)) for row, step in (("one", 0), ("two", farther))}
-    gained = scores.Score(0.1, np.linspace(-0.1, 0.3, 2000))
-    skill = {"one": table.rows["one"]["skill"], "two": gained}
-    rows = {row: {"skill": skill[row], "ciede2000": score[row]} for row in ("one", "two")}
-    grey = {"ciede2000": scores.Score(12.0, np.full(2000, 12.0))}
-    return scores.verdict(scores.Table(rows | {"grey": grey}, {}, table.measured, 0), "two", "one", "b")
+def test_better_and_worse_are_said_only_beyond_the_interval_and_grey_always() -> None:
+    def verdict(farther: float) -> str:
+        steady = {"grey": 12.0, "one": 10.0, "two": 10 + farther}
+        cells = {row: {"ciede2000": scores.Score(mean, np.full(2000, mean))} for row, mean in steady.items()}
+        cells["one"]["skill"] = scores.Score(0.0, np.zeros(2000))
+        cells["two"]["skill"] = scores.Score(0.1, np.linspace(-0.1, 0.3, 2000))
+        return scores.verdict(scores.Table(cells, {}, measurements(), 0), "two", "one", "b")
+
+    assert "; better than its start: kept (skill +0.100 (-0.095 to +0.295), CIEDE2000 -1.00" in verdict(-1.0)
+    assert "; no better than the generator it started from: use checkpoint=b (skill +0.100" in verdict(0.0)
+    assert "; worse than the generator it started from: use checkpoint=b (skill +0.100" in verdict(1.0)
+    assert "worse than no colour" in verdict(9.0) and "worse than no colour" not in verdict(1.0)
+    assert "not shown to know more of colours than luma tells" in verdict(-1.0)
 
 
 def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
@@ -120,10 +125,6 @@ def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     assert found["one"].bounds == pytest.approx(tuple(expected))
     gap = table.difference("skill", "one", "two")
     assert (gap.mean, *gap.bounds) == pytest.approx((found["one"].mean - 1, *(expected - 1))) and gap.exceeds
-    assert "; better than its start: kept (skill +" in verdict_of(table, farther=-1.0)
-    assert "; no better than the generator it started from: use checkpoint=b (skill +" in verdict_of(table, farther=0.0)
-    assert "; worse than the generator it started from: use checkpoint=b (skill +" in verdict_of(table, farther=1.0)
-    assert "worse than no colour at all" in verdict_of(table, farther=9.0)
     text = tables.markdown(scores.rows_to_json(table), ["psnr", "skill"])
     assert f"| one | 20.00 | {found['one'].mean:.3f} |" in text
 

@@ -55,15 +55,16 @@ class ResolutionSchedule:
 
     def steps(self, photos: int, limit: int | None) -> int:
         """Count the steps of the training, with so many photos and at most `limit` steps an epoch."""
-        return sum(_steps_an_epoch(self.at(epoch).batch_size, photos, limit) for epoch in range(self.epochs))
+        return sum(steps_an_epoch(self.at(epoch).batch_size, photos, limit) for epoch in range(self.epochs))
 
     def images(self, photos: int, limit: int | None) -> list[int]:
         """Count each epoch's images, of so many photos, in whole batches and in at most `limit` of them."""
         batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
-        return [batch * _steps_an_epoch(batch, photos, limit) for batch in batches]
+        return [batch * steps_an_epoch(batch, photos, limit) for batch in batches]
 
 
-def _steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
+def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
+    """Return how many batches an epoch has, the only one of which may be incomplete."""
     return min(photos // max(1, min(batch_size, photos)), limit or photos)
 
 
@@ -84,5 +85,5 @@ def fit_to_photos(resolution: ResolutionConfig, photos: int, limit: int | None =
         if len(resolution.steps) != len(batches):
             raise ValueError(f"resolution.steps={resolution.steps}: a number for each stage is needed")
         table = zip(resolution.steps, batches, strict=True)
-        epochs = [-(-steps // _steps_an_epoch(batch, photos, limit)) for steps, batch in table]
+        epochs = [-(-steps // steps_an_epoch(batch, photos, limit)) for steps, batch in table]
     return replace(resolution, batch_size=batches, epochs=epochs)

@@ -190,7 +190,8 @@ LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
 
-    The best by these scores is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
+    The checkpoint to take by these scores is red, moments whose weights are gone are hollow, and a thin line is what
+    grey scores.
     """
     curve = scores.curve
     if len(curve) < 2:

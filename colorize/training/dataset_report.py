@@ -13,8 +13,7 @@ from colorize.color import rgb_to_grey
 from colorize.config import TrainConfig
 from colorize.data.caches.survey import Survey, is_dull, readable, survey
 from colorize.data.from_config import list_photos
-from colorize.data.loading import GlobalBatches
-from colorize.data.resolution import ResolutionSchedule
+from colorize.data.resolution import ResolutionSchedule, steps_an_epoch
 from colorize.data.sources import Photos
 from colorize.metrics import TRUE_GREY_SPREAD
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
@@ -57,7 +56,7 @@ def run(config: TrainConfig) -> None:
     left = left_for_training(config, photos, found)
     config = build.fit_to_photos(config, left)
     schedule = build.make_schedule(config)
-    text = f"{describe(config, schedule, photos, found)}\n{verdict(config, schedule, left)}"
+    text = f"{describe(config, schedule, photos, found)}\n{verdict(config, schedule, left, len(photos.val))}"
     print(text.encode("utf-8", "backslashreplace").decode())  # names may hold bytes that are no text
 
 
@@ -89,16 +88,22 @@ def left_for_training(config: TrainConfig, photos: Photos, found: Survey) -> int
     return count - int(is_dull(found.rows[:count], 0 if least is None else least).sum())
 
 
-def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int) -> str:
-    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown."""
+def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_photos: int) -> str:
+    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown.
+
+    To see a photo at validation, three times without a backward pass, costs about what learning from one does.
+    """
     rows = [[use, f"{least:,}", "yes" if photos >= least else "no"] for use, least in ENOUGH_FROM_PHOTOS.items()]
     limit = config.trainer.limit_train_batches
     said = f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(photos, limit):,} steps"
     seconds = seconds_an_image(config, schedule) if photos and config.phase == "pretrain_gen" else None
     if seconds is not None:
-        minutes = seconds * sum(schedule.images(photos, limit)) / 60
+        stage = schedule.at(schedule.epochs)
+        val_px = config.data.val_size_px or stage.size_px
+        seen = schedule.epochs * val_photos * (val_px / stage.size_px) ** 2
+        minutes = seconds * (sum(schedule.images(photos, limit)) + seen) / 60
         long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:,.0f} hours"
-        said += f", about {long if minutes >= 1 else 'a minute'} here, validation left aside"
+        said += f", about {long if minutes >= 1 else 'a minute'} here"
     table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)
     return f"{table}\n{said}."
 
@@ -113,7 +118,8 @@ def seconds_an_image(config: TrainConfig, schedule: ResolutionSchedule) -> float
         module = build.make_module(config, resume_from=Path("none"))  # as if resumed: the first weights are not needed
     except UserError:
         return None
-    generator = place(module.network("generator"), device).train()
+    generator, rates = place(module.network("generator"), device).train(), module.learning_rates["generator"]
+    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.frozen_norms)
     module.objective.to(device, None)
     rgb = torch.rand(min(TIMED_IMAGES, stage.batch_size), 3, stage.size_px, stage.size_px, device=device)
     began = 0.0
@@ -158,9 +164,7 @@ def stages(config: TrainConfig, schedule: ResolutionSchedule, photos: int) -> tu
     """Return head and rows of a table of the steps of an epoch at each size."""
     rows = []
     for size_px, batch_size, epochs in zip(schedule.size_px, schedule.batch_size, schedule.stage_epochs, strict=True):
-        steps = len(GlobalBatches(photos, batch_size, seed=0, epoch=0)) if photos else 0
-        if config.trainer.limit_train_batches is not None:
-            steps = min(steps, config.trainer.limit_train_batches)
+        steps = steps_an_epoch(batch_size, photos, config.trainer.limit_train_batches)
         rows.append([f"{size_px}", f"{batch_size:,}", f"{epochs}", f"{steps:,}"])
     return ["size in px", "batch", "epochs", "steps an epoch"], rows
 
