@@ -67,7 +67,7 @@ def photo_options(words: Sequence[str]) -> list[str]:
     gone = [word for word in photos if not os.path.lexists(word) and not set("*?[") & set(word)]
     if gone[:1] == words[:1] and (like := difflib.get_close_matches(words[0], SCHEMAS, n=1)):
         raise BadOption(f"{words[0]}: there is no such command or photo (did you mean colorize {like[0]}?)")
-    if gone and len(photos) == 2 and gone != photos:
+    if photos[1:] == gone and len(gone) == 1 and os.path.splitext(gone[0])[1]:
         raise BadOption(f"{gone[0]} is not there; for a result of this name: -o {gone[0]}")
     if not photos and not any(word.startswith("input=") for word in options):
         raise BadOption(f"{' '.join(words)}: no photo to colour is given")
