@@ -1,7 +1,4 @@
-"""The photos and films that `input=…` means, and the file that each one's result goes to.
-
-No photo is opened, none is written to. Of files that are not called as photos the first bytes are read.
-"""
+"""The photos and films that `input=…` means, and the file of each one's result; nothing is decoded or written."""
 
 import fnmatch
 import os
@@ -26,15 +23,10 @@ FileId = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """A photo or a film to colour.
+    """A photo or a film to colour, from the file `source` to the file `result`.
 
-    Attributes:
-        source: its file.
-        result: where its result goes.
-        as_png: where it goes instead, if the format that the name of `result` stands for cannot hold it; None where
-            the user named the file.
-        compare: where its before and after go.
-        film: whether it is a film.
+    The result goes to `as_png` instead if the format of its name cannot hold it (None where the user named the file);
+    before and after go to `compare`.
     """
 
     source: str
@@ -52,12 +44,9 @@ class Job:
 class Plan:
     """Everything that `input=…` comes to.
 
-    Attributes:
-        folder: where the results go.
-        jobs: the photos, in the order of their names (those of a list in its order).
-        unreadable: folders that cannot be listed, with the reason.
-        report: where the list of failures goes; None where the result of a single photo was named.
-        left: how many files were not taken, by their suffix.
+    The results go to `folder`. `jobs` are in the order of their names (those of a list in its order); `unreadable` are
+    folders that cannot be listed, with the reason; `report` is the file of the list of failures (None where the result
+    of a single photo was named); `left` how many files were not taken, by their suffix.
     """
 
     folder: Path
@@ -70,18 +59,16 @@ class Plan:
 def plan(given: str, output: str, format: str | None, contact_sheet: str | None = None) -> Plan:
     """Find the photos, and give each a result of its own.
 
-    Args:
-        given: a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose folders
-            are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt, .lst) with a
-            path a line (or between zero bytes), relative to the text file. What exists by this very name is no glob.
-        output: a folder, which may lie in a folder that is given; for a single one also the result's own file.
-        format: one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES,
-            others become Matroska.
-        contact_sheet: a file of ours that is not to be taken for a photo.
+    `given` is a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose folders
+    are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt, .lst) with a path a
+    line (or between zero bytes), relative to the text file. What exists by this very name is no glob.
 
-    Raises:
-        UserError: nothing is found, or the results would come to lie where the photos are.
-        BadOption: the result is called as a film of a kind that is not written.
+    `output` is a folder, which may lie in a folder that is given; for a single one also the result's own file. `format`
+    is one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES, others
+    become Matroska. `contact_sheet` is a file of ours that is not to be taken for a photo.
+
+    Raises UserError where nothing is found, or the results would come to lie where the photos are; BadOption where the
+    result is called as a film of a kind that is not written.
     """
     target = Path(output)
     suffix = "" if target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
@@ -172,10 +159,7 @@ def _split_glob(given: str) -> tuple[Path, list[str]]:
 def _found(
     root: Path, pattern: list[str], own: frozenset[str], unreadable: list[tuple[str, str]], left: Counter[str]
 ) -> Iterator[str]:
-    """Yield the names of the photos and films below `root` that match; `own` files and folders are left out.
-
-    Folders that cannot be listed go to `unreadable`; files of other kinds are counted in `left`.
-    """
+    """Yield names of photos and films that match below `root`, none of `own`; add to `unreadable` and `left`."""
     own_names = {os.path.basename(name) for name in own}
 
     def enter(folder: str) -> bool:
