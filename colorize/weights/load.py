@@ -50,11 +50,8 @@ BUNDLED = Path(__file__).with_name("pocket.safetensors")
 class Weights:
     """Content of a file of weights.
 
-    Attributes:
-        network: the generator, on the CPU, float32, in eval mode.
-        preprocessing: how it is to be shown photos.
-        title: what it is, for people to read.
-        provenance: what an export says of its training.
+    The generator is on the CPU, float32, in eval mode; `preprocessing` is how it is to be shown photos; `title` what it
+    is, for people to read; `provenance` what an export says of its training.
     """
 
     network: Generator
@@ -66,8 +63,7 @@ class Weights:
 def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
     """Return the file that a `checkpoint` names, there or not; the word `bundled` stands for `BUNDLED`.
 
-    Raises:
-        UserError: an installation is without the bundled file.
+    Raises UserError where an installation is without the bundled file.
     """
     if str(checkpoint) != "bundled":
         return Path(checkpoint)
@@ -79,16 +75,11 @@ def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
 def load_weights(
     checkpoint: str | os.PathLike[str], use_ema: bool = True, expected: dict[str, Any] | None = None
 ) -> Weights:
-    """Read a generator from a file of any kind named above.
+    """Read a generator from a file of any kind named above, or the one that the word `bundled` means.
 
-    Args:
-        checkpoint: the file, or the word `bundled`.
-        use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
-        expected: the architecture it must have, where a configuration already states one.
-
-    Raises:
-        UserError: there is no such file, it is something else, it is damaged, it holds no generator, or one of another
-            architecture than `expected`.
+    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. `expected` is the
+    architecture it must have, where a configuration already states one. Raises UserError where there is no such file,
+    it is something else, it is damaged, it holds no generator, or one of another architecture than `expected`.
     """
     path = find_weights(checkpoint)
     if (weights := load_export(path)) is None:
@@ -114,8 +105,7 @@ def load_network(
 ) -> Generator | Critic:
     """Read the generator of any file of weights, or the critic of a checkpoint, on the CPU, in eval mode.
 
-    Raises:
-        UserError: as `load_weights`.
+    Raises UserError as `load_weights` does.
     """
     if name == "generator":
         return load_weights(path, use_ema, expected).network
@@ -139,8 +129,7 @@ def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> 
 def load_export(path: str | Path) -> Weights | None:
     """Read an export of this program; None where the file is another, or cannot be read: others say what it is.
 
-    Raises:
-        UserError: it is an export, but damaged, or contradicts itself.
+    Raises UserError where it is an export, but damaged, or contradicts itself.
     """
     stated = _exported(path)
     if stated is None:
