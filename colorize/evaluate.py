@@ -34,10 +34,7 @@ ANOTHER_PHOTO_DB = 18.0
 
 
 def run(config: EvaluateConfig) -> Score | None:
-    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first of several ranks.
-
-    Each rank measures a share of the photos.
-    """
+    """Measure (each rank a share), write, print; return the last network's or folder's CIEDE2000 on the first rank."""
     from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 
     checkpoints = find_checkpoints(config)

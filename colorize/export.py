@@ -28,8 +28,7 @@ SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
 def run(config: ExportConfig) -> None:
     """Write the file and its card.
 
-    Raises:
-        UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
+    Raises UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
     from colorize.weights.load import find_weights, load_weights
 
@@ -64,9 +63,8 @@ def run(config: ExportConfig) -> None:
 def check(config: ExportConfig, output: Path, card: Path) -> None:
     """Refuse, before anything is read, what cannot be done.
 
-    Raises:
-        BadOption: the output's name is not that of its format.
-        UserError: there is no such checkpoint, or something is in the way of the output.
+    Raises BadOption where the output's name is not that of its format; UserError where there is no such checkpoint, or
+    something is in the way of the output.
     """
     suffix = SUFFIXES[config.format]
     if output.suffix.lower() != suffix:

@@ -39,8 +39,7 @@ SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
 def run(config: PredictConfig) -> None:
     """Colour every photo and film that has no result yet.
 
-    Raises:
-        UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
+    Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
     from colorize.video import require_packages
@@ -96,9 +95,7 @@ def run(config: PredictConfig) -> None:
 def check(config: PredictConfig) -> None:
     """Check what can be known before a photo is looked for.
 
-    Raises:
-        UserError: there is no such checkpoint.
-        BadOption: a value that no photo could be coloured with.
+    Raises UserError where there is no such checkpoint; BadOption for a value that no photo could be coloured with.
     """
     if not Path(config.checkpoint).exists():
         raise UserError(f"there is no checkpoint {config.checkpoint}")
@@ -113,9 +110,7 @@ def check(config: PredictConfig) -> None:
 def check_contact_sheet(config: PredictConfig) -> None:
     """Make sure that the contact sheet replaces nothing but an earlier one.
 
-    Raises:
-        BadOption: its name says no format.
-        UserError: there is somebody else's file of that name.
+    Raises BadOption where its name says no format; UserError where there is somebody else's file of that name.
     """
     from colorize.photos import reading
     from colorize.photos.opening import UnreadableImage
@@ -136,11 +131,7 @@ def check_contact_sheet(config: PredictConfig) -> None:
 
 
 def check_report(config: PredictConfig, plan: Plan) -> None:
-    """Make sure that what is written beside the results replaces nothing of somebody else's.
-
-    Raises:
-        UserError: it would.
-    """
+    """Raise UserError where what is written beside the results would replace something of somebody else's."""
     if plan.report is not None and plan.report.exists() and not is_ours(plan.report):
         raise UserError(f"{plan.report} is not of this program, which would write it: move it away")
     if config.contact_sheet is not None:

@@ -169,8 +169,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
 class _Job:
     """The task as Hydra calls it, once or for each job of a sweep; a launcher may send it to another process.
 
-    What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
-    its own and not start the jobs that are left.
+    What it raises is kept in `failures` or the job's result: Hydra would print lines of its own and start no more jobs.
     """
 
     name: str
@@ -231,8 +230,7 @@ _PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
 def configured(name: str, overrides: Sequence[str]) -> Any:
     """Return the configuration that a command gets from `overrides` typed after its name: an instance of its schema.
 
-    Raises:
-        BadOption, HydraException: what the command would refuse.
+    Raises BadOption or HydraException where the command would refuse.
     """
     register()
     return from_hydra(composed(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
@@ -282,10 +280,7 @@ def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
 
 
 def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str | None:
-    """Return one line for what Hydra or OmegaConf refuses, whose own texts take several; None for other exceptions.
-
-    ValueError is what Hydra raises for a defaults list or flags that make no sense to it.
-    """
+    """Return one line for what Hydra (also as a ValueError) or OmegaConf refuses; None for other exceptions."""
     if isinstance(error, MissingConfigException):
         return _missing_file(error, overrides)
     if isinstance(error, OverrideParseException):
