@@ -29,8 +29,7 @@ SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
 def run(config: ExportConfig) -> None:
     """Write the file and its card.
 
-    Raises:
-        UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
+    Raises UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     output = Path(config.output)

@@ -44,8 +44,7 @@ SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
 def run(config: PredictConfig) -> None:
     """Colour every photo and film that has no result yet.
 
-    Raises:
-        UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
+    Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
     from colorize.video import require_packages
@@ -119,9 +118,7 @@ def check(config: PredictConfig) -> None:
 def check_contact_sheet(config: PredictConfig) -> None:
     """Make sure that the contact sheet replaces nothing but an earlier one.
 
-    Raises:
-        BadOption: its name says no format.
-        UserError: there is somebody else's file of that name.
+    Raises BadOption where its name says no format; UserError where there is somebody else's file of that name.
     """
     if config.contact_sheet is None:
         return
@@ -142,11 +139,7 @@ def check_contact_sheet(config: PredictConfig) -> None:
 
 
 def check_report(config: PredictConfig, plan: Plan) -> None:
-    """Make sure that what is written beside the results replaces nothing of somebody else's.
-
-    Raises:
-        UserError: it would.
-    """
+    """Raise UserError where what is written beside the results would replace something of somebody else's."""
     if plan.report is not None and plan.report.exists() and not is_ours(plan.report):
         raise UserError(f"{plan.report} is not of this program, which would write it: move it away")
     if config.contact_sheet is not None:

@@ -168,8 +168,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
 class _Job:
     """The task as Hydra calls it, once or for each job of a sweep; a launcher may send it to another process.
 
-    What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
-    its own and not start the jobs that are left.
+    What it raises is kept in `failures` or the job's result: Hydra would print lines of its own and start no more jobs.
     """
 
     name: str

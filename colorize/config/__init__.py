@@ -1,8 +1,7 @@
-"""The schema of `conf/`: the keys of each command, their types, defaults and meanings.
+"""The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
 
-Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
-command at once; `--help` is generated from the same texts. YAML holds choices and numbers, the schema the meanings.
-The sections that commands share stand in `colorize.config.sections`.
+Hydra checks each YAML file and each override against these dataclasses; `colorize.config.sections` has those that
+commands share.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The sections of the configuration: every key of `data`, `model`, `loss`, `optim`, `trainer` and so on.
-
-The commands that are made of them stand in `colorize.config`.
-"""
+"""The sections of the configuration that commands share: every key of `data`, `model`, `loss`, `optim` and so on."""
 
 from dataclasses import dataclass
 

@@ -29,15 +29,10 @@ FileId = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """A photo or a film to colour.
+    """A photo or a film to colour, from the file `source` to the file `result`.
 
-    Attributes:
-        source: its file.
-        result: where its result goes.
-        as_png: where it goes instead, if the format that the name of `result` stands for cannot hold it; None where
-            the user named the file.
-        compare: where its before and after go.
-        film: whether it is a film.
+    The result goes to `as_png` instead if the format of its name cannot hold it (None where the user named the file);
+    before and after go to `compare`.
     """
 
     source: str
@@ -84,9 +79,12 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
             others become Matroska.
         contact_sheet: a file of ours that is not to be taken for a photo.
 
-    Raises:
-        UserError: nothing is found, or the results would come to lie where the photos are.
-        BadOption: the result is called as a film of a kind that is not written.
+    `output` is a folder, which may lie in a folder that is given; for a single one also the result's own file. `format`
+    is one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES, others
+    become Matroska. `contact_sheet` is a file of ours that is not to be taken for a photo.
+
+    Raises UserError where nothing is found, or the results would come to lie where the photos are; BadOption where the
+    result is called as a film of a kind that is not written.
     """
     if not any(given):
         raise UserError("input= is empty: give a photo, a folder, a glob or a list")
@@ -193,10 +191,7 @@ def _split_glob(given: str) -> tuple[Path, list[str]]:
 def _found(
     root: Path, pattern: list[str], own: frozenset[str], unreadable: list[tuple[str, str]], left: Counter[str]
 ) -> Iterator[str]:
-    """Yield the names of the photos and films below `root` that match; `own` files and folders are left out.
-
-    Folders that cannot be listed go to `unreadable`; files of other kinds are counted in `left`.
-    """
+    """Yield names of photos and films that match below `root`, none of `own`; add to `unreadable` and `left`."""
     own_names = {os.path.basename(name) for name in own}
 
     def enter(folder: str) -> bool:

@@ -23,9 +23,7 @@ Advance = Callable[..., None]
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
     """Show a bar on stderr, if this process is the first of a command; in a file, one line says how long it will take.
 
-    Args:
-        doing: the word before the bar.
-        total: how far it goes; None where that is not known yet.
+    It is called `doing`, and goes as far as `total` (None: not known yet).
     """
     from rich import progress as bars
     from rich.console import Console

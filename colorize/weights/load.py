@@ -73,16 +73,11 @@ class Weights:
 def load_weights(
     checkpoint: str | os.PathLike[str], use_ema: bool = True, expected: dict[str, Any] | None = None
 ) -> Weights:
-    """Read a generator from a file of any kind named above.
+    """Read a generator from a file of any kind named above, or the one that the word `bundled` means.
 
-    Args:
-        checkpoint: the file, or the word `bundled`.
-        use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
-        expected: the architecture it must have, where a configuration already states one.
-
-    Raises:
-        UserError: there is no such file, it is something else, it is damaged, it holds no generator, or one of another
-            architecture than `expected`.
+    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. `expected` is the
+    architecture it must have, where a configuration already states one. Raises UserError where there is no such file,
+    it is something else, it is damaged, it holds no generator, or one of another architecture than `expected`.
     """
     path = bundled.find_weights(checkpoint)
     with one_version(path):
@@ -114,8 +109,7 @@ def load_network(
 ) -> Generator | Critic:
     """Read the generator of any file of weights, or the critic of a checkpoint, on the CPU, in eval mode.
 
-    Raises:
-        UserError: as `load_weights`.
+    Raises UserError as `load_weights` does.
     """
     if name == "generator":
         return load_weights(path, use_ema, expected).network
@@ -140,8 +134,7 @@ def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> 
 def load_export(path: str | Path) -> Weights | None:
     """Read an export of this program; None where the file is another, or cannot be read: others say what it is.
 
-    Raises:
-        UserError: it is an export, but damaged, or contradicts itself.
+    Raises UserError where it is an export, but damaged, or contradicts itself.
     """
     stated = _exported(path)
     if stated is None:

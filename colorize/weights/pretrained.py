@@ -21,19 +21,15 @@ _CLASSIFIERS = ("fc.", "classifier.")
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
     """Fill an encoder, or `VGGFeatures`, with weights, in place.
 
-    Of the state dict, the classifier and layers that the published `name` has and `module` was cut off before are
-    left out; all else must fit exactly. Half precision becomes the module's own.
+    Of the state dict, the classifier and layers that the published `name` (resnet34, efficientnet_lite0, vgg16_bn…) has
+    and `module` was cut off before are left out; all else must fit exactly. The module's tensor names are those
+    published. Half precision becomes the module's own.
 
-    Args:
-        module: the network to fill; its tensor names are those published, its `package` tells where, if it has one.
-        name: of the network, such as "resnet34", "efficientnet_lite0" or "vgg16_bn".
-        source: "imagenet": the weights of the module's `package`, or else torchvision's (IMAGENET1K_V1), downloaded
-            where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict as
-            published, `.safetensors` or what `torch.save` wrote.
-        option: the key that set `source`, such as "model.encoder_weights", for the messages.
+    `source` is "imagenet": the weights of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1),
+    downloaded where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict
+    as published, `.safetensors` or what `torch.save` wrote. `option` is the key that set it, for the messages.
 
-    Raises:
-        UserError: the download failed, the package or the file is missing, it is no state dict, or does not fit.
+    Raises UserError where the download failed, the package or file is missing, it is no state dict, or does not fit.
     """
     if source == "none":
         return
@@ -119,8 +115,7 @@ def download(url: str, megabytes: float, option: str) -> Path:
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
     """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
 
-    Raises:
-        UserError: there is no such file, or it holds something else.
+    Raises UserError where there is no such file, or it holds something else.
     """
     try:
         return read_state(path)
