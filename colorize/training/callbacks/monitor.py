@@ -21,8 +21,7 @@ from colorize.training.phases import SCORE, VAL, VAL_EMA
 log = logging.getLogger("colorize")
 
 BEST = ("distance", *VALIDATED, "content", "critic_loss", "accuracy")
-"""Metrics that tell the best checkpoints of several runs apart; TensorBoard's HPARAMS tab opens with them, since
-`best/…` is first in the alphabet."""
+"""Metrics that tell the best checkpoints of runs apart: TensorBoard's HPARAMS tab opens with them, as `best/…`."""
 
 SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")
 """Validation metrics in the line of an epoch."""
@@ -65,10 +64,10 @@ class Monitor(L.Callback):
     `val/…` are the metrics of each epoch (`val_ema/…` those of averaged weights), `score/…` those on the fixed photos,
     `best/…` those of best.ckpt so far: of the same kind as the metric that makes it.
 
-    The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
-    changes) means the same thing throughout a training. Points in TensorBoard are means since the last point, on rank
-    0. metrics.csv has one row an epoch; a resumed training keeps the rows of the epochs that its checkpoint knows, and
-    the means of an epoch that it resumes within cover all of it.
+    The x-axis is images seen, since neither Lightning's step nor the batch means the same thing throughout a training.
+    Points in TensorBoard are means since the last point, on rank 0. metrics.csv has one row an epoch; a resumed
+    training keeps the rows of the epochs that its checkpoint knows, and the means of an epoch that it resumes within
+    cover all of it.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:

@@ -17,16 +17,11 @@ class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
     A score is that of the averaged weights where there are any. It goes to TensorBoard, and into the module's `curve`,
-    which each checkpoint holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used:
-    a training that is resumed from there would lose the epoch's metrics.
+    which each checkpoint holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used: a
+    training that is resumed from there would lose the epoch's metrics.
 
-    Args:
-        every_n_images: inside epochs; None: not there.
-        photos: how many validation photos, the first readable ones.
-        fid: weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID.
-
-    Raises:
-        UserError: Inception's weights cannot be had.
+    Inside epochs it scores `every_n_images` (None: not there), on the first `photos` readable validation photos. `fid`
+    is "imagenet" or a file, the weights of Inception, or "none": no FID. Raises UserError where they cannot be had.
     """
 
     def __init__(self, every_n_images: int | None, photos: int, fid: str = "none") -> None:

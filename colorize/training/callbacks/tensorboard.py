@@ -50,12 +50,8 @@ class CurveLogger(TensorBoardLogger):
 class Settings(L.Callback):
     """Writes the settings of a training when it starts, and that it has ended when it has.
 
-    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `best/ciede2000`.
-
-    Args:
-        config: of the training.
-        folder: of the phase, in which the scalars are.
-        command: what starts the training from a shell, where that is known.
+    The metrics beside the hyper-parameters are the last values of the scalars in `folder`, such as `best/ciede2000`.
+    `command` starts the training from a shell, where that is known.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
