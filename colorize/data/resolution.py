@@ -21,8 +21,7 @@ class Stage(NamedTuple):
 class ResolutionSchedule:
     """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
 
-    Raises:
-        ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+    Raises ValueError where the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
     """
 
     size_px: Sequence[int]

@@ -29,11 +29,7 @@ OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 
 
 def find_checkpoints(config: EvaluateConfig) -> list[Path]:
-    """Find the checkpoints that are measured.
-
-    Raises:
-        UserError: one is not there, or a run has none.
-    """
+    """Find the checkpoints that are measured. Raises UserError where one is not there, or a run has none."""
     if not config.checkpoint and not config.coloured:
         folder = Path(config.runs_dir) / config.run
         if not folder.is_dir():
@@ -76,10 +72,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
     """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
 
-    `taken` are names that rows have already.
-
-    Raises:
-        BadOption: one is given twice.
+    `taken` are names that rows have already. Raises BadOption where a path is given twice.
     """
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
@@ -102,10 +95,7 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`.
-
-    What belongs to no run, such as images that others coloured, has it in the working directory.
-    """
+    """Return output=…, else evaluation/ in the run of the first checkpoint or in `run`, else in the working folder."""
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
@@ -119,10 +109,8 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
     """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
 
-    What was typed stays, and where that is another kind of photos, so does all the rest.
-
-    Raises:
-        BadOption: nobody says where the photos are.
+    What was typed stays, and where that is another kind of photos, so does all the rest. Raises BadOption where nobody
+    says where the photos are.
     """
     typed = set(map(key_of, given_overrides()))
     trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
@@ -149,14 +137,11 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choice of the photos that are measured.
+    """Choice of the photos that are measured: their `identities`, in order, and those `left_out`, with the reason.
 
-    Attributes:
-        photos: the source, with those training photos that the luma look-up may be fitted on.
-        identities: what is measured, in order.
-        coloured: for each folder of coloured images, the file of each identity.
-        left_out: photos that are not measured, and why.
-        sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
+    `photos` is the source, with those training photos that the luma look-up may be fitted on; `coloured` has, for each
+    folder of coloured images, the file of each identity. `sampled_from` is how many the split has, where a fixed sample
+    of its validation photos is measured.
     """
 
     photos: Photos
@@ -174,14 +159,8 @@ def choose(
 ) -> Chosen:
     """Choose the photos of the split that the protocol takes and that have an image in each folder.
 
-    Args:
-        config: names the split, and the sample of it.
-        protocol: may take the first photos alone.
-        folders: of coloured images, by the names of their rows.
-        list_photos: gives all photos of a source.
-
-    Raises:
-        UserError: there are none.
+    `folders` of coloured images are named as their rows; `list_photos` gives all photos of a source. Raises UserError
+    where no photo is left.
     """
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
@@ -206,11 +185,7 @@ def choose(
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
-    """Return the identities of a split, in the order of their file names, as far as the protocol takes them.
-
-    Raises:
-        UserError: the split is empty.
-    """
+    """Return a split's identities that the protocol takes, by their file names. Raises UserError for an empty split."""
     split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
     found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
     if not found:
@@ -221,8 +196,7 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
     """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
 
-    Raises:
-        UserError: none of `identities`, the photos that are to be measured, has one.
+    Raises UserError where none of `identities`, the photos that are to be measured, has one.
     """
     from colorize.evaluation.protocols import match
 

@@ -41,11 +41,7 @@ DULL = 15
 
 
 def run(config: TrainConfig) -> None:
-    """Survey the photos and print the report.
-
-    Raises:
-        BadOption: in a sweep, whose jobs would count as done.
-    """
+    """Survey the photos and print the report. Raises BadOption in a sweep, whose jobs would count as done."""
     if config.sweep is not None:
         raise BadOption("data.report=true trains nothing, so that a sweep's jobs have nothing to do: leave out -m")
     if not is_first_process():

@@ -100,8 +100,7 @@ def generator_options(model: ModelConfig) -> dict[str, object]:
 def make_content_loss(config: TrainConfig) -> ContentLoss:
     """Return the loss on images, with a VGG where one of its features has a weight.
 
-    Raises:
-        BadOption: every weight that matters to the generator is zero.
+    Raises BadOption where every weight that matters to the generator is zero.
     """
     model, loss = config.model, config.loss
     chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
@@ -123,8 +122,7 @@ def make_content_loss(config: TrainConfig) -> ContentLoss:
 def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
     """Give `network` the weights of an earlier phase; return False where the configuration names none.
 
-    Raises:
-        UserError: the phase needs one and there is none, or the checkpoint does not fit.
+    Raises UserError where the phase needs one and there is none, or the checkpoint does not fit.
     """
     path = starting_weights(config, name)
     if path is None:

@@ -39,14 +39,8 @@ class ColorizationModule(L.LightningModule):
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
 
-    Args:
-        generator: needed where the phase trains it.
-        critic: needed where the phase trains it.
-        objective: the losses.
-        optim: settings of an optimizer for each network that the phase trains.
-        learning_rates: likewise.
-        update_schedule: which network each batch trains.
-        metadata: what checkpoints say of this training from its start to its end.
+    A network is needed where the phase trains it; `optim` and `learning_rates` have an entry for each of these.
+    `metadata` is what checkpoints say of this training from its start to its end.
     """
 
     def __init__(
@@ -325,8 +319,7 @@ class ColorizationModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume where a checkpoint was written.
 
-        Raises:
-            UserError: its optimizers have other groups, from when the lengths of weight norms were decayed.
+        Raises UserError where its optimizers have other groups, from when the lengths of weight norms were decayed.
         """
         try:
             for made, saved in zip(self.configure_optimizers(), checkpoint["optimizer_states"], strict=True):

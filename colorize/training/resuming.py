@@ -28,9 +28,8 @@ def where_to_resume(
 ) -> tuple[Path, CheckpointMetadata] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Raises:
-        UserError: a fresh start would lose a started training, there is nothing to resume, nothing is undamaged, or
-            the phase is complete but came of other options.
+    Raises UserError where a fresh start would lose a started training, there is nothing to resume, nothing is
+    undamaged, or the phase is complete but came of other options.
     """
     init_from_given = any(key_of(override).partition(".")[0] == "init_from" for override in overrides)
     if config.resume == "true" and init_from_given:
@@ -72,8 +71,7 @@ def starting_weights(config: TrainConfig, name: Network) -> Path | None:
 def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """Return the newest undamaged checkpoint of a phase, then also its last.ckpt; None where there is none at all.
 
-    Raises:
-        UserError: all are damaged, or of another program.
+    Raises UserError where all are damaged, or of another program.
     """
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
@@ -106,10 +104,7 @@ def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
-    """Return a digest for each of the files, made by other phases or somebody, that this training would start from.
-
-    A file that is not there has none.
-    """
+    """Return a digest for each existing file, made by other phases or somebody, that this training would start from."""
     from colorize.data.generated import read_manifest
 
     found = {}
@@ -126,8 +121,7 @@ def sources(config: TrainConfig) -> dict[str, str]:
 def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
     """Warn where a started training resumes with other options than before.
 
-    Raises:
-        UserError: the phase is complete, but other options, or what came before it, would make it come out otherwise.
+    Raises UserError where the phase is complete, but other options, or what came before it, would change its outcome.
     """
     if not metadata.settings:  # written before checkpoints had them
         return

@@ -22,14 +22,11 @@ class GeneratorEMA(L.Callback):
     Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none.
     Checkpoints hold the average beside the raw weights.
 
-    The window is a half-life in images that the generator learned from, and ramps up so that the random start does not
-    linger, as in EDM (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"): a decay
-    per step would mean more photos where batches are large, and batches grow as images shrink.
-
-    Args:
-        half_life_images: after so many images, weights count half.
-        ramp_up: the half-life is at most this share of the images learned from so far; 0 for no such limit.
-        half_life_share: the half-life as a share of all images of the training, where `half_life_images` is None.
+    The window is a half-life in images that the generator learned from, given as such or as a share of all images of
+    the training (`half_life_share`, where `half_life_images` is None): a decay per step would mean more photos where
+    batches are large, and batches grow as images shrink. So that the random start does not linger, it is at most the
+    share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022, "Elucidating the
+    design space of diffusion-based generative models").
     """
 
     network: Generator

@@ -57,10 +57,7 @@ class RegionAccuracy(L.Callback):
 
 
 def accuracies(table: Tensor) -> dict[str, float]:
-    """Return the accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
-
-    It is (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
-    """
+    """Return the accuracies and `CONFUSIONS` of the regions that occur in a confusion table of `regions.taken_for`."""
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
     number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}
     if not number:
