@@ -114,7 +114,7 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
     """
     typed = set(map(key_of, given_overrides()))
     trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
-    other_kind = trained and trained["data"]["kind"] != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
         for key in SPLIT_KEYS:
             section, _, name = key.rpartition(".")
@@ -130,7 +130,7 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
     """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
-        return found if found["data"]["kind"] else None
+        return found if isinstance(found["data"], dict) else None
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return None
 
