@@ -92,7 +92,7 @@ def test_better_and_worse_are_said_only_beyond_the_interval_and_grey_always() ->
         cells["two"]["skill"] = scores.Score(0.1, np.linspace(-0.1, 0.3, 2000))
         return scores.verdict(scores.Table(cells, {}, measurements(), 0), "two", "one", "b")
 
-    assert "; better than its start: kept (skill +0.100 (-0.095 to +0.295), CIEDE2000 -1.00" in verdict(-1.0)
+    assert "; better than its start: kept (skill +0.100 (-0.090 to +0.290), CIEDE2000 -1.00" in verdict(-1.0)
     assert "; no better than the generator it started from: use checkpoint=b (skill +0.100" in verdict(0.0)
     assert "; worse than the generator it started from: use checkpoint=b (skill +0.100" in verdict(1.0)
     assert "worse than no colour" in verdict(9.0) and "worse than no colour" not in verdict(1.0)
