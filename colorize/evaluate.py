@@ -1,6 +1,6 @@
 """Measure checkpoints, or folders of coloured images, against the originals.
 
-python -m colorize.evaluate run=NAME data=folder data.root=PHOTOS
+python -m colorize.evaluate run=NAME
 python -m colorize.evaluate 'checkpoint=[a.ckpt,b.ckpt]' data=imagenet data.root=IMAGENET protocol=val5k
 python -m colorize.evaluate coloured=THEIRS data=folder data.root=PHOTOS split=all weights.lpips_vgg=none
 
@@ -11,7 +11,7 @@ gallery.png. Rows without any colour, with the mean colour of each grey value, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import is_given, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import EvaluateConfig
+from colorize.data.roots import check_root
+from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
     from colorize.evaluation.protocols import EvaluationBatch
+    from colorize.evaluation.scores import Table
 
 log = logging.getLogger("colorize")
 
@@ -37,9 +40,10 @@ def run(config: EvaluateConfig) -> Score | None:
 
     Each rank measures a share of the photos.
     """
-    from colorize.evaluation.candidates import find_checkpoints, output_folder
 
     checkpoints = find_checkpoints(config)
+    take_data_of_run(config, checkpoints)
+    check_root(config.data, val_alone=True)
     output = output_folder(config, checkpoints)
     with locked(output):
         return evaluate(config, checkpoints, output)
@@ -56,7 +60,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
     from colorize.runtime.files import sha256
-    from colorize.runtime.progress import tracked
+    from colorize.runtime.progress import print_table, tracked
     from colorize.weights.checkpoints import has_average
 
     protocol = PROTOCOLS[config.protocol]
@@ -94,10 +98,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     def share(names: Sequence[str]) -> Sequence[str]:
         return names[fabric.global_rank :: fabric.world_size]
 
-    render_px = {
-        row: config.render_px or protocol.size_px or colorizer.preprocessing.render_px
-        for row, colorizer in colorizers.items()
-    }
+    render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
         averaged_photos = share(measuring.lookup_photos(photos.train or identities))
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
@@ -111,7 +112,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for found in elsewhere:
         leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
-    advice = where_to_stop(checkpoints, output)
+    advice = where_to_stop(models, table, output)
     content = tables.to_json(
         config,
         table,
@@ -130,30 +131,45 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     )
     tables.write(content, measured, gallery, output)
     printed = [name for name in table.columns if COLUMNS[name].printed]
-    print(f"\n{tables.markdown(content['rows'], printed)}")
+    print_table(tables.markdown(content["rows"], printed))
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
-def where_to_stop(checkpoints: Sequence[Path], output: Path) -> list[str]:
-    """Draw the scores of each phase in its training, and say which checkpoint of it to take."""
+def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
+    """Draw the scores of each phase in its training, and say which checkpoint of it to take.
+
+    That is judged by the table, where two or more of the phase or what it started from are in it: one screen has one
+    protocol. Else it is judged by the training's own scores, and said so.
+    """
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
-    from colorize.evaluation.stopping import advice, draw_curve, read_scores
+    from colorize.evaluation.scores import to_point
+    from colorize.evaluation.stopping import Scored, advice, draw_curve, read_scores
     from colorize.training.phases import PHASES
+    from colorize.weights.checkpoints import read_checkpoint
 
     said = []
     for trained in PHASES:  # what an earlier evaluation drew, and this one may not
         (output / f"curve_{trained}.png").unlink(missing_ok=True)
-    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in checkpoints)).items():
-        scores = read_scores(phase)
-        sentence = advice(scores)
+    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in models.values())).items():
+        scores, judge, rows = read_scores(phase), "its training's scores", {}
+        for row, path in models.items():
+            if path.resolve().parent.parent == phase:
+                rows[read_checkpoint(path)[0].images_seen] = (row, path)
+            elif scores.start is not None and path.samefile(scores.start):
+                rows[0] = (row, path)
         curve = draw_curve(scores, f"{phase.parent.name}, phase {phase.name}: scores on fixed validation photos")
+        if len(rows) > 1:
+            points = sorted((images, to_point(table, row)) for images, (row, _) in rows.items())
+            files = {images: path for images, (_, path) in rows.items()}
+            scores, judge = Scored(points, files, files.pop(0, None)), "the table"
+        sentence = advice(scores)
         if curve is not None and sentence is not None:
             file = output / f"curve_{name.replace('/', '_')}.png"
             save_png(curve, file)
-            said.append(f"Where to stop in phase {name} ({file.name}): {sentence}.")
+            said.append(f"Where to stop in phase {name}, by {judge}: {sentence}. {file.name} shows its training.")
     return said
 
 
@@ -181,10 +197,5 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
     return found
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("evaluate", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("evaluate", run)

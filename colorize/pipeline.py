@@ -1,10 +1,11 @@
 """The four steps in order: pretrain the generator, save its images, pretrain the critic, train both.
 
-python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS
+python -m colorize.pipeline run=NAME recipe=paper data=folder data.root=PHOTOS
 python -m colorize.pipeline run=NAME data=folder data.root=PHOTOS model=small 'only.gan=optim.critic.lr=1e-5'
 
 Each step is the command that you could type yourself. Started again, it resumes where it stopped. It ends with
-runs/NAME/gallery.png and a table of scores. With cycles=N, steps 2 to 4 are done N times, as in DeOldify's NoGAN
+runs/NAME/gallery.png, a table of scores and a verdict. Without a recipe, data=folder takes recipe=finetune: step 1
+alone, from the bundled generator on. With cycles=N, steps 2 to 4 are done N times, as in DeOldify's NoGAN
 (https://github.com/jantic/DeOldify): each time from the networks of the time before, in runs/NAME/cycle_2 and so on.
 """
 
@@ -19,15 +20,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
+from colorize.cli.command import given_config_dir, given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
-from colorize.runs import PhaseFolder, cycle_name, run_folder, run_name
+from colorize.data.roots import check_root
+from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
-from colorize.runtime.schema import BadOption, leaves
+from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
@@ -49,14 +51,22 @@ def run(config: PipelineConfig) -> Score | None:
     """
     given = given_overrides()
     check(config, given)
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
+    folders = {name: PhaseFolder(config.runs_dir, run_name(config), name) for name in PHASES if name in config.steps}
+    pending = [name for name, folder in folders.items() if not folder.last.exists()]
+    model = config.model
+    if pending and {model.encoder_weights, model.critic_weights, model.vgg_weights} != {"none"}:
+        from colorize.training.first_weights import require_pretrained
+
+        require_pretrained(config, pending)  # what step 3 lacks is said before step 1 has taken hours
     for cycle in range(1, config.cycles + 1):
         overrides, config_dir = for_steps(config, given, cycle), given_config_dir()
-        for step in STEPS if cycle == 1 else STEPS[1:]:
+        for step in config.steps if cycle == 1 else STEPS[1:]:
             only = [*shlex.split(getattr(config.only, step)), *from_previous_cycle(config, step, cycle)]
             command = step_command(step, overrides, only, config_dir)
             where = f"step {STEPS.index(step) + 1} of {len(STEPS)}"
@@ -65,7 +75,7 @@ def run(config: PipelineConfig) -> Score | None:
             status = signals.run([sys.executable, *command])
             if status:
                 raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
-    return summarize(config)
+    return summarize(config) if {"pretrain_gen", "gan"} & set(config.steps) else None
 
 
 def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> list[str]:
@@ -115,7 +125,7 @@ def step_command(step: str, overrides: list[str], only: list[str], config_dir: s
     return ["-m", "colorize.generate", *flags, *shared, *only]
 
 
-PIPELINE_KEYS = ("only", "cycles", "hydra")
+PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")
 """Keys and sections that concern the pipeline itself, but for this:"""
 
 SEARCH_PATH = "hydra.searchpath"
@@ -123,8 +133,8 @@ SEARCH_PATH = "hydra.searchpath"
 STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].predecessors.items()}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
 
-SHARED_KEYS = ("seed", "data", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
-"""Keys that decide the split, so that no step validates on what another trained on."""
+SHARED_KEYS = ("data", *SPLIT_KEYS)
+"""Keys that are the same in all steps, so that none validates on what another trained on."""
 
 
 def overrides_for(step: str, overrides: list[str]) -> list[str]:
@@ -148,6 +158,10 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     for key in map(key_of, overrides):
         if key in ("phase", "resume", "generated"):
             raise BadOption(f"{key} is the pipeline's own business: it runs every phase and resumes where it stopped")
+    if not config.steps or config.steps != [step for step in STEPS if step in config.steps]:
+        raise BadOption(f"steps={config.steps}: name some of {', '.join(STEPS)}, each once, in this order")
+    if config.cycles > 1 and config.steps[-3:] != list(STEPS[1:]):
+        raise BadOption(f"cycles={config.cycles} repeats steps 2 to 4, which steps={config.steps} leaves out")
     for step in STEPS:
         for key in map(key_of, shlex.split(getattr(config.only, step))):
             if key in SHARED_KEYS:
@@ -169,12 +183,18 @@ def summarize(config: PipelineConfig) -> Score:
     from colorize.inference.colorizer import Colorizer
     from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
+    from colorize.runtime.progress import print_table
+    from colorize.weights.bundled import find_weights
     from colorize.weights.checkpoints import read_checkpoint
 
     folder = run_folder(config)
     titles = {name: f"after {phase.title}" for name, phase in PHASES.items()}
-    checkpoints = {titles["pretrain_gen"]: PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best}
-    for cycle in range(1, config.cycles + 1):
+    trained = PhaseFolder(config.runs_dir, run_name(config), "pretrain_gen").best
+    last, start = titles["pretrain_gen"], config.init_from.generator
+    checkpoints = {} if start is None else {"start": find_weights(start)}
+    if "pretrain_gen" in config.steps or trained.is_file():
+        checkpoints[last] = trained
+    for cycle in range(1, config.cycles + 1) if "gan" in config.steps else ():
         last = titles["gan"] if cycle == 1 else titles["gan"].replace(" (", f", cycle {cycle} (")
         trained = checkpoints[last] = PhaseFolder(config.runs_dir, cycle_name(run_name(config), cycle), "gan").best
     size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
@@ -198,11 +218,15 @@ def summarize(config: PipelineConfig) -> Score:
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
     cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
-    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
-    write_text(folder / "scores.md", text)
-    print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
+    caption = f"{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
+    first = next(iter(checkpoints))
+    verdict = scores.verdict(table, last, first, start if first == "start" and start else str(checkpoints[first]))
+    write_text(folder / "scores.md", f"{cells}\n{caption}\n{verdict}\n")
+    print_table(cells)
+    print(f"{caption}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
+    print(f"\n{verdict}")
     return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
@@ -224,10 +248,5 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
     return [lack for lack, applies in given.items() if applies]
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("pipeline", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("pipeline", run)

@@ -68,6 +68,7 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
         tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema")]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]
+            tiny += [] if any(o.startswith("recipe=") for o in overrides) else ["recipe=paper"]
         return configured(command, [*tiny, *own, *overrides])
 
     return make
@@ -95,7 +96,7 @@ def colour(
 
     def start(given: str | Path, **keys: Any) -> tuple[int, str]:
         caplog.clear()
-        words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": str(given)}
+        words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": [str(given)]}
         try:
             predict.run(schemas.PredictConfig(**words))
         except schema.BadOption as error:

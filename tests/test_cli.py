@@ -15,6 +15,7 @@ import yaml
 
 from colorize import __version__
 from colorize.cli.command import configured, is_given, quoted, run_command
+from colorize.cli.help import FIRST_KEYS, groups
 from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import leaves
@@ -241,17 +242,31 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture[str], monkeypatch
     assert out.startswith("usage: python -m colorize.train ")
     assert __doc__ is not None
     assert __doc__.strip() in out  # that of the task's module
+    assert "data=imagenet" in out and "data.jitter.hue" not in out  # those needed first
+    start("phase=gan", "nonsense", "--help=all")
+    out = capsys.readouterr().out
     unwrapped = " ".join(out.split())
     for key in leaves(TrainConfig):
         assert f" {key.name}=" in unwrapped
         assert key.meaning in unwrapped
         assert all(choice in unwrapped for choice in key.choices)
     assert "model=small" in out
+    assert "a distribution over chroma at 1/4 of the size" in unwrapped  # a sentence of two lines of its file
     assert "model=paper (default)" in out
     assert "data.root=(required)" in out
     assert "optim.generator.lr=0.001" in out  # as conf/ composes it: what was typed does not compose
-    start("phase=gan", "--help")
-    assert "optim.generator.lr=2e-05" in capsys.readouterr().out
+    start("phase=gan", "--help=optim")
+    out = capsys.readouterr().out
+    assert "optim.generator.lr=2e-05" in out and "data.root" not in out
+    assert start("--help=optm")[0] == 2
+    assert "there is --help=all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_keys_needed_first_exist(name: str) -> None:
+    keys = FIRST_KEYS[name].split()
+    assert len(keys) <= 10
+    assert set(keys) - groups(name).keys() <= {key.name for key in leaves(SCHEMAS[name])}
 
 
 def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,7 +266,7 @@ def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
 
 
 def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_words = ["run=mine", "data=folder", "data.root=x", "init_from.critic=a.ckpt", "data.cache=${run}/copies"]
+    typed_words = ["run=mine", "data.root=x", "init_from.critic=a.ckpt", "data.cache=${run}/copies"]
     typed_words += ["only.gan=optim.critic.lr=1e-5 init_from.generator=b.ckpt", "only.generate=output=elsewhere"]
     typed_words += ["only.pretrain_critic=generated=elsewhere"]
     commands: list[list[str]] = []
@@ -302,6 +302,25 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
         assert gan.init_from.critic == f"{own}/pretrain_critic/checkpoints/best.ckpt"
     with pytest.raises(schema.BadOption, match="cycles=0 is too small"):
         configured("pipeline", [*typed_words, "cycles=0"])
+
+
+def test_a_folder_takes_step_1_alone_from_the_bundled_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
+    monkeypatch.setattr(pipeline, "summarize", lambda config: 1.0)
+
+    def start(*words: str) -> list[str]:
+        commands.clear()
+        run_command("pipeline", pipeline.run, ["data=folder", "data.root=x", *words])
+        return [config.recipe for config in (configured(c[0].removeprefix("colorize."), c[1:]) for c in commands)]
+
+    assert start() == ["finetune"]
+    assert configured("train", commands[0][1:]).init_from.generator == "bundled"
+    assert start("model=small") == ["paper"] * 4, "the step that knows no model too"
+    assert start("recipe=pocket", "steps=[pretrain_gen,generate]") == ["pocket"] * 2
+    for wrong in ("steps=[gan,generate]", "steps=[]", "cycles=2"):
+        with pytest.raises(SystemExit):
+            start(wrong)
 
 
 @pytest.mark.parametrize(

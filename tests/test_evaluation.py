@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,11 @@ def configured(folder: Path, *words: str) -> Any:
     return composed("evaluate", [f"runs_dir={folder}/runs", *words])
 
 
-def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool = False) -> Path:
+def save_checkpoint(path: Path, seed: int = 0, phase: str = "gan", average: bool = False, images: int = 100) -> Path:
     """An untrained generator as a phase would leave it; with another one for its average, and a curve of scores."""
     torch.manual_seed(seed)
     network = UNet(encoder="resnet10_half", width_factor=0.25)
-    card = CheckpointMetadata(phase, 1, 1, 100, 32, network.architecture, None, 0)
+    card = CheckpointMetadata(phase, 1, 1, images, 32, network.architecture, None, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {f"generator.{name}": value for name, value in network.state_dict().items()}
     callbacks = {}
@@ -134,8 +135,51 @@ def test_a_run_on_scenes_leaves_the_documented_files(tmp_path: Path) -> None:
                 before = rows[row.removesuffix(" raw")][metric][name]
                 assert value == before or value == pytest.approx(before, abs=1e-2)
     (advice,) = again["notes"]
-    assert advice.startswith("Where to stop in phase gan (curve_gan.png): take ") and "best.ckpt, of 100 imag" in advice
-    assert (tmp_path / "again" / "curve_gan.png").is_file()
+    assert advice.startswith("Where to stop in phase gan, by its training's scores: take ")
+    assert "best.ckpt, of 100 images" in advice and (tmp_path / "again" / "curve_gan.png").is_file()
+
+
+def test_a_run_is_measured_on_its_own_data_as_predict_would_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(Path("runs/mine/pretrain_gen/checkpoints/best.ckpt"), 2, "pretrain_gen")
+    for name, images in (("best", 50), ("last", 100)):
+        save_checkpoint(Path(f"runs/mine/gan/checkpoints/{name}.ckpt"), images, average=True, images=images)
+    trained = "seed: 3\ndata: {kind: scenes, root: scenes, scenes: 24, val_fraction: 0.25, max_val: 2}\n"
+    Path("runs/mine/gan/config.yaml").write_text(trained)
+    monkeypatch.setattr("sys.argv", ["evaluate", "run=mine", "use_ema=false", *PLAIN])
+    evaluate.main()
+    found = json.loads(Path("runs/mine/evaluation/metrics.json").read_text())
+    assert (found["data"], found["seed"], found["n"]) == ("scenes", 3, len(list_scenes(24, Split(0.25, 3)).val))
+    assert found["protocol"] == "val5k" and set(found["render_px"].values()) == {32}
+    assert "validation split, shown to the networks at 32 px." in capsys.readouterr().out
+    score = {row: to_distance(found["rows"], row) for row in ("gan/best", "gan/last")}
+    first = found["rows"]["gan/best"]["skill"]["mean"]
+    fallen = found["rows"]["gan/last"]["skill"]["mean"] < first
+    nearest = "best" if fallen or score["gan/best"] < score["gan/last"] else "last"
+    (advice,) = found["notes"]
+    assert advice.startswith("Where to stop in phase gan, by the table: take ")
+    assert f"gan/checkpoints/{nearest}.ckpt, of" in advice
+    assert f"distance {score['gan/' + nearest]:.3f}" in advice
+
+    Path("theirs").mkdir()
+    scenes = list_scenes(24, Split(0.25, 5))
+    for name in scenes.val:
+        Image.fromarray(scenes.scene(name, 40).rgb).save(f"theirs/{name}.png")
+    monkeypatch.setattr("sys.argv", ["evaluate", "coloured=theirs", "seed=5", *SCENES])
+    evaluate.main()
+    assert Path("evaluation/metrics.md").is_file() and not Path("runs/default").exists()
+    monkeypatch.setattr("sys.argv", ["evaluate", "coloured=theirs"])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert "data.root is not set, and there is no run that says it" in capsys.readouterr().err
+
+
+def to_distance(rows: dict[str, Any], row: str) -> float:
+    """How far a row is from the truth: half of each share of what grey scores."""
+    columns = ("ciede2000", "delta_cf_per_image")
+    return float(sum(rows[row][column]["mean"] / rows["grey"][column]["mean"] for column in columns) / 2)
 
 
 def test_other_peoples_images_score_what_scikit_image_says(
@@ -181,7 +225,7 @@ def test_other_peoples_images_score_what_scikit_image_says(
         (["coloured={here}/other"], "other holds no image named as one of the"),
         (["coloured=[{here}/other,{here}/other]"], "other is given twice"),
         (["coloured={here}/other", "data=folder", "data.root=/no/such/folder"], "no such folder: /no/such/folder"),
-        (["checkpoint={here}/good.ckpt", "weights.fid=/no/file.pth"], "weights.fid: no file /no/file.pth"),
+        (["checkpoint={here}/good.ckpt", "weights.fid=/no/file.pth"], "weights.fid: there is no file /no/file.pth"),
     ],
 )
 def test_bad_input_is_named_in_one_line(tmp_path: Path, words: list[str], named_thing: str) -> None:
@@ -245,7 +289,7 @@ def test_what_makes_figures_doubtful_is_said(tmp_path: Path, photos: Path, monke
     (said,) = evaluate.notes(config, known, measured, ["theirs"])
     assert said.startswith("Photos of the training split are among those measured: no test of what was trained on them")
     assert config.data.min_colourfulness == 15  # the recipe's, for training: no word of it, unless one asks for it here
-    monkeypatch.setattr("colorize.cli.command._given", ["data.min_colourfulness=15"])
+    monkeypatch.setattr("colorize.cli.command._typed", [Namespace(overrides=["data.min_colourfulness=15"])])
     assert "no photo is left out of a measurement" in evaluate.notes(config, known, measured, ["theirs"])[1]
     monkeypatch.undo()
     measured.luma_psnr["theirs"] = 12.0

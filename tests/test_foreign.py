@@ -23,7 +23,7 @@ from colorize.config import conf_dir
 from colorize.networks.options import UNetOptions
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
-from colorize.training import build
+from colorize.training import first_weights
 from colorize.weights import foreign
 from colorize.weights.checkpoints import check_architecture
 from colorize.weights.foreign import SOURCES, Source
@@ -225,17 +225,17 @@ def test_fine_tuning_from_a_file_of_another_project(fastai_file, fastai_unet, co
     with torch.device("meta"):
         generator = UNet()
     generator.to_empty(device="cpu")
-    assert build.init_from(config, "generator", generator)
+    assert first_weights.init_from(config, "generator", generator)
     expected = fastai_unet.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in generator.state_dict().items())
 
     with torch.device("meta"):
         other = UNet(encoder="resnet18", width_factor=0.5)
     with pytest.raises(UserError, match=r"is fastai 2's.* give model=paper .*differs in encoder, width_factor"):
-        build.init_from(config, "generator", other)
+        first_weights.init_from(config, "generator", other)
     config.init_from.critic = str(fastai_file)
     with pytest.raises(UserError, match="is not a checkpoint of this program"):
-        build.init_from(config, "critic", other)
+        first_weights.init_from(config, "critic", other)
 
 
 def test_a_checkpoint_from_before_an_option_has_its_default():

@@ -23,6 +23,7 @@ FLOORS = (
     {"exporting"},
     {"train", "generate", "evaluate", "predict", "export"},
     {"pipeline"},
+    {"__main__"},
 )
 """From the ground up. What stands on one floor does not import its neighbours; `colorize.__init__` imports nothing."""
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from colorize.networks import Critic, UNet
+from colorize.networks.critic import Critic
+from colorize.networks.unet import UNet
 from colorize.training.optim import (
     LearningRates,
     constant,

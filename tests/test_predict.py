@@ -185,7 +185,7 @@ def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> No
 
 def planned(given: str | Path, output: str = "out", format: str | None = None) -> dict[str, str]:
     """Sources and results of a plan, relative to where they are."""
-    plan = jobs.plan(str(given), output, format)
+    plan = jobs.plan([str(given)], output, format)
     return {os.path.relpath(job.source): str(job.result.relative_to(plan.folder)) for job in plan.jobs}
 
 
@@ -217,7 +217,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
         save(tmp_path / "in" / name, format="JPEG")
     results = planned("in", format=format)
     assert len(set(results.values())) == len(results)
-    plan = jobs.plan("in", "out", format)
+    plan = jobs.plan(["in"], "out", format)
     everything = [path for job in plan.jobs for path in (job.result, job.as_png, job.compare) if path is not None]
     assert len(set(everything)) == len(everything)
     if format is None:

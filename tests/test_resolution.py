@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from colorize.data.resolution import ResolutionSchedule, Stage
+from colorize.config.sections import ResolutionConfig
+from colorize.data.resolution import ResolutionSchedule, Stage, fit_to_photos
 from colorize.training import build
 
 
@@ -24,6 +25,18 @@ def test_stages_without_an_epoch_are_neither_trained_nor_validated_at(configure:
     assert build.make_datamodule(config).val_size_px == config.resolution.last_size_px == 48
     config.data.val_size_px = 40
     assert build.make_datamodule(config).val_size_px == 40
+
+
+def test_stages_that_fit_few_photos_have_small_batches_and_as_many_epochs_as_the_steps_need() -> None:
+    asked = ResolutionConfig([64, 128], [256, 8], [1, 1], steps=[10, 0], batch_share=0.25)
+    fitted = fit_to_photos(asked, 40)
+    schedule = ResolutionSchedule(fitted.size_px, fitted.batch_size, fitted.epochs)
+    assert (fitted.batch_size, fitted.epochs, schedule.steps(40, None)) == ([10, 8], [3, 0], 12)
+    assert fit_to_photos(fitted, 40) == fitted
+    assert fit_to_photos(asked, 6, limit=1).batch_size == [4, 4]
+    assert fit_to_photos(ResolutionConfig(), 40) == ResolutionConfig(), "only where it is asked for"
+    with pytest.raises(ValueError, match="a number for each stage"):
+        fit_to_photos(ResolutionConfig(steps=[1]), 40)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,21 @@ def test_means_leave_out_infinities_and_say_what_greys_do() -> None:
     assert "| truth | ∞ |" in tables.markdown(scores.rows_to_json(table), ["psnr"])
 
 
+def test_better_and_worse_are_said_only_beyond_the_interval_and_grey_always() -> None:
+    def verdict(farther: float) -> str:
+        steady = {"grey": 12.0, "one": 10.0, "two": 10 + farther}
+        cells = {row: {"ciede2000": scores.Score(mean, np.full(2000, mean))} for row, mean in steady.items()}
+        cells["one"]["skill"] = scores.Score(0.0, np.zeros(2000))
+        cells["two"]["skill"] = scores.Score(0.1, np.linspace(-0.1, 0.3, 2000))
+        return scores.verdict(scores.Table(cells, {}, measurements(), 0), "two", "one", "b")
+
+    assert "; better than its start: kept (skill +0.100 (-0.095 to +0.295), CIEDE2000 -1.00" in verdict(-1.0)
+    assert "; no better than the generator it started from: use checkpoint=b (skill +0.100" in verdict(0.0)
+    assert "; worse than the generator it started from: use checkpoint=b (skill +0.100" in verdict(1.0)
+    assert "worse than no colour" in verdict(9.0) and "worse than no colour" not in verdict(1.0)
+    assert "not shown to know more of colours than luma tells" in verdict(-1.0)
+
+
 def test_skill_is_that_of_all_pixels_with_a_paired_interval() -> None:
     rng = np.random.default_rng(3)
     truth = rng.normal(size=(4, 50))

@@ -193,7 +193,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     scores = read_scores(tmp_path)
     assert [images for images, _ in scores.curve] == [0, 20, 40, 50, 60] and set(scores.files) == {40, 60}
     assert read_checkpoint(best)[0].images_seen == scores.nearest == 40
-    assert shown() == {"best/distance": 0.7, "best/ciede2000": 7, "best/delta_cf": 21, "best/skill": 0.2}
+    assert shown() == {"Best/distance": 0.7, "Best/ciede2000": 7, "Best/delta_cf": 21, "Best/skill": 0.2}
     sentence = advice(scores) or ""
     assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
     assert sentence.endswith("Points after the first that count, with a skill not below its 0.200: 1 of 4")

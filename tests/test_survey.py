@@ -220,6 +220,6 @@ def test_the_report_names_some_unreadable_files_and_knows_scenes(
         (root / f"{index}.jpg").write_bytes(b"")
     train.run(configure("train", "phase=pretrain_gen", f"data.root='{root}'", "data.report=true"))
     text = capsys.readouterr().out
-    assert text.count(".jpg: not an image") == 20 and "and 10 more" in text
+    assert text.count(".jpg: the file is empty") == 20 and "and 10 more" in text
     train.run(configure("train", "phase=pretrain_gen", "data=scenes", "data.scenes=20", "data.report=true"))
     assert "Photos in scenes" in capsys.readouterr().out

@@ -1,8 +1,7 @@
-"""The schema of `conf/`: the keys of each command, their types, defaults and meanings.
+"""The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
 
-Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
-command at once; `--help` is generated from the same texts. YAML holds choices and numbers, the schema the meanings.
-The sections that commands share stand in `colorize.config.sections`.
+Hydra checks each YAML file and each override against these dataclasses; `colorize.config.sections` has those that
+commands share.
 """
 
 from collections.abc import Sequence
@@ -95,10 +94,8 @@ class EvaluateConfig(CommonConfig):
         choices=("val5k", "stretch256", "native"),
     )
     split: str = opt("val", "which photos", choices=("train", "val", "all"))
-    output: str | None = opt(None, "folder for the results (null: evaluation/ in the run's folder)", path=True)
-    render_px: int | None = opt(
-        None, "short side of what the networks are shown (null: 256; native: what each was trained with)", least=32
-    )
+    output: str | None = opt(None, "folder for the results (null: evaluation/ in the run's folder, or here)", path=True)
+    render_px: int | None = opt(None, "short side of what the networks are shown (null: as each was trained)", least=32)
     saturation: float = opt(1.0, SATURATION, least=0)
     scene_px: int = opt(256, "data=scenes with protocol=native: side of the drawn images", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
@@ -111,10 +108,14 @@ class EvaluateConfig(CommonConfig):
 @dataclass
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
-    input: str = opt(
-        REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
+    input: list[str] = opt(
+        REQUIRED, "a photo or film, a folder (all in it), a glob, a list (.txt, a path a line); or [a,b]", path=True
     )
-    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single one's", path=True)
+    output: str | None = opt(
+        None,
+        "folder for the results, mirrored; or the file for a single one's (null: beside, as NAME_colour)",
+        path=True,
+    )
     format: str = opt(
         "same",
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
@@ -183,6 +184,9 @@ class OnlyConfig:
 
 @dataclass
 class PipelineConfig(TrainConfig):
+    steps: list[str] = opt(
+        ["pretrain_gen", "generate", "pretrain_critic", "gan"], "which of the four steps are done, in this order"
+    )
     cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 

@@ -1,7 +1,4 @@
-"""The sections of the configuration: every key of `data`, `model`, `loss`, `optim`, `trainer` and so on.
-
-The commands that are made of them stand in `colorize.config`.
-"""
+"""The sections of the configuration that commands share: every key of `data`, `model`, `loss`, `optim` and so on."""
 
 from dataclasses import dataclass
 
@@ -106,12 +103,19 @@ class LossConfig:
 class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
-    freeze_low: list[int] | None = opt(None, "epochs [first, end) in which the low group is frozen (end -1: all on)")
+    freeze_low: list[int] | None = opt(
+        None, "epochs [first, end), from 0, in which the low group is frozen (end -1: all on)"
+    )
     freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
     frozen_norms: str = opt(
         "statistics",
         "BatchNorm layers of a frozen group: kept, only their statistics, or their parameters too",
         choices=("fixed", "statistics", "learn"),
+    )
+    norms: str = opt(
+        "learn",
+        "BatchNorm layers of what learns: by the batch, or fixed, by the statistics that they came with (few photos)",
+        choices=("learn", "fixed"),
     )
     schedule: str = opt("one_cycle", "learning rate over the training", choices=("one_cycle", "constant"))
     pct_start: float = opt(0.25, "one_cycle: share of the training in which the learning rate rises")
@@ -140,6 +144,12 @@ class ResolutionConfig:
     size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training")
+    steps: list[int] | None = opt(
+        None, "at least so many steps in each stage: as many epochs, in the place of epochs, as the photos need for it"
+    )
+    batch_share: float | None = opt(
+        None, "a batch holds at most this share of the training photos, but 4 at least (null: any)", least=1e-06
+    )
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
     rate_scale: str = opt(
         "none",

@@ -1,11 +1,9 @@
-"""Datasets of squares cut from photos, and the batches that they make.
-
-Worker processes import this module: it stays free of Lightning.
-"""
+"""Datasets of squares cut from photos, and their batches; imported by worker processes, so free of Lightning."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -72,25 +70,17 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Join batches of one or no image, as the datasets give them, into one."""
 
-    def joined(tensors: Iterable[Tensor | None]) -> Tensor | None:
-        found = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat(found) if found else None
+    def joined(parts: Iterable[Any]) -> Any:
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        return torch.cat(found) if isinstance(found[0], Tensor) else list(chain.from_iterable(found))
 
-    return RawBatch(
-        rgb=torch.cat([sample.rgb for sample in samples]),
-        fake=joined(sample.fake for sample in samples),
-        names=[name for sample in samples for name in sample.names],
-        unreadable=[problem for sample in samples for problem in sample.unreadable],
-        grey_change=joined(sample.grey_change for sample in samples),
-        regions=joined(sample.regions for sample in samples),
-    )
+    return RawBatch(*map(joined, zip(*samples, strict=True)))
 
 
 class Names:
-    """Names in tensors, which torch's worker processes share instead of copying.
-
-    A list of 1.3 million would be 0.15 GB in each worker, unpickled at the start of each epoch.
-    """
+    """Names in tensors, which worker processes share: a list of 1.3 million would be 0.15 GB, unpickled in each."""
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [name.encode("utf-8", "surrogatepass") for name in names]
@@ -121,9 +111,8 @@ class PhotoDataset(Dataset[Sample]):
 class CenterSquareDataset(PhotoDataset[RawBatch]):
     """Centre squares of photos, and of their generated images where there are any, for validation and generating.
 
-    Those of scenes come with their regions.
-
-    Each sample is a :class:`RawBatch` of one image, or of none for an unreadable file: use :func:`collate`.
+    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file: use
+    :func:`collate`.
     """
 
     def __init__(

@@ -22,13 +22,8 @@ def load_rgb(path: str | Path) -> Image.Image:
     """Read a whole photo, upright.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
-    transparency is composited over white; of an animation it is the first frame.
-
-    Returns:
-        An ``RGB`` image without metadata (its orientation is already applied).
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
+    transparency is composited over white; of an animation it is the first frame. The result has no metadata. Raises
+    UnreadableImage, whatever is wrong with the file.
     """
     with opened(path) as image, image_errors():
         turn = find_turn(image)
@@ -42,20 +37,11 @@ def load_rgb(path: str | Path) -> Image.Image:
 
 
 def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-    """Read a part of a photo at a given size, upright, converted as by :func:`load_rgb`.
+    """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way.
-
-    Args:
-        choose_box: is told width and height of the upright photo and says which part to take.
-        angle_deg: turns what the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
-
-    Returns:
-        An ``RGB`` image of ``size_px`` × ``size_px`` pixels.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
-        ValueError: the chosen box is empty or leaves the photo.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, whatever is wrong
+    with the file, and ValueError where the chosen box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)
@@ -76,8 +62,7 @@ class Thumbnail(NamedTuple):
 def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
     """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
 
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
+    Raises UnreadableImage, whatever is wrong with the file.
     """
     sizes: list[tuple[int, int]] = []
 
@@ -114,13 +99,8 @@ def center_box(width: int, height: int) -> Box:
 def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> BoxChooser:
     """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
-    Args:
-        scale: least and greatest share of the photo's area.
-        ratio: least and greatest width over height; it is drawn evenly in its logarithm.
-
-    Returns:
-        A function from width and height to a box. After ten draws that do not fit in the photo (a panorama), it
-        gives the largest centred square.
+    ``scale`` is the least and greatest share of the photo's area, ``ratio`` of width over height, drawn evenly in its
+    logarithm. After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
     """
 
     def choose(width: int, height: int) -> Box:

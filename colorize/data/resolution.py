@@ -1,8 +1,13 @@
 """Progressive resizing: small squares first, the size and the batch a pure function of the epoch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from colorize.config.sections import ResolutionConfig
+
+LEAST_BATCH = 4
+"""Photos from which BatchNorm still learns something of use."""
 
 
 class Stage(NamedTuple):
@@ -16,8 +21,7 @@ class Stage(NamedTuple):
 class ResolutionSchedule:
     """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
 
-    Raises:
-        ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+    Raises ValueError where the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
     """
 
     size_px: Sequence[int]
@@ -48,7 +52,37 @@ class ResolutionSchedule:
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
 
-    def images(self, photos: int, limit: int | None) -> int:
-        """Count the images seen, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+    def steps(self, photos: int, limit: int | None) -> int:
+        """Count the steps of the training, with so many photos and at most `limit` steps an epoch."""
+        return sum(steps_an_epoch(self.at(epoch).batch_size, photos, limit) for epoch in range(self.epochs))
+
+    def images(self, photos: int, limit: int | None) -> list[int]:
+        """Count each epoch's images, of so many photos, in whole batches and in at most `limit` of them."""
         batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
-        return sum(batch * min(photos // batch, limit or photos) for batch in batches)
+        return [batch * steps_an_epoch(batch, photos, limit) for batch in batches]
+
+
+def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
+    """Return how many batches an epoch has, the only one of which may be incomplete."""
+    return min(photos // max(1, min(batch_size, photos)), limit or photos)
+
+
+def fit_to_photos(resolution: ResolutionConfig, photos: int, limit: int | None = None) -> ResolutionConfig:
+    """Return `resolution` with batches and epochs that suit so many training photos.
+
+    Batches are cut to `batch_share` of the photos; where `steps` are asked for, each stage gets as many epochs, of at
+    most `limit` steps, as they take. Doing it twice changes nothing.
+
+    Raises:
+        ValueError: `steps` differs in length from `batch_size`.
+    """
+    batches, epochs = list(resolution.batch_size), list(resolution.epochs)
+    if resolution.batch_share is not None:
+        most = max(LEAST_BATCH, int(photos * resolution.batch_share))
+        batches = [min(batch, most) for batch in batches]
+    if resolution.steps is not None and photos:
+        if len(resolution.steps) != len(batches):
+            raise ValueError(f"resolution.steps={resolution.steps}: a number for each stage is needed")
+        table = zip(resolution.steps, batches, strict=True)
+        epochs = [-(-steps // steps_an_epoch(batch, photos, limit)) for steps, batch in table]
+    return replace(resolution, batch_size=batches, epochs=epochs)

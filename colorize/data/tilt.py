@@ -20,14 +20,10 @@ Corners = tuple[Point, Point, Point]
 
 
 def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
-    """Turn ``box`` about its centre, with all its corners inside the image.
+    """Turn ``box`` about its centre, with all its corners inside the image of ``width`` × ``height`` px.
 
-    Where the turned part would stick out, it is moved inwards and, if it is too large even so, made smaller in
-    proportion: there is nothing to fill in, neither with black nor with a mirrored border.
-
-    Args:
-        box: an upright part of the image, which is of `width` × `height` px.
-        angle_deg: how far, counter-clockwise, the tilted part shows the image turned.
+    It shows the image turned counter-clockwise. Where the turned part would stick out, it is moved inwards and, if it
+    is too large even so, made smaller in proportion: there is nothing to fill in, neither black nor a mirrored border.
     """
     left, top, right, bottom = box
     if not angle_deg:  # exactly, so that whole pixels stay whole

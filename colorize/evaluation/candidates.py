@@ -1,21 +1,26 @@
 """Choice of what an evaluation measures: checkpoints, runs, folders of coloured images, and which photos."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from colorize.cli.command import given_overrides, is_given, key_of
 from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
-from colorize.data.sources import Photos
-from colorize.evaluation.protocols import Protocol, match
-from colorize.runs import PhaseFolder, cycles_in, run_folder
+from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
-from colorize.weights.checkpoints import read_checkpoint
-from colorize.weights.load import find_weights
+from colorize.weights.bundled import find_weights
+
+if TYPE_CHECKING:
+    from colorize.data.sources import Photos
+    from colorize.evaluation.protocols import Protocol
 
 log = logging.getLogger("colorize")
 
@@ -24,11 +29,7 @@ OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 
 
 def find_checkpoints(config: EvaluateConfig) -> list[Path]:
-    """Find the checkpoints that are measured.
-
-    Raises:
-        UserError: one is not there, or a run has none.
-    """
+    """Find the checkpoints that are measured. Raises UserError where one is not there, or a run has none."""
     if not config.checkpoint and not config.coloured:
         folder = Path(config.runs_dir) / config.run
         if not folder.is_dir():
@@ -56,6 +57,8 @@ def _places(run: Path) -> list[Path]:
 
 
 def _checkpoints_of(run: Path) -> list[Path]:
+    from colorize.weights.checkpoints import read_checkpoint
+
     found = _places(run)
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
@@ -69,10 +72,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
     """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
 
-    `taken` are names that rows have already.
-
-    Raises:
-        BadOption: one is given twice.
+    `taken` are names that rows have already. Raises BadOption where a path is given twice.
     """
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
@@ -95,26 +95,53 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`."""
+    """Return output=…, else evaluation/ in the run of the first checkpoint or in `run`, else in the working folder."""
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
         phase = checkpoints[0].parent.parent
         if checkpoints[0].parent.name == "checkpoints" and phase.name in dict(OF_A_RUN):
             return phase.parent / "evaluation"
-    return run_folder(config) / "evaluation"
+    of_no_run = (config.checkpoint or config.coloured) and config.sweep is None and not is_given("run")
+    return (Path() if of_no_run else run_folder(config)) / "evaluation"
+
+
+def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
+    """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
+
+    What was typed stays, and where that is another kind of photos, so does all the rest. Raises BadOption where nobody
+    says where the photos are.
+    """
+    typed = set(map(key_of, given_overrides()))
+    trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
+    other_kind = trained and trained["data"]["kind"] != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    if trained and not other_kind and (typed or not config.data.root):
+        for key in SPLIT_KEYS:
+            section, _, name = key.rpartition(".")
+            source, target = (trained["data"], config.data) if section else (trained, config)
+            if key not in typed and name in source and not (name == "file_list" and "data.root" in typed):
+                setattr(target, name, source[name])
+        log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
+    if not config.data.root:
+        raise BadOption("data.root is not set, and there is no run that says it: give data=folder data.root=PHOTOS")
+
+
+def _trained_with(phase: Path) -> dict[str, Any] | None:
+    """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
+    try:
+        found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
+        return found if found["data"]["kind"] else None
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choice of the photos that are measured.
+    """Choice of the photos that are measured: their `identities`, in order, and those `left_out`, with the reason.
 
-    Attributes:
-        photos: the source, with those training photos that the luma look-up may be fitted on.
-        identities: what is measured, in order.
-        coloured: for each folder of coloured images, the file of each identity.
-        left_out: photos that are not measured, and why.
-        sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
+    `photos` is the source, with those training photos that the luma look-up may be fitted on; `coloured` has, for each
+    folder of coloured images, the file of each identity. `sampled_from` is how many the split has, where a fixed sample
+    of its validation photos is measured.
     """
 
     photos: Photos
@@ -132,14 +159,8 @@ def choose(
 ) -> Chosen:
     """Choose the photos of the split that the protocol takes and that have an image in each folder.
 
-    Args:
-        config: names the split, and the sample of it.
-        protocol: may take the first photos alone.
-        folders: of coloured images, by the names of their rows.
-        list_photos: gives all photos of a source.
-
-    Raises:
-        UserError: there are none.
+    `folders` of coloured images are named as their rows; `list_photos` gives all photos of a source. Raises UserError
+    where no photo is left.
     """
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
@@ -164,11 +185,7 @@ def choose(
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
-    """Return the identities of a split, in the order of their file names, as far as the protocol takes them.
-
-    Raises:
-        UserError: the split is empty.
-    """
+    """Return a split's identities that the protocol takes, by their file names. Raises UserError for an empty split."""
     split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
     found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
     if not found:
@@ -179,9 +196,10 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
     """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
 
-    Raises:
-        UserError: none of `identities`, the photos that are to be measured, has one.
+    Raises UserError where none of `identities`, the photos that are to be measured, has one.
     """
+    from colorize.evaluation.protocols import match
+
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     if found.keys().isdisjoint(identities):
         raise UserError(
@@ -198,15 +216,15 @@ def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     is_scenes = config.data.kind == "scenes"
     if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
+    trained = _trained_with(checkpoint.parent.parent) or {}
     try:
-        trained = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text(encoding="utf-8"))
         data = trained["data"]
         there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
         if is_scenes:  # another seed draws other scenes
             same = data["kind"] == "scenes" and there[0] == here[0]
         else:
             same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
-    except (OSError, yaml.YAMLError, KeyError, TypeError):  # not in a run of this program
+    except (KeyError, TypeError):
         return None
     if not same or there == here:
         return None

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import TRUTH, Measurements
+from colorize.evaluation.measuring import GREY, TRUTH, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
-from colorize.metrics import COLUMNS, METRICS
+from colorize.evaluation.stopping import OF_GREY, distance
+from colorize.metrics import COLUMNS, METRICS, SCORED
 
 _REGIONS = "region_accuracy"
 
@@ -67,6 +68,13 @@ class Table:
             return Score(first.mean - second.mean, first.samples - second.samples)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
+
+
+def to_point(table: Table, row: str) -> dict[str, float]:
+    """Return the scores of a row like those of a point of a training's curve (stopping.py)."""
+    columns = {name: name.replace("delta_cf", "delta_cf_per_image") for name in SCORED}
+    own, grey = ({name: table.rows[of][column].mean for name, column in columns.items()} for of in (row, GREY))
+    return own | {"distance": distance(own, grey)} | {OF_GREY + name: value for name, value in grey.items()}
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:
@@ -150,6 +158,36 @@ def _mean_of(regions: Sequence[Score]) -> Score:
     means = np.where(present, samples, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
     mean, without_greys = (float(np.nanmean([getattr(r, part) for r in there])) for part in ("mean", "without_greys"))
     return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
+
+
+def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
+    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and than grey.
+
+    Better, or worse, is what skill or CIEDE2000 shows beyond what other photos would bring, the other not against it.
+    """
+    scores, grey = table.rows[row], table.rows[GREY]["ciede2000"].mean
+    skill, ciede2000 = scores["skill"], scores["ciede2000"].mean
+    said = [f"CIEDE2000 {ciede2000:.2f} (grey: {grey:.2f}), skill {skill.mean:.3f} ({_span(skill, '.3f')})"]
+    if row != start:
+        gained, farther = (table.difference(name, row, start) for name in ("skill", "ciede2000"))
+        if (gained.bounds[0] > 0 and farther.mean <= 0) or (farther.bounds[1] < 0 and gained.mean >= 0):
+            found = "better than its start: kept"
+        else:
+            worse = gained.bounds[1] < 0 or farther.bounds[0] > 0
+            found = f"{'worse' if worse else 'no better'} than the generator it started from"
+            found += f": use checkpoint={checkpoint}"
+        change = f"skill {gained.mean:+.3f} ({_span(gained, '+.3f')}), CIEDE2000 {farther.mean:+.2f}"
+        said.append(f"{found} ({change} ({_span(farther, '+.2f')}) against it)")
+    if ciede2000 > grey:
+        said.append("worse than no colour at all, by CIEDE2000")
+    if not skill.bounds[0] > 0:
+        said.append("not shown to know more of colours than luma tells")
+    return f"The result, {row}: {'; '.join(said)}."
+
+
+def _span(score: Score, form: str) -> str:
+    """Return the bounds of a score's interval."""
+    return " to ".join(format(bound, form) for bound in score.bounds)
 
 
 # --- as in metrics.json, but for rounding -----------------------------------------------------------------------------

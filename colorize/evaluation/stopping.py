@@ -1,15 +1,13 @@
 """Scores of a generator on fixed photos while it trains, and which checkpoint of a phase to take by them.
 
-In step 4 the colours gain strength, then drift; the useful part may be the first hundredth of the training. No single
-metric shows it: CIEDE2000 is lowest for cautious greys, and a difference of colourfulness is lowest for any colours of
-the right strength. A *distance* is the mean of the two, each as a share of what no colour at all scores on the same
-photos: 0 is the truth, 1 is as far away as grey. Since a stronger sepia is nearer than a weaker one, only those points
-count whose *skill*, which no tint has that follows from luma, has not fallen below that of the start (`rank`).
+CIEDE2000 alone is lowest for cautious greys, a difference of colourfulness for any colours of the right strength. A
+*distance* is the mean of the two, each as a share of what no colour at all scores: 0 is the truth, 1 as far as grey.
+Since a stronger sepia is nearer than a weaker one, only those points count whose *skill* has not fallen (`rank`).
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +49,11 @@ def score(
     lookup: LumaLookup,
     inception: nn.Module | None = None,
 ) -> tuple[dict[str, float], FeatureStatistics]:
-    """Score photos of all ranks, coloured on their own luma.
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and the features of FID.
 
-    Args:
-        colour: grey (B, 1, H, W) to RGB (B, 3, H, W), in [0, 1], on `device`.
-        rgb: this rank's photos, (N, 3, H, W) uint8; N may be 0.
-        lookup: of the training photos.
-        inception: gives the features of FID, see `learned_metrics.Inception`.
-
-    Returns:
-        The mean of each metric of `SCORED`, and the features of what was coloured.
+    `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
+    H, W) uint8, where N may be 0; `lookup` is of the training photos; `inception` is `learned_metrics.Inception`, None
+    for no features.
     """
     means, features = MeanMetrics(), FeatureStatistics()
     for truth in batches(rgb, device):
@@ -79,15 +72,17 @@ def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
 
 
 def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
-    """Return the key that sorts the points of a curve, the one to take first: the rule of `best.ckpt` and the advice.
+    """Return the sort key of a curve's points, the one to take first: True where skill has fallen, and the distance.
 
-    First come those that count, whose skill has not fallen below that of the curve's `first` point, the start of the
-    training; the nearest to the truth leads. Where skill was not measured, all count.
-
-    Returns:
-        True where the skill has fallen, and the distance.
+    First come those whose skill has not fallen below that of the curve's `first` point, the start of the training; the
+    nearest to the truth leads. Where skill was not measured, all count. `best.ckpt` and the advice go by this rule.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
+
+
+def beats_start(curve: Sequence[Mapping[str, float]]) -> bool | None:
+    """Return True if some point of a curve is to be taken before its first, the start; None where there is no other."""
+    return min(rank(point, curve[0]) for point in curve[1:]) < rank(curve[0], curve[0]) if len(curve) > 1 else None
 
 
 Points = list[tuple[int, dict[str, float]]]
@@ -98,11 +93,9 @@ Points = list[tuple[int, dict[str, float]]]
 class Scored:
     """Scores of a phase, from the metadata of its checkpoints.
 
-    Attributes:
-        curve: the scores of each moment, and those of grey; empty where none was scored. Points of checkpoints that are
-            no longer kept are in it: each checkpoint has all up to its own.
-        files: the checkpoints that are there, by the images that they have seen.
-        start: the file that the phase got its generator from, where that is known and there.
+    `curve` has the scores of each moment, also of checkpoints that are no longer kept, and those of grey; empty where
+    none was scored. `files` are the checkpoints that are there, by the images that they have seen; `start` is the one
+    that the phase got its generator from, where that is known and there.
     """
 
     curve: Points
@@ -185,7 +178,8 @@ LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
 
-    The checkpoint to take is red, moments whose weights are gone are hollow, and a thin line is what grey scores.
+    The checkpoint to take by these scores is red, moments whose weights are gone are hollow, and a thin line is what
+    grey scores.
     """
     curve = scores.curve
     if len(curve) < 2:
@@ -202,7 +196,7 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
     draw = ImageDraw.Draw(canvas)
     most, nearest, width, room = curve[-1][0], scores.nearest, width_px - LEFT - RIGHT, panel_px - 30
     draw.text((LEFT, 10), title, fill=INK, font=large)
-    legend = "red: the checkpoint to take; hollow: its weights are not kept; lower is nearer to the truth"
+    legend = "red: the best by these scores; hollow: its weights are not kept; lower is nearer to the truth"
     draw.text((LEFT, 36), legend, fill=INK, font=font)
     for number, name in enumerate(names):
         values = [point[name] for _, point in curve]

@@ -49,9 +49,8 @@ TTA_SCALE = 0.75
 class Rendered:
     """The network's output for a photo.
 
-    Attributes:
-        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1], all finite; only its chroma counts.
-        render_px: at which it was made: what was asked for, or less where memory ran out.
+    `rgb` is (3, h, w) float32 on the CPU, nominally in [0, 1], all finite; only its chroma counts. It was made at
+    `render_px`: what was asked for, or less where memory ran out.
     """
 
     rgb: Tensor
@@ -64,17 +63,13 @@ class Colorizer:
     The photo's luma stays as it is, at full resolution; the network sees a small copy and gives the chroma, which is
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
-    Args:
-        network: taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to
-            the device.
-        preprocessing: how the network was taught to see photos.
-        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
-        precision: auto (bf16-mixed where the device is fast at it, which moves an 8-bit value by less than one on
-            average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed or 16-mixed.
-        title: what the network is, for people to read.
+    The network is taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to the
+    device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps. `preprocessing` is how it was taught to see
+    photos, `title` what it is, for people to read. The precision is auto (bf16-mixed where the device is fast at it,
+    which moves an 8-bit value by less than one on average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed
+    or 16-mixed.
 
-    Raises:
-        UserError: the machine has no such device, or the device no such precision.
+    Raises UserError where the machine has no such device, or the device no such precision.
     """
 
     def __init__(
@@ -102,18 +97,19 @@ class Colorizer:
     ) -> "Colorizer":
         """Load a file of weights, recognised by its content; nothing in it is executed.
 
-        Args:
-            path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
-                fastai. The word "bundled" is the generator that comes with this program.
-            device: as for the class.
-            precision: as for the class.
-            use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
+        The path is of a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify
+        or fastai; the word "bundled" is the generator that comes with this program. Device and precision are as for the
+        class. `use_ema`: of a checkpoint with averaged weights take these, otherwise those of the last step.
 
-        Raises:
-            UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
+        Raises UserError where the file is none of these, or damaged; no generator is bundled; no such device or
+        precision.
         """
         loaded = load_weights(path, use_ema)
-        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
+        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
+
+    def __repr__(self) -> str:
+        """Return what colours, how large it is shown photos, and where it computes."""
+        return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"
 
     @overload
     def colorize(
@@ -192,12 +188,9 @@ class Colorizer:
     ) -> list[Rendered]:
         """Run the network on photos: the part of `colorize_batch` that computes on the device.
 
-        Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning
-        says so.
-
-        Raises:
-            UserError: memory does not suffice even at the smallest size, or the network's values are not finite.
-            ValueError: render_px below 32, or saturation below 0.
+        Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning says
+        so. Raises UserError where memory does not suffice even at the smallest size, or the network's values are not
+        finite; ValueError where render_px is below 32, or saturation below 0.
         """
         if not 0 <= saturation < float("inf"):
             raise ValueError(f"saturation={saturation}: at least 0")

@@ -38,14 +38,10 @@ _OUT_OF_MEMORY = "not enough memory for a photo of its size"
 class PhotoOptions:
     """Options that hold for every photo of a start.
 
-    Attributes:
-        render_px: short side of what the network is shown; None: as it was trained.
-        tta: average over mirror image and two sizes.
-        saturation: factor on the network's chroma.
-        keep_color: leave photos that have colours of their own as they are.
-        quality: of JPEG and WebP, 1 to 100.
-        compare: write before and after beside each result.
-        batch_size: photos that are read, coloured and written together.
+    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
+    image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
+    of their own as they are; `quality` is of JPEG and WebP, 1 to 100; `compare` writes before and after beside each
+    result; `batch_size` photos are read, coloured and written together.
     """
 
     render_px: int | None = None
@@ -59,14 +55,9 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of the work on a photo.
+    """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
 
-    Attributes:
-        job: which one.
-        result: the file that was written; None where it failed.
-        kept: it had colours of its own, and was left as it is.
-        reason: why it failed.
-        notes: what there is to say of a result.
+    `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result.
     """
 
     job: Job
@@ -80,10 +71,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
-    their luma, or two and one photo for each writer.
-
-    Raises:
-        UserError: the disk is full or read-only.
+    their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
     batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()

@@ -22,16 +22,11 @@ _MOST_BYTES = 255
 def name_results(
     names: Sequence[str], films: Sequence[bool], format: str | None, key: Callable[[str], str]
 ) -> list[tuple[str, str | None, str]]:
-    """Name the results of photos and films, whose own names are `names`.
+    """Name the results of photos and films, whose own names are `names`, relative to the folder that is mirrored.
 
     Each gets three names: of its result; of a PNG in case that format cannot hold it (None of a PNG or a film); and of
-    its before and after.
-
-    Args:
-        names: relative to the folder that is mirrored.
-        films: which of them are films.
-        format: one of `FORMAT_CHOICES`; None keeps each photo's own, if it is written.
-        key: maps names of one file to one text; see :func:`same_name`.
+    its before and after. `films` says which are films; `format` is one of `FORMAT_CHOICES` (None keeps each photo's
+    own, if it is written); `key` maps names of one file to one text, see :func:`same_name`.
     """
     taken: set[str] = set()
     wishes = [_film_name(name) if film else _photo_name(name, format) for name, film in zip(names, films, strict=True)]
@@ -43,7 +38,11 @@ def name_results(
 
 
 def same_name(folder: Path) -> Callable[[str], str]:
-    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents."""
+    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents.
+
+    A folder that is yet to be made is as the one that it will lie in.
+    """
+    folder = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".colorize-a") as file:
             if not os.path.exists(os.path.join(folder, os.path.basename(file.name).upper())):

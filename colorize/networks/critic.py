@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.networks.encoder import BodyNetwork, Encoder
 from colorize.networks.encoder_registry import make_encoder
-from colorize.networks.layers import SpectralNorm, init_conv, normalize_imagenet
+from colorize.networks.layers import init_conv, normalize_imagenet, spectral_norm
 
 PATCH = "patch"
 
@@ -16,10 +15,8 @@ PATCH = "patch"
 class Critic(BodyNetwork):
     """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
 
-    Layer groups: body_low, body_high, head.
-
-    Args:
-        backbone: an encoder's name, see `colorize.networks.encoder_registry`; or "patch", see `PatchBody`.
+    Layer groups: body_low, body_high, head. `backbone` is an encoder's name, see `colorize.networks.encoder_registry`;
+    or "patch", see `PatchBody`.
     """
 
     body_name = "body"
@@ -79,5 +76,4 @@ class PatchBody(Encoder):
 def _spectral(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, 4, stride, padding=1)
     init_conv(conv, "relu")
-    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-    return conv
+    return spectral_norm(conv)

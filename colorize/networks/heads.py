@@ -54,15 +54,10 @@ class ChromaHead(nn.Module):
 class BinsHead(nn.Module):
     """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
 
-    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them;
-    a temperature below 1 moves it towards the likeliest.
-
-    Args:
-        temperature: of the softmax that is averaged; 1 is the plain mean, near 0 the likeliest cell.
-
-    Attributes:
-        centres: `(cells, 2)` a and b of each cell.
-        prior: `(cells,)` how often each occurs in training photos; uniform until `set_prior`.
+    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them.
+    The softmax's `temperature` moves it from the plain mean, 1, towards the likeliest cell, near 0. `centres` are a and
+    b of each cell, `(cells, 2)`; `prior` is how often each occurs in training photos, `(cells,)`, uniform until
+    `set_prior`.
     """
 
     centres: Tensor
@@ -88,8 +83,7 @@ class BinsHead(nn.Module):
 def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
     """Build a head by its name: rgb, chroma or bins.
 
-    Raises:
-        ValueError: an unknown name, or a temperature out of (0, 1].
+    Raises ValueError for an unknown name, or a temperature out of (0, 1].
     """
     if output == "rgb":
         return RGBHead(output_range)
@@ -111,14 +105,9 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Put chroma of any resolution on the lightness of a grey image.
+    """Put Lab chroma of any resolution, `(B, 2, h, w)`, on the lightness of a Rec. 601 luma in [0, 1], `(B, 1, H, W)`.
 
-    Args:
-        ab: `(B, 2, h, w)` Lab chroma; brought to the image's size by bicubic interpolation (docs/LOG.md).
-        luma: `(B, 1, H, W)` Rec. 601 luma in [0, 1].
-
-    Returns:
-        `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
+    Gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped; chroma is enlarged by bicubic interpolation (docs/LOG.md).
     """
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():

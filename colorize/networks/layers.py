@@ -1,13 +1,15 @@
 """Building blocks of the networks: ImageNet normalisation, convolution, pixel shuffle, self-attention."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, linear, pad, pixel_shuffle, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
+
+Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,10 +27,7 @@ def imagenet_std(like: Tensor) -> Tensor:
 
 
 def normalize_imagenet(image: Tensor) -> Tensor:
-    """Scale `(B, 3, H, W)` RGB in [0, 1] to ImageNet's statistics, about (-2.1, 2.7).
-
-    `(B, 1, H, W)` grey in [0, 1] is taken for the RGB image of three equal channels.
-    """
+    """Scale `(B, 3, H, W)` RGB, or `(B, 1, H, W)` grey, in [0, 1] to ImageNet's statistics, about (-2.1, 2.7)."""
     shift = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     scale = [1 / std for std in IMAGENET_STD]
     return torch.addcmul(_per_channel(shift, image), image, _per_channel(scale, image))
@@ -66,6 +65,12 @@ class SpectralNorm(_SpectralNorm):
             return super().forward(weight)
 
 
+def spectral_norm(conv: Convolution) -> Convolution:
+    """Put a convolution's weight under `SpectralNorm`, in place."""
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv
+
+
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
@@ -95,7 +100,7 @@ class ConvLayer(nn.Module):
         if norm == "weight":
             weight_norm(conv)
         elif norm in ("spectral", "spectral_batch"):
-            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+            spectral_norm(conv)
         self.relu_first = norm == "spectral_batch" and not icnr
         self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
@@ -120,8 +125,7 @@ class ConvLayer(nn.Module):
 class PixelShuffleUp(nn.Module):
     """Twice the height and width by sub-pixel convolution (Shi et al. 2016), optionally blurred.
 
-    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no
-    checkerboard).
+    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no checkerboard).
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, blur: bool) -> None:
@@ -163,8 +167,7 @@ class SelfAttention(nn.Module):
     def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
         conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
         init_conv(conv, "linear")
-        register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-        return conv
+        return spectral_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, C, H, W)`."""

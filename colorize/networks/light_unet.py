@@ -18,12 +18,6 @@ class LightUNet(Generator):
     Half of a U-Net's arithmetic lies at 1/2 and 1/1, where chroma hardly lives. Every step up is bilinear, joins the
     encoder's features and has two 3x3 convolutions with batch norm; the mean over the whole image is added at 1/32, so
     that each place knows what kind of scene it is in.
-
-    Args:
-        options: fields of `colorize.networks.options.LightUNetOptions`.
-
-    Raises:
-        ValueError: they do not make a network.
     """
 
     options_type = LightUNetOptions
@@ -63,15 +57,6 @@ class LightUNet(Generator):
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
         """See `Generator.predict`."""
         half, *skips, deepest = self.encoder(self.encoder.normalize(grey))
-        decoded = self.decode(skips, deepest, grey)
-        logits = self.to_colour(decoded).float()
-        ab = self.head.to_ab(logits)
-        if len(self.refine):
-            ab = self.refined(ab, half, grey)
-        return Prediction(paint(ab, luma), ab, logits if isinstance(self.head, BinsHead) else None)
-
-    def decode(self, skips: list[Tensor], deepest: Tensor, grey: Tensor) -> Tensor:
-        """Features at 1/4, 1/8, 1/16 and the deepest at 1/32, and the grey image -> `(B, C, H/4, W/4)` features."""
         x = self.bottom(deepest)
         x = x + self.context(x.mean(dim=(2, 3)))[:, :, None, None]
         for number, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
@@ -79,13 +64,13 @@ class LightUNet(Generator):
             if number == 2:
                 parts.append(_resized(grey, skip).to(skip.dtype))
             x = block(torch.cat(parts, dim=1))
-        return x
-
-    def refined(self, ab: Tensor, half: Tensor, grey: Tensor) -> Tensor:
-        """Chroma at 1/4 -> chroma at 1/2, `(B, 2, H/2, W/2)`, its edges moved to where the grey has them."""
-        ab = _resized(ab, half)
-        joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
-        return ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()
+        logits = self.to_colour(x).float()
+        ab = self.head.to_ab(logits)  # at 1/4
+        if len(self.refine):  # at 1/2, its edges moved to where the grey has them
+            ab = _resized(ab, half)
+            joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
+            ab = ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()
+        return Prediction(paint(ab, luma), ab, logits if isinstance(self.head, BinsHead) else None)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

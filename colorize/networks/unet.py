@@ -76,12 +76,6 @@ class UNet(Generator):
 
     The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), which were built
     on fastai 1.0.51: see conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
-
-    Args:
-        options: fields of `colorize.networks.options.UNetOptions`.
-
-    Raises:
-        ValueError: they do not make a network.
     """
 
     options_type = UNetOptions
@@ -131,11 +125,7 @@ class UNet(Generator):
 
     def raw(self, x: Tensor) -> Tensor:
         """`(B, 3, H, W)`, as the encoder normalises it -> `(B, C, H, W)` float32, which the head reads."""
-        return self.to_colour(self.decode(self.encoder(x), x)).float()
-
-    def decode(self, features: list[Tensor], x: Tensor) -> Tensor:
-        """Decode the encoder's features and its input to `(B, C, H, W)` features of full size."""
-        *skips, deepest = features
+        *skips, deepest = self.encoder(x)
         decoded = self.bottom(self.bottom_norm(deepest).relu_())
         for block, skip in zip(self.up_blocks, reversed(skips), strict=True):
             decoded = block(decoded, skip)
@@ -144,4 +134,4 @@ class UNet(Generator):
             layout = torch.channels_last if decoded.stride(1) == 1 else torch.contiguous_format
             x = x.to(decoded.dtype, memory_format=layout)  # mixed inputs would turn the whole join into the other one
             decoded = self.last_block(torch.cat([decoded, x], dim=1))
-        return decoded
+        return self.to_colour(decoded).float()

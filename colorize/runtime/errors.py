@@ -92,10 +92,7 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system refuses within it into an OSError that names `path`.
-
-    A write says of no file which it was, and torch makes an error of its own out of one that fails.
-    """
+    """Turn what the system refuses within it into an OSError that names `path`; a failed write's own names none."""
     try:
         yield
     except Exception as error:

@@ -32,23 +32,14 @@ WAIT_S = 60
 
 
 class Folder(NamedTuple):
-    """The content of a folder, without hidden names.
-
-    Attributes:
-        subfolders: their names, and whether each is a link.
-        files: names of everything else.
-    """
+    """The content of a folder, without hidden names; of each subfolder, whether it is a link."""
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
 
 
 def read_folder(path: str) -> Folder:
-    """List a folder, sorted by name.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """List a folder, sorted by name; raise OSError where it cannot be read."""
     found = Folder([], [])
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -73,14 +64,8 @@ def walk_files(
     """Yield every folder at or below `root`, each once, with the names of its files.
 
     Links to folders come after everything else, so that a file has the same path whether or not a link leads to it as
-    well, and a loop of links ends.
-
-    Args:
-        root: the folder to start in.
-        below: the part of it to walk, as "" or "a/b/".
-        read: lists a folder.
-        enter: says of a folder, relative to `root` as `below` is, whether to walk it.
-        on_error: is told of folders that cannot be read; None raises.
+    well, and a loop of links ends. Of `root` only the part `below` ("" or "a/b/") is walked, in it the folders that
+    `enter` allows, named relative to `root`. `on_error` is told of folders that cannot be read; None raises.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [below], list[str]()
@@ -109,10 +94,8 @@ def walk_files(
 def read_list(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; zero bytes, if it has any, end its lines.
 
-    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name.
-
-    Raises:
-        OSError: it cannot be read.
+    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name. Raises OSError where it
+    cannot be read.
     """
     text = os.fsdecode(path.read_bytes()).removeprefix("\ufeff")
     lines = text.split("\0") if "\0" in text else [line.removesuffix("\r") for line in text.split("\n")]
@@ -166,13 +149,8 @@ def clear_unfinished(folder: Path) -> None:
 def written_whole(path: Path, *, sync: bool = True, alone: bool = False) -> Iterator[BufferedRandom]:
     """Open a file to write, which becomes `path` when it is complete, and vanishes otherwise. Folders are created.
 
-    Args:
-        path: of the file.
-        sync: wait until it is safely on the disk, so that not even a power cut leaves half a file at `path`.
-        alone: as for `renamed_when_done`.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` before is still there.
+    `sync` waits until it is safely on the disk, so that not even a power cut leaves half a file at `path`; `alone` is
+    as for `renamed_when_done`. Raises OSError where it cannot be written; what was at `path` before is still there.
     """
     with renamed_when_done(path, alone=alone) as unfinished, unfinished.open("w+b") as file:
         yield file
@@ -201,12 +179,15 @@ def hardlink_or_copy(file: Path, name: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it for this process and the other ranks of its command; a crash frees it.
 
+    Where nothing is in it when the work within raises an exception, it is gone again, with those above that were made.
+
     Raises:
         UserError: it cannot be made or written, or another process holds it.
     """
     if not is_first_process():  # the first one holds it for all
         yield
         return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -222,7 +203,15 @@ def locked(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{folder} cannot be written ({error}): choose another runs_dir=DIR") from error
     with holding:
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if made and os.listdir(folder) == [".lock"]:
+                    (folder / ".lock").unlink()
+                for path in made:
+                    path.rmdir()
+            raise
 
 
 def sha256(path: str | Path) -> str:

@@ -31,12 +31,9 @@ _noted: tuple[int, float] | None = None
 
 
 class Stopped(BaseException):
-    """A signal has ended the work in good order; what was done by then is kept.
+    """The signal `signum` has ended the work in good order; what was done by then is kept.
 
-    Attributes:
-        signum: the signal.
-        status: what the command exits with.
-        more: words that the command which resumes needs beside those that were typed.
+    The command exits with `status`; `more` are words that the one which resumes needs beside those that were typed.
     """
 
     more: Sequence[str] = ()
@@ -159,8 +156,7 @@ def noted() -> int | None:
 def run(command: list[str]) -> int:
     """Run a command of ours, handing on to it what signals come; return its status, once it has ended in its own way.
 
-    Raises:
-        Stopped: a signal came, and it ended by that.
+    Raises Stopped where a signal came, and it ended by that.
     """
     received: list[int] = []
     process: subprocess.Popen[bytes] | None = None

@@ -2,15 +2,15 @@
 
 import logging
 import shlex
+import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
-from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
@@ -18,16 +18,20 @@ from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
+from colorize.data.resolution import fit_to_photos as resolution_for
+from colorize.data.sources import Photos
 from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
-from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
+from colorize.training.callbacks.epoch_bar import EpochBar
 from colorize.training.callbacks.image_grid import ImageGrid
 from colorize.training.callbacks.monitor import Monitor
 from colorize.training.callbacks.random_states import RandomStates
@@ -50,6 +54,7 @@ NOISE = (
     ".*does not have many workers.*",  # data.num_workers is the user's word
     ".*smaller than the logging interval.*",  # the last batch of an epoch is always logged
     "Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
+    "Found .* module.* in eval mode at the start of training.*",  # norms that are to be fixed
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
     "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
@@ -57,8 +62,8 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
-FEW_IMAGES = 100
-"""Saved training images that a critic learns by heart."""
+FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
+"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
 
 
 @value_errors_as_bad_options()
@@ -67,6 +72,35 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     resolution = config.resolution
     batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+
+
+@value_errors_as_bad_options()
+def fit_to_photos(config: TrainConfig, photos: int | None = None) -> TrainConfig:
+    """Return `config` with batches and epochs that suit its training photos, where it asks for that.
+
+    `photos` is their number, where that is known.
+    """
+    resolution = config.resolution
+    if (resolution.steps, resolution.batch_share) == (None, None):
+        return config
+    photos = len(make_photos(config).train) if photos is None else photos
+    fitted = resolution_for(resolution, photos, config.trainer.limit_train_batches)
+    return replace(config, resolution=fitted)
+
+
+def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
+    """Warn, in a line each, of a training that is too short to learn from, and of too few photos to judge it by."""
+    steps = schedule.steps(len(photos.train), config.trainer.limit_train_batches)
+    if steps < FEW_STEPS:
+        log.warning(
+            f"{len(photos.train)} photos give {steps} steps in all, too few to learn much: take recipe=finetune, more "
+            "photos, smaller batches (resolution.batch_size) or more epochs (resolution.epochs)"
+        )
+    if len(photos.val) < FEW_VALIDATION_PHOTOS:
+        log.warning(
+            f"{len(photos.val)} validation photos tell a better generator from a worse one only where the difference "
+            "is large: hold back more, by data.val_fraction or in a val/ of data.root"
+        )
 
 
 def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationModule:
@@ -82,12 +116,13 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         epochs_done=0,
         epochs=sum(resolution.epochs),
         images_seen=0,
-        size_px=resolution.last_size_px,
+        size_px=config.data.val_size_px or resolution.last_size_px,
         generator=generator.architecture if generator is not None else None,
         critic=critic.architecture if critic is not None else None,
         turns=0,
         settings=settings(config),
         sources=sources(config),
+        images_before=0 if resume_from else images_before(config),
     )
     with value_errors_as_bad_options():
         objective = Objective(
@@ -102,6 +137,16 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         to_compile = [network for network in (generator, critic, features) if network is not None]
         compile_in_place(pick_device(config.trainer.accelerator), to_compile)
     return ColorizationModule(generator, critic, objective, optim, rates, schedule, metadata)
+
+
+def images_before(config: TrainConfig) -> int:
+    """Return how many images the network that the phase starts from has seen, 0 where no checkpoint says it."""
+    start = config.init_from.generator if "generator" in PHASES[config.phase].trains else config.init_from.critic
+    try:
+        metadata = read_checkpoint(start)[0] if start else None
+    except UserError:  # weights alone, such as the bundled ones
+        return 0
+    return metadata.images_before + metadata.images_seen if metadata else 0
 
 
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
@@ -161,17 +206,22 @@ def make_callbacks(
         callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
-    if scores(config):
-        callbacks.append(Scoring(save.every_n_images, save.score_photos, save.score_fid))
+        kept, fid = (save.every_n_images, save.score_fid) if scores(config) else (None, "none")
+        callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, overrides)),
         RandomStates(),
         Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=True))
+    if shows_bar(config):
+        callbacks.append(EpochBar(leave=True))
     return callbacks
+
+
+def shows_bar(config: TrainConfig) -> bool:
+    """Return True if a bar is wanted and has a terminal to move in: in a file, each of its moves would be a line."""
+    return config.trainer.enable_progress_bar and sys.stdout.isatty()
 
 
 def make_trainer(
@@ -189,7 +239,7 @@ def make_trainer(
     if resumed is not None and resumed.averaged and not averages(config):
         log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
-    purge_step = resumed.images_seen + 1 if resumed else 0
+    purge_step = resumed.images_before + resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
@@ -212,7 +262,7 @@ def make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_n_steps,
-        enable_progress_bar=settings.enable_progress_bar,
+        enable_progress_bar=shows_bar(config),
         enable_model_summary=False,
         callbacks=make_callbacks(config, folder, schedule, overrides),
         plugins=[WholeFiles()],

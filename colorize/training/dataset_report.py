@@ -1,22 +1,37 @@
 """Report on the photos of a run, which `data.report=true` prints instead of training for days."""
 
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from colorize.color import rgb_to_grey
 from colorize.config import TrainConfig
 from colorize.data.caches.survey import Survey, is_dull, readable, survey
 from colorize.data.from_config import list_photos
-from colorize.data.loading import GlobalBatches
-from colorize.data.resolution import ResolutionSchedule
+from colorize.data.resolution import ResolutionSchedule, steps_an_epoch
 from colorize.data.sources import Photos
 from colorize.metrics import TRUE_GREY_SPREAD
+from colorize.runtime.devices import autocast, pick_device, pick_precision, place
+from colorize.runtime.errors import UserError
 from colorize.runtime.files import markdown_table
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training import build
+from colorize.training.objective import total
+
+ENOUGH_FROM_PHOTOS = {
+    "recipe=finetune: the bundled generator learns the kind of photos": 30,
+    "recipe=pocket: a small network learns from the encoder's weights on": 20_000,
+    "recipe=paper: the four steps, with a critic": 100_000,
+}
+"""Training photos from which a recipe is worth its time: what was measured (docs/RESULTS.md, docs/POCKET.md)."""
+
+TIMED_IMAGES = 8
 
 NAMED_AT_MOST = 20
 """Unreadable files that are listed."""
@@ -26,19 +41,18 @@ DULL = 15
 
 
 def run(config: TrainConfig) -> None:
-    """Survey the photos and print the report.
-
-    Raises:
-        BadOption: in a sweep, whose jobs would count as done.
-    """
+    """Survey the photos and print the report. Raises BadOption in a sweep, whose jobs would count as done."""
     if config.sweep is not None:
         raise BadOption("data.report=true trains nothing, so that a sweep's jobs have nothing to do: leave out -m")
     if not is_first_process():
         return
-    schedule = build.make_schedule(config)
+    build.make_schedule(config)
     photos = list_photos(config.data, config.seed, config.runs_dir)
     found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
-    text = describe(config, schedule, photos, found)
+    left = left_for_training(config, photos, found)
+    config = build.fit_to_photos(config, left)
+    schedule = build.make_schedule(config)
+    text = f"{describe(config, schedule, photos, found)}\n{verdict(config, schedule, left, len(photos.val))}"
     print(text.encode("utf-8", "backslashreplace").decode())  # names may hold bytes that are no text
 
 
@@ -48,20 +62,72 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
     `photos` are all of the source, in their split; `found` is the survey of `photos.train + photos.val`.
     """
     count, least = len(photos.train), config.data.min_colourfulness
-    out = is_dull(found.rows[:count], 0 if least is None else least).sum()
+    left = left_for_training(config, photos, found)
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))
     table = (["", "training", "validation"], [[label, train[label], val[label]] for label in train])
     if least is not None:
-        table[1].append([f"left out of training (under {least:g})", _share(out, count), "0"])
+        table[1].append([f"left out of training (under {least:g})", _share(count - left, count), "0"])
     parts = [f"Photos in {photos.root}\n", markdown_table(*table), "a / b / c: least, median and most\n"]
-    parts += [f"Stages of phase {config.phase}\n", markdown_table(*stages(config, schedule, count - int(out)))]
+    parts += [f"Stages of phase {config.phase}\n", markdown_table(*stages(config, schedule, left))]
     if found.unreadable:
         skipped = f"training skips up to data.max_unreadable={config.data.max_unreadable:,} and then stops"
         lines = [f"  {name}: {reason}" for name, reason in found.unreadable.items()]
         parts += [f"Unreadable ({len(lines):,}; {skipped}):", *lines[:NAMED_AT_MOST]]
         parts += [f"  and {len(lines) - NAMED_AT_MOST:,} more"] * (len(lines) > NAMED_AT_MOST)
     return "\n".join(parts)
+
+
+def left_for_training(config: TrainConfig, photos: Photos, found: Survey) -> int:
+    """Count the training photos that are not too dull for `data.min_colourfulness`."""
+    least, count = config.data.min_colourfulness, len(photos.train)
+    return count - int(is_dull(found.rows[:count], 0 if least is None else least).sum())
+
+
+def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_photos: int) -> str:
+    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown.
+
+    To see a photo at validation, three times without a backward pass, costs about what learning from one does.
+    """
+    rows = [[use, f"{least:,}", "yes" if photos >= least else "no"] for use, least in ENOUGH_FROM_PHOTOS.items()]
+    limit = config.trainer.limit_train_batches
+    said = f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(photos, limit):,} steps"
+    seconds = seconds_an_image(config, schedule) if photos and config.phase == "pretrain_gen" else None
+    if seconds is not None:
+        stage = schedule.at(schedule.epochs)
+        val_px = config.data.val_size_px or stage.size_px
+        seen = schedule.epochs * val_photos * (val_px / stage.size_px) ** 2
+        minutes = seconds * (sum(schedule.images(photos, limit)) + seen) / 60
+        long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:,.0f} hours"
+        said += f", about {long if minutes >= 1 else 'a minute'} here"
+    table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)
+    return f"{table}\n{said}."
+
+
+def seconds_an_image(config: TrainConfig, schedule: ResolutionSchedule) -> float | None:
+    """Time the learning from an image, on random ones of the last size: forward and backward, the second of two.
+
+    None where the weights of the perceptual loss are not there.
+    """
+    device, stage = pick_device(config.trainer.accelerator), schedule.at(schedule.epochs)
+    try:
+        module = build.make_module(config, resume_from=Path("none"))  # as if resumed: the first weights are not needed
+    except UserError:
+        return None
+    generator, rates = place(module.network("generator"), device).train(), module.learning_rates["generator"]
+    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.frozen_norms)
+    module.objective.to(device, None)
+    rgb = torch.rand(min(TIMED_IMAGES, stage.batch_size), 3, stage.size_px, stage.size_px, device=device)
+    began = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with autocast(pick_precision(config.trainer.precision, device), device):
+            prediction = generator(rgb_to_grey(rgb), detailed=True)
+            image_terms = module.objective.content(prediction.rgb, rgb)
+            terms = image_terms | module.objective.chroma_terms(generator, prediction, rgb)
+        total(terms, prediction.rgb).backward()
+        float(prediction.rgb.detach().sum())  # waits for the device
+    return (time.perf_counter() - began) / len(rgb)
 
 
 def properties(rows: NDArray[Any], on_disk: bool, largest_px: int) -> dict[str, str]:
@@ -94,9 +160,7 @@ def stages(config: TrainConfig, schedule: ResolutionSchedule, photos: int) -> tu
     """Return head and rows of a table of the steps of an epoch at each size."""
     rows = []
     for size_px, batch_size, epochs in zip(schedule.size_px, schedule.batch_size, schedule.stage_epochs, strict=True):
-        steps = len(GlobalBatches(photos, batch_size, seed=0, epoch=0)) if photos else 0
-        if config.trainer.limit_train_batches is not None:
-            steps = min(steps, config.trainer.limit_train_batches)
+        steps = steps_an_epoch(batch_size, photos, config.trainer.limit_train_batches)
         rows.append([f"{size_px}", f"{batch_size:,}", f"{epochs}", f"{steps:,}"])
     return ["size in px", "batch", "epochs", "steps an epoch"], rows
 

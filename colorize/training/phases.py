@@ -14,14 +14,10 @@ VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of training.
+    """One phase of training: its `title` in the pipeline's table, its `description` in the model card.
 
-    Attributes:
-        title: its name in the pipeline's table.
-        description: its line in the model card.
-        trains: the networks it trains.
-        monitors: the metric whose lowest value makes `best.ckpt`.
-        predecessors: for each network that has to be trained before, the phase that does it.
+    `monitors` is the metric whose lowest value makes `best.ckpt`; `predecessors` has, for each network that has to be
+    trained before, the phase that does it.
     """
 
     title: str
@@ -70,4 +66,6 @@ def scores(config: TrainConfig) -> bool:
 def monitored(config: TrainConfig) -> str:
     """Return the metric that makes `best.ckpt`: of the averaged weights where there are any, since these are used."""
     metric = PHASES[config.phase].monitors
+    if scores(config) and config.init_from.generator is not None:
+        metric = f"{SCORE}/distance"  # comparable with the start's
     return metric.replace(f"{VAL}/", f"{VAL_EMA}/") if averages(config) else metric

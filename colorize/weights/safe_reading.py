@@ -78,8 +78,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     """Find the state dict in what `read_file` returned: the content itself, or what it holds under "model".
 
-    Raises:
-        UserError: there is no dict of named tensors in it, or it is a checkpoint of this program.
+    Raises UserError where there is no dict of named tensors in it, or it is a checkpoint of this program.
     """
     if isinstance(content, Mapping) and "colorize" in content:
         raise UserError(
@@ -118,8 +117,7 @@ def read_file(path: str | Path) -> Any:
     optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.weights.checksum`).
     Tensors of a zip-format file are mapped, not read: copy what is to outlive the file.
 
-    Raises:
-        UserError: there is no such file, it is something else, it is damaged, or it asks for code.
+    Raises UserError where there is no such file, it is something else, it is damaged, or it asks for code.
     """
     with one_version(Path(path)):
         return _read(Path(path))

@@ -41,18 +41,13 @@ class Checkpoints(Checkpoint):
     wherever a checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before
     stays, as last.ckpt.before: should the newer one be damaged, training resumes from there.
 
-    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the
-    validation, and the epoch's own checkpoint follows at once.
+    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation,
+    and the epoch's own checkpoint follows at once. A signal (`colorize.runtime.signals`) stops training once the step
+    that it came in, or the validation, is done and saved.
 
-    A signal (`colorize.runtime.signals`) stops training once the step that it came in, or the validation, is done and
-    saved.
-
-    Args:
-        folder: for the checkpoints.
-        monitored: the metric that makes best.ckpt; lower is better.
-        every_n_images: distance of the kept ones; None for none.
-        keep: how many of them, the newest; None for all.
-        every_n_minutes: a new last.ckpt inside epochs when the last one is so old; None: only with kept ones.
+    `monitored` makes best.ckpt; lower is better. A checkpoint is kept `every_n_images` (None: never), the newest `keep`
+    of them (None: all). A new last.ckpt comes inside epochs when the last one is `every_n_minutes` old (None: only with
+    kept ones).
     """
 
     def __init__(
