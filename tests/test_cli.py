@@ -173,6 +173,8 @@ def test_a_bad_option_is_one_line_that_names_it(
     assert all(name in err for name in named), err
 
 
+LACK = "not enough memory for colorize.train"
+FREE_SOME = "free some, raise its limit, or have less done at once (batch_size, num_workers, sizes)"
 MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)"
 
 
@@ -182,7 +184,9 @@ MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)
         (UserError("photos.zip is not a folder"), 1, "photos.zip is not a folder"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "Permission denied: /runs/x"),
         (OSError(errno.ENOSPC, "Full", "a"), 1, f"Full: a; {MAKE_ROOM}"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; resume with: python -m colorize.train data.root=x resume=auto"),
+        (RuntimeError("could not create a primitive"), 1, f"{LACK} (could not create a primitive): {FREE_SOME}"),
+        (MemoryError(), 1, f"{LACK} (MemoryError): {FREE_SOME}"),
     ],
 )
 def test_an_error_of_the_task_is_one_line(
@@ -193,17 +197,6 @@ def test_an_error_of_the_task_is_one_line(
 
     assert start("data.root=x", task=fail)[0] == status
     assert capsys.readouterr().err == f"colorize.train: {line}\n"
-
-
-def test_ctrl_c_during_training_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
-    def fit(_: Any) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # as Lightning's Trainer does
-
-    assert start("data.root=x", task=fit)[0] == 130
-    assert capsys.readouterr().err == "colorize.train: interrupted\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import errno
 import importlib.util
 import json
 from contextlib import suppress
@@ -298,11 +299,21 @@ OUT_OF_MEMORY = (
     RuntimeError("MPS backend out of memory"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError(),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("can't start new thread"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+)
+SOMETHING_ELSE = (
+    ValueError("shapes do not fit"),
+    ModuleNotFoundError("No module named 'cv2'"),
+    FileNotFoundError(errno.ENOENT, "No such file or directory", "out of memory.jpg"),
+    UserError("out of memory.jpg: truncated"),
 )
 
 
 def test_memory_that_runs_out_halves_the_batch_then_the_size(caplog: pytest.LogCaptureFixture) -> None:
-    assert all(map(is_out_of_memory, OUT_OF_MEMORY))
+    assert all(map(is_out_of_memory, OUT_OF_MEMORY)) and not any(map(is_out_of_memory, SOMETHING_ELSE))
     caplog.set_level("WARNING", "colorize")
     colorizer = make(Preprocessing(64))
     seen = short_of_memory(colorizer, 2 * 64 * 64, OUT_OF_MEMORY[1])

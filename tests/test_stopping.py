@@ -14,7 +14,7 @@ from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
-from colorize.data.sources import Split, list_scenes
+from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
@@ -115,6 +115,20 @@ class Fit:
         self.callback.on_train_batch_end(self.trainer, self.module, None, None, 0)
         if self.trainer.is_last_batch:
             self.callback.on_train_epoch_end(self.trainer, self.module)
+
+
+def test_a_best_of_other_validation_photos_is_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Fit(tmp_path, every_n_images=None, keep=None)
+    first.trainer.datamodule = SimpleNamespace(photos=Photos(tmp_path, [], ["a.jpg", "b.jpg"]))
+    first.callback.on_fit_start(first.trainer, first.module)  # type: ignore[arg-type]
+    first.callback.best = 0.4
+    for val, best in ((["a.jpg", "b.jpg"], 0.4), (["c.jpg"], None)):
+        again = Fit(tmp_path, every_n_images=None, keep=None)
+        again.callback.load_state_dict(first.callback.state_dict())
+        again.trainer.datamodule = SimpleNamespace(photos=Photos(tmp_path, [], val))
+        again.callback.on_fit_start(again.trainer, again.module)  # type: ignore[arg-type]
+        assert again.callback.best == best
+    assert caplog.text.count("best.ckpt is of other validation photos") == 1
 
 
 def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: Path) -> None:

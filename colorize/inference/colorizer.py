@@ -220,7 +220,7 @@ class Colorizer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                said = brief(error) or type(error).__name__
+                said = brief(error)
             # Only out of the except block are the failed pass's tensors let go.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -38,8 +38,8 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def brief(error: Exception) -> str:
-    """Return the message of `error` in one line, cut to 200 characters, to be part of a message of ours."""
-    return " ".join(str(error).split())[:200]
+    """Return the message of `error`, or its type, in one line cut to 200 characters, as part of a message of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def one_line(error: Exception) -> str:

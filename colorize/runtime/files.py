@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -17,11 +18,17 @@ from filelock import FileLock, Timeout
 
 from colorize.runtime.errors import UserError, writing
 from colorize.runtime.processes import is_first_process
+from colorize.runtime.signals import is_step
 
 try:
     import fcntl
 except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("colorize")
+
+WAIT_S = 60
+"""Time that a step of a pipeline, started anew, gives the step of a killed one to end."""
 
 
 class Folder(NamedTuple):
@@ -183,7 +190,14 @@ def locked(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        holding = FileLock(folder / ".lock").acquire(timeout=0)
+        lock = FileLock(folder / ".lock")
+        try:
+            holding = lock.acquire(timeout=0)
+        except Timeout:
+            if not is_step():
+                raise
+            log.info(f"{folder} is in use by another process: waits up to {WAIT_S} s, as for a step that saves")
+            holding = lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
