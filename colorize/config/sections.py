@@ -216,6 +216,7 @@ class TrainerConfig(DevicesConfig):
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
+    logger: str | None = opt(None, "log to another of Lightning's loggers too: CSVLogger, MLFlowLogger, package.Class")
     deterministic: bool = opt(False, "only deterministic kernels")
     compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")
     enable_progress_bar: bool = opt(True, "show the progress bar")

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from colorize.cli.launch import quieten
@@ -266,5 +269,17 @@ def make_trainer(
         enable_model_summary=False,
         callbacks=make_callbacks(config, folder, schedule, overrides),
         plugins=[WholeFiles()],
-        logger=CurveLogger(folder.path, purge_step),
+        logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )
+
+
+def further_loggers(name: str | None, folder: Path) -> list[Logger]:
+    """Return the logger of a dotted name, or of a name in `lightning.pytorch.loggers`; it writes into `folder`."""
+    if name is None:
+        return []
+    target = name if "." in name else f"lightning.pytorch.loggers.{name}"
+    try:
+        return [instantiate({"_target_": target, "save_dir": str(folder)})]
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0].rstrip(":")
+        raise BadOption(f"trainer.logger={name}: {reason}") from error
