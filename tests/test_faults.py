@@ -23,7 +23,6 @@ from colorize.data.sources import Split, list_folder
 from colorize.runs import PhaseFolder
 from colorize.runtime.errors import OutOfMemory, UserError, one_line
 from colorize.runtime.files import locked, write_text
-from colorize.training import build
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
 from colorize.weights.checkpoints import read_checkpoint
@@ -199,7 +198,11 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     train.run(config)
     assert [len(names) for names in seen] == [8] * 6
     assert {names for batch in seen[4:] for names in batch}.isdisjoint({vanishing.name, breaking.name})
-    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not an image")):
+    for path, reason in (
+        (vanishing, "No such file"),
+        (breaking, "image file is truncated"),
+        (val, "the file is empty"),
+    ):
         assert caplog.text.count(f"skipped an unreadable image: {path.name} ({reason}") == 1
 
 
@@ -207,7 +210,8 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
 def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_px(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr("colorize.training.first_weights.init_from", lambda *_: False)
+    monkeypatch.setattr("colorize.train.starting_weights", lambda *_: None)
     root = tmp_path / "few"
     root.mkdir()
     for index, size in enumerate(((20, 12), (5, 31), (31, 31), (1, 1))):

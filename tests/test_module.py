@@ -408,7 +408,7 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
         (row,) = csv.DictReader(file)
     assert 0 <= float(row["val/region/mean"]) <= 1, "scenes come with regions"
-    assert Events(config).last("val/region/mean") == pytest.approx(float(row["val/region/mean"]))
+    assert Events(config).last("val_region/mean") == pytest.approx(float(row["val/region/mean"]))
 
 
 def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_path: Path) -> None:

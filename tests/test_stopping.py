@@ -282,7 +282,7 @@ def test_fid_is_scored_too_where_its_weights_are_there(
     words = ("phase=pretrain_gen", *one_size, "loss.feature_weights=[0]", "save.every_n_images=8")
     with pytest.raises(UserError, match=r"needs save.score_photos of at least 2, not 1"):
         train.run(configure("train", *words, "save.score_fid=x", "save.score_photos=1"))
-    with pytest.raises(UserError, match=r"save.score_fid: no file /no/inception.pth"):
+    with pytest.raises(UserError, match=r"save.score_fid: there is no file /no/inception.pth"):
         train.run(configure("train", *words, "save.score_fid=/no/inception.pth"))
     monkeypatch.setattr("colorize.evaluation.learned_metrics.Inception", Colours)
     config = configure("train", *words, "save.score_fid=inception.pth", "run=scored")

@@ -270,6 +270,8 @@ def test_jobs_of_a_pipeline_are_runs_of_their_own(mine: Path, monkeypatch: pytes
         commands.append(arguments[3:])
         return 0
 
+    monkeypatch.setattr(pipeline, "check_root", lambda *_: None)
+    monkeypatch.setattr("colorize.training.first_weights.require_pretrained", lambda *_: None)
     monkeypatch.setattr(pipeline.signals, "run", step)
     monkeypatch.setattr(pipeline, "summarize", lambda config: 10.0 - config.seed)
     mine.mkdir(parents=True)

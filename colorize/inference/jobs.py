@@ -22,7 +22,7 @@ LIST_SUFFIXES = (".txt", ".lst")
 """Suffixes of lists of photos."""
 
 BESIDE = "_colour"
-"""What the name of a result that lies beside its photo, or beside the folder of its photos, has at its end."""
+"""End of the names of results that lie beside their photo, or beside the folder of their photos."""
 
 FileId = tuple[int, int]
 

@@ -12,7 +12,7 @@ from colorize.runtime.processes import is_first_process
 log = logging.getLogger("colorize")
 
 TELLING_S = 10.0
-"""What takes longer says, after so many seconds of it, how long it will about take."""
+"""Seconds after which longer work says about how long it will take."""
 
 Item = TypeVar("Item")
 Advance = Callable[..., None]

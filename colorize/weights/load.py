@@ -48,7 +48,7 @@ ORIGINS: dict[Any, str] = {
     "imagenet": ", trained on ImageNet",
     "folder": ", trained on a folder of photos",
 }
-"""What a generator was trained on, for people to read, by its `data.kind`."""
+"""Training data of a generator, for people to read, by its `data.kind`."""
 
 
 @dataclass(frozen=True)
