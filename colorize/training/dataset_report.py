@@ -25,8 +25,8 @@ from colorize.training import build
 from colorize.training.objective import total
 
 ENOUGH_FROM_PHOTOS = {
-    "recipe=finetune: the bundled generator learns the kind of photos": 30,
-    "recipe=pocket: a small network learns from the encoder's weights on": 20_000,
+    "recipe=finetune: the bundled one learns their kind": 30,
+    "recipe=pocket: a small network, from its encoder on": 20_000,
     "recipe=paper: the four steps, with a critic": 100_000,
 }
 """Training photos from which a recipe is worth its time: what was measured (docs/RESULTS.md, docs/POCKET.md)."""
