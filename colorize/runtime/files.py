@@ -3,13 +3,13 @@
 import csv
 import hashlib
 import io
-import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,6 @@ try:
     import fcntl
 except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
     fcntl = None  # type: ignore[assignment]
-
-log = logging.getLogger("colorize")
 
 WAIT_S = 60
 """Time that a step of a pipeline, started anew, gives the step of a killed one to end."""
@@ -190,14 +188,7 @@ def locked(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            holding = lock.acquire(timeout=0)
-        except Timeout:
-            if not is_step():
-                raise
-            log.info(f"{folder} is in use by another process: waits up to {WAIT_S} s, as for a step that saves")
-            holding = lock.acquire(timeout=WAIT_S)
+        holding = _acquired(FileLock(folder / ".lock"), WAIT_S if is_step() else 0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
@@ -212,6 +203,17 @@ def locked(folder: Path) -> Iterator[None]:
                 for path in made:
                     path.rmdir()
             raise
+
+
+def _acquired(lock: FileLock, wait_s: float) -> AbstractContextManager[object]:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return lock.acquire(timeout=0)
+        except (Timeout, FileNotFoundError):  # which it raises where the holder removes the file meanwhile
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def sha256(path: str | Path) -> str:
