@@ -14,7 +14,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 MOST_BYTES = 7_500
-WIDTHS_PX, QUALITIES = (700, 600, 500, 400), (75, 60, 45)
+WIDTHS_PX, QUALITIES = (700, 600, 500, 400, 320), (75, 60, 45)
 
 
 def shrunk(png: bytes) -> tuple[str, bytes]:
@@ -26,7 +26,7 @@ def shrunk(png: bytes) -> tuple[str, bytes]:
         image.thumbnail((width_px, width_px), Image.Resampling.LANCZOS)
         buffer = BytesIO()
         if kind == "png":
-            image.quantize(16, dither=Image.Dither.NONE).save(buffer, kind, optimize=True)
+            image.quantize(64, dither=Image.Dither.NONE).save(buffer, kind, optimize=True)
         else:
             image.save(buffer, kind, quality=quality, optimize=True)
         if buffer.tell() <= MOST_BYTES:
