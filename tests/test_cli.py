@@ -266,7 +266,7 @@ def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"colorize {__version__}\n"
     assert start("--cfg", "job", "data=folder", "data.root=it's", "phase=gan") == (0, [])
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert (shown["phase"], shown["data"]["root"], shown["model"]["name"]) == ("gan", "it's", "paper")
+    assert (shown["phase"], shown["data"]["root"], shown["model"]["name"]) == ("gan", "it's", "pocket")
 
 
 def test_help_does_not_import_torch_and_a_closed_pipe_is_quiet() -> None:

@@ -60,5 +60,5 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: 
     bundled = installed.resolve() / "colorize/weights/pocket.safetensors"
     assert python("-c", "from colorize.weights.load import BUNDLED; print(BUNDLED.resolve())").strip() == str(bundled)
     assert bundled.is_file() == (CHECKOUT / "colorize/weights/pocket.safetensors").is_file()
-    assert (shown["data"], shown["recipe"]) == ({**shown["data"], "kind": "folder", "root": "x"}, "paper")
+    assert (shown["data"], shown["recipe"]) == ({**shown["data"], "kind": "folder", "root": "x"}, "finetune")
     assert list(elsewhere.iterdir()) == []
