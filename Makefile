@@ -9,7 +9,7 @@ STAMP := $(VENV)/.colorize-setup
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-all bench lint format clean
+.PHONY: help setup install demo test test-all bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ bench: setup ## measure speed and memory, as ratios (ARGS="--quick": only check 
 	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done
+
+notebooks: setup ## run the notebooks anew and keep what they show, in small pictures
+	"$(PY)" notebooks/execute.py
 
 lint: setup ## check style and types
 	"$(PY)" -m ruff check .

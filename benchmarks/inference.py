@@ -123,7 +123,7 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
         source = Path(folder, "photo.jpg")
         in_child(_draw_large, str(source), round(1.5 * height), height)
         before = peak_mb()
-        jobs = plan(str(source), str(Path(folder, "result.jpg")), None, None).jobs
+        jobs = plan([str(source)], str(Path(folder, "result.jpg")), None, None).jobs
         for outcome in colour_all(colorizer, jobs, PhotoOptions()):
             assert outcome.result is not None, outcome.reason
         with Image.open(Path(folder, "result.jpg")) as result:
@@ -156,7 +156,7 @@ def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
         def colour(colorizer: Colorizer) -> None:
             result.unlink(missing_ok=True)
             for outcome in photo_batches.colour_all(
-                colorizer, plan(str(source), str(result), None, None).jobs, photo_batches.PhotoOptions()
+                colorizer, plan([str(source)], str(result), None, None).jobs, photo_batches.PhotoOptions()
             ):
                 assert outcome.result is not None, outcome.reason
 
@@ -198,7 +198,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
         for index in range(photos):
             scene = Image.fromarray(draw_scene(0, index, 512).rgb).resize(size)
             scene.save(source / f"{index}.jpg", quality=92)
-        jobs = plan(str(source), str(Path(folder, "out")), None, None).jobs
+        jobs = plan([str(source)], str(Path(folder, "out")), None, None).jobs
         list(photo_batches.colour_all(colorizer, jobs[:1], options))
         parts = {"read": 0.0, "network": 0.0, "write": 0.0}
         for job in jobs:

@@ -67,10 +67,7 @@ def strengthen(rgb: Tensor, factor: float) -> Tensor:
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """Convert RGB to Lab: L in [0, 100], a and b in about [-110, 100].
-
-    Float32 (float64 where that came in), also under autocast.
-    """
+    """Convert RGB to Lab: L in [0, 100], a and b in about [-110, 100]; float32 (or float64), also under autocast."""
     linear = [_decode_srgb(channel) for channel in _channels(_at_least_float32(rgb))]
     x, y, z = (_weigh(row, linear) / white for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True))
     fx, fy, fz = (_compand(value) for value in (x, y, z))
@@ -78,10 +75,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Convert Lab to RGB; colours that sRGB does not have come out outside [0, 1].
-
-    Float32 (float64 where that came in), also under autocast.
-    """
+    """Convert Lab to RGB, outside [0, 1] for colours that sRGB lacks; float32 (or float64), also under autocast."""
     lightness, a, b = _channels(_at_least_float32(lab))
     fy = (lightness + 16) / 116
     xyz = [white * _expand(f) for white, f in zip(_WHITE, (fy + a / 500, fy, fy - b / 200), strict=True)]
@@ -96,15 +90,9 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
     """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
 
+    Two Lab images ``(..., 3, H, W)`` give ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
     Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
     mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
-
-    Args:
-        lab1: ``(..., 3, H, W)``, CIE L*a*b* under D65.
-        lab2: the same.
-
-    Returns:
-        ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
     """
     lightness1, a1, b1 = lab1.unbind(dim=-3)
     lightness2, a2, b2 = lab2.unbind(dim=-3)

@@ -1,6 +1,6 @@
 """Measure checkpoints, or folders of coloured images, against the originals.
 
-python -m colorize.evaluate run=NAME data=folder data.root=PHOTOS
+python -m colorize.evaluate run=NAME
 python -m colorize.evaluate 'checkpoint=[a.ckpt,b.ckpt]' data=imagenet data.root=IMAGENET protocol=val5k
 python -m colorize.evaluate coloured=THEIRS data=folder data.root=PHOTOS split=all weights.lpips_vgg=none
 
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from colorize.cli.command import is_given, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import EvaluateConfig
+from colorize.data.roots import check_root
+from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
@@ -38,10 +40,10 @@ def run(config: EvaluateConfig) -> Score | None:
 
     Each rank measures a share of the photos.
     """
-    from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 
     checkpoints = find_checkpoints(config)
     take_data_of_run(config, checkpoints)
+    check_root(config.data, val_alone=True)
     output = output_folder(config, checkpoints)
     with locked(output):
         return evaluate(config, checkpoints, output)
@@ -58,7 +60,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
     from colorize.runtime import distributed
     from colorize.runtime.files import sha256
-    from colorize.runtime.progress import tracked
+    from colorize.runtime.progress import print_table, tracked
     from colorize.weights.checkpoints import has_average
 
     protocol = PROTOCOLS[config.protocol]
@@ -129,7 +131,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     )
     tables.write(content, measured, gallery, output)
     printed = [name for name in table.columns if COLUMNS[name].printed]
-    print(f"\n{tables.markdown(content['rows'], printed)}")
+    print_table(tables.markdown(content["rows"], printed))
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
@@ -195,10 +197,5 @@ def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folder
     return found
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("evaluate", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("evaluate", run)

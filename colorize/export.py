@@ -19,6 +19,7 @@ from colorize.config import ExportConfig
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
+from colorize.weights.bundled import existing_weights
 
 log = logging.getLogger("colorize")
 
@@ -28,12 +29,9 @@ SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
 def run(config: ExportConfig) -> None:
     """Write the file and its card.
 
-    Raises:
-        UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
+    Raises UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
     """
-    from colorize.weights.load import find_weights, load_weights
-
-    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
+    config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     output = Path(config.output)
     card_file = output.with_name(f"{output.name}.md")
     check(config, output, card_file)
@@ -43,6 +41,7 @@ def run(config: ExportConfig) -> None:
         onnx_file.require_extra()
     from colorize.exporting import model_card, safetensors_file
     from colorize.exporting.provenance import find_provenance
+    from colorize.weights.load import load_weights
 
     loaded = load_weights(config.checkpoint, config.use_ema)
     if config.render_px is not None:
@@ -66,13 +65,11 @@ def check(config: ExportConfig, output: Path, card: Path) -> None:
 
     Raises:
         BadOption: the output's name is not that of its format.
-        UserError: there is no such checkpoint, or something is in the way of the output.
+        UserError: something is in the way of the output.
     """
     suffix = SUFFIXES[config.format]
     if output.suffix.lower() != suffix:
         raise BadOption(f"output={output} with format={config.format}: give a file name that ends in {suffix}")
-    if not Path(config.checkpoint).exists():
-        raise UserError(f"there is no checkpoint {config.checkpoint}")
     if output.exists() and output.samefile(config.checkpoint):
         raise UserError(f"output={output} is the checkpoint itself: give another name")
     for path in (output, card):
@@ -82,10 +79,5 @@ def check(config: ExportConfig, output: Path, card: Path) -> None:
             raise UserError(f"{path} exists: give another output, or overwrite=true")
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("export", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("export", run)

@@ -15,23 +15,24 @@ from pathlib import Path
 
 from colorize.cli.command import run_command
 from colorize.config import GenerateConfig
+from colorize.data.roots import check_root
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import locked
+from colorize.weights.bundled import find_weights
 
 log = logging.getLogger("colorize")
 
 
 def run(config: GenerateConfig) -> None:
     """Colour and save every photo of the split that has no image yet."""
-    from colorize.weights.load import find_weights
-
     output = output_folder(config)
     config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
     if not Path(config.checkpoint).is_file():
         raise UserError(
             f"generate needs a generator (there is no {config.checkpoint}): run phase=pretrain_gen or give checkpoint=…"
         )
+    check_root(config.data)
     with locked(output):
         save_images(config, output)
 
@@ -128,10 +129,5 @@ def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: b
         )
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("generate", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("generate", run)

@@ -19,14 +19,8 @@ PIXEL_LOSSES = ("mse", "l1")
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    Args:
-        vgg: the features to compare; None: pixels only.
-        feature_weights: one for each layer of `vgg`.
-        pixel: "mse" or "l1", on ImageNet-normalised pixels.
-        pixel_weight: of the pixel loss.
-
-    Raises:
-        UserError: an unknown pixel loss, a negative weight, or another number of weights than layers.
+    `feature_weights` has a weight for each layer of `vgg` (None: pixels only); `pixel` is "mse" or "l1", on
+    ImageNet-normalised pixels. Raises UserError for another pixel loss, a negative weight, or not one weight a layer.
     """
 
     def __init__(
@@ -54,11 +48,8 @@ class ContentLoss(nn.Module):
         """Return the weighted terms, whose sum is the loss: float32 scalars.
 
         Their names are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute
-        differences). Those with weight zero are not computed, so that there may be none at all.
-
-        Args:
-            prediction: `(B, 3, H, W)` RGB, nominally [0, 1]; the only one to receive a gradient.
-            target: `(B, 3, H, W)` RGB in [0, 1].
+        differences). Those with weight zero are not computed, so that there may be none at all. Both images are
+        `(B, 3, H, W)` RGB, nominally in [0, 1]; only `prediction` receives a gradient.
         """
         terms = {}
         if self.pixel_weight:
@@ -103,18 +94,13 @@ class ChromaLoss(nn.Module):
     """Distance of a predicted chroma, or distribution of chroma, to the original's, at the network's own resolution.
 
     The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
-    (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is
-    1 / ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. Without, at 1, the distribution's mean is
-    as pale as what a pixel loss teaches.
+    (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is 1 /
+    ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. At 1 every pixel counts alike, and the
+    distribution's mean is as pale as what a pixel loss teaches; at 0 every cell does; theirs is 0.5. Chroma is compared
+    by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
 
-    Args:
-        distribution_weight: of the cross-entropy; only of networks that predict a distribution.
-        chroma_weight: of the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
-        rebalance: λ, from 1 (every pixel counts alike) down to 0 (every cell does); theirs is 0.5.
-        centres: `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
-
-    Raises:
-        UserError: `rebalance` outside [0, 1], or a negative weight.
+    `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution. Raises UserError for
+    `rebalance` outside [0, 1] or a negative weight.
     """
 
     SIGMA, NEIGHBOURS = 5.0, 5
@@ -186,11 +172,8 @@ def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
 def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
     """Loss of the critic, the mean over real and generated images: a float32 scalar.
 
-    Args:
-        real_logits: `(B,)`, or `(B, patches)`, of photos; positive: taken for real.
-        fake_logits: the same of generated images.
-        kind: "bce", binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance; or "hinge" (Lim & Ye 2017,
-            "Geometric GAN"), 1 at chance.
+    Logits are `(B,)` or `(B, patches)`, positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al.
+    2014), ln 2 at chance; "hinge" is 1 at chance (Lim & Ye 2017, "Geometric GAN").
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2

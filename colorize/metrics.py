@@ -24,14 +24,9 @@ TRUE_GREY_SPREAD = 2
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image over its three channels.
+    """Return the peak signal-to-noise ratio of each image over its three channels, in dB; infinite for equal images.
 
-    Args:
-        prediction: ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap).
-        target: the same.
-
-    Returns:
-        ``(B,)`` in dB; infinite where the two are identical.
+    ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap), gives ``(B,)``.
     """
     if not (prediction.is_floating_point() and target.is_floating_point()):
         raise ValueError(f"psnr takes floats in [0, 1], got {prediction.dtype} and {target.dtype}")
@@ -42,15 +37,9 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the structural similarity of each image, the mean over channels and windows that lie in the image.
 
+    ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``, gives ``(B,)``, 1 for identical images.
     Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
     Transactions on Image Processing 13(4), 2004; Gaussian windows of 11 × 11 px with σ 1.5, data range 255.
-
-    Args:
-        prediction: ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``.
-        target: the same.
-
-    Returns:
-        ``(B,)``, at most 1, which identical images have.
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
@@ -63,29 +52,16 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
-    """Return the mean over pixels of :func:`colorize.color.ciede2000` between two batches.
-
-    Args:
-        rgb1: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
-        rgb2: the same.
-
-    Returns:
-        ``(B,)``, 0 for identical images; 1 is about a just noticeable difference.
-    """
+    """Return the mean over pixels of :func:`colorize.color.ciede2000`: ``(B, 3, H, W)`` RGB in [0, 1] to ``(B,)``."""
     return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
 
 
 def colourfulness(rgb: Tensor) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
+    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255).
     Hasler & Süsstrunk, "Measuring colourfulness in natural images", Human Vision and Electronic Imaging VIII (SPIE),
     2003: spread and mean of the opponent colours red - green and yellow - blue, both with their signs.
-
-    Args:
-        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1] (the results are those of the paper, on a scale of 0 to 255).
-
-    Returns:
-        ``(B,)``, at least 0.
     """
     return _spread_and_mean(_opponents(rgb))
 
@@ -95,12 +71,6 @@ def colourfulness_abs(rgb: Tensor) -> Tensor:
 
     Where both signs occur in a photo, the spread shrinks: most photos score a few units less. Only for comparison with
     published results.
-
-    Args:
-        rgb: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
-
-    Returns:
-        ``(B,)``, at least 0.
     """
     return _spread_and_mean(_opponents(rgb).abs())
 
@@ -117,13 +87,9 @@ def _spread_and_mean(opponents: Tensor) -> Tensor:
 
 
 def is_true_grey(rgb: Tensor) -> Tensor:
-    """Tell which photos are grey themselves: no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
+    """Tell which photos, ``(B, 3, H, W)`` in [0, 1], are grey themselves: ``(B,)``, bool.
 
-    Args:
-        rgb: ``(B, 3, H, W)``, in [0, 1].
-
-    Returns:
-        ``(B,)``, bool.
+    In these no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
     """
     spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
@@ -132,14 +98,9 @@ def is_true_grey(rgb: Tensor) -> Tensor:
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
     """Return the sums over pixels that :func:`skill` is computed from; those of several photos add up.
 
-    Args:
-        prediction: ``(B, 3, H, W)``, sRGB-encoded, in [0, 1].
-        target: the same.
-        lookup: the same, the prediction of the luma look-up for the luma of ``target``.
-
-    Returns:
-        ``(B, 3)``: sums over pixels of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
-        ``prediction`` and ``target`` less that of ``lookup``.
+    All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is the luma look-up's prediction for the luma of ``target``. The
+    result, ``(B, 3)``, has the sums of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
+    ``prediction`` and ``target`` less that of ``lookup``.
     """
     known = rgb_to_lab(lookup)[:, 1:]
     own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
@@ -149,13 +110,9 @@ def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
 def skill(sums: Tensor) -> Tensor:
     """Return the cosine between prediction and truth of chroma less the luma look-up's, over all pixels summed up.
 
-    Near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside :func:`colourfulness`.
-
-    Args:
-        sums: ``(..., 3)``, of :func:`skill_sums`.
-
-    Returns:
-        ``(...)``, in [-1, 1]: 1 for the truth, 0 where either has the look-up's colours.
+    From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, 0 where either has the look-up's
+    colours, near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside
+    :func:`colourfulness`.
     """
     product, own, true = sums.unbind(dim=-1)
     length = own.sqrt() * true.sqrt()
@@ -164,11 +121,9 @@ def skill(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """Row of `METRICS`.
+    """Row of `METRICS`; `title` (with the unit) and `decimals` are for tables.
 
     Attributes:
-        title: in tables, with the unit.
-        decimals: in tables.
         better: "truth" for a property of a single image that should be the truth's: tables show its differences from
             the truth too (`COLUMNS`), and training logs the difference alone (`LOGGED`).
         measure: from prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone
@@ -269,17 +224,11 @@ def measure(
     lookup: Tensor | None = None,
     strip_pixels: int | None = None,
 ) -> dict[str, Tensor]:
-    """Measure each image of a batch.
+    """Measure each image of a batch by `rows` of `MEASURED` or `LOGGED`: by name ``(B,)``, or ``(B, n)`` of `of_sums`.
 
-    Args:
-        rows: those of `MEASURED` or `LOGGED` that are wanted.
-        prediction: ``(B, 3, H, W)``, RGB in [0, 1].
-        truth: the same.
-        lookup: the same, the prediction of the luma look-up; None leaves out the metrics that need it.
-        strip_pixels: measured at a time, so that a large image needs little more memory than a small one; None: all.
-
-    Returns:
-        By name ``(B,)``, or the sums ``(B, n)`` of a metric that has `of_sums`.
+    Images are ``(B, 3, H, W)``, RGB in [0, 1]. `lookup` is the prediction of the luma look-up; None leaves out the
+    metrics that need it. `strip_pixels` are measured at a time, so that a large image needs little more memory than a
+    small one; None: all.
     """
     images = [prediction, truth] if lookup is None else [prediction, truth, lookup]
     found = {}
@@ -318,10 +267,7 @@ class MeanMetrics:
         self._photos: dict[str, int] = {}
 
     def add(self, terms: Mapping[str, Tensor], photos: int, group: str = "") -> None:
-        """Add a batch of `photos`: of each term its mean ``()``, or what `measure` gives of the batch.
-
-        The names of the means begin with `group`.
-        """
+        """Add a batch of `photos`: of each term its mean ``()``, or `measure`'s result. Names begin with `group`."""
         for term, values in terms.items():
             values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
             if values.ndim:

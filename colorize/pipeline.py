@@ -20,15 +20,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import given_config_dir, given_overrides, key_of, run_command
+from colorize.cli.command import given_config_dir, given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import GenerateConfig, PipelineConfig
+from colorize.data.roots import check_root
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
 from colorize.runtime.processes import processes_started
-from colorize.runtime.schema import BadOption, leaves
+from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
@@ -50,11 +51,19 @@ def run(config: PipelineConfig) -> Score | None:
     """
     given = given_overrides()
     check(config, given)
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
+    folders = {name: PhaseFolder(config.runs_dir, run_name(config), name) for name in PHASES if name in config.steps}
+    pending = [name for name, folder in folders.items() if not folder.last.exists()]
+    model = config.model
+    if pending and {model.encoder_weights, model.critic_weights, model.vgg_weights} != {"none"}:
+        from colorize.training.first_weights import require_pretrained
+
+        require_pretrained(config, pending)  # what step 3 lacks is said before step 1 has taken hours
     for cycle in range(1, config.cycles + 1):
         overrides, config_dir = for_steps(config, given, cycle), given_config_dir()
         for step in config.steps if cycle == 1 else STEPS[1:]:
@@ -174,8 +183,9 @@ def summarize(config: PipelineConfig) -> Score:
     from colorize.inference.colorizer import Colorizer
     from colorize.metrics import JUDGED_BY, METRICS, SUMMARY
     from colorize.runtime.devices import pick_device
+    from colorize.runtime.progress import print_table
+    from colorize.weights.bundled import find_weights
     from colorize.weights.checkpoints import read_checkpoint
-    from colorize.weights.load import find_weights
 
     folder = run_folder(config)
     titles = {name: f"after {phase.title}" for name, phase in PHASES.items()}
@@ -208,12 +218,12 @@ def summarize(config: PipelineConfig) -> Score:
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
     cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
-    text = f"{cells}\n{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
+    caption = f"{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
     first = next(iter(checkpoints))
     verdict = scores.verdict(table, last, first, start if first == "start" and start else str(checkpoints[first]))
-    text += f"\n{verdict}\n"
-    write_text(folder / "scores.md", text)
-    print(f"\n{text}\nGallery: {folder / 'gallery.png'}")
+    write_text(folder / "scores.md", f"{cells}\n{caption}\n{verdict}\n")
+    print_table(cells)
+    print(f"{caption}\nGallery: {folder / 'gallery.png'}")
     if lacks := short_of_the_paper(config, size_px):
         print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
     print(f"\n{verdict}")
@@ -238,10 +248,5 @@ def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
     return [lack for lack, applies in given.items() if applies]
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("pipeline", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("pipeline", run)

@@ -1,11 +1,13 @@
 """Colour photos and films: a file, a folder with all that is in it, a glob, or a list of files.
 
+python -m colorize.predict input=photo.jpg
 python -m colorize.predict input=PHOTOS output=DIR
 python -m colorize.predict checkpoint=FILE input=film.mkv output=film.mp4 start=60 duration=10
 python -m colorize.predict checkpoint=FILE input=photo.jpg output=coloured.jpg render_px=96 device=cpu
 
-The photos themselves are never written to. Results that exist are skipped, so that the same command goes on where it
-was interrupted. The colours are invented, not recovered.
+Results go into output=DIR, or beside the photos, as photo_colour.jpg. The photos themselves are never written to.
+Results that exist are skipped, so that the same command resumes where it was interrupted. The colours are invented, not
+recovered.
 """
 
 from __future__ import annotations
@@ -13,23 +15,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-from dataclasses import replace
+import time
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
 from colorize.runtime.errors import UserError, one_line
-from colorize.runtime.files import write_text
+from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
+from colorize.weights.bundled import existing_weights
 
 if TYPE_CHECKING:
     from colorize.inference.colorizer import Colorizer
     from colorize.inference.jobs import Job, Plan
 
 log = logging.getLogger("colorize")
+T = TypeVar("T")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
@@ -39,19 +44,20 @@ SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
 def run(config: PredictConfig) -> None:
     """Colour every photo and film that has no result yet.
 
-    Raises:
-        UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
+    Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
     from colorize.video import require_packages
-    from colorize.weights.load import find_weights
 
-    config = replace(config, checkpoint=str(find_weights(config.checkpoint)))
+    since = time.monotonic()
+    config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     check(config)
     check_contact_sheet(config)
     format = None if config.format == "same" else config.format
     plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
     check_report(config, plan)
+    for folder in {plan.folder, *(job.result.parent for job in plan.jobs)}:
+        clear_unfinished(folder)
     failures = list(plan.unreadable)
     todo: list[Job] = []
     skipped, originals = 0, jobs.input_files(plan.jobs)
@@ -80,6 +86,10 @@ def run(config: PredictConfig) -> None:
                 failures.append((job.source, why))
             else:
                 coloured += 1
+    if not config.overwrite:  # another process on the same folder may have made what this one could not
+        made = {job.source for job in todo if job.done()}
+        skipped += sum(source in made for source, _ in failures)
+        failures = [(source, reason) for source, reason in failures if source not in made]
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
     report_failures(plan, failures)
@@ -87,21 +97,16 @@ def run(config: PredictConfig) -> None:
         left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
         log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
     counts = [f"{coloured} coloured", f"{skipped} skipped (their results exist)", f"{len(failures)} failed"]
-    log.info(", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:]))
+    results = plan.jobs[0].result if len(plan.jobs) == 1 else plan.folder
+    said = ", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:])
+    log.info(f"{said} in {time.monotonic() - since:.1f} s; results: {jobs.shown(results)}")
     if failures:
         where = f", see {plan.report}" if plan.report else ""
         raise UserError(f"{len(failures)} could not be coloured{where}")
 
 
 def check(config: PredictConfig) -> None:
-    """Check what can be known before a photo is looked for.
-
-    Raises:
-        UserError: there is no such checkpoint.
-        BadOption: a value that no photo could be coloured with.
-    """
-    if not Path(config.checkpoint).exists():
-        raise UserError(f"there is no checkpoint {config.checkpoint}")
+    """Refuse a value that no photo could be coloured with, by a BadOption."""
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
     if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
@@ -113,13 +118,8 @@ def check(config: PredictConfig) -> None:
 def check_contact_sheet(config: PredictConfig) -> None:
     """Make sure that the contact sheet replaces nothing but an earlier one.
 
-    Raises:
-        BadOption: its name says no format.
-        UserError: there is somebody else's file of that name.
+    Raises BadOption where its name says no format; UserError where there is somebody else's file of that name.
     """
-    from colorize.photos import reading
-    from colorize.photos.opening import UnreadableImage
-
     if config.contact_sheet is None:
         return
     sheet = Path(config.contact_sheet)
@@ -127,6 +127,9 @@ def check_contact_sheet(config: PredictConfig) -> None:
     if suffix_of(sheet) not in suffixes:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in {' '.join(suffixes)}")
     if sheet.exists():
+        from colorize.photos import reading
+        from colorize.photos.opening import UnreadableImage
+
         try:
             ours = CONTACT_SHEET_MARK.encode() in reading.read(sheet).metadata.exif
         except UnreadableImage:
@@ -136,11 +139,7 @@ def check_contact_sheet(config: PredictConfig) -> None:
 
 
 def check_report(config: PredictConfig, plan: Plan) -> None:
-    """Make sure that what is written beside the results replaces nothing of somebody else's.
-
-    Raises:
-        UserError: it would.
-    """
+    """Raise UserError where what is written beside the results would replace something of somebody else's."""
     if plan.report is not None and plan.report.exists() and not is_ours(plan.report):
         raise UserError(f"{plan.report} is not of this program, which would write it: move it away")
     if config.contact_sheet is not None:
@@ -156,15 +155,7 @@ def colour_photos(
     from colorize.inference.jobs import shown
     from colorize.inference.photo_batches import PhotoOptions, colour_all
 
-    options = PhotoOptions(
-        render_px=config.render_px,
-        tta=config.tta,
-        saturation=config.saturation,
-        keep_color=config.keep_color,
-        quality=config.quality,
-        compare=config.compare,
-        batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
-    )
+    options = options_of(PhotoOptions, config, 1 if colorizer.device.type == "cpu" else 8)
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
     coloured, kept, failures = 0, 0, []
@@ -183,24 +174,18 @@ def colour_photos(
     return coloured, kept, failures
 
 
+def options_of(kind: type[T], config: PredictConfig, batch_size: int) -> T:
+    """Return those options of `config` that the dataclass `kind` has; `batch_size` is for where none is given."""
+    given = {**vars(config), "batch_size": config.batch_size or batch_size}
+    return kind(**{entry.name: given[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
+
+
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
     """Colour a film under a progress bar; return why it failed, if it did."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
-    options = film.FilmOptions(
-        render_px=config.render_px,
-        tta=config.tta,
-        saturation=config.saturation,
-        batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8),
-        stabilize=config.stabilize,
-        every=config.every,
-        codec=config.codec,
-        quality=config.quality,
-        start=config.start,
-        duration=config.duration,
-        telecine=config.telecine,
-    )
+    options = options_of(film.FilmOptions, config, 1 if colorizer.device.type == "cpu" else 8)
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
     render_px = options.render_px or colorizer.preprocessing.render_px
@@ -273,10 +258,5 @@ def is_ours(report: Path) -> bool:
     return report.is_file() and report.read_bytes().startswith(FAILED_HEADER.encode())
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("predict", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("predict", run)

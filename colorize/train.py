@@ -10,15 +10,17 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colorize.cli.command import given_overrides, run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import TrainConfig
+from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, run_name, write_config
 from colorize.runtime.files import locked
-from colorize.training.phases import VAL, VAL_EMA, monitored
-from colorize.training.resuming import is_complete, where_to_resume
+from colorize.training.phases import PHASES, VAL, VAL_EMA, monitored
+from colorize.training.resuming import is_complete, starting_weights, where_to_resume
+from colorize.weights.bundled import find_weights
 
 if TYPE_CHECKING:
     import lightning as L
@@ -31,21 +33,24 @@ def run(config: TrainConfig) -> Score | None:
 
     With `data.report`, only describe the photos.
     """
+    check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
 
         dataset_report.run(config)
         return None
-    from colorize.evaluation.stopping import beats_start
-    from colorize.training import build
-    from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
-    from colorize.weights.load import find_weights
-
     start = config.init_from.generator
     if start is not None:
         config.init_from.generator = str(find_weights(start))
     monitors = monitored(config).replace(f"{VAL_EMA}/", f"{VAL}/")  # one name, so that a sweep compares both weights
     folder, overrides = PhaseFolder(config.runs_dir, run_name(config), config.phase), given_overrides()
+    if not folder.checkpoints.exists():
+        for name in PHASES[config.phase].trains:
+            starting_weights(config, name)
+    from colorize.evaluation.stopping import beats_start
+    from colorize.training import build
+    from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
+
     with locked(folder.path):
         config = build.fit_to_photos(config)
         found = where_to_resume(config, folder, overrides)
@@ -56,7 +61,8 @@ def run(config: TrainConfig) -> Score | None:
         best = next(c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
         value = math.nan if best is None else best
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {value:.4g}; {folder.best}")
-        if start is not None and beats_start(trainer.lightning_module.curve) is False:
+        module: Any = trainer.lightning_module
+        if start is not None and beats_start(module.curve) is False:
             log.warning(f"no better than the generator it started from, by its scores: use checkpoint={start}")
         return Score(value, monitors)
 
@@ -92,10 +98,5 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, over
     return trainer
 
 
-def main() -> None:
-    """Run from the command line."""
-    run_command("train", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("train", run)

@@ -96,7 +96,7 @@ def colour(
 
     def start(given: str | Path, **keys: Any) -> tuple[int, str]:
         caplog.clear()
-        words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": str(given)}
+        words = {"checkpoint": str(tiny_file), "output": "out", "device": "cpu", **keys, "input": [str(given)]}
         try:
             predict.run(schemas.PredictConfig(**words))
         except schema.BadOption as error:

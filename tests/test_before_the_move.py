@@ -38,4 +38,4 @@ def test_a_run_and_an_export_of_before_are_read_and_resumed(
     )
     train.run(config)
     rows = (tmp_path / "runs/old/pretrain_gen/metrics.csv").read_text().splitlines()
-    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2"]

@@ -15,6 +15,7 @@ import yaml
 
 from colorize import __version__
 from colorize.cli.command import configured, is_given, quoted, run_command
+from colorize.cli.help import FIRST_KEYS, groups
 from colorize.config import SCHEMAS, CommonConfig, TrainConfig, conf_dir
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import leaves
@@ -172,6 +173,8 @@ def test_a_bad_option_is_one_line_that_names_it(
     assert all(name in err for name in named), err
 
 
+LACK = "not enough memory for colorize.train"
+FREE_SOME = "free some, raise its limit, or have less done at once (batch_size, num_workers, sizes)"
 MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)"
 
 
@@ -181,7 +184,9 @@ MAKE_ROOM = "make room, and the same command resumes (training with resume=auto)
         (UserError("photos.zip is not a folder"), 1, "photos.zip is not a folder"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "Permission denied: /runs/x"),
         (OSError(errno.ENOSPC, "Full", "a"), 1, f"Full: a; {MAKE_ROOM}"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; resume with: python -m colorize.train data.root=x resume=auto"),
+        (RuntimeError("could not create a primitive"), 1, f"{LACK} (could not create a primitive): {FREE_SOME}"),
+        (MemoryError(), 1, f"{LACK} (MemoryError): {FREE_SOME}"),
     ],
 )
 def test_an_error_of_the_task_is_one_line(
@@ -192,17 +197,6 @@ def test_an_error_of_the_task_is_one_line(
 
     assert start("data.root=x", task=fail)[0] == status
     assert capsys.readouterr().err == f"colorize.train: {line}\n"
-
-
-def test_ctrl_c_during_training_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:
-    def fit(_: Any) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # as Lightning's Trainer does
-
-    assert start("data.root=x", task=fit)[0] == 130
-    assert capsys.readouterr().err == "colorize.train: interrupted\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,17 +242,31 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture[str], monkeypatch
     assert out.startswith("usage: python -m colorize.train ")
     assert __doc__ is not None
     assert __doc__.strip() in out  # that of the task's module
+    assert "data=imagenet" in out and "data.jitter.hue" not in out  # those needed first
+    start("phase=gan", "nonsense", "--help=all")
+    out = capsys.readouterr().out
     unwrapped = " ".join(out.split())
     for key in leaves(TrainConfig):
         assert f" {key.name}=" in unwrapped
         assert key.meaning in unwrapped
         assert all(choice in unwrapped for choice in key.choices)
     assert "model=small" in out
+    assert "a distribution over chroma at 1/4 of the size" in unwrapped  # a sentence of two lines of its file
     assert "model=paper (default)" in out
     assert "data.root=(required)" in out
     assert "optim.generator.lr=0.001" in out  # as conf/ composes it: what was typed does not compose
-    start("phase=gan", "--help")
-    assert "optim.generator.lr=2e-05" in capsys.readouterr().out
+    start("phase=gan", "--help=optim")
+    out = capsys.readouterr().out
+    assert "optim.generator.lr=2e-05" in out and "data.root" not in out
+    assert start("--help=optm")[0] == 2
+    assert "there is --help=all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_keys_needed_first_exist(name: str) -> None:
+    keys = FIRST_KEYS[name].split()
+    assert len(keys) <= 10
+    assert set(keys) - groups(name).keys() <= {key.name for key in leaves(SCHEMAS[name])}
 
 
 def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,7 +274,9 @@ def test_version_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"colorize {__version__}\n"
     assert start("--cfg", "job", "data=folder", "data.root=it's", "phase=gan") == (0, [])
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert (shown["phase"], shown["data"]["root"], shown["model"]["name"]) == ("gan", "it's", "pocket")
+    assert (shown["phase"], shown["data"]["root"], shown["model"]["name"]) == ("gan", "it's", "pocket"), (
+        "of recipe=finetune"
+    )
 
 
 def test_help_does_not_import_torch_and_a_closed_pipe_is_quiet() -> None:

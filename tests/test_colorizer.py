@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import errno
 import importlib.util
 import json
 from contextlib import suppress
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 import colorize
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
-from colorize.inference.colorizer import Colorizer, is_out_of_memory
+from colorize.inference.colorizer import Colorizer
 from colorize.networks import preprocessing
 from colorize.networks.folding import fold_norms
 from colorize.networks.preprocessing import Preprocessing
@@ -25,7 +26,7 @@ from colorize.networks.unet import UNet
 from colorize.photos import reading, rendering
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import merged_bands
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, is_out_of_memory
 from colorize.weights import foreign
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
@@ -298,11 +299,21 @@ OUT_OF_MEMORY = (
     RuntimeError("MPS backend out of memory"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError(),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("can't start new thread"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+)
+SOMETHING_ELSE = (
+    ValueError("shapes do not fit"),
+    ModuleNotFoundError("No module named 'cv2'"),
+    FileNotFoundError(errno.ENOENT, "No such file or directory", "out of memory.jpg"),
+    UserError("out of memory.jpg: truncated"),
 )
 
 
 def test_memory_that_runs_out_halves_the_batch_then_the_size(caplog: pytest.LogCaptureFixture) -> None:
-    assert all(map(is_out_of_memory, OUT_OF_MEMORY))
+    assert all(map(is_out_of_memory, OUT_OF_MEMORY)) and not any(map(is_out_of_memory, SOMETHING_ELSE))
     caplog.set_level("WARNING", "colorize")
     colorizer = make(Preprocessing(64))
     seen = short_of_memory(colorizer, 2 * 64 * 64, OUT_OF_MEMORY[1])

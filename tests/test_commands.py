@@ -276,6 +276,8 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
         monkeypatch.setattr(pipeline, "given_overrides", lambda: list(words))
         pipeline.run(configured("pipeline", words))
 
+    monkeypatch.setattr(pipeline, "check_root", lambda *_: None)
+    monkeypatch.setattr("colorize.training.first_weights.require_pretrained", lambda *_: None)
     monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
     monkeypatch.setattr(pipeline, "summarize", lambda config: 1.0)
     start(typed_words)
@@ -306,6 +308,8 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
 
 def test_a_folder_takes_step_1_alone_from_the_bundled_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
+    monkeypatch.setattr(pipeline, "check_root", lambda *_: None)
+    monkeypatch.setattr("colorize.training.first_weights.require_pretrained", lambda *_: None)
     monkeypatch.setattr(pipeline.signals, "run", lambda arguments: commands.append(arguments[2:]))
     monkeypatch.setattr(pipeline, "summarize", lambda config: 1.0)
 

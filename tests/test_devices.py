@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_on_one_device_ends_all_with_one_line(configur
 
     (kind, line), other = ends(on_ranks(work))
     assert (kind, line) == other
-    assert kind is NonFiniteLoss and "generator's loss is nan in epoch 0, batch 0" in line
+    assert kind is NonFiniteLoss and "generator's loss is nan in epoch 1, batch 0" in line
     assert not PhaseFolder(config.runs_dir, config.run, config.phase).last.exists()
 
 

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 
 from colorize import config as schemas
 from colorize.cli.command import configured, quoted
+from colorize.cli.front_door import HELP, command_line
 from colorize.training import build
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +42,16 @@ def shown_commands() -> list[str]:
     text = "\n".join(text_of(path) for path in files)
     starts = r"^(?:[#% ]*|.*: )(?:python|run|torchrun|srun) [^`\n]*?-m "
     found = set(re.findall(starts + r"(colorize\.\w+[^`\n]*)$", text, re.MULTILINE))
+    front = re.findall(r"^ *(colorize (?!COMMAND|PHOTOS)[^`\n]*?)(?: {2,}.*)?$", f"{text}\n{HELP}", re.MULTILINE)
+    found |= {f"colorize.{shlex.join([name, *words])}" for name, words in map(as_command, front)}
     found |= {f"{command} …" for command in re.findall(r"`[^`\n]*-m (colorize\.\w+[^`]*)`", text)}
     return sorted({" ".join(command.split()) for command in found})
+
+
+def as_command(front: str) -> tuple[str, list[str]]:
+    """The command that `colorize …` means, and its words."""
+    words = shlex.split(front, comments=True)[1:]
+    return ("train", ["--help"]) if words == ["--help"] else command_line(words)
 
 
 def first_job(override: Override) -> str:

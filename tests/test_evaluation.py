@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from colorize import config as schemas
 from colorize import evaluate
 from colorize.cli.command import configured as composed
-from colorize.cli.command import quoted
+from colorize.cli.command import quoted, run_command
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.evaluation.candidates import named, of_another_split
 from colorize.evaluation.protocols import PROTOCOLS, match
@@ -149,7 +149,7 @@ def test_a_run_is_measured_on_its_own_data_as_predict_would_show_it(
     trained = "seed: 3\ndata: {kind: scenes, root: scenes, scenes: 24, val_fraction: 0.25, max_val: 2}\n"
     Path("runs/mine/gan/config.yaml").write_text(trained)
     monkeypatch.setattr("sys.argv", ["evaluate", "run=mine", "use_ema=false", *PLAIN])
-    evaluate.main()
+    run_command("evaluate", evaluate.run)
     found = json.loads(Path("runs/mine/evaluation/metrics.json").read_text())
     assert (found["data"], found["seed"], found["n"]) == ("scenes", 3, len(list_scenes(24, Split(0.25, 3)).val))
     assert found["protocol"] == "val5k" and set(found["render_px"].values()) == {32}
@@ -168,11 +168,11 @@ def test_a_run_is_measured_on_its_own_data_as_predict_would_show_it(
     for name in scenes.val:
         Image.fromarray(scenes.scene(name, 40).rgb).save(f"theirs/{name}.png")
     monkeypatch.setattr("sys.argv", ["evaluate", "coloured=theirs", "seed=5", *SCENES])
-    evaluate.main()
+    run_command("evaluate", evaluate.run)
     assert Path("evaluation/metrics.md").is_file() and not Path("runs/default").exists()
     monkeypatch.setattr("sys.argv", ["evaluate", "coloured=theirs"])
     with pytest.raises(SystemExit):
-        evaluate.main()
+        run_command("evaluate", evaluate.run)
     assert "data.root is not set, and there is no run that says it" in capsys.readouterr().err
 
 

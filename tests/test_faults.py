@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.memory_limits import MEGABYTES, predict
 from colorize import generate, train
 from colorize.cli.command import run_command
 from colorize.data.from_config import list_photos
@@ -19,14 +21,15 @@ from colorize.data.generated import image_path, read_manifest, with_saved_images
 from colorize.data.images import load_rgb
 from colorize.data.sources import Split, list_folder
 from colorize.runs import PhaseFolder
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import OutOfMemory, UserError, one_line
 from colorize.runtime.files import locked, write_text
-from colorize.training import build
 from colorize.training.callbacks.checkpointing import WholeFiles
 from colorize.training.module import ColorizationModule
 from colorize.weights.checkpoints import read_checkpoint
+from colorize.weights.load import load_weights
 from tests.conftest import TINY, draw_photo
 from tests.test_evaluation import save_checkpoint
+from tests.tiny_checkpoint import write_checkpoint
 
 Configure = Callable[..., Any]
 
@@ -195,7 +198,11 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     train.run(config)
     assert [len(names) for names in seen] == [8] * 6
     assert {names for batch in seen[4:] for names in batch}.isdisjoint({vanishing.name, breaking.name})
-    for path, reason in ((vanishing, "No such file"), (breaking, "image file is truncated"), (val, "not an image")):
+    for path, reason in (
+        (vanishing, "No such file"),
+        (breaking, "image file is truncated"),
+        (val, "the file is empty"),
+    ):
         assert caplog.text.count(f"skipped an unreadable image: {path.name} ({reason}") == 1
 
 
@@ -203,7 +210,8 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
 def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_px(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    monkeypatch.setattr(build, "init_from", lambda *_: False)
+    monkeypatch.setattr("colorize.training.first_weights.init_from", lambda *_: False)
+    monkeypatch.setattr("colorize.train.starting_weights", lambda *_: None)
     root = tmp_path / "few"
     root.mkdir()
     for index, size in enumerate(((20, 12), (5, 31), (31, 31), (1, 1))):
@@ -214,3 +222,52 @@ def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_p
     card, state = read_checkpoint(PhaseFolder(config.runs_dir, config.run, phase).last)
     assert (card.images_seen, card.complete) == (3, True)
     assert all(value.isfinite().all() for value in state.values())
+
+
+# --- weights that are not damaged -------------------------------------------------------------------------------------
+
+
+def test_weights_that_change_while_they_are_read_are_told_from_damaged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, load = write_checkpoint(tmp_path / "a.ckpt"), torch.load
+
+    def load_while(change: Callable[[], object]) -> None:
+        def loaded(*arguments: Any, **options: Any) -> Any:
+            content = load(*arguments, **options)
+            change()
+            return content
+
+        monkeypatch.setattr(torch, "load", loaded)
+        load_weights(path)
+
+    def rename() -> None:
+        shutil.copyfile(path, tmp_path / "new")
+        os.replace(tmp_path / "new", path)
+
+    load_while(rename)
+    with pytest.raises(UserError, match=r"a\.ckpt changed while it was read"):
+        load_while(lambda: path.write_bytes(path.read_bytes() + b"!"))
+
+
+@pytest.mark.parametrize("place", ["torch.load", "colorize.weights.checkpoints.make_generator"])
+def test_a_lack_of_memory_is_not_taken_for_a_damaged_checkpoint(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unable to mmap 9 bytes from file <a.ckpt>: Cannot allocate memory (12)")
+
+    path = write_checkpoint(tmp_path / "a.ckpt")
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(OutOfMemory, match=r"not enough memory for reading .*a\.ckpt"):
+        load_weights(path)
+
+
+@pytest.mark.slow
+def test_less_and_less_memory_never_ends_in_a_traceback_or_without_colours(tmp_path: Path) -> None:
+    for index in range(4):
+        draw_photo(index, 400, 300).save(tmp_path / f"{index}.jpg")
+    words = [f"input={tmp_path}", "batch_size=4", "render_px=1200", "device=cpu"]
+    ends = [predict(words, megabytes) for megabytes in MEGABYTES]
+    assert not [end for end in ends if end.traceback or (end.status == 0) != (end.results == 4)]
+    assert any(end.smaller for end in ends)

@@ -268,7 +268,7 @@ def test_a_frozen_encoder_stands_still_as_the_configuration_says(
 def test_a_loss_that_is_not_finite_names_batch_and_files(configure: Configure, tmp_path: Path) -> None:
     batch = some_batch()
     batch.rgb[1, 0, 0, 0] = float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"generator's loss is nan in epoch 0, batch 0, on photo 0, photo 1"):
+    with pytest.raises(NonFiniteLoss, match=r"generator's loss is nan in epoch 1, batch 0, on photo 0, photo 1"):
         fit_batch(configure, tmp_path, batch, 1, "phase=pretrain_gen")
 
 
@@ -279,7 +279,7 @@ def steps_done(config: Any) -> list[tuple[int, int]]:
     """(epoch, size_px) of each row of metrics.csv."""
     path = PhaseFolder(config.runs_dir, config.run, config.phase).metrics
     with path.open() as file:
-        return [(int(row["epoch"]), int(row["size_px"])) for row in csv.DictReader(file)]
+        return [(int(row["epoch"]) - 1, int(row["size_px"])) for row in csv.DictReader(file)]
 
 
 def final_state(config: Any) -> dict[str, Any]:
@@ -376,11 +376,15 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert (first.hparams["trainer.limit_val_batches"], events.hparams["trainer.limit_val_batches"]) == ("null", 99)
     assert ["limit_val_batches: 99" in text for text in events.config] == [True]
     assert [*events.curves["score/distance"]] == [*events.curves["score/skill"]] == [0, 8, 16, 24, 32]
-    assert events.last("val/content") != events.last("val_ema/content") >= events.last("best/content")
+    assert events.last("val/content") != events.last("val_ema/content") >= events.last("Best/content")
     # All four validation photos are scored: the same pixels, by the averaged weights, in another order.
     assert events.curves["val_ema/skill"][32] == pytest.approx(curve[4][1]["skill"], abs=1e-4)
-    assert events.last("val/skill") != events.last("val_ema/skill") == events.last("best/skill")
+    assert events.last("val/skill") != events.last("val_ema/skill") == events.last("Best/skill")
     assert events.curves["data/size_px"] == {16: 32, 32: 48}
+    assert list(events.curves["data/epoch"].values()) == [1, 2]
+    # The first screen has curves rather than lines of two points; the best ones stay first in the HPARAMS tab.
+    assert set(events.curves["_overview/ciede2000"]) >= {0, 8, 16, 24, 32} and "_overview/content" in events.curves
+    assert min(events.curves) == "Best/ciede2000"
     assert set(events.pictures) == {0, *events.curves["val/psnr"]} == {0, 16, 32}
     assert {picture.width for picture in events.pictures.values()} == {6 * (128 + 4) + 4}
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
@@ -404,7 +408,7 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
         (row,) = csv.DictReader(file)
     assert 0 <= float(row["val/region/mean"]) <= 1, "scenes come with regions"
-    assert Events(config).last("val/region/mean") == pytest.approx(float(row["val/region/mean"]))
+    assert Events(config).last("val_region/mean") == pytest.approx(float(row["val/region/mean"]))
 
 
 def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_path: Path) -> None:
@@ -429,9 +433,9 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
     events = Events(config)
     with folder.metrics.open() as file:
         first, last = csv.DictReader(file)
-    assert (events.last("best/content"), events.last("val/content")) == (1.0, 2.0)
+    assert (events.last("Best/content"), events.last("val/content")) == (1.0, 2.0)
     for name in ("ciede2000", "psnr"):
-        assert events.last(f"best/{name}") == pytest.approx(float(first[f"val/{name}"]))
+        assert events.last(f"Best/{name}") == pytest.approx(float(first[f"val/{name}"]))
         assert events.last(f"val/{name}") == pytest.approx(float(last[f"val/{name}"]))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import register_parametrization
 
+from colorize.cli.command import configured
 from colorize.networks.critic import Critic
 from colorize.networks.encoder import BodyNetwork
 from colorize.networks.layers import (
@@ -25,6 +26,8 @@ from colorize.networks.resnet import ResNetBody
 from colorize.networks.unet import UNet
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
+from colorize.training.first_weights import require_pretrained
+from colorize.training.phases import PHASES
 from colorize.weights.pretrained import load_pretrained
 
 OTHER_WAY = {"blur": False, "self_attention": False, "last_cross": False, "output_range": (0, 1)}
@@ -360,6 +363,20 @@ def test_failed_download_names_file_and_place(weights, body, tmp_path, monkeypat
     assert "could not be downloaded" in message
     assert f"put resnet18-f37072fd.pth into {tmp_path / 'checkpoints'}" in message
     assert "model.encoder_weights=PATH" in message
+
+    config = configured("train", ["data=scenes", "model.vgg=vgg16", "model.critic=resnet18"])
+    with pytest.raises(UserError) as caught:
+        require_pretrained(config, list(PHASES))
+    message = str(caught.value)
+    for key in ("encoder", "critic", "vgg"):
+        assert f"model.{key}_weights=imagenet: " in message and f"give model.{key}_weights=PATH or none" in message
+    for size in ("resnet34-b627a593.pth (83 MB)", "resnet18-f37072fd.pth (45 MB)", "vgg16-397923af.pth (528 MB)"):
+        assert size in message
+    assert f"put vgg16-397923af.pth into {tmp_path / 'checkpoints'}" in message
+    config.model.vgg_weights, config.model.encoder_weights, config.model.critic_weights = "none", "no.pth", "none"
+    with pytest.raises(UserError, match=r"^model.encoder_weights: there is no file no.pth$"):
+        require_pretrained(config, list(PHASES))
+    require_pretrained(config, ["gan"])
 
     # The advice works, for files without batch counters too, as torchvision's are.
     old = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}

@@ -58,7 +58,9 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: 
     assert Path(where) == installed.resolve() / "colorize/conf"
     shown = yaml.safe_load(python("-m", "colorize.train", "--cfg", "job", "data=folder", "data.root=x"))
     bundled = installed.resolve() / "colorize/weights/pocket.safetensors"
-    assert python("-c", "from colorize.weights.load import BUNDLED; print(BUNDLED.resolve())").strip() == str(bundled)
+    assert python("-c", "from colorize.weights.bundled import BUNDLED; print(BUNDLED.resolve())").strip() == str(
+        bundled
+    )
     assert bundled.is_file() == (CHECKOUT / "colorize/weights/pocket.safetensors").is_file()
     assert (shown["data"], shown["recipe"]) == ({**shown["data"], "kind": "folder", "root": "x"}, "finetune")
     assert list(elsewhere.iterdir()) == []

@@ -1,8 +1,10 @@
 """`colorize.predict` as a user types it: what comes out, what is left alone, and what is said of the rest."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from colorize import predict
 from colorize.cli.command import run_command
 from colorize.inference import colorizer, jobs, photo_batches
 from colorize.photos import reading
+from colorize.runtime.files import clear_unfinished, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 from tests.conftest import draw_photo
 from tests.predicting import Colour, files, grey, is_coloured_version, save
@@ -182,7 +185,7 @@ def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> No
 
 def planned(given: str | Path, output: str = "out", format: str | None = None) -> dict[str, str]:
     """Sources and results of a plan, relative to where they are."""
-    plan = jobs.plan(str(given), output, format)
+    plan = jobs.plan([str(given)], output, format)
     return {os.path.relpath(job.source): str(job.result.relative_to(plan.folder)) for job in plan.jobs}
 
 
@@ -214,7 +217,7 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
         save(tmp_path / "in" / name, format="JPEG")
     results = planned("in", format=format)
     assert len(set(results.values())) == len(results)
-    plan = jobs.plan("in", "out", format)
+    plan = jobs.plan(["in"], "out", format)
     everything = [path for job in plan.jobs for path in (job.result, job.as_png, job.compare) if path is not None]
     assert len(set(everything)) == len(everything)
     if format is None:
@@ -340,7 +343,7 @@ def test_results_appear_whole_or_not_at_all(colour: Colour, tmp_path: Path, monk
     assert digests(tmp_path) == before
     full(errno.ENOSPC)
     status, err = colour("in", overwrite=True)
-    assert status == 1 and "No space left on device; make room, and the same command goes on" in err
+    assert status == 1 and "No space left on device; make room, and the same command resumes" in err
     assert digests(tmp_path) == before
     monkeypatch.setattr(os, "fsync", fsync)
 
@@ -374,6 +377,76 @@ def test_an_uncoloured_photo_is_never_a_result(
     reasons = {"memory": "memory ran out even at", "memory for merging": "not enough memory"}
     assert err.count(reasons.get(fault, fault)) == 4
     assert files(tmp_path / "out") == ["failed.txt"]
+
+
+def test_without_memory_for_threads_photos_are_coloured_all_the_same(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(4):
+        save(tmp_path / "in" / f"{index}.png", grey(index))
+    begin, begun = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    status, err = colour("in", batch_size=2)
+    assert status == 0 and "4 coloured" in err and begun
+
+
+def test_what_killed_starts_left_unfinished_is_cleared_but_nothing_else(colour: Colour, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png")
+    orphan, ours, theirs = (tmp_path / "out" / f".{name}.tmp" for name in ("0" * 32, "1" * 32, "notes"))
+    for path in (orphan, ours, theirs):
+        save(path, format="png")
+    with ours.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as the process that writes it
+        assert colour("in")[0] == 0
+    assert [path.exists() for path in (orphan, ours, theirs)] == [False, True, True]
+    with written_whole(tmp_path / "out" / "b.png") as file:  # type: ignore[assignment]
+        clear_unfinished(tmp_path / "out")
+        file.write(b"whole")  # type: ignore[arg-type]
+    assert (tmp_path / "out" / "b.png").read_bytes() == b"whole" and not ours.exists()
+
+
+def test_a_read_only_disk_is_not_told_to_make_room(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    save(tmp_path / "in" / "a.png")
+    monkeypatch.setattr(os, "fsync", fail)
+    status, err = colour("in")
+    assert status == 1 and "Read-only file system; once it can be written to, the same command resumes" in err
+
+
+def test_the_longest_name_can_be_compared_and_a_dangling_output_is_called_one(colour: Colour, tmp_path: Path) -> None:
+    for name in ("ä" * 125 + "a.png", "ä" * 125 + "b.png", "x" * 255):
+        save(tmp_path / "in" / name, format="png")
+    status, err = colour("in", compare=True)
+    assert status == 0 and "2 coloured" in err, "the third is no photo by its name"
+    assert len(files(tmp_path / "out")) == 4
+    (tmp_path / "link").symlink_to("nowhere")
+    assert "link is a link to what is not there" in colour("in", output="link")[1]
+
+
+def test_what_another_process_made_meanwhile_has_not_failed(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in" / "a.png")
+
+    def beaten(job: jobs.Job, *_: Any) -> photo_batches.Outcome:
+        save(job.result)
+        return photo_batches.Outcome(job, reason="another process is at work on it")
+
+    monkeypatch.setattr(photo_batches, "_write", beaten)
+    status, err = colour("in")
+    assert status == 0 and "0 coloured, 1 skipped" in err
+    assert files(tmp_path / "out") == ["a.png"]
 
 
 @pytest.mark.parametrize("place", ["reading", "network"])

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from colorize.config.sections import DataConfig, ModelConfig
 from colorize.runs import PhaseFolder, before
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import locked
 from colorize.training import build, hyper_parameters, resuming
 from colorize.training.callbacks import random_states
 from colorize.training.callbacks.checkpointing import WholeFiles
@@ -333,6 +335,55 @@ def test_a_fit_notes_a_signal_and_a_second_one_ends_it(capfd: pytest.CaptureFixt
         os.kill(os.getpid(), signal.SIGINT)
         raise EOFError  # of a worker that was ended too
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_step_ends_as_at_sigterm_when_its_pipeline_is_killed_and_lets_the_run_go(tmp_path: Path) -> None:
+    step = (
+        "import signal, time; from pathlib import Path; from colorize.cli.command import run_command\n"
+        "from colorize.runtime.files import locked\n"
+        "def work(_):\n"
+        " with locked(Path('run')), signals.deferred():\n"
+        "  Path('ready').touch()\n"
+        "  while not signals.noted(): time.sleep(0.05)\n"
+        "  Path('saved').touch(); raise signals.Stopped(signals.noted())\n"
+        "from colorize.runtime import signals; work.__module__ = 'colorize.train'\n"
+        "run_command('train', work, ['data.root=x'])"
+    )
+    pipeline = f"import sys; from colorize.runtime import signals; signals.run([sys.executable, '-c', {step!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", pipeline], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "ready")
+    with pytest.raises(UserError, match="in use by another process"), locked(tmp_path / "run"):
+        pass
+    parent.kill()
+    parent.wait()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORIZE_STEP", "1")  # the step of the next start, which waits
+        with locked(tmp_path / "run"):
+            assert (tmp_path / "saved").exists()
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_imports_has_the_words_it_has_later(signum: int, tmp_path: Path) -> None:
+    (tmp_path / "hydra.py").write_text("open('importing', 'w').close(); import time; time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "colorize.predict", "input=my photos"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_for(tmp_path / "importing")
+    process.send_signal(signum)
+    _, said = process.communicate()
+    again = "resume with: python -m colorize.predict 'input=my photos'"
+    assert said == f"colorize.predict: stopped by {signal.Signals(signum).name}; {again}\n"
+    assert process.returncode == 128 + signum
 
 
 def test_the_pipeline_hands_a_signal_on_and_waits_for_its_step(tmp_path: Path) -> None:

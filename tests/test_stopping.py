@@ -14,7 +14,7 @@ from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
-from colorize.data.sources import Split, list_scenes
+from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
@@ -117,6 +117,20 @@ class Fit:
             self.callback.on_train_epoch_end(self.trainer, self.module)
 
 
+def test_a_best_of_other_validation_photos_is_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Fit(tmp_path, every_n_images=None, keep=None)
+    first.trainer.datamodule = SimpleNamespace(photos=Photos(tmp_path, [], ["a.jpg", "b.jpg"]))
+    first.callback.on_fit_start(first.trainer, first.module)  # type: ignore[arg-type]
+    first.callback.best = 0.4
+    for val, best in ((["a.jpg", "b.jpg"], 0.4), (["c.jpg"], None)):
+        again = Fit(tmp_path, every_n_images=None, keep=None)
+        again.callback.load_state_dict(first.callback.state_dict())
+        again.trainer.datamodule = SimpleNamespace(photos=Photos(tmp_path, [], val))
+        again.callback.on_fit_start(again.trainer, again.module)  # type: ignore[arg-type]
+        assert again.callback.best == best
+    assert caplog.text.count("best.ckpt is of other validation photos") == 1
+
+
 def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: Path) -> None:
     fit = Fit(tmp_path, every_n_images=20, keep=2)
     fit.callback.folder.mkdir()
@@ -179,7 +193,7 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     scores = read_scores(tmp_path)
     assert [images for images, _ in scores.curve] == [0, 20, 40, 50, 60] and set(scores.files) == {40, 60}
     assert read_checkpoint(best)[0].images_seen == scores.nearest == 40
-    assert shown() == {"best/distance": 0.7, "best/ciede2000": 7, "best/delta_cf": 21, "best/skill": 0.2}
+    assert shown() == {"Best/distance": 0.7, "Best/ciede2000": 7, "Best/delta_cf": 21, "Best/skill": 0.2}
     sentence = advice(scores) or ""
     assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
     assert sentence.endswith("Points after the first that count, with a skill not below its 0.200: 1 of 4")
@@ -268,7 +282,7 @@ def test_fid_is_scored_too_where_its_weights_are_there(
     words = ("phase=pretrain_gen", *one_size, "loss.feature_weights=[0]", "save.every_n_images=8")
     with pytest.raises(UserError, match=r"needs save.score_photos of at least 2, not 1"):
         train.run(configure("train", *words, "save.score_fid=x", "save.score_photos=1"))
-    with pytest.raises(UserError, match=r"save.score_fid: no file /no/inception.pth"):
+    with pytest.raises(UserError, match=r"save.score_fid: there is no file /no/inception.pth"):
         train.run(configure("train", *words, "save.score_fid=/no/inception.pth"))
     monkeypatch.setattr("colorize.evaluation.learned_metrics.Inception", Colours)
     config = configure("train", *words, "save.score_fid=inception.pth", "run=scored")

@@ -270,8 +270,10 @@ def test_jobs_of_a_pipeline_are_runs_of_their_own(mine: Path, monkeypatch: pytes
         commands.append(arguments[3:])
         return 0
 
+    monkeypatch.setattr(pipeline, "check_root", lambda *_: None)
+    monkeypatch.setattr("colorize.training.first_weights.require_pretrained", lambda *_: None)
     monkeypatch.setattr(pipeline.signals, "run", step)
-    monkeypatch.setattr(pipeline, "summarize", lambda config: 10.0 - config.seed)
+    monkeypatch.setattr(pipeline, "summarize", lambda config: Score(10.0 - config.seed, "CIEDE2000"))
     mine.mkdir(parents=True)
     words = [*COMMON[:-1], "seed=1,2", "init_from.generator=${runs_dir}/${run}/a.ckpt", "--config-dir", str(mine)]
     assert start(*words, name="pipeline", task=pipeline.run)[0] == 0

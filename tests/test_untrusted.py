@@ -100,7 +100,7 @@ def test_no_command_executes_what_is_in_a_file(configure: Configure, tmp_path: P
         "lpips": measured(f"checkpoint=[{good}]", f"weights.lpips_alex={bad}"),
         "fid": measured(f"checkpoint=[{good}]", f"weights.fid={bad}"),
         "predict": with_words(
-            schemas.PredictConfig, predict.run, checkpoint=str(bad), input=str(root), output=str(tmp_path / "out")
+            schemas.PredictConfig, predict.run, checkpoint=str(bad), input=[str(root)], output=str(tmp_path / "out")
         ),
         "export": with_words(
             schemas.ExportConfig, export.run, checkpoint=str(bad), output=str(tmp_path / "a.safetensors")

@@ -17,7 +17,8 @@ from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
 from colorize.training import build
-from colorize.weights.load import BUNDLED, Weights, load_weights
+from colorize.weights.bundled import BUNDLED
+from colorize.weights.load import Weights, load_weights
 from tests.conftest import draw_photo
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet
 
@@ -33,7 +34,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "installed" / "pocket.safetensors"
     path.parent.mkdir()
     path.write_bytes(safetensors_file.to_bytes(Weights(tiny_unet(), Preprocessing(SIZE_PX), "")))
-    monkeypatch.setattr("colorize.weights.load.BUNDLED", path)
+    monkeypatch.setattr("colorize.weights.bundled.BUNDLED", path)
     monkeypatch.chdir(tmp_path)
     Path("bundled").write_text("not this one")
     return path
@@ -44,7 +45,7 @@ def test_who_names_no_checkpoint_gets_the_bundled_generator_and_is_told(
 ) -> None:
     caplog.set_level("INFO", "colorize")
     draw_photo(0).convert("L").save("photo.png")
-    predict.run(PredictConfig(input="photo.png", output="colour.png", device="cpu", precision="32-true"))
+    predict.run(PredictConfig(input=["photo.png"], output="colour.png", device="cpu", precision="32-true"))
     assert caplog.text.count("1 to colour at 48 px: the bundled generator (pocket); ") == 1
     expected = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true").colorize("photo.png")
     assert np.array_equal(Colorizer.from_checkpoint(device="cpu", precision="32-true").colorize("photo.png"), expected)
@@ -75,9 +76,9 @@ def test_the_word_stands_wherever_a_generator_is_named(
 def test_an_installation_without_it_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
 ) -> None:
-    monkeypatch.setattr("colorize.weights.load.BUNDLED", tmp_path / "pocket.safetensors")
+    monkeypatch.setattr("colorize.weights.bundled.BUNDLED", tmp_path / "pocket.safetensors")
     for task in (
-        lambda: predict.run(PredictConfig(input="x", output="y")),
+        lambda: predict.run(PredictConfig(input=["x"], output="y")),
         lambda: export.run(ExportConfig(output="x.safetensors")),
         lambda: Colorizer.from_checkpoint(),
         lambda: candidates.find_checkpoints(EvaluateConfig(recipe="demo", checkpoint=["bundled"])),

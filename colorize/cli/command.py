@@ -4,7 +4,6 @@ Exit statuses: 0 done, 1 the task failed or a job of a multirun did, 2 a bad opt
 (Ctrl-C 130, SIGTERM 143). Nothing here imports torch, so that `--help` and a misspelt key answer at once.
 """
 
-import difflib
 import logging
 import os
 import re
@@ -17,27 +16,26 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from colorize.cli.help import groups, help_text
+from colorize.cli.help import help_text
+from colorize.cli.refusals import refusals_as_bad_options, refuse_words
 from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
-from colorize.runtime.errors import UserError, dead_workers_told, one_line
+from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, one_line
 from colorize.runtime.processes import is_first_process
-from colorize.runtime.schema import BadOption, from_hydra, leaves, literal, omegaconf_line, sections
+from colorize.runtime.schema import BadOption, from_hydra, key_of, leaves, literal
 from colorize.runtime.version import __version__
 
 log = logging.getLogger("colorize")
+T = TypeVar("T")
 
 
 def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None = None) -> None:
@@ -52,27 +50,29 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
     Returns on success. Raises SystemExit with the statuses above, once the reason is on stderr; an exception that is
     neither a UserError nor an OSError is a bug and passes with its traceback.
     """
-    program = f"colorize.{name}"
     words = list(sys.argv[1:] if argv is None else argv)
+    with exit_statuses(f"colorize.{name}", lambda stop: how_to_resume(name, words, stop)), _log_to_stderr():
+        _start(name, task, words)
+
+
+@contextmanager
+def exit_statuses(program: str, how_to_resume: Callable[[signals.Stopped], str] = lambda _: "") -> Iterator[None]:
+    """Turn what ends the work within it into a line on stderr, said by `program`, and the statuses above."""
     try:
-        with _log_to_stderr(), signals.at_once():
-            _start(name, task, words)
+        with signals.at_once(), lack_of_memory_told(program):
+            signals.end_with_pipeline()
+            yield
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; Python must not flush to it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except signals.Stopped as stop:
+    except (signals.Stopped, KeyboardInterrupt) as error:
+        stop = error if isinstance(error, signals.Stopped) else signals.Stopped(signal.SIGINT)
         if is_first_process():
-            print(f"{program}: {stop}{how_to_resume(name, words, stop)}", file=sys.stderr)
+            print(f"{program}: {stop}{how_to_resume(stop)}", file=sys.stderr)
         elif signals.under_slurm():  # whose srun may end the first one with this one, before it has asked for a requeue
             time.sleep(5)
         sys.exit(stop.status)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning makes a SystemExit of Ctrl-C, after an orderly end of the training.
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BadOption as error:
         print(f"{program}: {error}; see --help", file=sys.stderr)
         sys.exit(2)
@@ -112,23 +112,24 @@ def is_given(key: str) -> bool:
     return any(f"{key_of(override)}.".startswith(f"{key}.") for override in given_overrides())
 
 
-def key_of(override: str) -> str:
-    """Return `a.b` of `+a.b=c`."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     """Do what the flags ask: print the version or the help, or compose and run."""
     if "--version" in words:
         print(f"colorize {__version__}")
         return
     register()
-    options, schema = _parse(words), SCHEMAS[name]
+    topics = [match[1] or "" for word in words if (match := _HELP.fullmatch(word))]
+    words = [word for word in words if not _HELP.fullmatch(word)]
+    (options, unknown), schema = _parse(words), SCHEMAS[name]
     typed: list[str] = options.overrides
     options.overrides = [*typed, *default_recipe(name, typed)]
-    if options.help:
-        print(help_text(name, sys.modules[task.__module__].__doc__ or "", typed, quoted(options.overrides, schema)))
+    if topics:
+        doc = sys.modules[task.__module__].__doc__ or ""
+        print(
+            help_text(name, doc, [word for word in typed if "=" in word], quoted(options.overrides, schema), topics[0])
+        )
         return
+    refuse_words(name, words, [*unknown, *(word for word in typed if "=" not in word and word[0] != "~")])
     multirun = options.multirun or "hydra.mode=MULTIRUN" in typed
     if multirun and not issubclass(schema, CommonConfig):
         raise BadOption("-m: this command has no runs to sweep over: leave it out")
@@ -140,6 +141,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
         _typed[:] = [options]
         stack.callback(_typed.clear)
         stack.enter_context(env_override({"HYDRA_FULL_ERROR": "1"}))  # its exceptions come to us, unprinted
+        stack.enter_context(refusals_as_bad_options(name, typed))
         stack.callback(setattr, sys, "argv", sys.argv)
         try:
             if multirun:
@@ -154,10 +156,6 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
             sys.argv = [sys.argv[0], *overrides, *flags]  # also for processes that Lightning starts with the same words
             application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
             application(_Job(name, task, options.config_dir, sweep, failures))()
-        except Exception as error:
-            if (refusal := _refusal(error, schema, typed)) is None:
-                raise
-            raise BadOption(refusal) from error
         except signals.Stopped as stop:
             if sweep and "sweep" not in map(key_of, typed):
                 stop.more = [f"sweep={sweep.folder.name}"]
@@ -170,8 +168,7 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
 class _Job:
     """The task as Hydra calls it, once or for each job of a sweep; a launcher may send it to another process.
 
-    What it raises is kept in `failures` or in the job's result instead of reaching Hydra, which would print lines of
-    its own and not start the jobs that are left.
+    What it raises is kept in `failures` or the job's result: Hydra would print lines of its own and start no more jobs.
     """
 
     name: str
@@ -186,6 +183,8 @@ class _Job:
 
     def __call__(self, config: DictConfig) -> object:
         info, schema, elsewhere = HydraConfig.get(), SCHEMAS[self.name], os.getpid() != self.home
+        if elsewhere:
+            signals.end_with(os.getppid())
         with _log_to_stderr(f"[{info.job.num}] ") if elsewhere else nullcontext():
             try:
                 overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
@@ -205,22 +204,25 @@ class _Job:
                 return None
 
     def work(self, config: Any) -> object:
-        with dead_workers_told():
+        with dead_workers_told(), lack_of_memory_told(f"colorize.{self.name}"):
             return self.task(config)
 
 
-def _parse(words: list[str]) -> Namespace:
-    """Return Hydra's flags, and `overrides`: the words that are none, wherever they stand between them."""
+_HELP = re.compile("-h|--help(?:=(.*))?")
+
+
+def _parse(words: list[str]) -> tuple[Namespace, list[str]]:
+    """Return Hydra's flags, with `overrides`, the words that are none, wherever they stand; and unknown flags."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         raise BadOption(message)
 
     parser.error = refuse  # type: ignore[method-assign]
-    options: Namespace = parser.parse_intermixed_args(words)
+    options, unknown = parser.parse_known_intermixed_args(words)
     if options.multirun and (options.cfg or options.info):
         refuse("--multirun runs, --cfg and --info only show: give one of them")
-    return options
+    return options, unknown
 
 
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -233,11 +235,22 @@ def configured(name: str, overrides: Sequence[str]) -> Any:
     """Return the configuration that a command gets from `overrides` typed after its name: an instance of its schema.
 
     Raises:
-        BadOption, HydraException: what the command would refuse.
+        BadOption: what the command would refuse.
     """
     register()
     overrides = [*overrides, *default_recipe(name, overrides)]
-    return from_hydra(composed(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+    with refusals_as_bad_options(name, overrides):
+        return from_hydra(composed(name, quoted(overrides, SCHEMAS[name])), SCHEMAS[name])
+
+
+def call(name: str, task: Callable[[Any], T], overrides: Sequence[str]) -> T:
+    """Return what `task` does with the options that would be typed after the name of its command."""
+    config = configured(name, overrides)
+    _typed[:] = [Namespace(overrides=list(overrides), config_dir=None)]
+    try:
+        return task(config)
+    finally:
+        _typed.clear()
 
 
 def default_recipe(name: str, overrides: Sequence[str]) -> list[str]:
@@ -281,63 +294,6 @@ def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) 
         return f"{match[1]}{match[2]}={','.join(pieces)}"
 
     return [one(override) for override in overrides]
-
-
-def _missing_file(error: MissingConfigException, overrides: list[str]) -> str:
-    """Say which group option, or which YAML file that another names, is not there."""
-    missing = error.missing_cfg_file or ""
-    group, _, option = missing.rpartition("/")
-    if error.options and group in map(key_of, overrides):
-        near = _did_you_mean(option, error.options)
-        return f"{group}={option}: no such option{near}; there are {', '.join(error.options)}"
-    if missing:
-        return f"there is no {missing}.yaml in {conf_dir()} nor in a folder given by --config-dir"
-    return str(error).splitlines()[0]
-
-
-def _refusal(error: Exception, schema: type[Any], overrides: list[str]) -> str | None:
-    """Return one line for what Hydra or OmegaConf refuses, whose own texts take several; None for other exceptions.
-
-    ValueError is what Hydra raises for a defaults list or flags that make no sense to it.
-    """
-    if isinstance(error, MissingConfigException):
-        return _missing_file(error, overrides)
-    if isinstance(error, OverrideParseException):
-        key, equals, _ = error.override.partition("=")
-        advice = f"Hydra cannot read this value; quote it twice: \"{key}='…'\"" if equals else "options are key=value"
-        return f"{error.override}: {advice}"
-    if isinstance(error, OmegaConfBaseException):
-        return omegaconf_line(error)
-    if not isinstance(error, (HydraException, yaml.YAMLError)) and type(error) is not ValueError:
-        return None
-    text = str(error) or str(error.__cause__)
-    if match := re.match(r"Could not override '(.*)'\.", text):
-        given = next((override for override in overrides if key_of(override) == match[1]), match[1])
-        return f"{given}: no such key{_did_you_mean(match[1], _names(schema))}"
-    if match := re.match(r"Error merging override (.*)", text, re.DOTALL):
-        kind = {key.name: key.kind.replace("None", "null") for key in leaves(schema)}.get(key_of(match[1]))
-        typed = kind is not None and isinstance(error.__cause__, ValidationError)
-        return f"{match[1]}: {f'takes {kind}' if typed else str(error.__cause__).splitlines()[0]}"
-    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", text):
-        return f"{match[1]}: several values; add -m for a job each, or quote the value for a single one"
-    if match := re.match(r"In '(.*)': \w+ raised while composing config:\n(.*)\n\s*full_key: (.*)", text):
-        near = _did_you_mean(match[3], _names(schema)) if " not in " in match[2] else ""
-        return f"{match[1]}.yaml: {match[3]}: {match[2]}{near}"
-    return " ".join(text.partition("\n\nConfig search path")[0].split())
-
-
-def _names(schema: type[Any]) -> list[str]:
-    """Return everything that can stand before a `=`: keys, sections and config groups."""
-    return list({key.name for key in leaves(schema)} | sections(schema).keys() | groups().keys())
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Suggest the names whose last part is like that of `word`, else the one most like it; nothing if none is."""
-    last = {name: name.rpartition(".")[2] for name in known}
-    like = difflib.get_close_matches(word.rpartition(".")[2], set(last.values()), n=3, cutoff=0.7)
-    found = [name for name in known if last[name] in like]
-    found = difflib.get_close_matches(word, found, n=3, cutoff=0) or difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The text of `--help`, generated from the schema and conf/."""
 
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -14,37 +15,72 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colorize.config import SCHEMAS, composed, conf_dir
-from colorize.runtime.schema import Key, leaves, sections
+from colorize.runtime.schema import BadOption, Key, leaves, sections
+
+FIRST_KEYS = {
+    "train": "phase data data.root run recipe model resume resolution.epochs optim.generator.lr trainer.accelerator",
+    "generate": "run data data.root checkpoint output split size_px batch_size recipe trainer.accelerator",
+    "evaluate": "run data data.root checkpoint coloured protocol split render_px output gallery_photos",
+    "pipeline": "data data.root run recipe model init_from.generator data.report cycles seed trainer.accelerator",
+    "predict": "input output checkpoint saturation render_px format contact_sheet compare overwrite device",
+    "export": "checkpoint output format half render_px use_ema overwrite",
+}
+"""The ten keys of each command that people need first."""
+
+_NAMES_OPTION = {"data": "data.kind", "model": "model.name"}
+"""The keys by which a composed configuration says what was chosen of a config group."""
 
 
-def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = ()) -> str:
-    """Return `doc`, the config groups, every key with its type, value, meaning and choices, and the flags.
+def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = (), topic: str = "") -> str:
+    """Return the page of command `name`: keys with their types, values, meanings and choices.
 
-    The values are those that `overrides` compose to, which were `typed`; where they do not compose, those of the
-    default options.
+    Args:
+        name: the command.
+        doc: opens the first page.
+        typed: the options as they were typed, for people to read.
+        overrides: the same as Hydra reads them: the values shown are those that they compose to; where they do not
+            compose, those of the default options.
+        topic: "" for the keys needed first, and the flags; "all", or the name of a section or config group.
+
+    Raises:
+        BadOption: there is no such topic.
     """
-    schema, origin, options = SCHEMAS[name], "with the default options", _groups_help(name)
+    schema, origin = SCHEMAS[name], "with the default options"
     try:
         config = composed(name, overrides)
         origin = f"with {' '.join(typed)}" if typed else origin
     except (HydraException, OmegaConfBaseException):
         config = composed(name, [])
     values: Any = OmegaConf.to_container(config)
+    keys, meanings, options = {key.name: key for key in leaves(schema)}, sections(schema), groups(name)
+
+    def entry(key: str) -> str:
+        value = reduce(getitem, _NAMES_OPTION.get(key, key).split("."), values)
+        return _entry(f"{key}={_flow(value)}", _explanation(keys.get(key), options.get(key, []), meanings.get(key, "")))
+
+    topics = ["all", *sorted({section.partition(".")[0] for section in meanings} | options.keys())]
     page = [
         f"usage: python -m colorize.{name} [key=value …] [flags]",
-        textwrap.dedent(doc).strip(),
-        *([f"Config groups: group=option takes the values of conf/GROUP/OPTION.yaml.\n{options}"] if options else []),
         f"Keys, as key=value {origin}. Paths need quotes for the shell only; ${{key}} stands for another key's value.",
     ]
-    members: dict[str, list[Key]] = {"": []}
-    for key in leaves(schema):
-        members.setdefault(key.name.rpartition(".")[0], []).append(key)
-    meanings = sections(schema)
-    for section, keys in members.items():
-        found = [(key, _flow(reduce(getitem, key.name.split("."), values))) for key in keys]
-        entries = [_entry(f"{key.name}={value}", _explanation(key)) for key, value in found]
-        page.append("\n".join([f"{section}: {meanings[section]}", *entries] if section else entries))
-    page.append("Flags:\n" + "\n".join(_entry(flag, meaning) for flag, meaning in _FLAGS.items()))
+    if topic == "":
+        first = FIRST_KEYS[name].split()
+        page.insert(1, textwrap.dedent(doc).strip())
+        page.append("\n".join(map(entry, first)))
+        more = f"every key; --help=NAME those of {', '.join(topics[1:])}" if topics[1:] else "every key"
+        flags = {"--help=all": f"explain {more}", **_FLAGS}
+        page.append("Flags:\n" + "\n".join(_entry(flag, meaning) for flag, meaning in flags.items()))
+    elif topic in (*topics, *meanings):
+        members: dict[str, list[str]] = {"": []}
+        for key in keys:
+            if topic in ("all", key) or key.startswith(f"{topic}."):
+                members.setdefault(key.rpartition(".")[0], []).append(entry(key))
+        if chosen := _groups_help(name, [group for group in options if topic in ("all", group)]):
+            page.insert(1, f"Config groups: group=option takes the values of conf/GROUP/OPTION.yaml.\n{chosen}")
+        heads = {section: [f"{section}: {meanings[section]}"] if section else [] for section in members}
+        page += ["\n".join([*heads[section], *entries]) for section, entries in members.items() if entries]
+    else:
+        raise BadOption(f"--help={topic}: there is {', '.join(f'--help={word}' for word in topics)}")
     return "\n\n".join(page)
 
 
@@ -69,10 +105,11 @@ def _flow(value: Any) -> str:
     return "(required)" if value == "???" else str(value)
 
 
-def _explanation(key: Key) -> str:
-    kind = key.kind.replace("str", "path") if key.path else key.kind
-    accepts = " | ".join(key.choices) if key.choices else kind.replace("None", "null")
-    return f"({accepts}) {key.meaning}"
+def _explanation(key: Key | None, options: Sequence[Path], meaning: str) -> str:
+    """Return what a key or a config group takes, and its meaning; a name may be both."""
+    kind = "" if key is None else key.kind.replace("str", "path") if key.path else key.kind
+    accepts = [file.stem for file in options] or (key.choices if key else ())
+    return f"({' | '.join(accepts) or kind.replace('None', 'null')}) {key.meaning if key else meaning}"
 
 
 def _entry(head: str, text: str) -> str:
@@ -83,21 +120,24 @@ def _entry(head: str, text: str) -> str:
     return head.ljust(column) + body[column:] if len(head) < column - 1 else f"{head}\n{body}"
 
 
-def groups() -> dict[str, list[Path]]:
-    """Return the config groups of conf/ and the files of their options."""
-    folders = sorted(folder for folder in conf_dir().iterdir() if folder.is_dir())
-    return {folder.name: sorted(folder.glob("*.yaml")) for folder in folders}
+def groups(name: str) -> dict[str, list[Path]]:
+    """Return the config groups that conf/NAME.yaml uses, and the files of their options."""
+    return {group: sorted((conf_dir() / group).glob("*.yaml")) for group in sorted(_defaults(name)) if "/" not in group}
 
 
-def _groups_help(name: str) -> str:
-    """List the groups that conf/NAME.yaml uses, an option a line with the first sentence of its file."""
-    defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
-    chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+def _defaults(name: str) -> dict[str, str]:
+    """Return the option of each group that conf/NAME.yaml takes where none is given."""
+    entries = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
+
+
+def _groups_help(name: str, wanted: Sequence[str]) -> str:
+    """List the options of groups, an option a line with the first sentence of its file."""
     lines = []
-    for group, files in groups().items():
-        for file in files if group in chosen else []:
-            comments = [line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-            about = next((line for line in comments if "@package" not in line and "python -m" not in line), "")
-            mark = " (default)" if file.stem == chosen[group] else ""
-            lines.append(_entry(f"{group}={file.stem}{mark}", about.split(". ")[0]))
+    for group in wanted:
+        for file in groups(name)[group]:
+            comment = re.match("(?:# @.*\n)?((?:# .*\n)*)", file.read_text(encoding="utf-8"))
+            about = " ".join((comment[1] if comment else "").replace("# ", "").split())
+            mark = " (default)" if file.stem == _defaults(name)[group] else ""
+            lines.append(_entry(f"{group}={file.stem}{mark}", about.split(". ")[0].removesuffix(".")))
     return "\n".join(lines)

@@ -14,8 +14,7 @@ from colorize.runtime.schema import BadOption
 def check_processes(settings: DevicesConfig) -> None:
     """Check that there are as many processes as the configuration says.
 
-    Raises:
-        BadOption: torchrun or srun started another number of them; each would do, and write, all of the work.
+    Raises BadOption where torchrun or srun started another number of them; each would do, and write, all of the work.
     """
     started, wanted = processes_started(), settings.devices * settings.num_nodes
     if started not in (1, wanted):
@@ -38,10 +37,7 @@ def quieten() -> None:
 
 
 def launch(settings: DevicesConfig) -> L.Fabric:
-    """Return this one of the processes that share the photos of a command; the first one starts the others if need be.
-
-    The Trainer does as much for training.
-    """
+    """Return this one of the processes that share a command's photos; the first starts the others if need be."""
     check_processes(settings)
     set_threads(settings)
     quieten()

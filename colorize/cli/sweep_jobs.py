@@ -27,13 +27,10 @@ class Score(float):
 class Result:
     """The content of a job's result.json.
 
-    Attributes:
-        status: running, complete, failed, interrupted; "lost" is one that says running though nothing runs.
-        swept: the values in which the job differs from the others.
-        figure: its score; None where the command has none, or where it is not finite.
-        figure_name: that of the score.
-        seconds: of all its starts, but those that were killed.
-        start: of which start of the sweep this is.
+    Its status is running, complete, failed or interrupted; "lost" is one that says running though nothing runs. `swept`
+    are the values in which it differs from the others; `figure` is its score (None where the command has none, or it is
+    not finite); `seconds` are of all its starts, but those that were killed; `start` tells of which start of the sweep
+    it is.
     """
 
     job: int

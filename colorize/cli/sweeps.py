@@ -59,12 +59,9 @@ def _differs(line: str) -> Refused:
 class Sweep:
     """The decisions of the process that was typed, which every job is told.
 
-    Attributes:
-        command: train, generate, evaluate or pipeline.
-        folder: runs_dir/run/sweeps/LABEL, in which those of its jobs lie.
-        fixed: keys that the command line sets to one value for all jobs; None where only one job is resumed.
-        keeps_files: whether a launcher or sweeper was chosen that may have files to keep.
-        start: tells this start of the sweep from others with the same label.
+    `folder`, runs_dir/run/sweeps/LABEL, has those of its jobs in it. `fixed` are keys that the command line sets to one
+    value for all jobs (None where only one job is resumed). `keeps_files`: a launcher or sweeper was chosen that may
+    have files to keep. `start` tells this start of the sweep from others with the same label.
     """
 
     command: str
@@ -81,10 +78,8 @@ class Sweep:
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
     """Decide what all jobs share, from what the command line gives them all.
 
-    The overrides are as Hydra reads them; `config_dir` is a folder of YAML files beside conf/.
-
-    Raises:
-        BadOption: the jobs would not lie together, or the label is none.
+    The overrides are as Hydra reads them; `config_dir` is a folder of YAML files beside conf/. Raises BadOption where
+    the jobs would not lie together, or the label is none.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
@@ -118,18 +113,12 @@ def run_job(
 ) -> float | None:
     """Run job `job` of a sweep. A failure of its work is its own: it is said on stderr, and the other jobs run.
 
-    Args:
-        overrides: of this job, as Hydra reads them.
-        config: what they compose to; it is told the number of the job.
-        work: reads `config`, does the job, returns its score.
+    `overrides` are this job's, as Hydra reads them, and compose to `config`, which is told the number of the job;
+    `work` reads it, does the job, and returns its score. Return the score for a sweeper to minimise; None where there
+    is none, which hydra-optuna-sweeper takes for a failed trial (of NaN it dies).
 
-    Returns:
-        The score for a sweeper to minimise; None where there is none, which hydra-optuna-sweeper takes for a failed
-        trial (of NaN it dies).
-
-    Raises:
-        Refused: the sweep cannot be.
-        UserError: the job can leave no result, as another process does the same job, or its folder cannot be written.
+    Raises Refused where the sweep cannot be; UserError where the job can leave no result, as another process does the
+    same job, or its folder cannot be written.
     """
     swept = " ".join(f"{key}={text}" for key, text in sweep.swept(_values(overrides)).items())
     label = f"job {job} ({swept})" if swept else f"job {job}"
@@ -154,8 +143,7 @@ def run_job(
 def run_alone(command: str, config: object, overrides: Sequence[str], work: Callable[[], object]) -> object:
     """Return what `work` does, outside a sweep; with sweep=LABEL job=N, resume one job of it, and keep its result.
 
-    Raises:
-        UserError: as `work` does, and as `run_job`.
+    Raises UserError as `work` and `run_job` do.
     """
     if not isinstance(config, CommonConfig) or (config.sweep is None and config.job is None):
         return work()
@@ -235,10 +223,8 @@ def _refuse_other_overrides(folder: Path, made_with: dict[str, str], given: dict
 def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
     """End the jobs that run within it with their table, whatever becomes of them.
 
-    `unrecorded` is filled meanwhile with what jobs raised that could leave no result.
-
-    Raises:
-        UserError: some jobs failed, said after the table.
+    `unrecorded` is filled meanwhile with what jobs raised that could leave no result. Raises UserError after the table
+    where some jobs failed.
     """
     trouble: Exception | None = None
     try:

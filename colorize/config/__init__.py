@@ -1,8 +1,7 @@
-"""The schema of `conf/`: the keys of each command, their types, defaults and meanings.
+"""The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
 
-Hydra checks each YAML file and each override against these dataclasses, so a misspelt key or a wrong type ends a
-command at once; `--help` is generated from the same texts. YAML holds choices and numbers, the schema the meanings.
-The sections that commands share stand in `colorize.config.sections`.
+Hydra checks each YAML file and each override against these dataclasses; `colorize.config.sections` has those that
+commands share.
 """
 
 from collections.abc import Sequence
@@ -109,10 +108,14 @@ class EvaluateConfig(CommonConfig):
 @dataclass
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
-    input: str = opt(
-        REQUIRED, "a photo or film, a folder (all in it), a glob, or a list (.txt, a path a line)", path=True
+    input: list[str] = opt(
+        REQUIRED, "a photo or film, a folder (all in it), a glob, a list (.txt, a path a line); or [a,b]", path=True
     )
-    output: str = opt(REQUIRED, "folder for the results, mirrored; or the file for a single one's", path=True)
+    output: str | None = opt(
+        None,
+        "folder for the results, mirrored; or the file for a single one's (null: beside, as NAME_colour)",
+        path=True,
+    )
     format: str = opt(
         "same",
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",

@@ -1,7 +1,4 @@
-"""The sections of the configuration: every key of `data`, `model`, `loss`, `optim`, `trainer` and so on.
-
-The commands that are made of them stand in `colorize.config`.
-"""
+"""The sections of the configuration that commands share: every key of `data`, `model`, `loss`, `optim` and so on."""
 
 from dataclasses import dataclass
 
@@ -106,7 +103,9 @@ class LossConfig:
 class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
-    freeze_low: list[int] | None = opt(None, "epochs [first, end) in which the low group is frozen (end -1: all on)")
+    freeze_low: list[int] | None = opt(
+        None, "epochs [first, end), from 0, in which the low group is frozen (end -1: all on)"
+    )
     freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
     frozen_norms: str = opt(
         "statistics",
@@ -217,6 +216,7 @@ class TrainerConfig(DevicesConfig):
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
+    logger: str | None = opt(None, "log to another of Lightning's loggers too: CSVLogger, MLFlowLogger, package.Class")
     deterministic: bool = opt(False, "only deterministic kernels")
     compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")
     enable_progress_bar: bool = opt(True, "show the progress bar")

@@ -1,7 +1,6 @@
 """Augmentation of training photos: part, flip, rotation, light and colours, and the wear of their grey alone.
 
-Everything that is drawn is a function of (seed, epoch, identity). Crop and flip share one sequence of random numbers;
-rotation, colour, age and noise have one each, so that switching one on changes nothing that another draws.
+Crop and flip share one sequence of random numbers; each other has one of its own, which switching it on leaves alone.
 """
 
 import math
@@ -109,10 +108,7 @@ class Augmentation:
     """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
 
     Each is the option of ``data`` that is called so, of ``data.jitter`` (brightness to hue) or of ``data.old_photo``,
-    whose meanings the schema of the configuration states.
-
-    Raises:
-        ValueError: a value out of its range.
+    whose meanings the schema of the configuration states. Raises ValueError for a value out of its range.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)

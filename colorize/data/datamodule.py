@@ -53,11 +53,8 @@ class ColorizationDataModule(L.LightningDataModule):
     ) -> None:
         """Take the photos, and options of ``data``, whose meanings the schema of the configuration states.
 
-        Args:
-            photos: the split; with ``generated``, restricted to the photos that have a generated image.
-            augmentation: of the training images; by default crop and flip alone.
-            generated: the saved images of the photos; batches then have ``fake``.
-            copies: what to read the training photos from; see :mod:`colorize.data.caches.copies`.
+        With ``generated``, their saved images, ``photos`` are only those that have one, and batches have ``fake``.
+        ``augmentation`` is by default crop and flip alone. Training photos are read from ``copies`` where given.
         """
         super().__init__()
         self.photos = photos
@@ -84,10 +81,8 @@ class ColorizationDataModule(L.LightningDataModule):
     def train_loader(self, epoch: int) -> PhotoLoader:
         """Return the loader of an epoch, at that epoch's image and batch size; outside training too.
 
-        :meth:`on_after_batch_transfer` makes floats and grey of its batches.
-
-        Raises:
-            UserError: fewer images, or a smaller batch, than devices.
+        :meth:`on_after_batch_transfer` makes floats and grey of its batches. Raises UserError where images, or the
+        images of a batch, are fewer than devices.
         """
         if self.schedule is None:
             raise ValueError("training needs a schedule, which the resolution scheduler sets")
@@ -141,8 +136,7 @@ class ColorizationDataModule(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
         """Note unreadable files, in the main process.
 
-        Raises:
-            UserError: more than ``max_unreadable`` so far, or no training image is readable.
+        Raises UserError after more than ``max_unreadable``, or where no training image is readable.
         """
         self._noted(batch)
         if self.trainer is not None and self.trainer.training:
@@ -156,10 +150,8 @@ class ColorizationDataModule(L.LightningDataModule):
         """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
 
         Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
-        Returns whether some rank has no image to train on, as `lacking` says of this one.
-
-        Raises:
-            UserError: more than ``max_unreadable`` files so far.
+        Returns whether some rank has no image to train on, as `lacking` says of this one. Raises UserError after more
+        than ``max_unreadable`` files.
         """
         news, without = distributed.total([len(self._news), lacking])
         if news:
@@ -179,8 +171,7 @@ class ColorizationDataModule(L.LightningDataModule):
     def fixed_val(self, n: int) -> Batch:
         """Return the first ``n`` readable validation photos at ``val_size_px``, on the CPU: the same in every run.
 
-        Raises:
-            UserError: more than ``max_unreadable`` files are unreadable, or all.
+        Raises UserError where more than ``max_unreadable`` files are unreadable, or all.
         """
         dataset = self._center_squares(self.photos.val)
         samples = (self._noted(dataset[index]) for index in range(len(dataset)))
@@ -201,8 +192,7 @@ class ColorizationDataModule(L.LightningDataModule):
     def center_squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
         """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
 
-        Raises:
-            UserError: more than ``max_unreadable`` files are unreadable.
+        Raises UserError where more than ``max_unreadable`` files are unreadable.
         """
         for raw in self._loader(self._center_squares(identities, size_px), batch_size=self.val_batch_size):
             self._noted(raw)

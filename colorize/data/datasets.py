@@ -1,7 +1,4 @@
-"""Datasets of squares cut from photos, and the batches that they make.
-
-Worker processes import this module: it stays free of Lightning.
-"""
+"""Datasets of squares cut from photos, and their batches; imported by worker processes, so free of Lightning."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -83,10 +80,7 @@ def collate(samples: Sequence[RawBatch]) -> RawBatch:
 
 
 class Names:
-    """Names in tensors, which torch's worker processes share instead of copying.
-
-    A list of 1.3 million would be 0.15 GB in each worker, unpickled at the start of each epoch.
-    """
+    """Names in tensors, which worker processes share: a list of 1.3 million would be 0.15 GB, unpickled in each."""
 
     def __init__(self, names: Iterable[str]) -> None:
         encoded = [name.encode("utf-8", "surrogatepass") for name in names]
@@ -117,9 +111,8 @@ class PhotoDataset(Dataset[Sample]):
 class CenterSquareDataset(PhotoDataset[RawBatch]):
     """Centre squares of photos, and of their generated images where there are any, for validation and generating.
 
-    Those of scenes come with their regions.
-
-    Each sample is a :class:`RawBatch` of one image, or of none for an unreadable file: use :func:`collate`.
+    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file: use
+    :func:`collate`.
     """
 
     def __init__(

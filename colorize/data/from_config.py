@@ -52,11 +52,7 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 
 
 def make_center_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
-    """Return the photos as centre squares, outside training.
-
-    Raises:
-        BadOption: a report is asked for.
-    """
+    """Return the photos as centre squares, outside training. Raises BadOption where a report is asked for."""
     if config.data.report:
         raise BadOption("data.report=true is for colorize.train and colorize.pipeline")
     return ColorizationDataModule(

@@ -51,8 +51,7 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of `folder`.
 
-    Raises:
-        UserError: there is none, it cannot be understood, or it points outside its folder.
+    Raises UserError where there is none, it cannot be understood, or it points outside its folder.
     """
     path = folder / "manifest.json"
     try:
@@ -79,8 +78,7 @@ def read_manifest(folder: Path) -> Manifest:
 def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
     """Return those of `photos` that have a saved image in `folder`, in their split, and these images.
 
-    Raises:
-        UserError: the saved images are unfinished, or no training or no validation photo has one.
+    Raises UserError where they are unfinished, or no training or no validation photo has one.
     """
     manifest = read_manifest(folder)
     if not manifest.complete:

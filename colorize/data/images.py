@@ -22,10 +22,8 @@ def load_rgb(path: str | Path) -> Image.Image:
     """Read a whole photo, upright.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
-    transparency is composited over white; of an animation it is the first frame. The result has no metadata.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
+    transparency is composited over white; of an animation it is the first frame. The result has no metadata. Raises
+    UnreadableImage, whatever is wrong with the file.
     """
     with opened(path) as image, image_errors():
         turn = find_turn(image)
@@ -42,11 +40,8 @@ def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_de
     """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
-    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
-        ValueError: the chosen box is empty or leaves the photo.
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, whatever is wrong
+    with the file, and ValueError where the chosen box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)
@@ -67,8 +62,7 @@ class Thumbnail(NamedTuple):
 def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
     """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
 
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
+    Raises UnreadableImage, whatever is wrong with the file.
     """
     sizes: list[tuple[int, int]] = []
 

@@ -1,7 +1,4 @@
-"""Processes that read samples, the loaders that end them, and the order in which an epoch goes through its images.
-
-Worker processes import this module: it stays free of Lightning.
-"""
+"""Processes that read samples, the loaders that end them, and the order of an epoch's images; free of Lightning."""
 
 import atexit
 import multiprocessing
@@ -41,10 +38,7 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
 
 
 def _leave_signals_alone(_: int) -> None:
-    """Make a worker outlast a Ctrl-C or a SIGTERM that goes to all processes: a step is to be finished.
-
-    A worker ends when its loader says so, or is gone, and at a second SIGTERM.
-    """
+    """Make a worker outlast a Ctrl-C or SIGTERM to all processes (not a second SIGTERM): a step is to be finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 

@@ -36,13 +36,10 @@ class LumaLookup:
         self._count += other._count
 
     def predict(self, grey: Tensor) -> Tensor:
-        """Colour each pixel by its grey alone.
+        """Colour pixels by their grey alone: RGB ``(B, 3, H, W)`` in [0, 1] with the luma, type and device of `grey`.
 
-        ``(B, 1, H, W)``, Rec. 601 luma in [0, 1] -> ``(B, 3, H, W)``, RGB in [0, 1] of this luma, with its type and
-        device. Grey values that no photo had take the offset (colour minus grey) interpolated between their neighbours.
-
-        Raises:
-            UserError: before the first :meth:`update`.
+        `grey` is ``(B, 1, H, W)``, Rec. 601 luma in [0, 1]. Values that no photo had take the offset (colour minus
+        grey) interpolated between their neighbours. Raises UserError before the first :meth:`update`.
         """
         known = self._count.nonzero().flatten()
         if len(known) == 0:

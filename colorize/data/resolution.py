@@ -21,8 +21,7 @@ class Stage(NamedTuple):
 class ResolutionSchedule:
     """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
 
-    Raises:
-        ValueError: the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+    Raises ValueError where the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
     """
 
     size_px: Sequence[int]
@@ -57,10 +56,10 @@ class ResolutionSchedule:
         """Count the steps of the training, with so many photos and at most `limit` steps an epoch."""
         return sum(steps_an_epoch(self.at(epoch).batch_size, photos, limit) for epoch in range(self.epochs))
 
-    def images(self, photos: int, limit: int | None) -> int:
-        """Count the images seen, of so many photos, in whole batches and in at most `limit` of them an epoch."""
+    def images(self, photos: int, limit: int | None) -> list[int]:
+        """Count each epoch's images, of so many photos, in whole batches and in at most `limit` of them."""
         batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
-        return sum(batch * steps_an_epoch(batch, photos, limit) for batch in batches)
+        return [batch * steps_an_epoch(batch, photos, limit) for batch in batches]
 
 
 def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:

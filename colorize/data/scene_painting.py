@@ -17,15 +17,11 @@ HUE_CLASSES: dict[str, tuple[float, float] | None] = {
 }  # fmt: skip
 """The hues that a person expects in each region, from and to, in degrees of CIELAB hue ``atan2(b, a)``.
 
-``None`` where any colour, or none, will do. A pixel's hue counts where its chroma ``hypot(a, b)`` is at least
-``MIN_CHROMA``. The pixels along a region's edge are mixed with the neighbour's colour.
+``None`` where any colour, or none, will do; a pixel's hue counts where its chroma is at least ``MIN_CHROMA``.
 """
 
 REGIONS = tuple(HUE_CLASSES)
-"""Regions that a pixel can belong to; a region's id is its index here.
-
-``sunset`` is the glowing part of the sky at dusk and its reflection on the sea; ``sky`` is all other clear sky.
-"""
+"""Regions by id; ``sunset`` is the glow at dusk, in the sky and on the sea, ``sky`` all other clear sky."""
 
 MIN_CHROMA = 5.0
 """CIELAB chroma under which nobody sees a hue: in black and grey hair, deep shade and haze."""

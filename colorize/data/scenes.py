@@ -1,9 +1,8 @@
 """The built-in data set: procedural landscapes and people, whose colours follow from what is depicted.
 
-A scene is a plan in relative coordinates, made from a generator that (seed, index) alone seeds. Its shapes are
-painted flat on an oversampled canvas, which anti-aliases them and carries region ids along; sky, texture, shade and
-light come in at the final size. Exposure, time of day, shade and the brightness of each material vary independently of
-its hue, so that a grey value says little about the colour, while shape, texture and place say much.
+A scene is a plan in relative coordinates, painted flat on an oversampled canvas, which anti-aliases it and carries
+region ids along; sky, texture, shade and light come in at the final size. Light and the brightness of each material
+vary independently of its hue: a grey value says little about the colour, while shape, texture and place say much.
 """
 
 import math
@@ -42,13 +41,10 @@ class Scene(NamedTuple):
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
-    """Draw a scene: always the same for the same arguments, and the same scene at any size.
+    """Draw a scene: always the same for the same arguments (any integers), and the same scene at any size.
 
-    Between processors and versions of numpy and Pillow a byte may differ by a rounding. ``seed``, of the data set, and
-    ``index``, of the scene in it, are any integers; ``size_px`` is height and width.
-
-    Raises:
-        ValueError: the size is below ``MIN_SIZE_PX``.
+    Between processors and versions of numpy and Pillow a byte may differ by a rounding. Raises ValueError where the
+    size, height and width, is below ``MIN_SIZE_PX``.
     """
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from colorize.data.caches.listing import Listing
 from colorize.data.images import Thumbnail, cut_square, load_square, read_thumbnail
+from colorize.data.roots import existing_folder, imagenet_tree
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
@@ -22,8 +23,6 @@ from colorize.runtime.formats import has_image_suffix
 _SCENE = "scene-"
 _SCENE_UNITS = 1024
 """Width and height in which boxes of a scene are chosen."""
-
-_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,7 @@ class Split:
     """Division of a source into training and validation, and the share of each that is used.
 
     Each photo is assigned by a hash of the seed and its identity, so that adding or removing photos moves no other from
-    one split to the other.
-
-    Raises:
-        UserError: a share out of its range.
+    one split to the other. Raises UserError for a share out of its range.
     """
 
     val_fraction: float
@@ -119,8 +115,7 @@ class Split:
     def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
         """Return the photos for training and for validation; where one stays empty, it gets the nearest photo.
 
-        Raises:
-            UserError: only one photo, named as in `where`.
+        Raises UserError where there is only one photo, named as in `where`.
         """
         if len(identities) < 2:
             raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
@@ -145,11 +140,7 @@ class Split:
 
 
 def list_scenes(count: int, split: Split) -> Scenes:
-    """Return ``count`` built-in scenes, which depend on the seed of the split.
-
-    Raises:
-        UserError: fewer than two scenes.
-    """
+    """Return ``count`` built-in scenes, of the seed of the split. Raises UserError where they are fewer than two."""
     root = Path("scenes")
     photos = split.photos(root, *split.divide([f"{_SCENE}{index:06}" for index in range(count)], root))
     return Scenes(root, photos.train, photos.val, split.seed)
@@ -158,18 +149,14 @@ def list_scenes(count: int, split: Split) -> Scenes:
 def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
     """List all photos of a folder and the folders in it.
 
-    With ``train/`` and ``val/`` in it, these are the two splits. Hidden files and folders (``.name``) are left out.
-    Links to folders are followed, each folder once.
+    With ``train/`` and ``val/`` in it, these are the two splits (with ``val_alone`` ``train/`` may be missing, as for
+    measuring); without ``val/``, ``split`` divides them. Hidden files and folders (``.name``) are left out. Links to
+    folders are followed, each folder once. What folders of many photos hold is kept in the ``.cache`` of ``runs_dir``
+    (None: nowhere); see ``Listing``.
 
-    Args:
-        split: divides the photos where there is no ``val/``.
-        runs_dir: what folders of many photos hold is kept in its ``.cache``; see ``Listing``. None: nowhere.
-        val_alone: whether ``val/`` may be there without ``train/``, as for measuring; there are no training photos.
-
-    Raises:
-        UserError: no such folder, no photos in it, only one, or a layout that can be read in two ways.
+    Raises UserError where there is no such folder, no photo or only one, or the layout can be read in two ways.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if has_val and not has_train and not val_alone:
         raise UserError(
@@ -209,10 +196,9 @@ def list_imagenet(
     to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
     not looked up one by one. All other arguments are those of :func:`list_folder`.
 
-    Raises:
-        UserError: another layout, or a list that cannot be read, leaves ``root`` or names no photos.
+    Raises UserError for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
-    root = _existing_folder(root)
+    root = existing_folder(root)
     if file_list is not None:
         listed = _read_list(Path(file_list), root)
         if not any(identity.startswith("val/") for identity in listed):
@@ -223,20 +209,7 @@ def list_imagenet(
         if val == set(listed):
             raise UserError(f"the file list {file_list} names images for validation only: add some for training")
         return split.photos(root, list(set(listed) - val), list(val))
-    for tree in _IMAGENET_TREES:
-        if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
-            return list_folder(root / tree, split, runs_dir, val_alone)
-    raise UserError(
-        f"{root} is not an ImageNet tree: expected train/<class>/*.JPEG and val/ in it, or in ILSVRC/Data/CLS-LOC in "
-        "it (for any other layout use data=folder)"
-    )
-
-
-def _existing_folder(root: str | Path) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{'not a folder' if root.exists() else 'no such folder'}: {root} (data.root)")
-    return root
+    return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
 
 
 def _read_list(file_list: Path, root: Path) -> list[str]:

@@ -21,16 +21,10 @@ def resampled_ratios(
 ) -> Floats:
     """Divide sums by sums over many samples of as many photos, drawn with replacement.
 
-    With values and ones these are means, with values and zeros or ones means over some of the photos. All columns are
-    resampled alike, and so are two calls with the same number of photos and the same seed: differences of columns are
-    paired.
-
-    Args:
-        numerators: ``(photos, columns)``, finite.
-        denominators: the same.
-
-    Returns:
-        ``(resamples, columns)``; NaN where a sample has a denominator of 0.
+    Both are ``(photos, columns)``, finite; the result is ``(resamples, columns)``, NaN where a sample's denominator is
+    0. With values and ones these are means, with values and zeros or ones means over some of the photos. All columns
+    are resampled alike, and so are two calls with the same number of photos and the same seed: differences of columns
+    are paired.
     """
     photos, columns = numerators.shape
     if photos == 0:

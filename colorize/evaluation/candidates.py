@@ -1,23 +1,26 @@
 """Choice of what an evaluation measures: checkpoints, runs, folders of coloured images, and which photos."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from colorize.cli.command import given_overrides, is_given, key_of
 from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
-from colorize.data.sources import Photos
-from colorize.evaluation.protocols import Protocol, match
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.schema import BadOption
-from colorize.weights.checkpoints import read_checkpoint
-from colorize.weights.load import find_weights
+from colorize.weights.bundled import find_weights
+
+if TYPE_CHECKING:
+    from colorize.data.sources import Photos
+    from colorize.evaluation.protocols import Protocol
 
 log = logging.getLogger("colorize")
 
@@ -26,11 +29,7 @@ OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 
 
 def find_checkpoints(config: EvaluateConfig) -> list[Path]:
-    """Find the checkpoints that are measured.
-
-    Raises:
-        UserError: one is not there, or a run has none.
-    """
+    """Find the checkpoints that are measured. Raises UserError where one is not there, or a run has none."""
     if not config.checkpoint and not config.coloured:
         folder = Path(config.runs_dir) / config.run
         if not folder.is_dir():
@@ -58,6 +57,8 @@ def _places(run: Path) -> list[Path]:
 
 
 def _checkpoints_of(run: Path) -> list[Path]:
+    from colorize.weights.checkpoints import read_checkpoint
+
     found = _places(run)
     if not found:
         raise UserError(f"{run} is no run with a trained generator: give checkpoint=FILE, or coloured=DIR for images")
@@ -71,10 +72,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
     """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
 
-    `taken` are names that rows have already.
-
-    Raises:
-        BadOption: one is given twice.
+    `taken` are names that rows have already. Raises BadOption where a path is given twice.
     """
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
@@ -97,10 +95,7 @@ def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, P
 
 
 def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
-    """Return the folder of the results: output=…, else evaluation/ in the run of the first checkpoint, or in `run`.
-
-    What belongs to no run, such as images that others coloured, has it in the working directory.
-    """
+    """Return output=…, else evaluation/ in the run of the first checkpoint or in `run`, else in the working folder."""
     if config.output is not None:
         return Path(config.output)
     if config.checkpoint and checkpoints and config.sweep is None:
@@ -112,25 +107,19 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 
 
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
-    """Measure on the photos, and by the split, that the first of `checkpoints` (or `run`) was trained with.
+    """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
 
-    What was typed stays, and where that is another kind of photos, so does all the rest.
-
-    Raises:
-        BadOption: nobody says where the photos are.
+    What was typed stays, and where that is another kind of photos, so does all the rest. Raises BadOption where nobody
+    says where the photos are.
     """
     typed = set(map(key_of, given_overrides()))
-    places = [path.parent.parent for path in checkpoints]
-    places += [run_folder(config) / phase for phase in dict(OF_A_RUN)] if "run" in typed else []
-    trained = next(filter(None, map(_trained_with, places)), {})
-    data = trained.get("data", {})
-    other_kind = data.get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
+    trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
+    other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
-        kept = typed | ({"data.file_list"} if "data.root" in typed else set())
         for key in SPLIT_KEYS:
             section, _, name = key.rpartition(".")
-            source, target = (data, config.data) if section else (trained, config)
-            if key not in kept and name in source:
+            source, target = (trained["data"], config.data) if section else (trained, config)
+            if key not in typed and name in source and not (name == "file_list" and "data.root" in typed):
                 setattr(target, name, source[name])
         log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
     if not config.data.root:
@@ -148,14 +137,11 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choice of the photos that are measured.
+    """Choice of the photos that are measured: their `identities`, in order, and those `left_out`, with the reason.
 
-    Attributes:
-        photos: the source, with those training photos that the luma look-up may be fitted on.
-        identities: what is measured, in order.
-        coloured: for each folder of coloured images, the file of each identity.
-        left_out: photos that are not measured, and why.
-        sampled_from: how many the split has, where a fixed sample of its validation photos is measured.
+    `photos` is the source, with those training photos that the luma look-up may be fitted on; `coloured` has, for each
+    folder of coloured images, the file of each identity. `sampled_from` is how many the split has, where a fixed sample
+    of its validation photos is measured.
     """
 
     photos: Photos
@@ -173,14 +159,8 @@ def choose(
 ) -> Chosen:
     """Choose the photos of the split that the protocol takes and that have an image in each folder.
 
-    Args:
-        config: names the split, and the sample of it.
-        protocol: may take the first photos alone.
-        folders: of coloured images, by the names of their rows.
-        list_photos: gives all photos of a source.
-
-    Raises:
-        UserError: there are none.
+    `folders` of coloured images are named as their rows; `list_photos` gives all photos of a source. Raises UserError
+    where no photo is left.
     """
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
@@ -205,11 +185,7 @@ def choose(
 
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
-    """Return the identities of a split, in the order of their file names, as far as the protocol takes them.
-
-    Raises:
-        UserError: the split is empty.
-    """
+    """Return a split's identities that the protocol takes, by their file names. Raises UserError for an empty split."""
     split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
     found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
     if not found:
@@ -220,9 +196,10 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
     """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
 
-    Raises:
-        UserError: none of `identities`, the photos that are to be measured, has one.
+    Raises UserError where none of `identities`, the photos that are to be measured, has one.
     """
+    from colorize.evaluation.protocols import match
+
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
     if found.keys().isdisjoint(identities):
         raise UserError(

@@ -10,16 +10,10 @@ from colorize.data.images import to_pil
 
 
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
-    """Lay out one row a photo and one captioned column a version of it.
+    """Lay out one row a photo and one captioned column a version of it, as RGB on white.
 
-    Args:
-        columns: (caption, images) pairs; images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped),
-            the same N and size in each.
-        tile_px: side of a tile; None keeps the images' own size.
-        gap_px: white space around tiles.
-
-    Returns:
-        An RGB image, white background.
+    `columns` pairs captions with images: (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and
+    size. `tile_px` is the side of a tile; None keeps the images' own size.
     """
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:
@@ -65,17 +59,9 @@ class Block:
 
 
 def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Block], tile_px: int = 176) -> Image.Image:
-    """Lay out blocks of captioned photos under a title, two side by side where there is room for them.
+    """Lay out blocks of captioned photos under a title, two side by side where there is room, as RGB on white.
 
-    Args:
-        title: in large letters.
-        subtitle: below it.
-        columns: the names of the versions; a photo has a tile for each.
-        blocks: the photos.
-        tile_px: side of a tile.
-
-    Returns:
-        An RGB image, white background.
+    `columns` names the versions; a photo has a tile of side `tile_px` for each.
     """
     margin, gap, line = 28, 8, 22
     big, middle, small = (ImageFont.load_default(size=size) for size in (24, 17, 13))

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can
 
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
-from colorize.weights.pretrained import load_pretrained, read_state_dict
+from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
 
@@ -29,15 +28,9 @@ class Lpips(nn.Module):
     """Learned perceptual image patch similarity, version 0.1 with its linear weights, by torchmetrics.
 
     Zhang, Isola, Efros, Shechtman & Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
-    CVPR 2018.
-
-    Args:
-        name: "lpips_alex" or "lpips_vgg".
-        source: weights of the backbone, as :func:`colorize.weights.pretrained.load_pretrained` takes them.
-        option: the key that set `source`, for the messages.
-
-    Raises:
-        UserError: the weights cannot be had.
+    CVPR 2018. `name` is "lpips_alex" or "lpips_vgg", `source` of its backbone as
+    :func:`colorize.weights.pretrained.load_pretrained` takes it; messages name the key `option`, which set it. Raises
+    UserError where the weights cannot be had.
     """
 
     def __init__(self, name: str, source: str, option: str) -> None:
@@ -64,12 +57,9 @@ class Lpips(nn.Module):
 class Inception(nn.Module):
     """The features of FID: TensorFlow's Inception v3 in torch-fidelity's port, on antialiased 299 × 299 px.
 
-    Args:
-        source: "imagenet": torch-fidelity's file, downloaded where it is not yet in torch's cache; else its path.
-        option: the key that set `source`, for the messages.
-
-    Raises:
-        UserError: torch-fidelity is not installed, or the weights cannot be had.
+    `source` is "imagenet" (torch-fidelity's file, downloaded where torch's cache lacks it) or the file's path; messages
+    name the key `option`, which set it. Raises UserError where torch-fidelity is not installed or the weights cannot be
+    had.
     """
 
     def __init__(self, source: str, option: str) -> None:
@@ -79,7 +69,9 @@ class Inception(nn.Module):
             from torchmetrics.image.fid import NoTrainInceptionV3
         except ImportError as error:
             raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
-        file = _download(URL_INCEPTION_V3, option) if source == "imagenet" else Path(source).expanduser()
+        file = Path(source).expanduser()
+        if source == "imagenet":
+            file = download(URL_INCEPTION_V3, 91, option)
         read_state_dict(file, option)  # refuses code, which torch-fidelity itself would execute
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
@@ -118,8 +110,7 @@ class FeatureStatistics:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Return the mean ``(features,)`` and covariance ``(features, features)``, float64.
 
-        Raises:
-            ValueError: fewer than two so far.
+        Raises ValueError for fewer than two images so far.
         """
         if self.count < 2:
             raise ValueError("a covariance needs at least two")
@@ -131,10 +122,7 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     """Return the Fréchet inception distance of two sets of images, seen as normal distributions of their features.
 
     Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
-    local Nash equilibrium", NeurIPS 2017.
-
-    Raises:
-        ValueError: fewer than two images in one of them.
+    local Nash equilibrium", NeurIPS 2017. Raises ValueError for fewer than two images in one of them.
     """
     (mean1, covariance1), (mean2, covariance2) = first.moments(), second.moments()
     # The trace of the root of the product, by symmetric matrices: theirs are exact where a general root is not.
@@ -148,13 +136,9 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 class Learned:
     """Learned metrics that can be had here, and why the others cannot.
 
-    Args:
-        sources: for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
-            where they cannot be had), "none" (no such column), or the path of their file.
-        option: what the keys that set them begin with, for the messages.
-
-    Raises:
-        UserError: a given file is missing or does not fit.
+    `sources` says for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
+    where they cannot be had), "none" (no such column), or the path of their file. `option` is the beginning of the keys
+    that set them, for the messages. Raises UserError where a given file is missing or does not fit.
     """
 
     def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:
@@ -173,18 +157,3 @@ class Learned:
                 log.warning(f"no {name}: {self.missing[name]}")
                 continue
             self.networks[name] = network.eval().requires_grad_(False).to(device)
-
-
-def _download(url: str, option: str) -> Path:
-    """Return the file behind `url` in torch's cache, fetched where it is not there."""
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(file))
-        except Exception as error:  # whatever a network, a proxy or a full disk comes up with
-            raise UserError(
-                f"{option}=imagenet: {url} could not be downloaded ({error}); put {file.name} into {file.parent} or "
-                f"give {option}=PATH"
-            ) from error
-    return file

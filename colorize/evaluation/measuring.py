@@ -1,7 +1,7 @@
 """Measuring coloured photos against the originals: the rows of the table, and the scores of each photo in each row.
 
-Every method is held against two rows: `grey` is no colour at all; `luma_lookup` is the training photos' mean colour for
-each grey value, the best that can be done without seeing what a photo shows. `truth` is the originals themselves.
+Row `grey` is no colour at all, `truth` the originals themselves, and `luma_lookup` the training photos' mean colour for
+each grey value: the best that can be done without seeing what a photo shows.
 """
 
 from array import array
@@ -162,17 +162,10 @@ def measure_rows(
     """Score what each row makes of each photo, in one pass over the photos.
 
     Images are rounded to 8 bits, as they would be saved, and compared as floats. Where there are several ranks, each
-    measures photos of its own, and all get the measurements of all.
-
-    Args:
-        colourers: the rows, with `TRUTH` among them; where `LOOKUP` is too, skill is measured against it.
-        batches: the photos of this rank.
-        device: does the work.
-        learned: the metrics that need pretrained networks; None for none of them.
-        order: the identities of the photos of all ranks; None: they come in the order in which they are measured.
-
-    Raises:
-        UserError: no photo can be used.
+    measures its own `batches`, and all get the measurements of all. `TRUTH` is among `colourers`; where `LOOKUP` is
+    too, skill is measured against it. `learned` are the metrics that need pretrained networks (None: none of them);
+    `order` has the identities of the photos of all ranks (None: as measured). Raises UserError where no photo can be
+    used.
     """
     networks = dict(learned.networks) if learned else {}
     inception = networks.pop("fid", None)

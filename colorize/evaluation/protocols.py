@@ -1,7 +1,4 @@
-"""Reading photos for an evaluation: the part and size that a protocol takes, and the coloured images to compare.
-
-Worker processes import this module: it stays free of Lightning.
-"""
+"""Reading photos, and the coloured images to compare, for an evaluation; free of Lightning, for worker processes."""
 
 import hashlib
 import logging
@@ -61,10 +58,8 @@ class Protocol:
     def apply_to_coloured(self, image: Image.Image, original: tuple[int, int]) -> Image.Image:
         """Do the same to what somebody made of a photo of ``original`` = (width, height).
 
-        It may have the photo's shape, at any size, or already be the square that the protocol makes of it.
-
-        Raises:
-            UnreadableImage: it is neither; or no square is made, and it has another size.
+        It may have the photo's shape, at any size, or already be the square that the protocol makes of it. Raises
+        UnreadableImage where it is neither; or no square is made, and it has another size.
         """
         if self.size_px is None:
             if image.size != original:
@@ -105,12 +100,8 @@ class EvaluationBatch(NamedTuple):
 class ProtocolDataset(PhotoDataset[EvaluationBatch]):
     """Photos of a source, each a batch of one image or none, to be joined by :func:`collate`.
 
-    Args:
-        photos: the source.
-        identities: of the photos to read.
-        protocol: prepares them.
-        coloured: for each folder of coloured images, the file of each identity.
-        scene_px: side of drawn scenes where the protocol says none.
+    ``coloured`` has, for each folder of coloured images, the file of each identity; scenes are drawn at ``scene_px``
+    where the protocol says no size.
     """
 
     def __init__(
@@ -172,15 +163,8 @@ def batches(
 ) -> Iterator[EvaluationBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
-    Args:
-        dataset: the photos.
-        batch_size: photos a batch.
-        num_workers: processes that read them; 0 reads in this one.
-        max_unreadable: how many files may be unusable.
-        unusable: is filled with the names of the unusable ones, and why.
-
-    Raises:
-        UserError: more than ``max_unreadable`` files are unusable.
+    ``num_workers`` processes read them (0: this one). ``unusable`` is filled with the names of the unusable ones, and
+    why; UserError is raised after more than ``max_unreadable``.
     """
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
@@ -194,8 +178,7 @@ def batches(
 def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> None:
     """Add names of files and why they cannot be used to those met before, with a warning each.
 
-    Raises:
-        UserError: there are more than ``most`` now.
+    Raises UserError where there are more than ``most`` now.
     """
     for name, reason in more.items():
         unusable[name] = reason
@@ -210,10 +193,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
 
     For the photo ``a/b.jpg`` that is ``a/b.jpg``, else ``a/b.jpg.png`` (as colorize.generate names them), else ``a/b``
     with any extension, else ``b`` or ``b.jpg`` with any extension anywhere in the folder; the last two where no other
-    photo is called so.
-
-    Raises:
-        UserError: there is no such folder, it holds no images, or two of them may be meant.
+    photo is called so. Raises UserError where there is no such folder, it holds no images, or two of them may be meant.
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")

@@ -1,10 +1,8 @@
 """Scores of a generator on fixed photos while it trains, and which checkpoint of a phase to take by them.
 
-In step 4 the colours gain strength, then drift; the useful part may be the first hundredth of the training. No single
-metric shows it: CIEDE2000 is lowest for cautious greys, and a difference of colourfulness is lowest for any colours of
-the right strength. A *distance* is the mean of the two, each as a share of what no colour at all scores on the same
-photos: 0 is the truth, 1 is as far away as grey. Since a stronger sepia is nearer than a weaker one, only those points
-count whose *skill*, which no tint has that follows from luma, has not fallen below that of the start (`rank`).
+CIEDE2000 alone is lowest for cautious greys, a difference of colourfulness for any colours of the right strength. A
+*distance* is the mean of the two, each as a share of what no colour at all scores: 0 is the truth, 1 as far as grey.
+Since a stronger sepia is nearer than a weaker one, only those points count whose *skill* has not fallen (`rank`).
 """
 
 import logging
@@ -51,16 +49,11 @@ def score(
     lookup: LumaLookup,
     inception: nn.Module | None = None,
 ) -> tuple[dict[str, float], FeatureStatistics]:
-    """Score photos of all ranks, coloured on their own luma.
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and the features of FID.
 
-    Args:
-        colour: grey (B, 1, H, W) to RGB (B, 3, H, W), in [0, 1], on `device`.
-        rgb: this rank's photos, (N, 3, H, W) uint8; N may be 0.
-        lookup: of the training photos.
-        inception: gives the features of FID, see `learned_metrics.Inception`.
-
-    Returns:
-        The mean of each metric of `SCORED`, and the features of what was coloured.
+    `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
+    H, W) uint8, where N may be 0; `lookup` is of the training photos; `inception` is `learned_metrics.Inception`, None
+    for no features.
     """
     means, features = MeanMetrics(), FeatureStatistics()
     for truth in batches(rgb, device):
@@ -79,13 +72,10 @@ def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
 
 
 def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
-    """Return the key that sorts the points of a curve, the one to take first: the rule of `best.ckpt` and the advice.
+    """Return the sort key of a curve's points, the one to take first: True where skill has fallen, and the distance.
 
-    First come those that count, whose skill has not fallen below that of the curve's `first` point, the start of the
-    training; the nearest to the truth leads. Where skill was not measured, all count.
-
-    Returns:
-        True where the skill has fallen, and the distance.
+    First come those whose skill has not fallen below that of the curve's `first` point, the start of the training; the
+    nearest to the truth leads. Where skill was not measured, all count. `best.ckpt` and the advice go by this rule.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
 
@@ -103,11 +93,9 @@ Points = list[tuple[int, dict[str, float]]]
 class Scored:
     """Scores of a phase, from the metadata of its checkpoints.
 
-    Attributes:
-        curve: the scores of each moment, and those of grey; empty where none was scored. Points of checkpoints that are
-            no longer kept are in it: each checkpoint has all up to its own.
-        files: the checkpoints that are there, by the images that they have seen.
-        start: the file that the phase got its generator from, where that is known and there.
+    `curve` has the scores of each moment, also of checkpoints that are no longer kept, and those of grey; empty where
+    none was scored. `files` are the checkpoints that are there, by the images that they have seen; `start` is the one
+    that the phase got its generator from, where that is known and there.
     """
 
     curve: Points

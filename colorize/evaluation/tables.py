@@ -96,10 +96,7 @@ def pairs(rows: list[str]) -> list[tuple[str, str]]:
 
 
 def files_sha256(measured: Measurements) -> str:
-    """Hash the list of photos and their content.
-
-    Hashed is the text that `sha256sum` prints for them, sorted by path: a line of digest, two spaces and path each.
-    """
+    """Hash what `sha256sum` prints of the photos, sorted by path: a line of digest, two spaces and path each."""
     lines = sorted(zip(measured.names, measured.digests, strict=True))
     text = "".join(f"{digest}  {name}\n" for name, digest in lines)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -169,12 +166,9 @@ def markdown(
 ) -> str:
     """Return scores as a Markdown table.
 
-    Args:
-        rows: as in metrics.json, not rounded.
-        columns: names of `COLUMNS`.
-        value: the mean over all photos, or over those that are not grey themselves.
-        intervals: with half the width of each interval.
-        truth: with the row of the originals.
+    `rows` are as in metrics.json, not rounded, and `columns` names of `COLUMNS`. The `value` is the mean over all
+    photos, or over those that are not grey themselves; `intervals` adds half the width of each, `truth` the row of the
+    originals.
     """
 
     def cell(found: Mapping[str, Any], decimals: int) -> str:

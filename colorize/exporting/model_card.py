@@ -32,10 +32,8 @@ _METRICS = {
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
     """Write the card of an export to the file `name`.
 
-    `difference` is an ONNX file's largest from PyTorch, None for safetensors; with `half` weights are float16.
-
-    Raises:
-        UserError: an export states its training in a way that this program does not read.
+    `difference` is an ONNX file's largest from PyTorch, None for safetensors; with `half` weights are float16. Raises
+    UserError where an export states its training in a way that this program does not read.
     """
     try:
         training, scores = _training(weights.provenance), _scores(weights.provenance)

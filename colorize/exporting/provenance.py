@@ -1,7 +1,4 @@
-"""The training of a generator, as its checkpoint and its run's configuration state it, without the machine's paths.
-
-The result is JSON: it travels in the metadata of an export, and the model card is made from it.
-"""
+"""The training of a generator as JSON for exports and model cards, without the machine's paths."""
 
 import logging
 import math

@@ -13,8 +13,7 @@ from colorize.weights.load import EXPORT_FORMAT, Weights
 def to_bytes(weights: Weights, half: bool = False) -> bytes:
     """Make the file that `load_weights` reads as the same network, preprocessing and provenance.
 
-    Raises:
-        UserError: with `half`, float16 cannot hold a weight.
+    Raises UserError where, with `half`, float16 cannot hold a weight.
     """
     state = weights.network.state_dict()
     tensors = {name: (round_to_half(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
@@ -35,8 +34,7 @@ def describe(weights: Weights) -> str:
 def round_to_half(tensor: Tensor) -> Tensor:
     """Round a weight to float16; vectors (norms, biases), a hundredth of a network and of any magnitude, stay.
 
-    Raises:
-        UserError: a value is too large.
+    Raises UserError where a value is too large.
     """
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor

@@ -33,7 +33,7 @@ from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage
 from colorize.runtime.devices import autocast, pick_device, pick_precision, place
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief, is_out_of_memory
 from colorize.weights.load import load_weights
 
 log = logging.getLogger("colorize")
@@ -44,17 +44,13 @@ Source = Image.Image | Array | str | os.PathLike[str]
 TTA_SCALE = 0.75
 """The second size of test-time augmentation, as a share of the first."""
 
-# What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN.
-_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(?:'|no)t allocate memory|ALLOC_FAILED", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class Rendered:
     """The network's output for a photo.
 
-    Attributes:
-        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1], all finite; only its chroma counts.
-        render_px: at which it was made: what was asked for, or less where memory ran out.
+    `rgb` is (3, h, w) float32 on the CPU, nominally in [0, 1], all finite; only its chroma counts. It was made at
+    `render_px`: what was asked for, or less where memory ran out.
     """
 
     rgb: Tensor
@@ -67,17 +63,13 @@ class Colorizer:
     The photo's luma stays as it is, at full resolution; the network sees a small copy and gives the chroma, which is
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
-    Args:
-        network: taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to
-            the device.
-        preprocessing: how the network was taught to see photos.
-        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
-        precision: auto (bf16-mixed where the device is fast at it, which moves an 8-bit value by less than one on
-            average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed or 16-mixed.
-        title: what the network is, for people to read.
+    The network is taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to the
+    device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps. `preprocessing` is how it was taught to see
+    photos, `title` what it is, for people to read. The precision is auto (bf16-mixed where the device is fast at it,
+    which moves an 8-bit value by less than one on average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed
+    or 16-mixed.
 
-    Raises:
-        UserError: the machine has no such device, or the device no such precision.
+    Raises UserError where the machine has no such device, or the device no such precision.
     """
 
     def __init__(
@@ -105,18 +97,19 @@ class Colorizer:
     ) -> "Colorizer":
         """Load a file of weights, recognised by its content; nothing in it is executed.
 
-        Args:
-            path: a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify or
-                fastai. The word "bundled" is the generator that comes with this program.
-            device: as for the class.
-            precision: as for the class.
-            use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
+        The path is of a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify
+        or fastai; the word "bundled" is the generator that comes with this program. Device and precision are as for the
+        class. `use_ema`: of a checkpoint with averaged weights take these, otherwise those of the last step.
 
-        Raises:
-            UserError: the file is none of these, or damaged; no generator is bundled; no such device or precision.
+        Raises UserError where the file is none of these, or damaged; no generator is bundled; no such device or
+        precision.
         """
         loaded = load_weights(path, use_ema)
-        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title)
+        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
+
+    def __repr__(self) -> str:
+        """Return what colours, how large it is shown photos, and where it computes."""
+        return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"
 
     @overload
     def colorize(
@@ -195,12 +188,9 @@ class Colorizer:
     ) -> list[Rendered]:
         """Run the network on photos: the part of `colorize_batch` that computes on the device.
 
-        Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning
-        says so.
-
-        Raises:
-            UserError: memory does not suffice even at the smallest size, or the network's values are not finite.
-            ValueError: render_px below 32, or saturation below 0.
+        Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning says
+        so. Raises UserError where memory does not suffice even at the smallest size, or the network's values are not
+        finite; ValueError where render_px is below 32, or saturation below 0.
         """
         if not 0 <= saturation < float("inf"):
             raise ValueError(f"saturation={saturation}: at least 0")
@@ -230,21 +220,24 @@ class Colorizer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                said = brief(error)
             # Only out of the except block are the failed pass's tensors let go.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if count == 1:
-                return [self._smaller(photos[0], render_px, tta)]
+                return [self._smaller(photos[0], render_px, tta, said)]
             count = (count + 1) // 2
             self._most_pixels = count * width * height
             log.warning(f"memory ran out with {len(photos)} photos at once: going on with {count}")
         pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
         return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
 
-    def _smaller(self, photo: Photo, render_px: int, tta: bool) -> Rendered:
+    def _smaller(self, photo: Photo, render_px: int, tta: bool, said: str) -> Rendered:
         smaller_px = render_px // 2
         if smaller_px < MIN_SIZE_PX:
-            raise UserError(f"{photo.name}: memory ran out even at render_px={render_px}: free some, or set device=cpu")
+            raise UserError(
+                f"{photo.name}: memory ran out even at render_px={render_px} ({said}): free some, or set device=cpu"
+            )
         log.warning(f"memory ran out: {photo.name} is rendered at {smaller_px} px instead of {render_px}")
         return self._with_what_memory_there_is([photo], smaller_px, tta)[0]
 
@@ -291,13 +284,6 @@ class Colorizer:
                     )
                 )
             yield
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory ran out, the device's or the machine's."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
-    )
 
 
 def _device(word: str) -> torch.device:

@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorize.inference.colorizer import Colorizer, is_out_of_memory
+from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, is_out_of_memory
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
@@ -45,8 +44,6 @@ FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# In the words of OpenCV, Python and FFmpeg.
-_OUT_OF_MEMORY = re.compile("Insufficient memory|can't start new thread|Cannot allocate memory")
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
 
@@ -59,18 +56,12 @@ class DiskIsFull(UserError):
 class FilmOptions:
     """Options that hold for every film of a command.
 
-    Attributes:
-        render_px: short side of what the network is shown; None: as it was trained.
-        tta: average over mirror image and two sizes.
-        saturation: factor on the network's chroma.
-        batch_size: frames that the network sees at once.
-        stabilize: carry colours along the motion.
-        every: the network sees only every Nth frame, the others have their neighbours' colours.
-        codec: a key of `encoding.CODECS`, or auto.
-        quality: 1 to 100.
-        start: seconds of the film to leave out.
-        duration: seconds to colour; None: to the end.
-        telecine: auto, bring films back that were woven into video; off, take them for video.
+    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
+    image and two sizes; `saturation` is a factor on the network's chroma; `batch_size` counts the frames that it sees
+    at once. It sees only `every` Nth frame, the others have their neighbours' colours; `stabilize` carries colours
+    along the motion. `codec` is a key of `encoding.CODECS`, or auto; `quality` 1 to 100; `start` seconds are left out,
+    then `duration` seconds coloured (None: to the end). `telecine`: auto brings back films that were woven into video,
+    off does not.
     """
 
     render_px: int | None = None
@@ -108,23 +99,13 @@ class _Coloured:
 def colour_film(
     colorizer: Colorizer, source: str, result: Path, options: FilmOptions, tick: Tick, weights: str
 ) -> list[str]:
-    """Colour a film, or resume where an earlier start with the same arguments stopped.
+    """Colour a film, or resume where an earlier start with the same arguments stopped; return notes on the result.
 
-    Args:
-        colorizer: the network.
-        source: the film.
-        result: its coloured version, which appears whole or not at all.
-        options: of the colouring.
-        tick: told after each frame how many are done, and how many there are about to be (None: nobody knows).
-        weights: names the network, so that pieces of another one are not taken.
+    `result` appears whole or not at all. `tick` is told after each frame how many are done, and how many there are
+    about to be (None: nobody knows). `weights` names the network, so that pieces of another one are not taken.
 
-    Returns:
-        What there is to say of the result.
-
-    Raises:
-        UserError: the film cannot be read, coloured or written, or is at work already.
-        DiskIsFull: nothing can be written.
-        BadOption: the result cannot hold the codec.
+    Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskIsFull where nothing
+    can be written; BadOption where the result cannot hold the codec.
     """
     with _faults_told(result):
         film = probing.probe(source)
@@ -147,7 +128,7 @@ def _faults_told(result: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error) or _OUT_OF_MEMORY.search(str(error)):
+        if is_out_of_memory(error):
             raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
         if isinstance(error, (av.FFmpegError, OSError)):
             words = f"{error.strerror or error}"

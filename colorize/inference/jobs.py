@@ -1,17 +1,17 @@
 """The photos and films that `input=…` means, and the file that each one's result goes to.
 
-No photo is opened, none is written to. Of files that are not called as photos the first bytes are read.
+No photo is opened, nothing is written. Of files that are not called as photos the first bytes are read.
 """
 
 import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colorize.inference.result_names import name_results, same_name
+from colorize.inference.result_names import COMPARE, name_results, same_name, with_suffix
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import read_list, walk_files
 from colorize.runtime.formats import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, has_image_suffix, suffix_of
@@ -21,20 +21,18 @@ from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, i
 LIST_SUFFIXES = (".txt", ".lst")
 """Suffixes of lists of photos."""
 
+BESIDE = "_colour"
+"""End of the names of results that lie beside their photo, or beside the folder of their photos."""
+
 FileId = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A photo or a film to colour.
+    """A photo or a film to colour, from the file `source` to the file `result`.
 
-    Attributes:
-        source: its file.
-        result: where its result goes.
-        as_png: where it goes instead, if the format that the name of `result` stands for cannot hold it; None where
-            the user named the file.
-        compare: where its before and after go.
-        film: whether it is a film.
+    The result goes to `as_png` instead if the format of its name cannot hold it (None where the user named the file);
+    before and after go to `compare`.
     """
 
     source: str
@@ -56,7 +54,7 @@ class Plan:
         folder: where the results go.
         jobs: the photos, in the order of their names (those of a list in its order).
         unreadable: folders that cannot be listed, with the reason.
-        report: where the list of failures goes; None where the result of a single photo was named.
+        report: where the list of failures goes; None where the results have no folder of their own.
         left: how many files were not taken, by their suffix.
     """
 
@@ -67,50 +65,73 @@ class Plan:
     left: Counter[str] = field(default_factory=Counter)
 
 
-def plan(given: str, output: str, format: str | None, contact_sheet: str | None = None) -> Plan:
+def plan(given: Sequence[str], output: str | None, format: str | None, contact_sheet: str | None = None) -> Plan:
     """Find the photos, and give each a result of its own.
 
     Args:
-        given: a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose folders
-            are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt, .lst) with a
-            path a line (or between zero bytes), relative to the text file. What exists by this very name is no glob.
-        output: a folder, which may lie in a folder that is given; for a single one also the result's own file.
+        given: each a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose
+            folders are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt,
+            .lst) with a path a line (or between zero bytes), relative to the text file. What exists by this very name
+            is no glob.
+        output: a folder, which may lie in a folder that is given; of several folders each has one in it. For a single
+            photo also the result's own file. None: `NAME_colour` beside each photo, or beside each folder.
         format: one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES,
             others become Matroska.
         contact_sheet: a file of ours that is not to be taken for a photo.
 
-    Raises:
-        UserError: nothing is found, or the results would come to lie where the photos are.
-        BadOption: the result is called as a film of a kind that is not written.
+    `output` is a folder, which may lie in a folder that is given; for a single one also the result's own file. `format`
+    is one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES, others
+    become Matroska. `contact_sheet` is a file of ours that is not to be taken for a photo.
+
+    Raises UserError where nothing is found, or the results would come to lie where the photos are; BadOption where the
+    result is called as a film of a kind that is not written.
     """
-    target = Path(output)
-    suffix = "" if target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
+    if not any(given):
+        raise UserError("input= is empty: give a photo, a folder, a glob or a list")
+    target = Path(output or "")
+    suffix = "" if output is None or target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
     if suffix in (*IMAGE_SUFFIXES, *FILM_SUFFIXES):
         return _plan_single(given, target, format)
-    if suffix in READ_SUFFIXES and os.path.isfile(given):
+    if suffix in READ_SUFFIXES and os.path.isfile(given[0]):
         raise BadOption(f"output={output}: films are written as {' '.join(FILM_SUFFIXES)}; give a name that ends so")
-    root, pattern = _root(given)
-    if root is not None and target.exists() and os.path.samefile(root, target):
-        raise UserError(
-            f"output={output} is where the photos are: results never go among them; give another folder, such as one "
-            f"in it: output={target / 'colour'}"
-        )
     if target.exists() and not target.is_dir():
         raise UserError(f"output={output} is a file: give a folder")
     own = frozenset(os.path.realpath(name) for name in (output, contact_sheet) if name is not None)
     unreadable: list[tuple[str, str]] = []
     left = Counter[str]()
-    if root is None:
-        photos = _listed(Path(given))
-    elif _is_single(given):
-        photos = [(given, os.path.basename(given))]
-    else:
-        photos = [(str(root / name), name) for name in _found(root, pattern, own, unreadable, left)]
-    if not photos and not unreadable:
-        kinds = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise UserError(f"input={given}: no photos there (looked for films and the extensions {kinds})")
-    target.mkdir(parents=True, exist_ok=True)
-    return Plan(target, _jobs(photos, target, format), unreadable, target / "failed.txt", left)
+    photos: dict[str, str] = {}
+    for one in given:
+        root, pattern = _root(one)
+        if root is not None and output is not None and target.exists() and os.path.samefile(root, target):
+            raise UserError(
+                f"output={output} is where the photos are: results never go among them; give another folder, such as "
+                f"one in it: output={target / 'colour'}"
+            )
+        if root is None:
+            found = _listed(Path(one))
+        elif _is_single(one):
+            found = [(one, os.path.basename(one))]
+        else:
+            found = [(str(root / name), name) for name in _found(root, pattern, own, unreadable, left)]
+        if not found and not unreadable:
+            kinds = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+            raise UserError(f"input={one}: no photos there (looked for films and the extensions {kinds})")
+        folder = os.path.abspath(one) if os.path.isdir(one) else ""
+        if output is None and not folder:
+            photos |= {source: BESIDE.join(os.path.splitext(source)) for source, _ in found}
+            continue
+        base = f"{folder}{BESIDE}" if output is None else os.path.basename(folder) if len(given) > 1 else ""
+        photos |= {source: os.path.join(base, name) for source, name in found}
+    own_folder = output is not None or (len(given) == 1 and folder != "")
+    if target.is_symlink() and not target.exists():
+        raise UserError(f"output={output} is a link to what is not there: make that folder, or give another")
+    if output is None:
+        target = Path(base if own_folder else os.path.dirname(given[0]))
+        # Results of an earlier start, which a shell's `*` takes for photos:
+        earlier = {f"{os.path.splitext(name)[0]}{end}" for name in photos.values() for end in ("", ".compare")}
+        photos = {source: name for source, name in photos.items() if os.path.splitext(source)[0] not in earlier}
+    jobs = _jobs(photos, Path(output or ""), same_name(target), format)
+    return Plan(target, jobs, unreadable, target / "failed.txt" if own_folder else None, left)
 
 
 def input_files(jobs: list[Job]) -> dict[FileId, str]:
@@ -160,8 +181,6 @@ def _root(given: str) -> tuple[Path | None, list[str]]:
 def _split_glob(given: str) -> tuple[Path, list[str]]:
     """Return the part of a glob that exists by this very name, and the patterns below it."""
     parts = Path(given).parts
-    if not parts:
-        raise UserError("input= is empty: give a photo, a folder, a glob or a list")
     fixed = next(count for count in range(len(parts) - 1, -1, -1) if os.path.isdir(Path(*parts[:count])))
     pattern = list(parts[fixed:])
     if not any(set("*?[") & set(part) for part in pattern):
@@ -172,10 +191,7 @@ def _split_glob(given: str) -> tuple[Path, list[str]]:
 def _found(
     root: Path, pattern: list[str], own: frozenset[str], unreadable: list[tuple[str, str]], left: Counter[str]
 ) -> Iterator[str]:
-    """Yield the names of the photos and films below `root` that match; `own` files and folders are left out.
-
-    Folders that cannot be listed go to `unreadable`; files of other kinds are counted in `left`.
-    """
+    """Yield names of photos and films that match below `root`, none of `own`; add to `unreadable` and `left`."""
     own_names = {os.path.basename(name) for name in own}
 
     def enter(folder: str) -> bool:
@@ -224,12 +240,12 @@ def _listed(path: Path) -> list[tuple[str, str]]:
 # --- where the results go ---------------------------------------------------------------------------------------------
 
 
-def _plan_single(given: str, target: Path, format: str | None) -> Plan:
-    suffix = target.suffix.lower()
+def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan:
+    given, suffix = ", ".join(every), target.suffix.lower()
     film = suffix in FILM_SUFFIXES
-    if not os.path.lexists(given) and not set("*?[") & set(given):
+    if len(every) == 1 and not os.path.lexists(given) and not set("*?[") & set(given):
         raise UserError(f"input={given}: there is no such file or folder")
-    if not _is_single(given):
+    if len(every) > 1 or not _is_single(given):
         raise UserError(
             f"output={target} is the name of a {'film' if film else 'photo'}, but input={given} is no single photo: "
             "give a folder"
@@ -243,19 +259,19 @@ def _plan_single(given: str, target: Path, format: str | None) -> Plan:
         raise UserError(f"output={target}: {suffix} files are not written; give one of {' '.join(WRITTEN_SUFFIXES)}")
     if not film and format is not None and WRITTEN_SUFFIXES[suffix] != WRITTEN_SUFFIXES[f".{format}"]:
         raise UserError(f"output={target} and format={format} contradict each other: leave out format=…")
-    job = Job(given, target, None, target.with_name(f"{target.stem}.compare.jpg"), film)
+    job = Job(given, target, None, target.with_name(with_suffix(target.stem, COMPARE)), film)
     if _file_id(target) in input_files([job]):
         what = "film" if film else "photo"
         raise UserError(f"output={target} is the {what} itself, which is never written to: give another name")
     return Plan(target.parent, [job], [], report=None)
 
 
-def _jobs(photos: list[tuple[str, str]], folder: Path, format: str | None) -> list[Job]:
-    films = [_is_film(source) for source, _ in photos]
-    named = name_results([name for _, name in photos], films, format, same_name(folder))
+def _jobs(photos: dict[str, str], folder: Path, key: Callable[[str], str], format: str | None) -> list[Job]:
+    films = [_is_film(source) for source in photos]
+    named = name_results(list(photos.values()), films, format, key)
     return [
         Job(source, folder / result, folder / as_png if as_png else None, folder / beside, film)
-        for (source, _), film, (result, as_png, beside) in zip(photos, films, named, strict=True)
+        for source, film, (result, as_png, beside) in zip(photos, films, named, strict=True)
     ]
 
 

@@ -1,6 +1,5 @@
 """Colouring many photos: while the network works on some, the next are read and the last are written."""
 
-import errno
 import os
 import shutil
 import warnings
@@ -15,7 +14,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from colorize.inference.colorizer import Colorizer, Rendered, is_out_of_memory
+from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.inference.jobs import Job
 from colorize.photos import reading
 from colorize.photos.metadata import Metadata
@@ -23,15 +22,15 @@ from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
+from colorize.runtime.threads import submit
 
 COMPARE_PX = 1000
 """Longer side of each of the two images that show before and after."""
 
 _WORKERS = min(4, os.cpu_count() or 1)
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _OUT_OF_MEMORY = "not enough memory for a photo of its size"
 
 
@@ -39,14 +38,10 @@ _OUT_OF_MEMORY = "not enough memory for a photo of its size"
 class PhotoOptions:
     """Options that hold for every photo of a start.
 
-    Attributes:
-        render_px: short side of what the network is shown; None: as it was trained.
-        tta: average over mirror image and two sizes.
-        saturation: factor on the network's chroma.
-        keep_color: leave photos that have colours of their own as they are.
-        quality: of JPEG and WebP, 1 to 100.
-        compare: write before and after beside each result.
-        batch_size: photos that are read, coloured and written together.
+    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
+    image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
+    of their own as they are; `quality` is of JPEG and WebP, 1 to 100; `compare` writes before and after beside each
+    result; `batch_size` photos are read, coloured and written together.
     """
 
     render_px: int | None = None
@@ -60,14 +55,9 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of the work on a photo.
+    """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
 
-    Attributes:
-        job: which one.
-        result: the file that was written; None where it failed.
-        kept: it had colours of its own, and was left as it is.
-        reason: why it failed.
-        notes: what there is to say of a result.
+    `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result.
     """
 
     job: Job
@@ -81,10 +71,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
-    their luma, or two and one photo for each writer.
-
-    Raises:
-        UserError: the disk is full or read-only.
+    their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
     batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
@@ -98,7 +85,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
         readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
-                reading.append([(job, readers.submit(_read, job, options)) for job in batches.popleft()])
+                reading.append([(job, submit(readers, _read, job, options)) for job in batches.popleft()])
             read: list[tuple[Job, Photo]] = []
             for job, future in reading.popleft():
                 try:
@@ -112,7 +99,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 if isinstance(rendered, Exception):
                     yield _failed(job, rendered)
                 else:
-                    writing.append(writers.submit(_write, job, photo, rendered, options))
+                    writing.append(submit(writers, _write, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
             while len(writing) > max(options.batch_size, _WORKERS - 1):
@@ -172,13 +159,11 @@ def _failed(job: Job, error: Exception) -> Outcome:
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """
-    if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
-        raise UserError(
-            f"{job.result.parent}: {error.strerror}; make room, and the same command goes on where it stopped"
-        ) from error
+    if isinstance(error, OSError) and (advice := disk_advice(error)) is not None:
+        raise UserError(f"{job.result.parent}: {error.strerror}; {advice} the same command resumes") from error
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
-    if is_out_of_memory(error) or isinstance(error.__cause__, MemoryError):
+    if is_out_of_memory(error):
         return Outcome(job, reason=_OUT_OF_MEMORY)
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")

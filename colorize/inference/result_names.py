@@ -12,34 +12,37 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.formats import WRITTEN_SUFFIXES, has_image_suffix, suffix_of
 from colorize.video.sniff import FILM_SUFFIXES
 
-_COMPARE = ".compare.jpg"
+COMPARE = ".compare.jpg"
+"""The end of the name of a result's before and after."""
+
+_MOST_BYTES = 255
+"""Length of a file's name on most file systems."""
 
 
 def name_results(
     names: Sequence[str], films: Sequence[bool], format: str | None, key: Callable[[str], str]
 ) -> list[tuple[str, str | None, str]]:
-    """Name the results of photos and films, whose own names are `names`.
+    """Name the results of photos and films, whose own names are `names`, relative to the folder that is mirrored.
 
     Each gets three names: of its result; of a PNG in case that format cannot hold it (None of a PNG or a film); and of
-    its before and after.
-
-    Args:
-        names: relative to the folder that is mirrored.
-        films: which of them are films.
-        format: one of `FORMAT_CHOICES`; None keeps each photo's own, if it is written.
-        key: maps names of one file to one text; see :func:`same_name`.
+    its before and after. `films` says which are films; `format` is one of `FORMAT_CHOICES` (None keeps each photo's
+    own, if it is written); `key` maps names of one file to one text, see :func:`same_name`.
     """
     taken: set[str] = set()
     wishes = [_film_name(name) if film else _photo_name(name, format) for name, film in zip(names, films, strict=True)]
     results = _claim(wishes, names, taken, key)
     others = [name for name, film in zip(results, films, strict=True) if not film and suffix_of(name) != ".png"]
     as_png = dict(zip(others, _claim([_replaced(name, ".png") for name in others], others, taken, key), strict=True))
-    compare = _claim([_replaced(name, _COMPARE) for name in results], results, taken, key)
+    compare = _claim([_replaced(name, COMPARE) for name in results], results, taken, key)
     return [(name, as_png.get(name), beside) for name, beside in zip(results, compare, strict=True)]
 
 
 def same_name(folder: Path) -> Callable[[str], str]:
-    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents."""
+    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents.
+
+    A folder that is yet to be made is as the one that it will lie in.
+    """
+    folder = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".colorize-a") as file:
             if not os.path.exists(os.path.join(folder, os.path.basename(file.name).upper())):
@@ -56,11 +59,19 @@ def _photo_name(name: str, format: str | None) -> str:
 
 
 def _film_name(name: str) -> str:
-    return name if suffix_of(name) in FILM_SUFFIXES else os.path.splitext(name)[0] + ".mkv"
+    return name if suffix_of(name) in FILM_SUFFIXES else with_suffix(os.path.splitext(name)[0], ".mkv")
 
 
 def _replaced(name: str, suffix: str) -> str:
-    return (os.path.splitext(name)[0] if has_image_suffix(name) else name) + suffix
+    return with_suffix(os.path.splitext(name)[0] if has_image_suffix(name) else name, suffix)
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """Return `name` with `suffix` after it, cut before it as far as a file's name would be too long."""
+    folder, stem = os.path.split(name)
+    while len(os.fsencode(stem + suffix)) > _MOST_BYTES:
+        stem = stem[:-1]
+    return os.path.join(folder, stem + suffix)
 
 
 def _claim(wishes: Sequence[str], origins: Sequence[str], taken: set[str], key: Callable[[str], str]) -> list[str]:
@@ -77,8 +88,8 @@ def _claim(wishes: Sequence[str], origins: Sequence[str], taken: set[str], key: 
                 taken.add(key(wish))
     for index, (wish, origin) in enumerate(zip(wishes, origins, strict=True)):
         if index not in granted:
-            suffix = _COMPARE if wish.endswith(_COMPARE) else os.path.splitext(wish)[1]
-            numbered = (origin + (suffix if number == 1 else f".{number}{suffix}") for number in count(1))
+            suffix = COMPARE if wish.endswith(COMPARE) else os.path.splitext(wish)[1]
+            numbered = (with_suffix(origin, suffix if number == 1 else f".{number}{suffix}") for number in count(1))
             granted[index] = next(name for name in numbered if key(name) not in taken)
             taken.add(key(granted[index]))
     return [granted[index] for index in range(len(wishes))]

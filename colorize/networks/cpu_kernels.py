@@ -1,13 +1,9 @@
 """Faster passes on a CPU, swapped into a network by `use_cpu_kernels`: the same names, the same numbers to rounding.
 
-- Convolutions as matrix products where an image is smaller than its weights. oneDNN packs a convolution's weights, and
-  their gradient, on every pass, and on the few positions of a deep layer that is most of the time: a 3x3 convolution of
-  512 channels on 16 maps of 2x2 took 42 ms forwards and back in bf16, 13 times as long as multiplying the same numbers
-  as matrices (the columns of Chellapilla et al. 2006).
-- Depthwise convolutions whose backward pass is in float32. In bf16, oneDNN takes 25 to 100 forward passes for the
-  gradient of 5x5 weights, and as long for that of the input at stride 2; in float32 a few.
-- Weight norm that keeps the weight's memory layout and gives autocast's precision. torch's own pass on a CPU takes only
-  contiguous weights: the copies between the two layouts took longer than the norm.
+- Convolutions as matrix products (the columns of Chellapilla et al. 2006) where an image is smaller than its weights,
+  which oneDNN would pack, and their gradient, on every pass.
+- Depthwise convolutions with their backward pass in float32: in bf16, oneDNN takes many times as long.
+- Weight norm that keeps the weight's memory layout and gives autocast's precision, without torch's copies.
 
 Measured on a CPU with AVX-512 bf16. On other devices, and in exported and compiled graphs, torch's own passes run.
 """

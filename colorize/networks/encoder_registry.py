@@ -14,11 +14,7 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
 
 
 def make_encoder(name: str) -> Encoder:
-    """Build an encoder with random weights.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Build an encoder with random weights. Raises ValueError for an unknown name."""
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}: one of {', '.join(ENCODERS)}")
     return ENCODERS[name]()

@@ -16,18 +16,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
-    """Make a trained generator ready to colour, in place: the same function but for rounding. It can learn no more.
+    """Make a trained generator ready to colour, in place, and return it: the same function but for rounding.
 
-    Args:
-        network: in eval mode, in which it has to stay.
-        dtype: of the convolutions' weights. With another than float32 the network is to be run under autocast of that
-            type, which then has nothing left to cast.
-
-    Returns:
-        The same network, whose state dict is no longer what its architecture states.
-
-    Raises:
-        ValueError: the network is in training mode.
+    It has to be and stay in eval mode, can learn no more, and its state dict is no longer what its architecture states.
+    With another `dtype` of the convolutions' weights than float32, it is to be run under autocast of that type, which
+    then has nothing left to cast. Raises ValueError in training mode.
     """
     fold_norms(network)
     ups = {name: m for name, m in network.named_modules() if isinstance(m, PixelShuffleUp) and m.blur}
@@ -44,10 +37,8 @@ def fold_norms(network: Network) -> Network:
 
     What it computes stays the same to rounding, with fewer operations. Modules name such pairs in `conv_norm_pairs`. A
     batch norm that follows something else (a ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted
-    through a ReLU, or forwards into a zero-padded convolution, it would not be the same function.
-
-    Raises:
-        ValueError: the network is not in eval mode, in which it has to stay: it can learn no more.
+    through a ReLU, or forwards into a zero-padded convolution, it would not be the same function. Raises ValueError
+    where the network is not in eval mode, in which it has to stay.
     """
     if network.training:
         raise ValueError("norms are folded in eval mode: call eval() first")

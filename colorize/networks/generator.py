@@ -20,13 +20,7 @@ class Generator(BodyNetwork):
 
     With `keep_luma` it puts its colours onto the luma of its input, as users will see them, so that losses, critic and
     exports see the same (DDColor and others put Lab's L back before their losses); by addition alone, so that gradients
-    flow where a sum is no colour.
-
-    Args:
-        options: fields of the subclass's `options_type`.
-
-    Raises:
-        ValueError: they do not make a network.
+    flow where a sum is no colour. Raises ValueError where `options`, of the subclass's `options_type`, make no network.
     """
 
     body_name = "encoder"
@@ -54,13 +48,9 @@ class Generator(BodyNetwork):
     def forward(self, grey: Tensor, luma: Tensor | None = None, detailed: bool = False) -> Tensor | Prediction:
         """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.
 
-        Args:
-            grey: what the network is shown; any height and width from 32 up.
-            luma: `(B, 1, H, W)` in [0, 1], the luma of the result where it is not that of `grey`, to which noise or
-                age may have been added; matters with `keep_luma`, and for heads that predict chroma.
-            detailed: return the whole `Prediction`.
-
-        Raises ValueError where the input has not one channel, or H or W is below 32.
+        `luma`, `(B, 1, H, W)` in [0, 1], is that of the result where it is not that of `grey`, to which noise or age
+        may have been added; it matters with `keep_luma`, and for heads that predict chroma. With `detailed` the whole
+        `Prediction` is returned. Raises ValueError where the input has not one channel, or H or W is below 32.
         """
         if grey.ndim != 4 or grey.shape[1] != 1:
             raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")

@@ -13,8 +13,7 @@ GENERATORS: dict[str, type[Generator]] = {"unet": UNet, "light": LightUNet}
 def make_generator(architecture: Mapping[str, Any]) -> Generator:
     """Build the network that `Generator.architecture` states; files from before there was a choice mean `UNet`.
 
-    Raises:
-        ValueError, TypeError: no such network can be made.
+    Raises ValueError or TypeError where no such network can be made.
     """
     options = dict(architecture)
     decoder = options.pop("decoder", "unet")

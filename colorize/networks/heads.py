@@ -54,15 +54,10 @@ class ChromaHead(nn.Module):
 class BinsHead(nn.Module):
     """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
 
-    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them;
-    a temperature below 1 moves it towards the likeliest.
-
-    Args:
-        temperature: of the softmax that is averaged; 1 is the plain mean, near 0 the likeliest cell.
-
-    Attributes:
-        centres: `(cells, 2)` a and b of each cell.
-        prior: `(cells,)` how often each occurs in training photos; uniform until `set_prior`.
+    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them.
+    The softmax's `temperature` moves it from the plain mean, 1, towards the likeliest cell, near 0. `centres` are a and
+    b of each cell, `(cells, 2)`; `prior` is how often each occurs in training photos, `(cells,)`, uniform until
+    `set_prior`.
     """
 
     centres: Tensor
@@ -88,8 +83,7 @@ class BinsHead(nn.Module):
 def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
     """Build a head by its name: rgb, chroma or bins.
 
-    Raises:
-        ValueError: an unknown name, or a temperature out of (0, 1].
+    Raises ValueError for an unknown name, or a temperature out of (0, 1].
     """
     if output == "rgb":
         return RGBHead(output_range)

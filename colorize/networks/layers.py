@@ -27,10 +27,7 @@ def imagenet_std(like: Tensor) -> Tensor:
 
 
 def normalize_imagenet(image: Tensor) -> Tensor:
-    """Scale `(B, 3, H, W)` RGB in [0, 1] to ImageNet's statistics, about (-2.1, 2.7).
-
-    `(B, 1, H, W)` grey in [0, 1] is taken for the RGB image of three equal channels.
-    """
+    """Scale `(B, 3, H, W)` RGB, or `(B, 1, H, W)` grey, in [0, 1] to ImageNet's statistics, about (-2.1, 2.7)."""
     shift = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     scale = [1 / std for std in IMAGENET_STD]
     return torch.addcmul(_per_channel(shift, image), image, _per_channel(scale, image))
@@ -128,8 +125,7 @@ class ConvLayer(nn.Module):
 class PixelShuffleUp(nn.Module):
     """Twice the height and width by sub-pixel convolution (Shi et al. 2016), optionally blurred.
 
-    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no
-    checkerboard).
+    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no checkerboard).
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, blur: bool) -> None:

@@ -1,7 +1,6 @@
 """Options of the generators: what the schema of `conf/` offers, a network is built from and a checkpoint states.
 
-Adding an option to a network touches its class here and the network's own code, nothing else. Free of Hydra and torch,
-so that `--help` is fast and colouring photos needs no Hydra.
+Free of Hydra and torch, so that `--help` is fast and colouring photos needs no Hydra.
 """
 
 from dataclasses import dataclass, fields

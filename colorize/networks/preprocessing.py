@@ -21,11 +21,9 @@ AREA_PER_RENDER = 3.0
 class Preprocessing:
     """Settings of the way in which a network was taught to see photos.
 
-    Attributes:
-        render_px: short side of what it is shown, where the user asks for nothing else. The photo keeps its shape,
-            but a long one is shown smaller, so that its area stays bounded.
-        deoldify: show it photos as DeOldify does, every one as a square of render_px by bilinear interpolation, and cut
-            its RGB to [0, 1].
+    `render_px` is the short side of what it is shown, where the user asks for nothing else; a long photo is shown
+    smaller, so that its area stays bounded. With `deoldify` it is shown every photo as DeOldify does, as a square of
+    `render_px` by bilinear interpolation, and its RGB is cut to [0, 1].
     """
 
     render_px: int

@@ -1,7 +1,4 @@
-"""ResNet (He et al. 2016) as an encoder, under torchvision's names.
-
-Torchvision itself is not imported for them: it takes longer than everything else that colours a photo.
-"""
+"""ResNet (He et al. 2016) as an encoder; torchvision, slower to import than all else that colours, is not needed."""
 
 from itertools import pairwise
 
@@ -55,13 +52,10 @@ RESNETS: dict[str, tuple[bool, tuple[int, ...], tuple[int, ...]]] = {
 
 
 class ResNetBody(Encoder):
-    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names.
+    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names; random weights.
 
-    A torchvision state dict less `fc.*` loads strictly. Randomly initialised.
-
-    Args:
-        name: of `RESNETS`. No weights are published for "resnet10_half": one block a layer and half the channels, for
-            a CPU.
+    A torchvision state dict less `fc.*` loads strictly. `name` is of `RESNETS`; no weights are published for
+    "resnet10_half": one block a layer and half the channels, for a CPU.
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)

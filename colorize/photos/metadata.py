@@ -35,15 +35,10 @@ _PNG_PROFILE = re.compile(r"\s*\S+\s+\d+\s+([0-9a-fA-F\s]*)")
 class Metadata:
     """Statements of a file about its photo, the orientation already applied.
 
-    Attributes:
-        exif: its tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and
-            what describes the storage of the source's pixels.
-        icc: an RGB profile. Profiles of other colour models are applied instead of kept.
-        dpi: pixels an inch, across and down.
-        xmp: an XMP packet.
-        iptc: IPTC-IIM records: captions, keywords.
-        text: a PNG's keywords and texts.
-        comment: a JPEG's comment.
+    `exif` is the tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and
+    what describes the storage of the source's pixels; `icc` an RGB profile (those of other colour models are applied
+    instead of kept); `dpi` pixels an inch, across and down; `iptc` IPTC-IIM records; `text` a PNG's keywords and texts;
+    `comment` a JPEG's.
     """
 
     exif: bytes = b""
@@ -58,9 +53,7 @@ class Metadata:
 def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
     """Return what is written about a loaded image. Garbled parts are left out: they do not spoil the photo.
 
-    Args:
-        image: as :func:`colorize.photos.opening.opened` gives it.
-        swapped: whether turning it upright swaps its axes.
+    The image is as :func:`colorize.photos.opening.opened` gives it; `swapped` if turning it upright swaps its axes.
     """
     info, text, comment = image.info, {}, None
     found: Tags = info.get("tags") or unpack(info.get("exif") or _png_profile(info.get("Raw profile type exif")))

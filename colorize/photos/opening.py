@@ -49,10 +49,8 @@ _TURNS = {
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a photo's file and read its header; of a TIFF that Pillow misreads, also its pixels.
 
-    The file handle is ours, so that it is closed whatever Pillow meets in it.
-
-    Raises:
-        UnreadableImage: it is no photo, or one of a kind that is not read.
+    The file handle is ours, so that it is closed whatever Pillow meets in it. Raises UnreadableImage where it is no
+    photo, or one of a kind that is not read.
     """
     with image_errors():
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever

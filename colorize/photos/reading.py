@@ -25,15 +25,11 @@ COLOURED_LAB = 3.5
 class Photo:
     """A photo about to be coloured, upright.
 
-    Attributes:
-        luma: (H, W) Rec. 601 luma as sRGB, uint8, or uint16 of a 16-bit grey photo.
-        alpha: (H, W) uint8 opacity, where the photo has any transparency.
-        metadata: what goes into the result's file unchanged; with an RGB profile, which is its colour space.
-        format: of the file, as Pillow calls it (MPO as JPEG); "" where the photo is from no file.
-        own: the photo with the colours it has, if it was asked to keep them and has any: RGB or RGBA, of its profile.
-        preview: a small RGB copy as it looked before, over white, where one was asked for.
-        name: of the file, for messages.
-        notes: what is to be said of its result.
+    `luma` is (H, W), Rec. 601 as sRGB, uint8, or uint16 of a 16-bit grey photo; `alpha` (H, W) uint8 opacity, where it
+    has any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
+    space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
+    photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
+    before, over white. `name` is for messages; `notes` are what is to be said of its result.
     """
 
     luma: Plane
@@ -67,13 +63,9 @@ class Photo:
 def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None) -> Photo:
     """Read a photo from a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
 
-    Args:
-        path: a file of one of `colorize.runtime.formats.FORMATS`, recognised by its content.
-        keep_color: look whether it has colours of its own, and keep them in `own` if so.
-        preview_px: longer side of `preview`; None makes none.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file, without its name.
+    The format, one of `colorize.runtime.formats.FORMATS`, is recognised by the content. With `keep_color`, colours of
+    its own are kept in `own`; `preview_px` is the longer side of `preview` (None makes none). Raises UnreadableImage
+    with whatever is wrong with the file, without its name.
     """
     with opened(path) as image, image_errors():
         notes = _notes(image)
@@ -91,8 +83,7 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
 def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     """Take a Pillow image of any mode for a photo, as it stands: an orientation in its EXIF is not applied.
 
-    Raises:
-        ValueError: it has no pixels, or pixels of unknown range (32-bit).
+    Raises ValueError where it has no pixels, or pixels of unknown range (32-bit).
     """
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} × {image.height} px has nothing to colour")

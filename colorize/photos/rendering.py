@@ -21,12 +21,8 @@ _BAND_PIXELS = 1 << 18
 def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
     """Return the photo in the network's colours and its own colour space, computed as it is used.
 
-    Args:
-        photo: its luma, opacity and size are those of the result.
-        rgb: (3, h, w) float32 on the CPU, what the network made of it.
-
-    Returns:
-        An image of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
+    `rgb` is what the network made of it, (3, h, w) float32 on the CPU; size, luma and opacity are the photo's. The
+    image is of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
     """
     deep, icc = photo.luma.dtype != np.uint8, photo.metadata.icc
 
@@ -49,11 +45,8 @@ def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
 def merged_ycc(luma: np.ndarray[Any, Any], rgb: Tensor) -> Image.Image:
     """Return the photo in colour as JPEG keeps it (JFIF's YCbCr): its own luma, and chroma for each 2 x 2 pixels.
 
-    As :func:`merged_bands`; where a colour does not exist is decided at the chroma's resolution, as of films.
-
-    Args:
-        luma: (H, W) uint8, Rec. 601 luma of the sRGB-encoded photo.
-        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1]; its own luma is ignored.
+    Arguments are as of :func:`merged_bands`, luma uint8 only; where a colour does not exist is decided at the chroma's
+    resolution, as of films.
     """
     height, width = luma.shape
     red, _, blue = (rgb - rgb_to_grey(rgb)).numpy()
@@ -81,16 +74,12 @@ def merged_ycc(luma: np.ndarray[Any, Any], rgb: Tensor) -> Image.Image:
 def merged_bands(luma: np.ndarray[Any, Any], rgb: Tensor) -> Iterator[Band]:
     """Yield the photo in colour, band by band: the luma of `luma`, the chroma of `rgb`.
 
+    `luma` is (H, W), uint8 or uint16, Rec. 601 of the sRGB-encoded photo; `rgb` (3, h, w) float32 on the CPU, nominally
+    in [0, 1], its own luma ignored. Bands are (rows, W, 3) of luma's type, from top to bottom.
+
     The network's RGB is brought to the photo's size by bicubic interpolation (antialiased where it is larger) and
     merged by :func:`colorize.color.merge_luma`: where a colour does not exist at that luma, saturation gives way, not
     luma or hue. What is computed at a time does not grow with the photo.
-
-    Args:
-        luma: (H, W), uint8 or uint16, Rec. 601 luma of the sRGB-encoded photo.
-        rgb: (3, h, w) float32 on the CPU, RGB, nominally in [0, 1]; its own luma is ignored.
-
-    Yields:
-        (rows, W, 3) of luma's type, from top to bottom.
     """
     height, width = luma.shape
     full = np.iinfo(luma.dtype).max

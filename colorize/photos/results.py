@@ -33,13 +33,9 @@ _PARTS: dict[str, tuple[str, int | None]] = {
 class BandedImage:
     """An image in colour, computed band by band as it is used.
 
-    Attributes:
-        width: in pixels.
-        height: in pixels.
-        channels: 3, RGB, or 4, RGBA with opacity that is not multiplied into the colours.
-        bits: 8 or 16 a channel.
-        bands: makes its pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16.
-        ycc: makes the same for JPEG in a third of the time, as YCbCr (JFIF) with one chroma for each 2 x 2; or None.
+    Sizes are in pixels; `channels` is 3, RGB, or 4, RGBA with opacity that is not multiplied into the colours; `bits` 8
+    or 16 a channel. `bands` makes the pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16; `ycc`
+    the same for JPEG in a third of the time, as YCbCr (JFIF) with one chroma for each 2 x 2, or is None.
     """
 
     width: int
@@ -84,19 +80,10 @@ class BandedImage:
 
 
 def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, quality: int) -> list[str]:
-    """Write an image and its metadata, whole or not at all. Folders are created.
+    """Write an image and its source's metadata, whole or not at all; return in words what of them the file cannot take.
 
-    Args:
-        image: the pixels; `format.can_hold(*image.shape)` is true.
-        format: the format of the file.
-        metadata: of the source.
-        quality: of lossy formats, 1 to 100.
-
-    Returns:
-        What of the metadata this file could not take, in words.
-
-    Raises:
-        OSError: it cannot be written.
+    The format can hold the image (`format.can_hold(*image.shape)`); `quality` of lossy ones is 1 to 100. Folders are
+    created. Raises OSError where it cannot be written.
     """
     metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:

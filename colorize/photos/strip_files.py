@@ -1,7 +1,4 @@
-"""Writing what Pillow cannot write: 16 bits a channel in PNG and TIFF, and compressed TIFF with all of its EXIF.
-
-Both take their pixels in bands, so that a large picture is never whole in memory as such.
-"""
+"""Writing what Pillow cannot: 16 bits a channel in PNG and TIFF, compressed TIFF with all its EXIF; band by band."""
 
 import zlib
 from collections.abc import Iterable
@@ -31,10 +28,8 @@ def write_png(
 ) -> None:
     """Write a PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
 
-    Args:
-        bands: the uint16 pixels, of `height` rows of `width`, from top to bottom.
-        info: chunks to put before the pixels.
-        exif: the EXIF data, from its byte order mark on; empty for none.
+    `bands` are the uint16 pixels from top to bottom, `info` chunks to put before them, `exif` the EXIF data from its
+    byte order mark on (empty for none).
     """
     file.write(b"\x89PNG\r\n\x1a\n")
     compressor, first = zlib.compressobj(ZLIB_LEVEL), True
@@ -63,10 +58,8 @@ def write_png(
 def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], metadata: Metadata) -> None:
     """Write a TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
 
-    Args:
-        bands: the pixels, of `height` rows of `width`, from top to bottom; each makes a strip, so that all but the last
-            have the same number of rows.
-        metadata: for its directory, with those of EXIF and GPS.
+    `bands` are the pixels from top to bottom; each makes a strip, so that all but the last have the same number of
+    rows. `metadata` is for its directory, with those of EXIF and GPS.
     """
     strips: list[bytes] = []
     rows_per_strip = channels = bits = 0

@@ -23,12 +23,7 @@ _MOST_DIRECTORIES = 10_000
 
 
 class Tag(NamedTuple):
-    """The value of a tag.
-
-    Attributes:
-        kind: its type, as TIFF 6.0 and BigTIFF number them.
-        data: its elements, little-endian.
-    """
+    """The value of a tag: its type, as TIFF 6.0 and BigTIFF number them, and its elements, little-endian."""
 
     kind: int
     data: bytes
@@ -73,11 +68,7 @@ def rational(value: float) -> Tag:
 
 
 def read_tags(file: BinaryIO) -> Iterator[Tags]:
-    """Yield the tags of each image in a TIFF. Values that are garbled are left out.
-
-    Raises:
-        ValueError: the file does not begin as a TIFF.
-    """
+    """Yield each image's tags in a TIFF, garbled values left out. Raises ValueError where it does not begin as one."""
     head = _read(file, 0, 16)
     if not head.startswith(STARTS):
         raise ValueError("not a TIFF")

@@ -69,9 +69,7 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     """Open the photo of a TIFF: the first image that is no thumbnail and no mask.
 
     Its `info` has "tags", "pages", how many photos the file holds, and "unused", how many channels are not part of it.
-
-    Raises:
-        UnreadKind: nothing reads such pixels, or there are more than `max_pixels`.
+    Raises UnreadKind where nothing reads such pixels, or there are more than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
     photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found

@@ -18,8 +18,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
     """Return the torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
 
-    Raises:
-        UserError: the machine has none of that kind.
+    Raises UserError where the machine has none of that kind.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
@@ -32,10 +31,8 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
     """Resolve `auto`: to bf16-mixed where the device computes it in hardware, else to 32-true; keep other words.
 
-    Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message.
-
-    Raises:
-        UserError: the device cannot do it.
+    Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message. Raises UserError where the
+    device cannot do it.
     """
     if precision == "16-mixed" and device.type == "cpu":
         raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
@@ -59,8 +56,7 @@ def place(network: Network, device: torch.device) -> Network:
 def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:
     """Have torch compile `networks` at their first pass of each size; names in their state dicts stay as they are.
 
-    Raises:
-        UserError: on a CPU, there is no C++ compiler.
+    Raises UserError where, on a CPU, there is no C++ compiler.
     """
     if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
         raise UserError("trainer.compile=true needs a C++ compiler on a CPU: install g++, or set trainer.compile=false")

@@ -1,7 +1,6 @@
 """Exchanges between the processes of one command, one a device (ranks): sums, a failure of one, a common end.
 
-Each of these functions is an exchange: all ranks have to call it at the same moment. Where there is one process alone,
-they return what they were given.
+All ranks have to call each function at the same moment. With one process alone, they return what they were given.
 """
 
 import re
@@ -68,14 +67,11 @@ def on_all(error: UserError) -> UserError:
 
 
 def average_statistics(network: nn.Module, weight: float) -> None:
-    """Average over the ranks what the BatchNorm layers of `network` in train mode know of their inputs.
+    """Average over the ranks what the BatchNorm layers of `network` in train mode know of their inputs, in place.
 
     Each rank normalises by its own share of a batch where the layers are not synchronised (on CPUs, where torch cannot
-    do it). So the means come out as those of the whole batch, the variances without that between the shares.
-
-    Args:
-        network: its `running_mean` and `running_var` are changed in place.
-        weight: of this rank; they sum to 1 over the ranks.
+    do it). So the means come out as those of the whole batch, the variances without that between the shares. The ranks'
+    weights sum to 1.
     """
     if world_size() == 1:
         return
@@ -98,10 +94,8 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 def abort_together(launcher: Any = None) -> Iterator[None]:
     """Abort all ranks when one of them ends, none with the traceback of an exchange that another's end broke.
 
-    The launcher is Lightning's, which may have started the other processes.
-
-    Raises:
-        EndedElsewhere: another rank ended during an exchange.
+    The launcher is Lightning's, which may have started the other processes. Raises EndedElsewhere where another rank
+    ended during an exchange.
     """
     try:
         yield

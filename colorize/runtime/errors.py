@@ -18,26 +18,70 @@ class UserError(Exception):
     """True where every process of a command raises this very error, so that one of them is enough to say so."""
 
 
+class OutOfMemory(UserError):
+    """Memory did not suffice for what the message names, which may be sound itself."""
+
+
 _RESUMES = "the same command resumes (training with resume=auto)"
-_ADVICE = {
-    errno.ENOSPC: f"make room, and {_RESUMES}",
-    errno.EDQUOT: f"make room, and {_RESUMES}",
-    errno.EROFS: f"once it can be written to, {_RESUMES}",
+_DISK_FAULTS = {
+    errno.ENOSPC: "make room, and",
+    errno.EDQUOT: "make room, and",
+    errno.EROFS: "once it can be written to,",
 }
+# What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN; oneDNN, whose text
+# may mean something else; Python's threads, OpenCV, C++, and the loader of shared libraries.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|insufficient memory|can(?:'|no)t allocate memory|ALLOC_FAILED|bad_alloc"
+    r"|could not create a (?:primitive|memory)|can't start new thread|failed to map segment",
+    re.IGNORECASE,
+)
 
 
 def brief(error: Exception) -> str:
-    """Return the message of `error` in one line, cut to 200 characters, to be part of a message of ours."""
-    return " ".join(str(error).split())[:200]
+    """Return the message of `error`, or its type, in one line cut to 200 characters, as part of a message of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def one_line(error: Exception) -> str:
     """Return what `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+        advice = f"; {_DISK_FAULTS[error.errno]} {_RESUMES}" if error.errno in _DISK_FAULTS else ""
         return (f"{error.strerror}: {names}" if names else error.strerror) + advice
     return str(error) or type(error).__name__
+
+
+def disk_advice(error: BaseException) -> str | None:
+    """Return what is to be done before the same command resumes, if a disk is full or read-only; None otherwise."""
+    return _DISK_FAULTS.get(getattr(error, "errno", None) or 0)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return True for an exception that says, or was raised from one that says, that memory ran out.
+
+    The memory may be the device's or the machine's. Libraries tell it by type, by `errno` or in words only.
+    """
+    while error is not None:
+        by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+        if by_type or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        quotes = isinstance(error, (OSError, UserError))  # a file's name, which may be any words
+        if not quotes and _OUT_OF_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+@contextmanager
+def lack_of_memory_told(doing: str) -> Iterator[None]:
+    """Turn a lack of memory within it into OutOfMemory, which names what could not be done, as `reading FILE`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        advice = "free some, raise its limit, or have less done at once (batch_size, num_workers, sizes)"
+        raise OutOfMemory(f"not enough memory for {doing} ({brief(error)}): {advice}") from error
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
@@ -48,10 +92,7 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system refuses within it into an OSError that names `path`.
-
-    A write says of no file which it was, and torch makes an error of its own out of one that fails.
-    """
+    """Turn what the system refuses within it into an OSError that names `path`; a failed write's own names none."""
     try:
         yield
     except Exception as error:

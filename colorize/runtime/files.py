@@ -4,10 +4,12 @@ import csv
 import hashlib
 import io
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -16,26 +18,26 @@ from filelock import FileLock, Timeout
 
 from colorize.runtime.errors import UserError, writing
 from colorize.runtime.processes import is_first_process
+from colorize.runtime.signals import is_step
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
+    fcntl = None  # type: ignore[assignment]
+
+WAIT_S = 60
+"""Time that a step of a pipeline, started anew, gives the step of a killed one to end."""
 
 
 class Folder(NamedTuple):
-    """The content of a folder, without hidden names.
-
-    Attributes:
-        subfolders: their names, and whether each is a link.
-        files: names of everything else.
-    """
+    """The content of a folder, without hidden names; of each subfolder, whether it is a link."""
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
 
 
 def read_folder(path: str) -> Folder:
-    """List a folder, sorted by name.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """List a folder, sorted by name; raise OSError where it cannot be read."""
     found = Folder([], [])
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -60,14 +62,8 @@ def walk_files(
     """Yield every folder at or below `root`, each once, with the names of its files.
 
     Links to folders come after everything else, so that a file has the same path whether or not a link leads to it as
-    well, and a loop of links ends.
-
-    Args:
-        root: the folder to start in.
-        below: the part of it to walk, as "" or "a/b/".
-        read: lists a folder.
-        enter: says of a folder, relative to `root` as `below` is, whether to walk it.
-        on_error: is told of folders that cannot be read; None raises.
+    well, and a loop of links ends. Of `root` only the part `below` ("" or "a/b/") is walked, in it the folders that
+    `enter` allows, named relative to `root`. `on_error` is told of folders that cannot be read; None raises.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [below], list[str]()
@@ -96,10 +92,8 @@ def walk_files(
 def read_list(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; zero bytes, if it has any, end its lines.
 
-    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name.
-
-    Raises:
-        OSError: it cannot be read.
+    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name. Raises OSError where it
+    cannot be read.
     """
     text = os.fsdecode(path.read_bytes()).removeprefix("\ufeff")
     lines = text.split("\0") if "\0" in text else [line.removesuffix("\r") for line in text.split("\n")]
@@ -111,30 +105,50 @@ def renamed_when_done(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """Yield a name beside `path` for a file to make, which then becomes `path`, or vanishes if anything fails.
 
     Folders are created. Where no other process writes to `path` (`alone`), what a killed one leaves is called
-    `.NAME.part`, and written over by the next; otherwise it is a `.tmp`.
+    `.NAME.part`, and written over by the next; otherwise it is a `.tmp`, see `clear_unfinished`.
     """
     # Hidden, so that no listing takes it for a photo; and short, since `path` may have a name of the greatest length.
     unfinished = path.with_name(f".{path.name}.part" if alone else f".{uuid.uuid4().hex}.tmp")
+    held: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not alone and fcntl is not None:
+            held = os.open(unfinished, os.O_CREAT | os.O_RDWR, 0o666)
+            with suppress(OSError):  # on a file system without locks nothing is cleared either
+                fcntl.flock(held, fcntl.LOCK_SH)
         yield unfinished
         os.replace(unfinished, path)
     finally:
         with suppress(OSError):  # after a rename it is there only where both were names of one file already
             unfinished.unlink()
+        if held is not None:
+            os.close(held)
+
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of `written_whole` that killed processes left in a folder, if it is there.
+
+    Whoever writes one holds a lock on it, which goes with the process. One that is removed between being made and
+    being locked is made again when it is opened.
+    """
+    if fcntl is None or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 @contextmanager
 def written_whole(path: Path, *, sync: bool = True, alone: bool = False) -> Iterator[BufferedRandom]:
     """Open a file to write, which becomes `path` when it is complete, and vanishes otherwise. Folders are created.
 
-    Args:
-        path: of the file.
-        sync: wait until it is safely on the disk, so that not even a power cut leaves half a file at `path`.
-        alone: as for `renamed_when_done`.
-
-    Raises:
-        OSError: it cannot be written; what was at `path` before is still there.
+    `sync` waits until it is safely on the disk, so that not even a power cut leaves half a file at `path`; `alone` is
+    as for `renamed_when_done`. Raises OSError where it cannot be written; what was at `path` before is still there.
     """
     with renamed_when_done(path, alone=alone) as unfinished, unfinished.open("w+b") as file:
         yield file
@@ -163,21 +177,43 @@ def hardlink_or_copy(file: Path, name: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it for this process and the other ranks of its command; a crash frees it.
 
+    Where nothing is in it when the work within raises an exception, it is gone again, with those above that were made.
+
     Raises:
         UserError: it cannot be made or written, or another process holds it.
     """
     if not is_first_process():  # the first one holds it for all
         yield
         return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        holding = FileLock(folder / ".lock").acquire(timeout=0)
+        holding = _acquired(FileLock(folder / ".lock"), WAIT_S if is_step() else 0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{folder} cannot be written ({error}): choose another runs_dir=DIR") from error
     with holding:
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if made and os.listdir(folder) == [".lock"]:
+                    (folder / ".lock").unlink()
+                for path in made:
+                    path.rmdir()
+            raise
+
+
+def _acquired(lock: FileLock, wait_s: float) -> AbstractContextManager[object]:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return lock.acquire(timeout=0)
+        except (Timeout, FileNotFoundError):  # which it raises where the holder removes the file meanwhile
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def sha256(path: str | Path) -> str:

@@ -13,15 +13,10 @@ ALL_METADATA = frozenset(("exif", "icc", "dpi", "xmp", "iptc"))
 class Format:
     """A format of image files.
 
-    Attributes:
-        name: as Pillow calls it.
-        suffixes: what names of such files end with; the first is given to results.
-        written: whether results can be written in it.
-        sixteen_bits: whether it holds 16 bits a channel.
-        alpha: whether it holds transparency.
-        lossy: whether it is written at a quality.
-        longest_side_px: no side may be longer.
-        keeps: the fields of `colorize.photos.metadata.Metadata` that it can hold.
+    `name` is Pillow's; names of such files end with one of `suffixes`, results with the first. `written`: results can
+    be in it. It may hold 16 bits a channel (`sixteen_bits`) and transparency (`alpha`), be `lossy`, that is have a
+    quality, and have a `longest_side_px`; `keeps` are the fields of `colorize.photos.metadata.Metadata` that it can
+    hold.
     """
 
     name: str

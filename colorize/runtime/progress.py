@@ -1,12 +1,18 @@
-"""The progress bar of everything that takes minutes, with the log above it."""
+"""Progress of everything that takes minutes, with the log above it, and tables in a terminal."""
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from colorize.runtime.processes import is_first_process
+
+log = logging.getLogger("colorize")
+
+TELLING_S = 10.0
+"""Seconds after which longer work says about how long it will take."""
 
 Item = TypeVar("Item")
 Advance = Callable[..., None]
@@ -15,17 +21,16 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar on stderr, if that is a terminal and this process the first of a command.
+    """Show a bar on stderr, if this process is the first of a command; in a file, one line says how long it will take.
 
-    Args:
-        doing: the word before the bar.
-        total: how far it goes; None where that is not known yet.
+    It is called `doing`, and goes as far as `total` (None: not known yet).
     """
     from rich import progress as bars
     from rich.console import Console
 
     columns = (bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    hidden = not (sys.stderr.isatty() and is_first_process())
+    hidden, began = not (sys.stderr.isatty() and is_first_process()), time.monotonic()
+    unsaid = hidden and is_first_process()
     bar = bars.Progress(
         bars.TextColumn(doing), bars.BarColumn(), *columns, console=Console(stderr=True), disable=hidden
     )
@@ -37,10 +42,15 @@ def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
                 handler.setStream(sys.stderr)  # which is the bar's now
 
         def advance(done: int | None = None, total: int | None = total) -> None:
+            nonlocal unsaid
             if done is None:
                 bar.advance(task)
             else:
                 bar.update(task, completed=done, total=None if total is None else max(done, total))
+            seconds, shown = time.monotonic() - began, bar.tasks[task]
+            if unsaid and seconds > TELLING_S and shown.completed and shown.total:
+                unsaid = False
+                log.info(f"{doing}: about {spoken(seconds / shown.completed * (shown.total - shown.completed))} to go")
 
         yield advance
 
@@ -55,3 +65,30 @@ def tracked(
             yield item
             done += size(item)
             advance(done)
+
+
+def spoken(seconds: float) -> str:
+    """Return a duration in its largest unit, such as 40 s, 12 min, 3.5 h or 2.1 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def print_table(markdown: str) -> None:
+    """Print a Markdown table, drawn by rich where stdout is a terminal."""
+    if not sys.stdout.isatty():
+        print(markdown)
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    head, _, *rows = ([Text(cell.strip()) for cell in line.split("|")[1:-1]] for line in markdown.splitlines())
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, "")

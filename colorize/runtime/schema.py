@@ -1,7 +1,4 @@
-"""Declaring, listing and filling the schema of `conf/`, which stands in `colorize.config`.
-
-Errors of an option are `BadOption`s, which end a command with status 2.
-"""
+"""Declaring, listing and filling the schema of `conf/`, which stands in `colorize.config`; raises `BadOption`s."""
 
 import math
 import os
@@ -37,6 +34,11 @@ def node(kind: type[T], meaning: str) -> T:
     """Declare a nested section of the schema."""
     made: T = field(default_factory=kind, metadata={"meaning": meaning})
     return made
+
+
+def key_of(override: str) -> str:
+    """Return `a.b` of `+a.b=c`."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def literal(text: str) -> str:
@@ -91,8 +93,7 @@ def omegaconf_line(error: OmegaConfBaseException) -> str:
 def from_hydra(config: DictConfig, schema: type[T]) -> T:
     """Return the composed configuration as an instance of its schema, with every value resolved.
 
-    Raises:
-        BadOption: a mandatory key is missing, or a value is not one of its choices.
+    Raises BadOption where a mandatory key is missing, or a value is not one of its choices.
     """
     try:
         return _checked(config, schema)

@@ -5,8 +5,10 @@ status is 128 + the signal's number, as of a process that the signal has killed:
 """
 
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,18 +23,17 @@ BOUNCE_S = 1.0
 """A second signal within this time is the first: a terminal's Ctrl-C reaches a step from it and from the pipeline."""
 
 _STEP = "COLORIZE_STEP"
+"""The variable by which a step knows that it is one: the process of the pipeline."""
+_WATCH_S = 0.5
 
 _noted: tuple[int, float] | None = None
 """The signal that training has yet to act on, and when it came."""
 
 
 class Stopped(BaseException):
-    """A signal has ended the work in good order; what was done by then is kept.
+    """The signal `signum` has ended the work in good order; what was done by then is kept.
 
-    Attributes:
-        signum: the signal.
-        status: what the command exits with.
-        more: words that the command which resumes needs beside those that were typed.
+    The command exits with `status`; `more` are words that the one which resumes needs beside those that were typed.
     """
 
     more: Sequence[str] = ()
@@ -70,11 +71,44 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def at_once() -> AbstractContextManager[None]:
-    """Let SIGTERM and Slurm's warning raise Stopped wherever the process is, as Ctrl-C raises KeyboardInterrupt.
+    """Let Ctrl-C, SIGTERM and Slurm's warning raise Stopped wherever the process is.
 
     So files are left as at any other error, and the command can say what resumes it.
     """
-    return _handled(_stop)
+    return _handled(_stop, *_ctrl_c())
+
+
+def _ctrl_c() -> list[int]:
+    """Return SIGINT, unless whoever started the process in the background has it ignored."""
+    return [] if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else [signal.SIGINT]
+
+
+def while_importing(program: str) -> None:
+    """Let a signal end a command at once, with the words it has later on: nothing has begun that could be lost."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        again = f"resume with: {shlex.join(['python', '-m', program, *sys.argv[1:]])}"
+        if is_first_process() and not is_step():
+            more = requeue() if signum == getattr(signal, "SIGUSR1", None) else again
+            os.write(2, f"{program}: {Stopped(signum)}; {more}\n".encode("utf-8", "backslashreplace"))
+        os._exit(128 + signum)
+
+    _handle(end, *_ctrl_c())
+
+
+def end_with(parent: int) -> None:
+    """Send this process SIGTERM when `parent`, which started it, is gone: killed, it could not hand that on.
+
+    A thread looks, so that it holds on every POSIX system; on Windows nobody learns that a parent is gone.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -122,8 +156,7 @@ def noted() -> int | None:
 def run(command: list[str]) -> int:
     """Run a command of ours, handing on to it what signals come; return its status, once it has ended in its own way.
 
-    Raises:
-        Stopped: a signal came, and it ended by that.
+    Raises Stopped where a signal came, and it ended by that.
     """
     received: list[int] = []
     process: subprocess.Popen[bytes] | None = None
@@ -134,13 +167,19 @@ def run(command: list[str]) -> int:
             process.send_signal(signum)
 
     with _handled(hand_on, signal.SIGINT):
-        process = subprocess.Popen(command, env=os.environ | {_STEP: "1"})
+        process = subprocess.Popen(command, env=os.environ | {_STEP: str(os.getpid())})
         if received:
             process.send_signal(received[0])
         status = process.wait()
     if received:
         raise Stopped(received[0])
     return status
+
+
+def end_with_pipeline() -> None:
+    """In a step, end when the pipeline is gone, saving first where there is something to save."""
+    if is_step() and is_first_process():  # with which the other processes end
+        end_with(int(os.environ[_STEP]))
 
 
 def is_step() -> bool:

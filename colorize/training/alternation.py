@@ -33,8 +33,7 @@ class FixedRatio:
 class AdaptiveRatio:
     """The critic until its batch loss is below `threshold` or it had `most` steps in a row, then one generator step.
 
-    This is fastai's adaptive switcher, with the cap that it lacks: a critic that cannot win must not stop the
-    generator.
+    This is fastai's adaptive switcher with a cap: a critic that cannot win must not stop the generator.
     """
 
     def __init__(self, threshold: float, most: int) -> None:
@@ -64,8 +63,7 @@ UpdateSchedule = FixedRatio | AdaptiveRatio
 def make_update_schedule(phase: str, switch: SwitchConfig) -> UpdateSchedule:
     """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero.
 
-    Raises:
-        ValueError: steps that train nothing.
+    Raises ValueError for steps that train nothing.
     """
     if len(trained := PHASES[phase].trains) == 1:
         return FixedRatio(int("critic" in trained), int("generator" in trained))

@@ -2,16 +2,18 @@
 
 import logging
 import shlex
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
-from colorize.cli.command import key_of
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
@@ -27,10 +29,12 @@ from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
-from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.runtime.errors import UserError
+from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
+from colorize.training.callbacks.epoch_bar import EpochBar
 from colorize.training.callbacks.image_grid import ImageGrid
 from colorize.training.callbacks.monitor import Monitor
 from colorize.training.callbacks.random_states import RandomStates
@@ -121,6 +125,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         turns=0,
         settings=settings(config),
         sources=sources(config),
+        images_before=0 if resume_from else images_before(config),
     )
     with value_errors_as_bad_options():
         objective = Objective(
@@ -135,6 +140,16 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         to_compile = [network for network in (generator, critic, features) if network is not None]
         compile_in_place(pick_device(config.trainer.accelerator), to_compile)
     return ColorizationModule(generator, critic, objective, optim, rates, schedule, metadata)
+
+
+def images_before(config: TrainConfig) -> int:
+    """Return how many images the network that the phase starts from has seen, 0 where no checkpoint says it."""
+    start = config.init_from.generator if "generator" in PHASES[config.phase].trains else config.init_from.critic
+    try:
+        metadata = read_checkpoint(start)[0] if start else None
+    except UserError:  # weights alone, such as the bundled ones
+        return 0
+    return metadata.images_before + metadata.images_seen if metadata else 0
 
 
 def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
@@ -194,17 +209,22 @@ def make_callbacks(
         callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
         callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
-    if scores(config):
-        callbacks.append(Scoring(save.every_n_images, save.score_photos, save.score_fid))
+        kept, fid = (save.every_n_images, save.score_fid) if scores(config) else (None, "none")
+        callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, overrides)),
         RandomStates(),
         Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(leave=True))
+    if shows_bar(config):
+        callbacks.append(EpochBar(leave=True))
     return callbacks
+
+
+def shows_bar(config: TrainConfig) -> bool:
+    """Return True if a bar is wanted and has a terminal to move in: in a file, each of its moves would be a line."""
+    return config.trainer.enable_progress_bar and sys.stdout.isatty()
 
 
 def make_trainer(
@@ -222,7 +242,7 @@ def make_trainer(
     if resumed is not None and resumed.averaged and not averages(config):
         log.warning(f"{resume_from} has averaged weights; with no ema.half_life_* they end there")
     # What an earlier start logged after its last checkpoint, or without ever reaching one, is not shown twice.
-    purge_step = resumed.images_seen + 1 if resumed else 0
+    purge_step = resumed.images_before + resumed.images_seen + 1 if resumed else 0
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
@@ -245,9 +265,21 @@ def make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_n_steps,
-        enable_progress_bar=settings.enable_progress_bar,
+        enable_progress_bar=shows_bar(config),
         enable_model_summary=False,
         callbacks=make_callbacks(config, folder, schedule, overrides),
         plugins=[WholeFiles()],
-        logger=CurveLogger(folder.path, purge_step),
+        logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )
+
+
+def further_loggers(name: str | None, folder: Path) -> list[Logger]:
+    """Return the logger of a dotted name, or of a name in `lightning.pytorch.loggers`; it writes into `folder`."""
+    if name is None:
+        return []
+    target = name if "." in name else f"lightning.pytorch.loggers.{name}"
+    try:
+        return [instantiate({"_target_": target, "save_dir": str(folder)})]
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0].rstrip(":")
+        raise BadOption(f"trainer.logger={name}: {reason}") from error

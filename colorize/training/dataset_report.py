@@ -25,8 +25,8 @@ from colorize.training import build
 from colorize.training.objective import total
 
 ENOUGH_FROM_PHOTOS = {
-    "recipe=finetune: the bundled generator learns the kind of photos": 30,
-    "recipe=pocket: a small network learns from the encoder's weights on": 20_000,
+    "recipe=finetune: the bundled one learns their kind": 30,
+    "recipe=pocket: a small network, from its encoder on": 20_000,
     "recipe=paper: the four steps, with a critic": 100_000,
 }
 """Training photos from which a recipe is worth its time: what was measured (docs/RESULTS.md, docs/POCKET.md)."""
@@ -41,11 +41,7 @@ DULL = 15
 
 
 def run(config: TrainConfig) -> None:
-    """Survey the photos and print the report.
-
-    Raises:
-        BadOption: in a sweep, whose jobs would count as done.
-    """
+    """Survey the photos and print the report. Raises BadOption in a sweep, whose jobs would count as done."""
     if config.sweep is not None:
         raise BadOption("data.report=true trains nothing, so that a sweep's jobs have nothing to do: leave out -m")
     if not is_first_process():
@@ -101,7 +97,7 @@ def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_
         stage = schedule.at(schedule.epochs)
         val_px = config.data.val_size_px or stage.size_px
         seen = schedule.epochs * val_photos * (val_px / stage.size_px) ** 2
-        minutes = seconds * (schedule.images(photos, limit) + seen) / 60
+        minutes = seconds * (sum(schedule.images(photos, limit)) + seen) / 60
         long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:,.0f} hours"
         said += f", about {long if minutes >= 1 else 'a minute'} here"
     table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)

@@ -1,6 +1,7 @@
 """The networks of a phase with the weights that they start from."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,18 +14,19 @@ from colorize.data.sources import spread
 from colorize.losses import ContentLoss, count_cells, smooth_prior
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
+from colorize.networks.encoder_registry import ENCODERS
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator, set_prior
 from colorize.networks.generator_registry import GENERATORS, make_generator
 from colorize.networks.heads import BinsHead
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.devices import place
-from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
+from colorize.training.resuming import starting_weights
 from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
-from colorize.weights.pretrained import load_pretrained
+from colorize.weights.pretrained import load_pretrained, require
 
 log = logging.getLogger("colorize")
 
@@ -37,6 +39,7 @@ def make_networks(
 ) -> tuple[Generator | None, Critic | None, ContentLoss | None]:
     """Return the networks of a phase with their first weights, and the content loss where the generator learns."""
     model, trained = config.model, PHASES[config.phase].trains
+    require_pretrained(config, (config.phase,), resume_from is not None)
     generator: Generator | None = None
     critic: Critic | None = None
     content_loss: ContentLoss | None = None
@@ -68,6 +71,26 @@ def make_networks(
     return generator, critic, content_loss
 
 
+def require_pretrained(config: TrainConfig, phases: Collection[str], started: bool = False) -> None:
+    """Have the pretrained weights of `phases` at hand; where they are `started`, only those that no checkpoint holds.
+
+    Raises:
+        UserError: it names all that cannot be had.
+    """
+    model, first = config.model, config.init_from
+    needed = {
+        "encoder": not started and first.generator is None and "pretrain_gen" in phases,
+        "critic": not started and first.critic is None and "pretrain_critic" in phases and model.critic != PATCH,
+        "vgg": any(config.loss.feature_weights) and any("generator" in PHASES[phase].trains for phase in phases),
+    }
+    wanted = {}
+    for part in (part for part, is_needed in needed.items() if is_needed):
+        name = getattr(model, part)
+        package = getattr(ENCODERS.get(name), "package", None)
+        wanted[f"model.{part}_weights"] = (getattr(model, f"{part}_weights"), name, package)
+    require(wanted)
+
+
 def generator_options(model: ModelConfig) -> dict[str, object]:
     """Return what `make_generator` takes of the configuration: the options of the decoder that it names."""
     names = [entry.name for entry in fields(GENERATORS[model.decoder].options_type)]
@@ -77,8 +100,7 @@ def generator_options(model: ModelConfig) -> dict[str, object]:
 def make_content_loss(config: TrainConfig) -> ContentLoss:
     """Return the loss on images, with a VGG where one of its features has a weight.
 
-    Raises:
-        BadOption: every weight that matters to the generator is zero.
+    Raises BadOption where every weight that matters to the generator is zero.
     """
     model, loss = config.model, config.loss
     chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
@@ -100,15 +122,9 @@ def make_content_loss(config: TrainConfig) -> ContentLoss:
 def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
     """Give `network` the weights of an earlier phase; return False where the configuration names none.
 
-    Raises:
-        UserError: the phase needs one and there is none, or the checkpoint does not fit.
+    Raises UserError where the phase needs one and there is none, or the checkpoint does not fit.
     """
-    path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
-    if predecessor is not None and (path is None or not Path(path).is_file()):
-        raise UserError(
-            f"phase {config.phase} needs a {name} (there is no {path}): run phase={predecessor} or give "
-            f"init_from.{name}=…"
-        )
+    path = starting_weights(config, name)
     if path is None:
         return False
     source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)

@@ -39,14 +39,8 @@ class ColorizationModule(L.LightningModule):
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
 
-    Args:
-        generator: needed where the phase trains it.
-        critic: needed where the phase trains it.
-        objective: the losses.
-        optim: settings of an optimizer for each network that the phase trains.
-        learning_rates: likewise.
-        update_schedule: which network each batch trains.
-        metadata: what checkpoints say of this training from its start to its end.
+    A network is needed where the phase trains it; `optim` and `learning_rates` have an entry for each of these.
+    `metadata` is what checkpoints say of this training from its start to its end.
     """
 
     def __init__(
@@ -97,10 +91,10 @@ class ColorizationModule(L.LightningModule):
             image_terms = objective.content(image, batch.rgb)
             chroma_terms = objective.chroma_terms(generator, prediction, batch.rgb)
             weight = objective.weights.content
-            content = weight * total(image_terms | chroma_terms, image)
+            content = total(image_terms | chroma_terms, image)
             chroma = weight * total(chroma_terms, image)
             gradient = gradient_at(image, weight * total(image_terms, image)) if image_terms else None
-            terms = image_terms | chroma_terms | {"content": content, "total": content}
+            terms = image_terms | chroma_terms | {"content": content, "total": weight * content}
 
             # Adversarial loss, where there is a critic.
             if self.critic is not None:
@@ -111,7 +105,7 @@ class ColorizationModule(L.LightningModule):
                 share, scale = objective.balance(prediction, gradient, chroma, adversarial_gradient, own)
                 gradient = gradient + scale * adversarial_gradient
                 terms |= {"adversarial": adversarial, "adversarial_gradient_share": image.new_tensor(share)}
-                terms["total"] = content + adversarial
+                terms["total"] = terms["total"] + adversarial
 
             # Backward, clip, step. The gradient of `loss` at the image is `gradient`; without losses there it is none.
             loss = chroma if gradient is None else (prediction.rgb * gradient).sum() + chroma
@@ -181,7 +175,7 @@ class ColorizationModule(L.LightningModule):
         error = None
         if fault is not None:
             error = NonFiniteLoss(
-                f"{fault} in epoch {self.trainer.current_epoch}, batch {self.trainer.fit_loop.batch_idx}, on "
+                f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
                 f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
                 "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
             )
@@ -196,6 +190,11 @@ class ColorizationModule(L.LightningModule):
     def share_of(self, batch: Batch) -> float:
         """Return the part of the global batch that is this device's; shares may differ by a photo."""
         return len(batch.rgb) / self.step_images
+
+    @property
+    def axis(self) -> int:
+        """Place on the x-axis of curves: images seen by the weights, in the phases before this one too."""
+        return self.metadata.images_before + self.images_seen
 
     def passed(self, images: int) -> bool:
         """Return True if the last step took the images seen to, or over, a multiple of `images`."""
@@ -320,8 +319,7 @@ class ColorizationModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume where a checkpoint was written.
 
-        Raises:
-            UserError: its optimizers have other groups, from when the lengths of weight norms were decayed.
+        Raises UserError where its optimizers have other groups, from when the lengths of weight norms were decayed.
         """
         try:
             for made, saved in zip(self.configure_optimizers(), checkpoint["optimizer_states"], strict=True):
@@ -333,5 +331,5 @@ class ColorizationModule(L.LightningModule):
             raise distributed.on_all(UserError(f"{fault}; start another run with {taken}")) from None
         metadata = CheckpointMetadata(**checkpoint["colorize"])
         self.images_seen, self.curve = metadata.images_seen, metadata.curve
-        self.metadata = replace(self.metadata, sources=metadata.sources)
+        self.metadata = replace(self.metadata, sources=metadata.sources, images_before=metadata.images_before)
         self.update_schedule.restore(metadata.turns)

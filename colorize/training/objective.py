@@ -24,17 +24,10 @@ UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
 
 @dataclass
 class Objective:
-    """Losses of both networks with their weights.
+    """Losses of both networks with their weights: on images (`content`), on predicted chroma, and adversarial.
 
-    It is no module, so that checkpoints do not hold the VGG of the content loss.
-
-    Attributes:
-        content: on images.
-        chroma: on a predicted chroma, or distribution of chroma.
-        weights: of both together and of the adversarial loss; how that is balanced, and its kind.
-
-    Raises:
-        ValueError: an adversarial share that is not between 0 and 1.
+    It is no module, so that checkpoints do not hold the VGG of the content loss. Raises ValueError for an adversarial
+    share that is not between 0 and 1.
     """
 
     content: ContentLoss
@@ -78,19 +71,10 @@ class Objective:
     def balance(
         self, prediction: Prediction, content: Tensor, chroma: Tensor, adversarial: Tensor, share_of_batch: float
     ) -> tuple[float, float]:
-        """Compare the adversarial gradient with the content's.
+        """Return the adversarial share of the gradient, and the factor that brings it to `weights.adversarial_share`.
 
-        Norms are over all devices. They are taken at the image or, where losses act on chroma, at what was predicted.
-
-        Args:
-            prediction: of the generator.
-            content: gradient of the content loss at the image.
-            chroma: losses that act on `prediction` itself.
-            adversarial: gradient of the adversarial loss at the image.
-            share_of_batch: part of the global batch that is this device's.
-
-        Returns:
-            The adversarial share of the gradient, and the factor that brings it to `weights.adversarial_share`.
+        Norms are over all devices, of which this one has `share_of_batch`. They are taken at the image, where `content`
+        and `adversarial` are gradients, or, where losses (`chroma`) act on `prediction` itself, at what was predicted.
         """
         if chroma.requires_grad:
             place = prediction.ab if prediction.logits is None else prediction.logits

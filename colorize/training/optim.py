@@ -1,7 +1,7 @@
 """Layer groups with discriminative learning rates, and schedules as functions of progress.
 
-Discriminative learning rates and gradual unfreezing are those of Howard & Ruder, "Universal Language Model Fine-tuning"
-(2018): the first layers of a pretrained network, which know most already, learn slowest.
+Howard & Ruder, "Universal Language Model Fine-tuning" (2018): the first layers of a pretrained network, which know most
+already, learn slowest, and are unfrozen last.
 """
 
 import math
@@ -27,8 +27,7 @@ def constant() -> Schedule:
 def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Schedule:
     """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai).
 
-    Raises:
-        ValueError: `pct_start` is not between 0 and 1.
+    Raises ValueError where `pct_start` is not between 0 and 1.
     """
     if not 0 < pct_start < 1:
         raise ValueError(f"pct_start must lie between 0 and 1, not at {pct_start}")
@@ -86,8 +85,7 @@ def make_learning_rates(
 ) -> LearningRates:
     """Return the learning rates of one network, from its configuration.
 
-    Raises:
-        ValueError: values that fit no network of these layer groups.
+    Raises ValueError for values that fit no network of these layer groups.
     """
     if len(optim.lr_multipliers) != len(layer_groups):
         raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(layer_groups)} is needed")
@@ -122,11 +120,9 @@ def make_optimizer(
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
     The lengths of weight norm, (O, 1, 1, 1), count as norms: they are to their directions what the factors of a
-    BatchNorm layer are to its weights.
-
-    The parameter groups are the same from the first step to the last, whatever is frozen when, so that resuming and DDP
-    never see them change. Each carries `name`, `layer_group` and `norms` beside the usual keys. The fused kernel passes
-    over the memory once, not seven times.
+    BatchNorm layer are to its weights. The parameter groups are the same from the first step to the last, whatever is
+    frozen when, so that resuming and DDP never see them change. Each carries `name`, `layer_group` and `norms` beside
+    the usual keys. The fused kernel passes over the memory once, not seven times.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():
@@ -144,8 +140,7 @@ def make_optimizer(
 def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
     """Keep the settings of `optimizer` when it loads a `saved` state: the configuration of this start counts.
 
-    Raises:
-        ValueError: their parameter groups are not of the same sizes.
+    Raises ValueError where their parameter groups are not of the same sizes.
     """
     for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         if len(group["params"]) != len(kept["params"]):

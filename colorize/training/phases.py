@@ -14,14 +14,10 @@ VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of training.
+    """One phase of training: its `title` in the pipeline's table, its `description` in the model card.
 
-    Attributes:
-        title: its name in the pipeline's table.
-        description: its line in the model card.
-        trains: the networks it trains.
-        monitors: the metric whose lowest value makes `best.ckpt`.
-        predecessors: for each network that has to be trained before, the phase that does it.
+    `monitors` is the metric whose lowest value makes `best.ckpt`; `predecessors` has, for each network that has to be
+    trained before, the phase that does it.
     """
 
     title: str

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorize.cli.command import key_of
 from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import OutOfMemory, UserError
 from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
-from colorize.runtime.schema import BadOption
+from colorize.runtime.schema import BadOption, key_of
 from colorize.training.hyper_parameters import PHOTOS, differences
-from colorize.training.phases import PHASES
+from colorize.training.phases import PHASES, Network
 from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
@@ -29,9 +28,8 @@ def where_to_resume(
 ) -> tuple[Path, CheckpointMetadata] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Raises:
-        UserError: a fresh start would lose a started training, there is nothing to resume, nothing is undamaged, or
-            the phase is complete but came of other options.
+    Raises UserError where a fresh start would lose a started training, there is nothing to resume, nothing is
+    undamaged, or the phase is complete but came of other options.
     """
     init_from_given = any(key_of(override).partition(".")[0] == "init_from" for override in overrides)
     if config.resume == "true" and init_from_given:
@@ -51,21 +49,42 @@ def where_to_resume(
     return found
 
 
+def starting_weights(config: TrainConfig, name: Network) -> Path | None:
+    """Return the file that gives a new phase its network `name`; None where the configuration names none.
+
+    Raises:
+        UserError: it is not there, or the phase needs one.
+    """
+    path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    if predecessor is not None:
+        raise UserError(
+            f"phase {config.phase} needs a {name} (there is no {path}): run phase={predecessor} or give "
+            f"init_from.{name}=…"
+        )
+    if path is not None:
+        raise UserError(f"there is no checkpoint {path} (init_from.{name})")
+    return None
+
+
 def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """Return the newest undamaged checkpoint of a phase, then also its last.ckpt; None where there is none at all.
 
-    Raises:
-        UserError: all are damaged, or of another program.
+    Raises UserError where all are damaged, or of another program.
     """
-    from colorize.weights.checkpoints import read_checkpoint
-
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
+    if not present:  # best.ckpt alone is no started training: somebody may have put it there for the phases that follow
+        return None
+    from colorize.weights.checkpoints import read_checkpoint
+
     faults: list[UserError] = []
-    # best.ckpt alone is no started training: somebody may have put it there for the phases that follow.
-    for path in [*present, folder.best] if present else []:
+    for path in (*present, folder.best):
         try:
             metadata, _ = read_checkpoint(path)
+        except OutOfMemory:  # which says nothing of the file
+            raise
         except UserError as fault:
             faults.append(fault)
             continue
@@ -76,9 +95,7 @@ def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
                     hardlink_or_copy(folder.last, folder.last.with_name(f"{folder.last.name}.damaged"))
                 hardlink_or_copy(path, folder.last)
         return path, metadata
-    if faults:
-        raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
-    return None
+    raise UserError(f"{faults[0]}; there is no other to resume from: remove {folder.path}, or give run=NAME")
 
 
 def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
@@ -87,10 +104,7 @@ def is_complete(config: TrainConfig, metadata: CheckpointMetadata) -> bool:
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
-    """Return a digest for each of the files, made by other phases or somebody, that this training would start from.
-
-    A file that is not there has none.
-    """
+    """Return a digest for each existing file, made by other phases or somebody, that this training would start from."""
     from colorize.data.generated import read_manifest
 
     found = {}
@@ -107,8 +121,7 @@ def sources(config: TrainConfig) -> dict[str, str]:
 def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
     """Warn where a started training resumes with other options than before.
 
-    Raises:
-        UserError: the phase is complete, but other options, or what came before it, would make it come out otherwise.
+    Raises UserError where the phase is complete, but other options, or what came before it, would change its outcome.
     """
     if not metadata.settings:  # written before checkpoints had them
         return

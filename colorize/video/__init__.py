@@ -6,11 +6,7 @@ from colorize.runtime.errors import UserError
 
 
 def require_packages() -> None:
-    """Make sure that PyAV and OpenCV, the extra `video`, are there.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Make sure that PyAV and OpenCV, the extra `video`, are there; raise UserError where they are not."""
     try:
         import av
         import cv2  # noqa: F401

@@ -18,14 +18,9 @@ def eight_bits(luma: Plane, film: Film) -> Plane:
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
-    """Return Cb and Cr of RGB.
+    """Return Cb and Cr of RGB, ``(3, h, w)`` float32 in about [0, 1]: ``(h, w, 2)`` float32 in about [-0.5, 0.5].
 
-    Args:
-        rgb: ``(3, h, w)`` float32, in [0, 1] or somewhat beyond.
-        weights: of red and blue in the luma (ITU-T H.273).
-
-    Returns:
-        ``(h, w, 2)`` float32, in about [-0.5, 0.5].
+    The weights are those of red and blue in the luma (ITU-T H.273).
     """
     red, green, blue = rgb
     kr, kb = weights
@@ -43,26 +38,18 @@ def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
 
 
 def _moved(plane: Plane, columns: int) -> Plane:
-    """Move a plane to the right by half a pixel of luma, of which there are so many columns.
-
-    At half of the luma's width, a sample then lies upon an even column, where MPEG's codecs have it, not right of it.
-    """
+    """Move a plane right by half a pixel of `columns` of luma: samples at half width then lie as MPEG has them."""
     share = 0.5 * plane.shape[1] / columns
     kernel = np.array([[share, 1 - share, 0]], np.float32)
     return np.asarray(cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REPLICATE))
 
 
 def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> list[Plane]:
-    """Return a frame's planes: its luma as it came, and chroma that exists at that luma.
+    """Return a frame's planes: its luma as it came, (H, W), and chroma that exists at that luma.
 
     As for photos (:func:`colorize.color.merge_luma`), where a colour does not exist, saturation gives way. That is
-    decided at the chroma's own resolution.
-
-    Args:
-        film: says how luma is coded.
-        luma: ``(H, W)`` as it was coded.
-        chroma: ``(h, w, 2)`` float32, Cb and Cr, of any size.
-        pixel_format: FFmpeg's name of a planar format: yuv420p or yuv444p, or with 10 bits.
+    decided at the chroma's own resolution. `chroma` is ``(h, w, 2)`` float32, Cb and Cr, of any size; `pixel_format`
+    FFmpeg's name of a planar format: yuv420p or yuv444p, or with 10 bits.
     """
     bits = 10 if pixel_format.endswith("10le") else 8
     coded = luma

@@ -42,13 +42,9 @@ def frames(
     Of interlaced frames the first field is kept, and the other made anew from it and the frames around: films are
     written as whole frames, in which a player would show the comb of two moments.
 
-    Args:
-        film: the film.
-        first: the time, in seconds on the file's clock, before which frames are left out.
-        end: the time from which on they are; None: to the end.
-        after: the time (in the film's time base) up to which frames are done already.
-        damage: gets a line for each part that cannot be decoded.
-        left_out: gets what comes with frames and is not kept, in words.
+    Frames before `first` and from `end` on, in seconds on the file's clock (None: to the end), are left out, and those
+    up to `after`, in the film's time base, which are done already. `damage` gets a line for each part that cannot be
+    decoded, `left_out` what comes with frames and is not kept, in words.
     """
     goal = max(int(first / film.time_base), after or 0)
     sought = goal if film.sure_seeks and goal > int(film.start / film.time_base) else None
@@ -112,10 +108,7 @@ def _deinterlaced(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator
 
 
 def _filtered(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
-    """Apply FFmpeg's bwdif to what is interlaced.
-
-    It looks at a frame's neighbours alone, so that the result is the same from whichever frame on it is made.
-    """
+    """Apply FFmpeg's bwdif to what is interlaced; only neighbours count, so it is the same from any first frame."""
     graph, kind = Graph(), None
     for frame in coming:
         if frame.format.name.startswith("gray1"):  # which it does not take, and would make RGB of

@@ -26,14 +26,9 @@ Plane = np.ndarray[Any, Any]
 class Codec:
     """A way to code frames.
 
-    Attributes:
-        encoder: FFmpeg's name of the encoder.
-        formats: how its frames may be stored, by bits of luma.
-        odd_formats: the same where a side is odd.
-        crf: its constant rate factor at quality 0 and at 95; None: it is lossless.
-        options: of the encoder.
-        suffixes: of films that may hold it.
-        tells_aspect: the code itself says how wide a pixel is. (PyAV cannot have Matroska say it.)
+    `encoder` is FFmpeg's name, `formats` are how its frames may be stored, by bits of luma (`odd_formats` where a side
+    is odd), `crf` its constant rate factors at quality 0 and at 95 (None: it is lossless), `suffixes` those of films
+    that may hold it. `tells_aspect`: the code itself says how wide a pixel is. (PyAV cannot have Matroska say it.)
     """
 
     encoder: str
@@ -65,9 +60,8 @@ MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".web
 def choose_codec(asked: str, path: Path, film: Film) -> Codec:
     """Choose the codec in which a film is written.
 
-    Raises:
-        BadOption: this kind of file cannot hold it, or not with pixels of this shape.
-        UserError: FFmpeg, as it is installed, has no encoder for it.
+    Raises BadOption where this kind of file cannot hold it, or not with pixels of this shape; UserError where FFmpeg,
+    as it is installed, has no encoder for it.
     """
     suffix = path.suffix.lower()
     codec = CODECS["vp9" if suffix == ".webm" else "h264"] if asked == "auto" else CODECS[asked]
@@ -138,12 +132,9 @@ _MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an ord
 class Piece:
     """Some frames of a film, encoded into a file of their own, which can be decoded without the others.
 
-    In it, frames are numbered in the order in which they are shown; their times are kept by :attr:`times`. To be used
-    in a `with` statement, which lets go of an encoder that did not come to its end.
-
-    Attributes:
-        times: of the frames so far, in the film's time base.
-        format: FFmpeg's name of how the planes of its frames are stored.
+    In it, frames are numbered in the order in which they are shown; `times` keeps theirs, in the film's time base.
+    `format` is FFmpeg's name of how their planes are stored. To be used in a `with` statement, which lets go of an
+    encoder that did not come to its end.
     """
 
     def __init__(self, file: IO[bytes], film: Film, codec: Codec, quality: int) -> None:
@@ -215,12 +206,9 @@ def _numbered(number: int, film: Film) -> int:
 
 @dataclass(frozen=True)
 class PieceFile:
-    """A finished piece.
+    """A finished piece: its file, and its frames' times, in the order in which they are shown, in the film's time base.
 
-    Attributes:
-        path: its file.
-        times: of its frames, in the order in which they are shown, in the film's time base.
-        delay: by how many frames what is decoded first may be shown later.
+    `delay` is by how many frames what is decoded first may be shown later.
     """
 
     path: Path
@@ -231,19 +219,11 @@ class PieceFile:
 def put_together(
     film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, end: Fraction | None, path: Path
 ) -> list[str]:
-    """Write the film: the frames of the pieces, and from the source sound, subtitles, chapters and what it says.
+    """Write the film, whole or not at all; return what of the source could not be kept as it was, in words.
 
-    Args:
-        last_length: for how long the last frame is shown, in the film's time base.
-        origin: the time of the source, in seconds, at which the result begins.
-        end: the time at which it ends; None: with the source.
-        path: of the result, which appears whole or not at all.
-
-    Returns:
-        What of the source could not be kept as it was, in words.
-
-    Raises:
-        OSError: it cannot be written.
+    Frames are the pieces'; sound, subtitles, chapters and what the file says are the source's, from `origin` to `end`
+    in its seconds (None: all). `last_length`, of the last frame, is in the film's time base. Raises OSError where
+    `path` cannot be written.
     """
     notes: list[str] = []
     kind = MUXERS[path.suffix.lower()]
@@ -287,7 +267,7 @@ def _told(metadata: dict[str, str]) -> dict[str, str]:
 def _video_packets(
     film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, by_decoding: bool
 ) -> Iterator[tuple[int, Any, Fraction]]:
-    """Yield the packets of all pieces as `Tracks.packets` does, with the times of the result, in order of decoding.
+    """Yield all pieces' packets as `Tracks.packets` does, at the result's times, in order of decoding.
 
     A film in MP4 is as long as it takes to decode it (`by_decoding`), so that the last packet makes it up.
     """

@@ -17,10 +17,7 @@ class Joins:
     """Joins of recordings end to end, or of cells of a DVD, where times begin again. The frames say by how much.
 
     A part of the file begins where any track goes back by more than `JUMP_S`; each track is in the part in which it
-    last did so. All tracks of a part are later by the same, so that they stay together.
-
-    Args:
-        video: number of the stream of frames.
+    last did so. All tracks of a part are later by the same, so that they stay together. `video` is the frames' stream.
     """
 
     def __init__(self, video: int) -> None:

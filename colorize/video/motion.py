@@ -23,11 +23,8 @@ _LIGHT_GAIN = (0.8, 1.25)
 class Link:
     """Motion between two frames of one shot that follow each other.
 
-    Attributes:
-        back: ``(h, w, 2)`` float32, for each pixel of the second where (x, y) in the first it came from.
-        back_trust: ``(h, w)`` float32, trust in that, from 0 to 1.
-        ahead: for each pixel of the first where in the second it goes to.
-        ahead_trust: trust in that.
+    `back`, ``(h, w, 2)`` float32, is for each pixel of the second where (x, y) in the first it came from; `ahead` for
+    each of the first where in the second it goes to. Each has its trust, ``(h, w)`` float32 from 0 to 1.
     """
 
     back: Plane
@@ -39,8 +36,7 @@ class Link:
 class Motion:
     """Follows a film frame by frame: dense inverse search (Kroeger et al., ECCV 2016) forwards and backwards.
 
-    Args:
-        last: the frame before the first that is given, where the film is resumed.
+    `last` is the frame before the first that is given, where the film is resumed.
     """
 
     def __init__(self, last: Plane | None = None) -> None:

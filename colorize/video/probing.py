@@ -32,30 +32,18 @@ _STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
 
 @dataclass(frozen=True)
 class Film:
-    """A film, as its file describes it. Sizes are those of the upright film.
+    """A film, as its file describes it. Sizes are those of the upright film, in pixels.
 
-    Attributes:
-        path: the file.
-        stream: number of its video stream.
-        width: in pixels.
-        height: in pixels.
-        transposed: rows and columns are exchanged to turn a stored frame upright.
-        mirrored: it is mirrored then: left and right, top and bottom.
-        pixel_aspect: width of a pixel by its height.
-        time_base: unit of its times, in seconds.
-        start: when the film begins, on the clock of the file, in seconds.
-        seconds: its length, where the file says so.
-        says_length: it is the length of the frames, not of what is longest in the file.
-        joins: by how much later, in seconds, the second part of a file whose times begin again is than they say, and
-            those after it; see :mod:`colorize.video.joins`.
-        rate: frames a second, on average.
-        bits: of its luma, 8 or 10.
-        full_range: luma goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
-        matrix: number of the matrix coefficients that make luma and chroma of RGB (ITU-T H.273).
-        primaries: number of the colour primaries.
-        transfer: number of the transfer characteristics.
-        sure_seeks: its times can be gone to.
-        second_field: of a film to be brought back that was woven into video; see :mod:`colorize.video.telecine`.
+    A stored frame is turned upright by exchanging rows and columns (`transposed`), then mirroring left and right, top
+    and bottom (`mirrored`). `pixel_aspect` is a pixel's width by its height; `time_base` the unit of times, in seconds;
+    `start` is on the file's clock, in seconds; `seconds` the length, where the file says so, and `says_length` tells
+    that it is that of the frames, not of what is longest in the file. `joins` is by how much later, in seconds, the
+    second part of a file whose times begin again is than they say, and those after it (:mod:`colorize.video.joins`).
+    `rate` is frames a second, on average; `sure_seeks` tells that its times can be gone to.
+
+    Luma has `bits`, 8 or 10; in `full_range` it goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
+    `matrix`, `primaries` and `transfer` are numbers of ITU-T H.273. `second_field` is of a film to be brought back that
+    was woven into video; see :mod:`colorize.video.telecine`.
     """
 
     path: str
@@ -97,10 +85,8 @@ class Film:
 class FilmFrame:
     """A frame.
 
-    Attributes:
-        time: when it is shown, in the film's time base.
-        length: for how long, as far as the file says (0: it does not).
-        luma: (H, W) as it is coded, uint8, or uint16 with the film's bits.
+    Its time and length (0: the file does not say) are in the film's time base. `luma` is (H, W) as it is coded, uint8,
+    or uint16 with the film's bits.
     """
 
     time: int
@@ -110,11 +96,7 @@ class FilmFrame:
 
 @contextmanager
 def opened(path: str) -> Iterator[InputContainer]:
-    """Open a film's file.
-
-    Raises:
-        UserError: it cannot be opened, or FFmpeg does not know what it is.
-    """
+    """Open a film's file; raise UserError where it cannot be, or FFmpeg does not know what it is."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -142,8 +124,7 @@ def has_pictures(path: str) -> bool:
 def probe(path: str) -> Film:
     """Read what is to be known of a film before it is coloured. Its first frame is decoded.
 
-    Raises:
-        UserError: it cannot be read, or there is no moving picture in it.
+    Raises UserError where it cannot be read, or there is no moving picture in it.
     """
     with opened(path) as container:
         stream = _video(container, path)
@@ -226,10 +207,7 @@ def side_data(frame: VideoFrame, kind: Type) -> bytes | None:
 
 
 def _unnamed(cls: type[Type], value: int) -> Type:
-    """Make a member of PyAV's enumeration for side data that FFmpeg knows and PyAV has no name for, such as EXIF.
-
-    Without it, PyAV gives none of the side data of a frame that has such.
-    """
+    """Make a member for side data that PyAV has no name for (EXIF): else it gives none of such a frame's."""
     member: Any = object.__new__(cls)
     member._name_, member._value_ = f"TYPE_{value}", value
     return cast(Type, member)

@@ -39,10 +39,7 @@ _TRANSPORT_PACKETS = ((0, 188), (4, 192))
 
 
 def is_film(path: str | os.PathLike[str]) -> bool:
-    """Return true if a file begins as a film, or is called as one (and then what is wrong will be said).
-
-    Animated GIFs are photos; files that are called as sound are neither.
-    """
+    """Return true if a file begins as a film or is called as one. Animated GIFs are photos, sound is neither."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SOUND_SUFFIXES:
         return False

@@ -21,17 +21,13 @@ _FILL_WEIGHT, _FILL_PX = 1e-3, 7.0
 
 
 class Stabilizer:
-    """Averages chroma along time, a few frames behind what it is given.
+    """Averages chroma along time, `look_ahead` frames behind what it is given.
 
     The colours of a frame are the weighted mean of the network's for all frames of its shot, each carried here by the
-    motion: those before in a running sum, those of the next `look_ahead` frames one by one. A weight falls with the
-    distance in time, and to nothing where the motion cannot be trusted, so that no colour crosses an edge that moves.
-    A frame may come without colours of its own, and then has its neighbours'.
-
-    Args:
-        look_ahead: frames that are looked at before one is given out.
-        memory: weight of a frame's colours in the next.
-        past: the running sum to resume from (see :attr:`past`).
+    motion: those before in a running sum (`past`, to resume from) that weighs a frame's colours in the next by
+    `memory`, those of the next `look_ahead` frames one by one. A weight falls with the distance in time, and to nothing
+    where the motion cannot be trusted, so that no colour crosses an edge that moves. A frame may come without colours
+    of its own, and then has its neighbours'.
     """
 
     def __init__(self, look_ahead: int = LOOK_AHEAD, memory: float = MEMORY, past: Plane | None = None) -> None:
@@ -41,15 +37,10 @@ class Stabilizer:
         self._window: deque[tuple[Plane, Link | None]] = deque()
 
     def add(self, size: tuple[int, int], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
-        """Take the next frame, and give out the one that has seen enough of what comes.
+        """Take the next frame, and give out the chroma, ``(h, w, 2)`` float32, of at most one earlier frame.
 
-        Args:
-            size: height and width.
-            chroma: ``(h, w, 2)`` float32, the network's; None where it was not asked.
-            link: how it follows the frame before; None for the first of a shot.
-
-        Yields:
-            ``(h, w, 2)`` float32, of at most one earlier frame.
+        `size` is height and width, `chroma` the network's, like the result (None where it was not asked), `link` how
+        the frame follows the one before (None for the first of a shot).
         """
         own = np.zeros((*size, 3), np.float32)
         if chroma is not None:

@@ -34,12 +34,8 @@ def find_second_field(lumas: Iterable[Plane]) -> int | None:
     """Find out if a film was woven into video, by its first minute; as soon as one can tell.
 
     It was if in each five frames the same one repeats the top field of the one before, and another its bottom field.
-
-    Args:
-        lumas: (H, W) of the frames, as they are stored.
-
-    Returns:
-        The first row of the field that is the later one, 1 where the top field comes first; None: it was not woven.
+    Takes the frames' luma, (H, W), as stored; returns the first row of the later field, 1 where the top field comes
+    first, or None: it was not woven.
     """
     before: Plane | None = None
     seen: deque[tuple[int, int]] = deque(maxlen=_WINDOW)

@@ -34,13 +34,9 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 class Tracks:
     """All that a source has beside its frames. Each track is copied, coded anew or left out by itself.
 
-    Args:
-        film: the source, whose joins the tracks follow.
-        source: the opened source.
-        result: the opened result, to which streams are added.
-        origin: the time of the source at which the result begins, in seconds.
-        end: the time at which it ends; None: with the source.
-        notes: gets what could not be kept as it was, in words.
+    `film` is the source, whose joins the tracks follow, `source` and `result` are opened; streams are added to the
+    result, which begins at the source's `origin` and ends at `end`, in seconds (None: with the source). `notes` gets
+    what could not be kept as it was, in words.
     """
 
     def __init__(
@@ -196,12 +192,7 @@ class Tracks:
 
 
 class _Coded:
-    """A track of sound that is coded anew; its source may change its kind on the way.
-
-    Attributes:
-        heard_s: the time at which the last frame ended.
-        unit: of its times.
-    """
+    """A track of sound that is coded anew; its source may change its kind. The last frame ended at `heard_s`."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream

@@ -21,12 +21,9 @@ Plane = np.ndarray[Any, Any]
 class Done:
     """Progress of earlier starts.
 
-    Attributes:
-        pieces: in their order.
-        past: the running sum of chroma after the last frame (:attr:`Stabilizer.past`), where colours are carried.
-        small: the last frame's luma, as motion is looked for in it.
-        ended: there is no frame after them.
-        length: for how long the last frame is shown, in the film's time base.
+    The pieces are in their order. `past` is the running sum of chroma after the last frame (:attr:`Stabilizer.past`),
+    where colours are carried; `small` its luma, as motion is looked for in it; `length` for how long it is shown, in
+    the film's time base; `ended`: no frame follows it.
     """
 
     pieces: list[PieceFile]
@@ -47,14 +44,10 @@ class Done:
 
 
 class Work:
-    """The folder, held by this process. It vanishes if it is left without a finished piece.
+    """The folder for the film `result`, held by this process. It vanishes if it is left without a finished piece.
 
-    Args:
-        result: the file that the film will be in.
-        key: a word that is another one where the pieces would be others.
-
-    Raises:
-        UserError: (on entering) it cannot be written, or another process is at work on the same result.
+    `key` is another word where the pieces would be others. Entering raises UserError where it cannot be written, or
+    another process is at work on the same result.
     """
 
     def __init__(self, result: Path, key: str) -> None:

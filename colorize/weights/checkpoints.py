@@ -54,6 +54,8 @@ class CheckpointMetadata:
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
     sources: dict[str, str] = field(default_factory=dict)
     """Digests of the files that it started from (resuming.py)."""
+    images_before: int = 0
+    """Images seen by the weights that it started from: step 4's curves begin where step 1's ended."""
     format: int = FORMAT
 
     @property
@@ -75,8 +77,7 @@ def write_metadata(checkpoint: dict[str, Any], metadata: CheckpointMetadata) -> 
 def read_checkpoint(path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """Read the metadata and the weights of a checkpoint, without executing anything in it.
 
-    Raises:
-        UserError: there is no such file, or it is not a checkpoint of this program.
+    Raises UserError where there is no such file, or it is not a checkpoint of this program.
     """
     return parse_checkpoint(read_file(path), path)
 
@@ -89,8 +90,7 @@ def is_checkpoint(content: Any) -> bool:
 def has_average(path: str | Path) -> bool:
     """Tell whether a file of weights holds averaged ones of a generator (EMA) beside those of its last step.
 
-    Raises:
-        UserError: it cannot be read.
+    Raises UserError where it cannot be read.
     """
     content = read_file(path)
     return is_checkpoint(content) and parse_checkpoint(content, path)[0].averaged
@@ -99,8 +99,7 @@ def has_average(path: str | Path) -> bool:
 def parse_checkpoint(content: Any, path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     """Take metadata and weights from a file's content, all of the types that they should have: files are from anybody.
 
-    Raises:
-        UserError: it is not a checkpoint of this program.
+    Raises UserError where it is not a checkpoint of this program.
     """
     try:
         stated = dict(content["colorize"])
@@ -128,10 +127,8 @@ def network_in(
 ) -> tuple[Generator | Critic, CheckpointMetadata]:
     """Build the network `name` of a checkpoint, on the CPU, in eval mode, from the `content` of the file at `path`.
 
-    Of a generator with averaged weights, `use_ema` takes these (and says so); otherwise those of the last step.
-
-    Raises:
-        UserError: it is no checkpoint, without that network, or its weights do not fit.
+    Of a generator with averaged weights, `use_ema` takes these (and says so); otherwise those of the last step. Raises
+    UserError where it is no checkpoint, without that network, or its weights do not fit.
     """
     metadata, state = parse_checkpoint(content, path)
     architecture = metadata.generator if name == "generator" else metadata.critic
@@ -158,8 +155,7 @@ def network_in(
 def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> Generator | Critic:
     """Build a network as a file states it, on device meta: whoever wrote the file may have stated any size.
 
-    Raises:
-        UserError: no such network can be made.
+    Raises UserError where no such network can be made.
     """
     try:
         with torch.device("meta"):
@@ -187,8 +183,7 @@ def check_architecture(
 ) -> None:
     """Compare the architecture that a checkpoint states with that of the configuration's network.
 
-    Raises:
-        UserError: they differ; it names the differing options.
+    Raises UserError, which names the differing options, where they differ.
     """
     # From before an option existed, a file does not state it: its network is the one that the default gives.
     stated = build_stated(path, name, architecture or {}).architecture

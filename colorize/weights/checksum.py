@@ -1,8 +1,7 @@
-"""A checksum inside a checkpoint: at its very end, in the comment that a zip archive may carry.
+"""A checksum inside a checkpoint, since `torch.load` does not notice a flipped byte.
 
-`torch.load` does not notice a flipped byte. A sealed file is whole by itself: there is no second file that could be
-lost, left behind or belong to another, renaming, copying and linking keep the seal, and whoever reads zip archives
-passes over it. A file without a seal (another program's, or of before there were any) is taken as it is.
+It is in the comment that a zip archive may carry at its very end, so that it stays with the file, and whoever reads zip
+archives passes over it. A file without a seal (another program's, or of before there were any) is taken as it is.
 """
 
 import hashlib
@@ -24,8 +23,7 @@ _found_whole: set[tuple[int, int, int, int]] = set()
 def seal(file: BufferedRandom) -> None:
     """Append to a zip archive, open for reading and writing, the SHA-256 of all that stands before.
 
-    Raises:
-        ValueError: it does not end as `torch.save` ends its files.
+    Raises ValueError where it does not end as `torch.save` ends its files.
     """
     file.seek(-_END_SIZE, os.SEEK_END)
     end = file.read()
@@ -40,11 +38,7 @@ def seal(file: BufferedRandom) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Compare a file with its seal, once in this process as long as it is not written to.
-
-    Raises:
-        UserError: it is not what was written.
-    """
+    """Compare a file with its seal, once in this process as long as nobody writes to it; raise UserError if unequal."""
     with path.open("rb") as file:
         sealed = _sealed(file)
         status = os.fstat(file.fileno())

@@ -21,15 +21,11 @@ _RENDER_FACTOR_35 = Preprocessing(render_px=35 * 16, deoldify=True)
 
 @dataclass(frozen=True)
 class Source:
-    """A network that another project publishes.
+    """A network that another project publishes, called `title` in a sentence.
 
-    Attributes:
-        title: what to call it in a sentence.
-        model: our preset with the same architecture, as in `model=paper`.
-        options: those of `UNet` that differ from its defaults.
-        preprocessing: what is usual for it; its files do not say.
-        spelling: how its tensors are called.
-        mark: matches names of tensors that only this network has.
+    `model` is our preset with the same architecture, as in `model=paper`; `options` are those of `UNet` that differ
+    from its defaults; `preprocessing` is what is usual for it, as its files do not say; `spelling` how its tensors are
+    called; `mark` matches names of tensors that only this network has.
     """
 
     title: str
@@ -81,10 +77,8 @@ def load(path: str | Path) -> UNet:
     """Read the generator in a file of DeOldify (Artistic, Stable, Video) or fastai: in eval mode, on the CPU, float32.
 
     Nothing in the file is executed. It holds the state dict itself, or has it under "model" as fastai's `Learner.save`
-    does; PyTorch's zip format, the one before 1.6, or safetensors.
-
-    Raises:
-        UserError: what is wrong with the file and what to do: see `read_file`, `state_of` and `make_unet`.
+    does; PyTorch's zip format, the one before 1.6, or safetensors. Raises UserError, with what is wrong with the file
+    and what to do: see `read_file`, `state_of` and `make_unet`.
     """
     return make_unet(read_state(path), path)
 
@@ -92,9 +86,8 @@ def load(path: str | Path) -> UNet:
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
     """Make a `UNet`, in eval mode, in float32, on the CPU, with a copy of another project's tensors.
 
-    Raises:
-        UserError: the network is none of `SOURCES`, its tensors are not exactly those it should have, or not all of
-            their values are finite.
+    Raises UserError where the network is none of `SOURCES`, its tensors are not exactly those it should have, or not
+    all of their values are finite.
     """
     source = recognise(state)
     if source is None:

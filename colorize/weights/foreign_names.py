@@ -13,14 +13,9 @@ from functools import cached_property
 class Spelling:
     """Names in which the networks differ.
 
-    Attributes:
-        convs: an up block's 3x3 convolutions.
-        shuffle: an up block's pixel shuffle.
-        last_shuffle: the convolution of the last pixel shuffle.
-        attention: self-attention, in its up block.
-        linear: what stands between self-attention's query, key or value and the tensors of each.
-        last_block: the convolutions of the last block.
-        to_colour: the last convolution.
+    An up block has 3x3 convolutions (`convs`), a pixel shuffle (`shuffle`) and self-attention (`attention`), where
+    `linear` stands between query, key or value and the tensors of each. `last_shuffle` is the convolution of the last
+    pixel shuffle, `last_block` the convolutions of the last block, `to_colour` the last convolution.
     """
 
     convs: tuple[str, ...]
@@ -32,11 +27,7 @@ class Spelling:
     to_colour: str
 
     def translate(self, name: str) -> str:
-        """Return their name of the tensor that is `name` in `UNet.state_dict()`.
-
-        Raises:
-            KeyError: a network of this spelling has no such tensor.
-        """
+        """Return their name of the tensor that is `name` in `UNet.state_dict()`; raise KeyError if there is none."""
         parts = name.split(".")
         for length in range(len(parts) - 1, 0, -1):
             module, tensor = ".".join(parts[:length]), ".".join(parts[length:])

@@ -13,7 +13,7 @@ is JSON:
 
 Its tensors are float32, or float16 where they have two dimensions or more (`half`); `colorize.exporting` writes it.
 
-One export comes with this program, `BUNDLED`; wherever a generator's checkpoint is named, the word `bundled` means it.
+One export comes with this program; wherever a generator's checkpoint is named, the word `bundled` means it.
 """
 
 import json
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
+import torch
 from safetensors import SafetensorError
 
 from colorize.networks.critic import Critic
@@ -30,7 +31,7 @@ from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError, brief
-from colorize.weights import foreign
+from colorize.weights import bundled, foreign
 from colorize.weights.checkpoints import (
     build_stated,
     check_architecture,
@@ -38,12 +39,16 @@ from colorize.weights.checkpoints import (
     is_checkpoint,
     network_in,
 )
-from colorize.weights.safe_reading import read_file, read_state, state_of
+from colorize.weights.safe_reading import one_version, read_file, read_state, state_of
 
 EXPORT_FORMAT = 1
 
-BUNDLED = Path(__file__).with_name("pocket.safetensors")
-"""The generator that comes with this program; whether the file is there is for `find_weights` to say."""
+ORIGINS: dict[Any, str] = {
+    "scenes": ", trained on drawn scenes only: photographs will come out wrong",
+    "imagenet": ", trained on ImageNet",
+    "folder": ", trained on a folder of photos",
+}
+"""Training data of a generator, for people to read, by its `data.kind`."""
 
 
 @dataclass(frozen=True)
@@ -55,42 +60,31 @@ class Weights:
         preprocessing: how it is to be shown photos.
         title: what it is, for people to read.
         provenance: what an export says of its training.
+        origin: ", trained on …", as far as the file says it.
     """
 
     network: Generator
     preprocessing: Preprocessing
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
-    """Return the file that a `checkpoint` names, there or not; the word `bundled` stands for `BUNDLED`.
-
-    Raises:
-        UserError: an installation is without the bundled file.
-    """
-    if str(checkpoint) != "bundled":
-        return Path(checkpoint)
-    if not BUNDLED.is_file():
-        raise UserError("no generator is bundled with this installation: give checkpoint=FILE")
-    return BUNDLED
+    origin: str = ""
 
 
 def load_weights(
     checkpoint: str | os.PathLike[str], use_ema: bool = True, expected: dict[str, Any] | None = None
 ) -> Weights:
-    """Read a generator from a file of any kind named above.
+    """Read a generator from a file of any kind named above, or the one that the word `bundled` means.
 
-    Args:
-        checkpoint: the file, or the word `bundled`.
-        use_ema: of a checkpoint with averaged weights take these, otherwise those of the last step.
-        expected: the architecture it must have, where a configuration already states one.
-
-    Raises:
-        UserError: there is no such file, it is something else, it is damaged, it holds no generator, or one of another
-            architecture than `expected`.
+    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. `expected` is the
+    architecture it must have, where a configuration already states one. Raises UserError where there is no such file,
+    it is something else, it is damaged, it holds no generator, or one of another architecture than `expected`.
     """
-    path = find_weights(checkpoint)
+    path = bundled.find_weights(checkpoint)
+    with one_version(path):
+        return _load(path, use_ema, expected)
+
+
+def _load(path: Path, use_ema: bool, expected: dict[str, Any] | None) -> Weights:
     if (weights := load_export(path)) is None:
         content = read_file(path)
         if not is_checkpoint(content):
@@ -100,7 +94,8 @@ def load_weights(
         title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
         if metadata.averaged:
             title += ", averaged weights" if use_ema else ", weights of the last step"
-        weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title)
+        origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
+        weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
     if expected is not None:
         check_architecture(path, "generator", weights.network.architecture, expected)
     return weights
@@ -114,12 +109,12 @@ def load_network(
 ) -> Generator | Critic:
     """Read the generator of any file of weights, or the critic of a checkpoint, on the CPU, in eval mode.
 
-    Raises:
-        UserError: as `load_weights`.
+    Raises UserError as `load_weights` does.
     """
     if name == "generator":
         return load_weights(path, use_ema, expected).network
-    critic, _ = network_in(read_file(path), path, name)
+    with one_version(Path(path)):
+        critic, _ = network_in(read_file(path), path, name)
     if expected is not None:
         check_architecture(path, name, critic.architecture, expected)
     return critic
@@ -139,8 +134,7 @@ def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> 
 def load_export(path: str | Path) -> Weights | None:
     """Read an export of this program; None where the file is another, or cannot be read: others say what it is.
 
-    Raises:
-        UserError: it is an export, but damaged, or contradicts itself.
+    Raises UserError where it is an export, but damaged, or contradicts itself.
     """
     stated = _exported(path)
     if stated is None:
@@ -154,17 +148,22 @@ def load_export(path: str | Path) -> Weights | None:
         assert isinstance(network, Generator)
         preprocessing = Preprocessing(**content["preprocessing"])
         provenance = dict(content.get("provenance", {}))
+        origin = ORIGINS.get(provenance.get("training", {}).get("data"), "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} does not state its network in a way that this program reads: {brief(error)}"
         ) from error
     try:
-        floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-        network.load_state_dict(floats, assign=True)
+        # Copies, since the file may be mapped and is not to be touched once it is loaded.
+        own = {
+            name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+            for name, value in state.items()
+        }
+        network.load_state_dict(own, assign=True)
     except RuntimeError as error:
         raise UserError(f"{path}: its tensors do not fit the network that it states: {brief(error)}") from error
-    title = "the bundled generator (pocket)" if Path(path) == BUNDLED else "export of this program"
-    return Weights(network.eval(), preprocessing, title, provenance)
+    title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
+    return Weights(network.eval(), preprocessing, title, provenance, origin)
 
 
 def _exported(path: str | Path) -> str | None:

@@ -21,30 +21,21 @@ _CLASSIFIERS = ("fc.", "classifier.")
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
     """Fill an encoder, or `VGGFeatures`, with weights, in place.
 
-    Of the state dict, the classifier and layers that the published `name` has and `module` was cut off before are
-    left out; all else must fit exactly. Half precision becomes the module's own.
+    Of the state dict, the classifier and layers that the published `name` (resnet34, efficientnet_lite0, vgg16_bn…) has
+    and `module` was cut off before are left out; all else must fit exactly. The module's tensor names are those
+    published. Half precision becomes the module's own.
 
-    Args:
-        module: the network to fill; its tensor names are those published, its `package` tells where, if it has one.
-        name: of the network, such as "resnet34", "efficientnet_lite0" or "vgg16_bn".
-        source: "imagenet": the weights of the module's `package`, or else torchvision's (IMAGENET1K_V1), downloaded
-            where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict as
-            published, `.safetensors` or what `torch.save` wrote.
-        option: the key that set `source`, such as "model.encoder_weights", for the messages.
+    `source` is "imagenet": the weights of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1),
+    downloaded where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict
+    as published, `.safetensors` or what `torch.save` wrote. `option` is the key that set it, for the messages.
 
-    Raises:
-        UserError: the download failed, the package or the file is missing, it is no state dict, or does not fit.
+    Raises UserError where the download failed, the package or file is missing, it is no state dict, or does not fit.
     """
     if source == "none":
         return
     package: Package | None = getattr(module, "package", None)
-    if source != "imagenet":
-        state, origin = read_state_dict(Path(source).expanduser(), option), source
-    else:
-        state = (
-            _download(name, option) if package is None else read_state_dict(_packaged(package, name, option), option)
-        )
-        origin = f"the published weights of {name}"
+    state = read_state_dict(_find(source, name, package, option), option)
+    origin = f"the published weights of {name}" if source == "imagenet" else source
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
         behind = {key for key in state if key.startswith(package.behind_features)}
@@ -71,30 +62,60 @@ def _torchvision_names(name: str) -> set[str]:
         return set(torchvision.models.get_model(name, weights=None).state_dict())
 
 
-def _download(name: str, option: str) -> dict[str, Tensor]:
+def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
+    """Find the files that `load_pretrained` is to be asked for: the source, name and package of each, by its option.
+
+    Raises:
+        UserError: it names all that cannot be had.
+    """
+    faults = []
+    for option, (source, name, package) in wanted.items():
+        try:
+            if source != "none" and not _find(source, name, package, option).is_file():
+                raise UserError(f"{option}: there is no file {source}")
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def _find(source: str, name: str, package: Package | None, option: str) -> Path:
+    if source != "imagenet":
+        return Path(source).expanduser()
+    if package is not None:
+        return _packaged(package, name, option)
     import torchvision
 
-    weights: Any = torchvision.models.get_model_weights(name)
-    weights = weights.IMAGENET1K_V1
-    cache = Path(torch.hub.get_dir(), "checkpoints")
-    file = cache / Path(urlparse(weights.url).path).name
-    if file.exists():
-        return read_state_dict(file, option)
-    try:
-        options = {"check_hash": True, "weights_only": True, "map_location": "cpu"}
-        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), **options))
-    except Exception as error:  # whatever a network, a proxy or a full disk comes up with
-        raise UserError(
-            f"{option}=imagenet: {weights.url} could not be downloaded ({error}); put {file.name} into {cache} "
-            f"or give {option}=PATH"
-        ) from error
+    if name not in torchvision.models.list_models():
+        raise UserError(f"{option}=imagenet: nobody publishes weights of {name}; give {option}=none")
+    published: Any = torchvision.models.get_model_weights(name)
+    return download(published.IMAGENET1K_V1.url, published.IMAGENET1K_V1.meta["_file_size"], option)
+
+
+def download(url: str, megabytes: float, option: str) -> Path:
+    """Return the file behind `url` in torch's cache, fetched where it is not there.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r"-([0-9a-f]{8})\.", file.name)
+        try:
+            torch.hub.download_url_to_file(url, str(file), digest and digest[1], sys.stderr.isatty())
+        except Exception as error:  # whatever a network, a proxy or a full disk comes up with
+            raise UserError(
+                f"{option}=imagenet: {url} ({megabytes:.0f} MB) could not be downloaded ({error}); put {file.name} "
+                f"into {file.parent} or give {option}=PATH or none"
+            ) from error
+    return file
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
     """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
 
-    Raises:
-        UserError: there is no such file, or it holds something else.
+    Raises UserError where there is no such file, or it holds something else.
     """
     try:
         return read_state(path)

@@ -3,7 +3,8 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, lack_of_memory_told
 from colorize.weights.checksum import check_seal
 
 AGAIN = "download or copy it again"
@@ -37,6 +38,38 @@ class _Unread:
     def __setstate__(self, _: object) -> None: ...
 
 
+@contextmanager
+def one_version(path: Path) -> Iterator[None]:
+    """Make sure that what is taken from a file within it is of one version of it, and that memory suffices.
+
+    Tensors are mapped, so that a file which is overwritten in place (as `cp` does) changes while they are copied; one
+    that another is renamed over stays as it was for whoever has opened it.
+
+    Raises:
+        UserError: it was written to meanwhile, whatever else came of that.
+        OutOfMemory: memory did not suffice, which is not to be taken for damage.
+    """
+    before, fault = _status(path), None
+    try:
+        with lack_of_memory_told(f"reading {path}"):
+            yield
+    except Exception as error:
+        fault = error
+    after = _status(path)
+    if before and after and before[0] == after[0] and before != after:
+        raise UserError(f"{path} changed while it was read: wait until it is written, then start again") from fault
+    if fault is not None:
+        raise fault
+
+
+def _status(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read the named tensors of a file of weights: `read_file`, then `state_of`. Raises UserError as they do."""
     return state_of(read_file(path), path)
@@ -45,8 +78,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     """Find the state dict in what `read_file` returned: the content itself, or what it holds under "model".
 
-    Raises:
-        UserError: there is no dict of named tensors in it, or it is a checkpoint of this program.
+    Raises UserError where there is no dict of named tensors in it, or it is a checkpoint of this program.
     """
     if isinstance(content, Mapping) and "colorize" in content:
         raise UserError(
@@ -85,10 +117,13 @@ def read_file(path: str | Path) -> Any:
     optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.weights.checksum`).
     Tensors of a zip-format file are mapped, not read: copy what is to outlive the file.
 
-    Raises:
-        UserError: there is no such file, it is something else, it is damaged, or it asks for code.
+    Raises UserError where there is no such file, it is something else, it is damaged, or it asks for code.
     """
-    path = Path(path)
+    with one_version(Path(path)):
+        return _read(Path(path))
+
+
+def _read(path: Path) -> Any:
     head = _head(path)
     _refuse_text(path, head)
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 2**27:

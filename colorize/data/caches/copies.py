@@ -1,8 +1,7 @@
 """Small copies of large training photos, made once and read instead of them (`data.cache`).
 
-A copy is a JPEG whose comment states what it is a copy of: size and time of the photo's file, and the photo's width and
-height. Whoever reads one compares; a copy that does not fit, or is too small for the part that is wanted, gives way to
-its photo. An index beside the copies, to which lines are added, tells what is there without opening them.
+A copy is a JPEG whose comment states its photo's width and height, and the size and time of the photo's file. A copy
+that does not fit, or is too small for the part that is wanted, gives way to its photo. An index tells what is there.
 """
 
 import io
@@ -78,18 +77,12 @@ def copy_path(folder: Path, key: bytes) -> Path:
 def make_copies(photos: Photos, folder: Path, px: int, limit_gb: float, num_workers: int) -> Photos:
     """Copy those training photos that lack a copy, and return all with their copies; scenes come back as they are.
 
-    A photo gets one where its short side is longer than `px`. Copies that are up to date are left alone, so that an
-    interrupted start resumes; a photo that has changed gets a new one. Where the limit does not allow for all, as many
-    as it does are made, always of the same photos.
+    A photo gets one where its short side is longer than `px`, which is that of its copy. Copies that are up to date are
+    left alone, so that an interrupted start resumes; a photo that has changed gets a new one. Where `limit_gb`, of this
+    source at this size in 10⁹ bytes, does not allow for all, as many as it does are made, always of the same photos.
+    `num_workers` processes make copies (0: this one); `folder` may hold those of other sources.
 
-    Args:
-        folder: of the copies of any number of sources.
-        px: short side of a copy.
-        limit_gb: the most that the copies of this source, at this size, may take in 10⁹ bytes.
-        num_workers: processes that make copies; 0 makes them in this one.
-
-    Raises:
-        UserError: the folder cannot be written, or the disk is full.
+    Raises UserError where the folder cannot be written, or the disk is full.
     """
     if not photos.on_disk:
         return photos

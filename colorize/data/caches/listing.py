@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize.data.caches.records import source_digest
+from colorize.data.roots import no_images
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import Folder, walk_files, written_whole
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
@@ -47,10 +48,8 @@ class Listing:
     def photos_in(self, below: str) -> list[str]:
         """Return the sorted paths, relative to the root, of the photos in its folder `below` ("": all).
 
-        Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once.
-
-        Raises:
-            UserError: a folder cannot be read, or there are none.
+        Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once. Raises
+        UserError where a folder cannot be read or there are none.
         """
         try:
             walked = walk_files(self.root, f"{below}/" if below else "", self._read)
@@ -58,8 +57,7 @@ class Listing:
         except OSError as error:
             raise UserError(f"cannot read the folder {Path(error.filename)}: {error.strerror}") from error
         if not found:
-            extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
-            raise UserError(f"no images in {self.root / below} (looked for the extensions {extensions})")
+            raise no_images(self.root / below)
         return found
 
     def _read(self, path: str) -> Folder:

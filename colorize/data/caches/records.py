@@ -39,8 +39,7 @@ def source_digest(root: Path, *facts: object) -> str:
 def held(cache: Path, doing: str, key: str) -> Iterator[None]:
     """Hold a cache for this process. Others (ranks of a training, jobs of a sweep) wait, and find everything done.
 
-    Raises:
-        UserError: its folder cannot be written.
+    Raises UserError where its folder cannot be written.
     """
     lock = FileLock(cache.with_suffix(".lock"))
     try:

@@ -1,9 +1,7 @@
-"""Size, format and colour of the photos of a source, measured once and kept in a cache.
+"""Size, format and colour of the photos of a source, measured once and kept in a cache of JSON lines.
 
-The cache is a file of JSON lines, one a photo, to which lines are added: an interrupted survey resumes where it
-stopped. Of several lines for a photo, the one that fits the file's size and time counts; once there are more than two
-for each photo, all but the last go. Files that cannot be read are not kept but tried again, since a mended permission
-or disk leaves no trace in size and time.
+Of several lines for a photo, the one that fits the file's size and time counts. Files that cannot be read are not kept
+but tried again, since a mended permission or disk leaves no trace in size and time.
 """
 
 import io
@@ -63,13 +61,10 @@ class Survey:
 
 
 def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_workers: int) -> Survey:
-    """Measure those photos that are new or have changed since the last time.
+    """Measure those photos that are new or have changed since the last time; built-in scenes are measured every time.
 
-    Built-in scenes, which have no files, are drawn and measured every time. The cache, one file for each source, lies
-    in the ``.cache`` of ``runs_dir``; ``num_workers`` processes read photos (0: this one).
-
-    Raises:
-        UserError: the cache cannot be written.
+    The cache, one file for each source, lies in the ``.cache`` of ``runs_dir``; ``num_workers`` processes read photos
+    (0: this one). Raises UserError where the cache cannot be written.
     """
     rows = np.zeros(len(identities), ROW)
     if not photos.on_disk:
@@ -83,12 +78,9 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
-    """Return the photos without those for training whose colourfulness is below ``least``.
+    """Return the photos without those for training whose colourfulness is below ``least``; unreadable files stay.
 
-    Unreadable files stay: they are reported and counted where they are met.
-
-    Raises:
-        UserError: no readable photo is left for training.
+    Raises UserError where no readable photo is left for training.
     """
     found = survey(photos, photos.train, runs_dir, num_workers)
     rows = found.rows

@@ -1,5 +1,7 @@
 """The checkpoints of a phase: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
 
+import hashlib
+import logging
 import math
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from colorize.data.sources import Photos
 from colorize.evaluation.stopping import rank
 from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
@@ -17,6 +20,8 @@ from colorize.runtime.errors import writing
 from colorize.runtime.files import hardlink_or_copy, written_whole
 from colorize.training.phases import SCORE
 from colorize.weights.checksum import seal
+
+log = logging.getLogger("colorize")
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -36,18 +41,13 @@ class Checkpoints(Checkpoint):
     wherever a checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before
     stays, as last.ckpt.before: should the newer one be damaged, training resumes from there.
 
-    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the
-    validation, and the epoch's own checkpoint follows at once.
+    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation,
+    and the epoch's own checkpoint follows at once. A signal (`colorize.runtime.signals`) stops training once the step
+    that it came in, or the validation, is done and saved.
 
-    A signal (`colorize.runtime.signals`) stops training once the step that it came in, or the validation, is done and
-    saved.
-
-    Args:
-        folder: for the checkpoints.
-        monitored: the metric that makes best.ckpt; lower is better.
-        every_n_images: distance of the kept ones; None for none.
-        keep: how many of them, the newest; None for all.
-        every_n_minutes: a new last.ckpt inside epochs when the last one is so old; None: only with kept ones.
+    `monitored` makes best.ckpt; lower is better. A checkpoint is kept `every_n_images` (None: never), the newest `keep`
+    of them (None: all). A new last.ckpt comes inside epochs when the last one is `every_n_minutes` old (None: only with
+    kept ones).
     """
 
     def __init__(
@@ -66,14 +66,23 @@ class Checkpoints(Checkpoint):
         """The metric of best.ckpt."""
         self.fallen = False
         """True if its skill is below the start's, so that whatever counts takes its place."""
+        self.photos: str | None = None
+        """Digest of the validation photos that it was measured on."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "fallen": self.fallen}
+        return {"best": self.best, "fallen": self.fallen, "photos": self.photos}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.fallen = state_dict["best"], state_dict.get("fallen", False)  # not in those of before skill
+        self.photos = state_dict.get("photos")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        photos = None if data is None else validation_digest(data.photos)
+        if self.best is not None and self.photos is not None and photos != self.photos:
+            log.warning("best.ckpt is of other validation photos: the next one takes its place, whatever its metric")
+            self.best, self.fallen = None, False
+        self.photos = photos
         if trainer.is_global_zero:
             for half_written in self.folder.glob(".*.part"):
                 half_written.unlink()
@@ -150,6 +159,14 @@ class Checkpoints(Checkpoint):
             for other in others:
                 hardlink_or_copy(first, other)
         self.saved_at = time.monotonic()
+
+
+def validation_digest(photos: Photos) -> str:
+    """Return a digest of the validation photos: of their names, and of the sizes of the first files in bytes."""
+    sizes = [path.stat().st_size for path in map(photos.path, photos.val[:64]) if photos.on_disk and path.exists()]
+    return hashlib.sha256("\0".join(map(str, [*photos.val, *sizes])).encode("utf-8", "surrogateescape")).hexdigest()[
+        :16
+    ]
 
 
 def best_metric(checkpoint: Path) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.networks.generator import Generator
+from colorize.training.callbacks.monitor import images_by_epoch
 from colorize.weights.checkpoints import AVERAGE
 
 log = logging.getLogger("colorize")
@@ -21,14 +22,11 @@ class GeneratorEMA(L.Callback):
     Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none.
     Checkpoints hold the average beside the raw weights.
 
-    The window is a half-life in images that the generator learned from, and ramps up so that the random start does not
-    linger, as in EDM (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"): a decay
-    per step would mean more photos where batches are large, and batches grow as images shrink.
-
-    Args:
-        half_life_images: after so many images, weights count half.
-        ramp_up: the half-life is at most this share of the images learned from so far; 0 for no such limit.
-        half_life_share: the half-life as a share of all images of the training, where `half_life_images` is None.
+    The window is a half-life in images that the generator learned from, given as such or as a share of all images of
+    the training (`half_life_share`, where `half_life_images` is None): a decay per step would mean more photos where
+    batches are large, and batches grow as images shrink. So that the random start does not linger, it is at most the
+    share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022, "Elucidating the
+    design space of diffusion-based generative models").
     """
 
     network: Generator
@@ -53,10 +51,7 @@ class GeneratorEMA(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.half_life_share is not None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
-            images = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
-            self.half_life_images = self.half_life_share * images
+            self.half_life_images = self.half_life_share * sum(images_by_epoch(trainer))
         self.network = copy.deepcopy(pl_module.network("generator")).requires_grad_(False).eval()
         if self.restored is not None:
             self.network.load_state_dict(self.restored["generator"])

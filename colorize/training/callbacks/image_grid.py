@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import pad
 
+from colorize.color import merge_luma
 from colorize.evaluation.gallery import sheet
 
 LEAST_TILE_PX = 128
@@ -21,7 +22,8 @@ ABREAST = 2
 class ImageGrid(L.Callback):
     """Sends a sheet of fixed validation photos to TensorBoard against images seen, first before any training.
 
-    The prediction is the generator's raw output, not merged with the photo's own luma: what the losses see.
+    The prediction is what `colorize.predict` would make of a photo: averaged weights where there are any, and its own
+    luma.
     """
 
     def __init__(self, photos: int) -> None:
@@ -38,15 +40,17 @@ class ImageGrid(L.Callback):
     def show(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero or not len(self.batch.rgb):
             return
-        was_training = pl_module.generator.training
-        with trainer.precision_plugin.forward_context():
-            coloured = torch.cat([pl_module.colour(grey) for grey in self.batch.grey.to(pl_module.device).split(8)])
-        pl_module.generator.train(was_training)
-        columns = abreast([("grey", self.batch.grey), ("prediction", coloured), ("truth", self.batch.rgb)])
+        network = pl_module.ema_model or pl_module.generator
+        was_training, greys = network.training, self.batch.grey.to(pl_module.device).split(8)
+        network.eval()
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            coloured = torch.cat([merge_luma(network(grey), grey) for grey in greys])
+        network.train(was_training)
+        columns = abreast([("grey", self.batch.grey), ("as predict", coloured), ("truth", self.batch.rgb)])
         image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("photos", np.asarray(image), pl_module.images_seen, dataformats="HWC")
+                logger.experiment.add_image("photos", np.asarray(image), pl_module.axis, dataformats="HWC")
 
 
 def abreast(columns: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:

@@ -16,13 +16,20 @@ from colorize.evaluation.stopping import OF_GREY, rank
 from colorize.metrics import VALIDATED
 from colorize.runtime import distributed
 from colorize.runtime.files import csv_text, write_text
+from colorize.runtime.progress import TELLING_S, spoken
 from colorize.training.phases import SCORE, VAL, VAL_EMA
 
 log = logging.getLogger("colorize")
 
+OVERVIEW, BEST_GROUP = "_overview", "Best"
+"""Groups in TensorBoard. It shows what begins with _ first, where its HPARAMS tab has capitals first: there the best
+metrics tell runs apart, while curves are to begin with what matters."""
+
+SHOWN = {"generator/content": "content", "critic/loss": "critic_loss"}
+"""Losses in the overview and beside the bar, which mean the same in every phase."""
+
 BEST = ("distance", *VALIDATED, "content", "critic_loss", "accuracy")
-"""Metrics that tell the best checkpoints of several runs apart; TensorBoard's HPARAMS tab opens with them, since
-`best/…` is first in the alphabet."""
+"""Metrics that tell the best checkpoints of several runs apart; TensorBoard's HPARAMS tab opens with them."""
 
 SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")
 """Validation metrics in the line of an epoch."""
@@ -63,24 +70,28 @@ class Monitor(L.Callback):
     """Writes every loss term, the learning rate of each layer group, sizes, speed and validation metrics.
 
     `val/…` are the metrics of each epoch (`val_ema/…` those of averaged weights), `score/…` those on the fixed photos,
-    `best/…` those of best.ckpt so far: of the same kind as the metric that makes it.
+    `Best/…` those of best.ckpt so far: of the same kind as the metric that makes it. `_overview/…` repeats what to look
+    at first.
 
-    The x-axis is images seen, since neither Lightning's step (it counts each optimizer's) nor the batch (its size
-    changes) means the same thing throughout a training. Points in TensorBoard are means since the last point, on rank
-    0. metrics.csv has one row an epoch; a resumed training keeps the rows of the epochs that its checkpoint knows, and
-    the means of an epoch that it resumes within cover all of it.
+    The x-axis is images seen, in the phase that the weights come from too: neither Lightning's step (it counts each
+    optimizer's) nor the batch (its size changes) means the same thing throughout a training. Points in TensorBoard are
+    means since the last point, on rank 0. metrics.csv has one row an epoch, counted from 1, and the images seen in this
+    phase; a resumed training keeps the rows of the epochs that its checkpoint knows, and the means of an epoch that it
+    resumes within cover all of it.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:
         self.schedule, self.table, self.every_n_steps, self.monitored = schedule, table, every_n_steps, monitored
         self.recent, self.epoch = Mean(), Mean()
         self.rows: list[dict[str, Any]] = []
+        self.first_step: tuple[float, int] | None = None
+        self.said_how_long = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "recent": self.recent.state(), "epoch": self.epoch.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        self.rows = [row | {"epoch": n} for n, row in enumerate(state_dict["rows"], 1)]  # earlier versions began at 0
         for name, mean in (("recent", self.recent), ("epoch", self.epoch)):
             if name in state_dict:  # not yet in checkpoints of format 1's first days, all of an epoch's end
                 mean.restore(state_dict[name])
@@ -100,16 +111,35 @@ class Monitor(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.recent.add(outputs)
         self.epoch.add(outputs)
+        self.say_how_long(trainer, pl_module)
         if (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
             before, self.last_lap = self.last_lap, (time.perf_counter(), pl_module.images_seen)
             scalars = self.recent.take() | pl_module.current_learning_rates()
             scalars["speed/images_per_s"] = images_per_s(before, self.last_lap)
             stage = self.schedule.at(trainer.current_epoch)
             scalars |= {f"data/{name}": value for name, value in stage._asdict().items()}
-            scalars["data/epoch"] = trainer.current_epoch
-            self.write(trainer, pl_module, scalars)
-            total = {name.split("/")[0]: v for name, v in scalars.items() if name in ("generator/total", "critic/loss")}
-            pl_module.log_dict(total, prog_bar=True, logger=False)
+            scalars["data/epoch"] = trainer.current_epoch + 1
+            shown = {name: scalars[term] for term, name in SHOWN.items() if term in scalars}
+            self.write(trainer, pl_module, scalars | {f"{OVERVIEW}/{name}": value for name, value in shown.items()})
+            pl_module.log_dict(shown, prog_bar=True, logger=False)
+
+    def say_how_long(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Say once, from the first seconds, how long the training will about take: its cost grows with the pixels."""
+        now = (time.perf_counter(), pl_module.images_seen)
+        if self.first_step is None:
+            self.first_step = now  # which warms up, and does not count
+        if self.said_how_long or now[0] - self.first_step[0] < TELLING_S:
+            return
+        self.said_how_long, epoch = True, trainer.current_epoch
+        images, areas = (
+            images_by_epoch(trainer),
+            [self.schedule.at(e).size_px ** 2 for e in range(self.schedule.epochs)],
+        )
+        left = [sum(images[: epoch + 1]) - pl_module.images_seen, *images[epoch + 1 :]]
+        pixels = sum(n * area for n, area in zip(left, areas[epoch:], strict=True))
+        seconds = pixels / areas[epoch] / images_per_s(self.first_step, now)
+        if trainer.is_global_zero:
+            log.info(f"phase {pl_module.metadata.phase}: about {spoken(seconds)} to go, as its first steps went")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.write(trainer, pl_module, validation_metrics(trainer))
@@ -122,7 +152,7 @@ class Monitor(L.Callback):
         }
         self.rows.append(
             {
-                "epoch": trainer.current_epoch,
+                "epoch": trainer.current_epoch + 1,
                 "images_seen": pl_module.images_seen,
                 "size_px": stage.size_px,
                 "batch_size": stage.batch_size,
@@ -138,7 +168,7 @@ class Monitor(L.Callback):
             row = self.rows[-1]
             names = [*(f"{VAL}/{name}" for name in SAID), f"{SCORE}/distance", f"{SCORE}/skill"]
             log.info(
-                f"epoch {row['epoch'] + 1} of {trainer.max_epochs}, {row['size_px']} px: "
+                f"epoch {row['epoch']} of {trainer.max_epochs}, {row['size_px']} px: "
                 f"{', '.join(f'{name} {row[name]:.4g}' for name in names if name in row)}; "
                 f"{row['images_per_s']:.3g} images/s"
             )
@@ -153,7 +183,7 @@ class Monitor(L.Callback):
         write_text(self.table, csv_text([columns, *([row.get(name) for name in columns] for row in self.rows)]))
 
     def best_metrics(self, curve: list[dict[str, float]]) -> dict[str, float]:
-        """Return {"best/…": …} where the monitored metric is lowest: in an epoch or, for a score, after a step."""
+        """Return {"Best/…": …} where the monitored metric is lowest: in an epoch or, for a score, after a step."""
         group = self.monitored.partition("/")[0]
         rows = self.rows
         if group == SCORE:
@@ -161,11 +191,18 @@ class Monitor(L.Callback):
             rows = [scored(point) for point in sorted(points, key=lambda point: rank(point, curve[0]))][:1]
         rows = [row for row in rows if math.isfinite(row.get(self.monitored, math.nan))]
         best = min(rows, key=lambda row: row[self.monitored], default={})
-        return {f"best/{name}": best[f"{group}/{name}"] for name in BEST if f"{group}/{name}" in best}
+        return {f"{BEST_GROUP}/{name}": best[f"{group}/{name}"] for name in BEST if f"{group}/{name}" in best}
 
     def write(self, trainer: L.Trainer, pl_module: Any, scalars: dict[str, float]) -> None:
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=pl_module.images_seen)
+            logger.log_metrics(scalars, step=pl_module.axis)
+
+
+def images_by_epoch(trainer: L.Trainer) -> list[int]:
+    """Return how many images each epoch of the training sees."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
+    return data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)  # type: ignore[no-any-return]
 
 
 def images_per_s(start: tuple[float, int], end: tuple[float, int]) -> float:

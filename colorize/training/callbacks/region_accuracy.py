@@ -53,14 +53,11 @@ class RegionAccuracy(L.Callback):
         for group, table in self.tables.items():
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.images_seen)
+                    logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.axis)
 
 
 def accuracies(table: Tensor) -> dict[str, float]:
-    """Return the accuracies and `CONFUSIONS` of the regions that occur in a confusion table.
-
-    It is (len(COUNTED), len(TAKEN_FOR)), pixels; see `colorize.evaluation.regions.taken_for`.
-    """
+    """Return the accuracies and `CONFUSIONS` of the regions that occur in a confusion table of `regions.taken_for`."""
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
     number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}
     if not number:

@@ -22,6 +22,6 @@ class ResolutionScheduler(L.Callback):
         expected = self.schedule.at(trainer.current_epoch).size_px
         if tuple(batch.rgb.shape[-2:]) != (expected, expected):
             raise RuntimeError(
-                f"epoch {trainer.current_epoch} is scheduled at {expected} px, a batch came at "
+                f"epoch {trainer.current_epoch + 1} is scheduled at {expected} px, a batch came at "
                 f"{batch.rgb.shape[-1]} x {batch.rgb.shape[-2]} px: is reload_dataloaders_every_n_epochs=1 set?"
             )

@@ -10,27 +10,32 @@ from torch import Tensor
 from colorize.evaluation import learned_metrics, stopping
 from colorize.evaluation.learned_metrics import FeatureStatistics, frechet_distance
 from colorize.runtime.errors import UserError
-from colorize.training.callbacks.monitor import scored
+from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
+
+POINTS = 20
+"""Points in TensorBoard's first screen, over a training."""
 
 
 class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
     A score is that of the averaged weights where there are any. It goes to TensorBoard, and into the module's `curve`,
-    which each checkpoint holds. Lightning's own validation inside an epoch (`val_check_interval`) is not used:
-    a training that is resumed from there would lose the epoch's metrics.
+    which each checkpoint holds. TensorBoard has more points, `POINTS` in a training, so that its first screen shows
+    curves rather than lines of two points. Lightning's own validation inside an epoch (`val_check_interval`) is not
+    used: a training that is resumed from there would lose the epoch's metrics.
 
     Args:
-        every_n_images: inside epochs; None: not there.
+        every_n_images: inside epochs, for the module's curve; None: not there.
         photos: how many validation photos, the first readable ones.
+        in_curve: False: for TensorBoard alone.
         fid: weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID.
 
     Raises:
         UserError: Inception's weights cannot be had.
     """
 
-    def __init__(self, every_n_images: int | None, photos: int, fid: str = "none") -> None:
-        self.every_n_images, self.photos = every_n_images, photos
+    def __init__(self, every_n_images: int | None, photos: int, fid: str = "none", *, in_curve: bool = True) -> None:
+        self.every_n_images, self.photos, self.in_curve = every_n_images, photos, in_curve
         self.inception = None
         if fid != "none":
             if photos < 2:
@@ -42,7 +47,7 @@ class Scoring(L.Callback):
         self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
-        self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        self.shown_every = max(1, sum(images_by_epoch(trainer)) // POINTS)
         if self.inception is not None:
             self.inception.to(pl_module.device)
             features = FeatureStatistics()
@@ -51,29 +56,33 @@ class Scoring(L.Callback):
             self.of_truth = features.over_ranks()
         self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
-            self.score(trainer, pl_module)
+            self.score(trainer, pl_module, self.in_curve)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.every_n_images and pl_module.passed(self.every_n_images) and not trainer.is_last_batch:
-            self.score(trainer, pl_module)
+        noted = bool(self.every_n_images) and pl_module.passed(self.every_n_images)
+        if (noted or pl_module.passed(self.shown_every)) and not trainer.is_last_batch:
+            self.score(trainer, pl_module, noted)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.score(trainer, pl_module)
+        self.score(trainer, pl_module, self.in_curve)
 
-    def score(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Add a point to the curve."""
+    def score(self, trainer: L.Trainer, pl_module: Any, noted: bool) -> None:
+        """Score for TensorBoard's first screen and, where it is to be `noted`, as a point of the curve."""
         network = pl_module.ema_model or pl_module.network("generator")
         was_training = network.training
         network.eval()
         score, features = self.measure(trainer, pl_module, network)
         network.train(was_training)
         point = score | {"distance": stopping.distance(score, self.of_grey)}
+        shown = {f"{OVERVIEW}/{name}": value for name, value in score.items()}
         point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if self.inception is not None:
             point["fid"] = frechet_distance(features, self.of_truth)
-        pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
+        if noted:
+            pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
+            shown |= scored(point)
         for logger in trainer.loggers:
-            logger.log_metrics(scored(point), step=pl_module.images_seen)
+            logger.log_metrics(shown, step=pl_module.axis)
 
     def measure(
         self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]

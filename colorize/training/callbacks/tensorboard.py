@@ -5,6 +5,7 @@ which each start of the training replaces: what is shown is what the last start 
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class CurveLogger(TensorBoardLogger):
         return str(self.folder)
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars; regions, of which there are many, into the group that TensorBoard shows last."""
+        super().log_metrics({name.replace("/region/", "_region/"): value for name, value in metrics.items()}, step)
+
+    @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
 
@@ -50,7 +56,7 @@ class CurveLogger(TensorBoardLogger):
 class Settings(L.Callback):
     """Writes the settings of a training when it starts, and that it has ended when it has.
 
-    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `best/ciede2000`.
+    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `Best/ciede2000`.
 
     Args:
         config: of the training.
@@ -68,7 +74,7 @@ class Settings(L.Callback):
         for earlier in self.folder.glob(f"events.out.tfevents.*{SUFFIX}"):
             earlier.unlink()
         self.writer = EventFileWriter(str(self.folder), filename_suffix=SUFFIX)
-        step = pl_module.images_seen
+        step = pl_module.axis
         # An empty trial: the row is named after the run, and equal settings in two runs stay two rows. No Experiment
         # is written: TensorBoard would take that of one run for all, and could not tell which keys differ.
         self.write(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
@@ -79,7 +85,7 @@ class Settings(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.writer is not None:
             _, _, success = summary.hparams({}, {})
-            self.write(success, pl_module.images_seen)
+            self.write(success, pl_module.axis)
             self.writer.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -104,8 +110,8 @@ def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
     if "generator" in networks:
         found["generator: terms of the loss"] = [f"generator/{t}$" for t in ("pixel", "feature_[0-9]+", "adversarial")]
         if config.data.kind == "scenes":
-            found["scenes: right hue, by region"] = [f"{VAL}/region/({'|'.join(COUNTED)})$"]
-            found["scenes: taken for something else"] = [f"{VAL}/region/(colourless|.*_as_.*)$"]
+            found["scenes: right hue, by region"] = [f"{VAL}_region/({'|'.join(COUNTED)})$"]
+            found["scenes: taken for something else"] = [f"{VAL}_region/(colourless|.*_as_.*)$"]
     if averages(config):
         found["CIEDE2000 of raw and of averaged weights"] = [f"^({VAL}|{VAL_EMA})/ciede2000$"]
     if "critic" in networks:

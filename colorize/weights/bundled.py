@@ -1,0 +1,33 @@
+"""The files that `checkpoint=…` names. Nothing here imports torch, so that a wrong name is refused at once."""
+
+import os
+from pathlib import Path
+
+from colorize.runtime.errors import UserError
+
+BUNDLED = Path(__file__).with_name("pocket.safetensors")
+"""The generator that comes with this program; whether the file is there is for `find_weights` to say."""
+
+
+def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
+    """Return the file that a `checkpoint` names, there or not; the word `bundled` stands for `BUNDLED`.
+
+    Raises:
+        UserError: an installation is without the bundled file.
+    """
+    if str(checkpoint) != "bundled":
+        return Path(checkpoint)
+    if not BUNDLED.is_file():
+        raise UserError("no generator is bundled with this installation: give checkpoint=FILE")
+    return BUNDLED
+
+
+def existing_weights(checkpoint: str | os.PathLike[str]) -> Path:
+    """Return the same.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not (path := find_weights(checkpoint)).exists():
+        raise UserError(f"there is no checkpoint {path}")
+    return path
