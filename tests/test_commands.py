@@ -110,6 +110,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
 
 
+@pytest.mark.slow
 def test_cycles_are_added_to_a_run_and_go_on_where_they_stopped(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,7 @@ def test_onnx_runtime_agrees_at_sizes_that_the_export_did_not_check(checkpoint: 
     assert package not in exported.read_bytes()  # PyTorch notes the lines of code that each node comes from
 
 
+@pytest.mark.slow
 def test_half_the_size_and_the_colours_of_the_rounded_weights(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

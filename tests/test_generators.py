@@ -204,7 +204,7 @@ def test_the_prior_is_that_of_the_photos_and_what_is_predicted_first() -> None:
     assert float((found.ab - blue).abs().max()) < 15
 
 
-@pytest.mark.parametrize("kind", ["bins", "light"])
+@pytest.mark.parametrize("kind", ["bins", pytest.param("light", marks=pytest.mark.slow)])
 def test_what_is_prepared_and_exported_colours_the_same_at_odd_sizes(kind: str) -> None:
     network = a_generator(kind) if kind == "bins" else LightUNet(widths=(32, 24, 16, 16))
     for name, buffer in network.named_buffers():

@@ -141,7 +141,7 @@ GENERATOR_ALONE = ("switch.mode=fixed", "switch.critic_steps=0", "loss.feature_w
 UNBALANCED = "loss.adversarial_share=null"
 
 
-@pytest.mark.parametrize("output", ["rgb", "bins"])
+@pytest.mark.parametrize("output", [pytest.param("rgb", marks=pytest.mark.slow), "bins"])
 def test_a_held_share_learns_from_the_photo_whatever_the_weights_say(
     configure: Configure, tmp_path: Path, output: str
 ) -> None:
@@ -159,6 +159,7 @@ def test_a_held_share_learns_from_the_photo_whatever_the_weights_say(
     assert fall["held"] < 0.9 < fall["free"]
 
 
+@pytest.mark.slow
 def test_a_share_that_undoes_step_1_is_warned_of(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
