@@ -25,6 +25,8 @@ from colorize.weights.bundled import find_weights
 if TYPE_CHECKING:
     import lightning as L
 
+    from colorize.data.sources import Photos
+
 log = logging.getLogger("colorize")
 
 
@@ -52,12 +54,14 @@ def run(config: TrainConfig) -> Score | None:
     from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
 
     with locked(folder.path):
-        config = build.fit_to_photos(config)
+        photos = build.photos_to_fit(config)
+        if photos is not None:
+            config = build.fit_to_photos(config, len(photos.train))
         found = where_to_resume(config, folder, overrides)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
             return Score(best_metric(found[0]), monitors)
-        trainer = fit(config, folder, found[0] if found else None, overrides)
+        trainer = fit(config, folder, found[0] if found else None, overrides, photos)
         best = next(c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
         value = math.nan if best is None else best
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {value:.4g}; {folder.best}")
@@ -67,8 +71,14 @@ def run(config: TrainConfig) -> Score | None:
         return Score(value, monitors)
 
 
-def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, overrides: Sequence[str] = ()) -> L.Trainer:
-    """Build everything, and train; `overrides` are the options as they were typed."""
+def fit(
+    config: TrainConfig,
+    folder: PhaseFolder,
+    resume_from: Path | None,
+    overrides: Sequence[str] = (),
+    photos: Photos | None = None,
+) -> L.Trainer:
+    """Build everything, and train; `overrides` are the options as they were typed, `photos` the data, if listed."""
     import lightning as L
 
     from colorize.cli.launch import check_processes, set_threads
@@ -80,7 +90,7 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, over
     set_threads(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
-    datamodule = build.make_datamodule(config)
+    datamodule = build.make_datamodule(config, photos)
     module = build.make_module(config, resume_from)
     if resume_from is None:
         measure_prior(config, module.generator, datamodule)

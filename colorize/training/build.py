@@ -77,17 +77,16 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
 
 
-@value_errors_as_bad_options()
-def fit_to_photos(config: TrainConfig, photos: int | None = None) -> TrainConfig:
-    """Return `config` with batches and epochs that suit its training photos, where it asks for that.
-
-    `photos` is their number, where that is known.
-    """
+def photos_to_fit(config: TrainConfig) -> Photos | None:
+    """List the photos where batches and epochs depend on their number; None where they do not."""
     resolution = config.resolution
-    if (resolution.steps, resolution.batch_share) == (None, None):
-        return config
-    photos = len(make_photos(config).train) if photos is None else photos
-    fitted = resolution_for(resolution, photos, config.trainer.limit_train_batches)
+    return None if (resolution.steps, resolution.batch_share) == (None, None) else make_photos(config)
+
+
+@value_errors_as_bad_options()
+def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
+    """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""
+    fitted = resolution_for(config.resolution, photos, config.trainer.limit_train_batches)
     return replace(config, resolution=fitted)
 
 
@@ -152,9 +151,9 @@ def images_before(config: TrainConfig) -> int:
     return metadata.images_before + metadata.images_seen if metadata else 0
 
 
-def make_datamodule(config: TrainConfig) -> ColorizationDataModule:
-    """Return the photos of a phase; for the critic's pretraining, with the saved images of each."""
-    photos, generated = make_photos(config), None
+def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> ColorizationDataModule:
+    """Return the photos of a phase, listed unless given; for the critic's pretraining, with saved images of each."""
+    photos, generated = photos or make_photos(config), None
     if config.phase == "pretrain_critic":
         if config.generated is None:
             raise BadOption("phase pretrain_critic needs saved images: give generated=DIR")
