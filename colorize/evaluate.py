@@ -40,7 +40,6 @@ def run(config: EvaluateConfig) -> Score | None:
 
     Each rank measures a share of the photos.
     """
-
     checkpoints = find_checkpoints(config)
     take_data_of_run(config, checkpoints)
     check_root(config.data, val_alone=True)

@@ -219,8 +219,8 @@ def summarize(config: PipelineConfig) -> Score:
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
     cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
     caption = f"{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
-    first = next(iter(checkpoints))
-    verdict = scores.verdict(table, last, first, start if first == "start" and start else str(checkpoints[first]))
+    first, path = next(iter(checkpoints.items()))
+    verdict = scores.verdict(table, last, first, start or str(path))
     write_text(folder / "scores.md", f"{cells}\n{caption}\n{verdict}\n")
     print_table(cells)
     print(f"{caption}\nGallery: {folder / 'gallery.png'}")

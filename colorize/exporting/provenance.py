@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from colorize.metrics import VALIDATED
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.files import sha256
 from colorize.runtime.version import __version__
@@ -18,7 +19,7 @@ from colorize.weights.safe_reading import read_file, state_of
 
 log = logging.getLogger("colorize")
 
-METRICS = ("psnr", "ciede2000", "delta_cf", "skill", "content")
+METRICS = (*VALIDATED, "content")
 """Validation metrics of a generator that an export carries."""
 
 

@@ -32,7 +32,7 @@ from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage
-from colorize.runtime.devices import autocast, pick_device, pick_precision, place
+from colorize.runtime.devices import HALF_DTYPES, autocast, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError, brief, is_out_of_memory
 from colorize.weights.load import load_weights
 
@@ -83,8 +83,7 @@ class Colorizer:
         self.preprocessing, self.title = preprocessing, title
         self.device = _device(str(device))
         self.precision = pick_precision(precision, self.device, "precision")
-        numbers = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(self.precision, torch.float32)
-        self.network = place(prepare(network.eval(), numbers), self.device)
+        self.network = place(prepare(network.eval(), HALF_DTYPES.get(self.precision, torch.float32)), self.device)
         self._most_pixels: int | None = None
 
     @classmethod

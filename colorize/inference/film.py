@@ -23,7 +23,7 @@ from PIL import Image
 from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
-from colorize.runtime.errors import UserError, is_out_of_memory
+from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
@@ -43,7 +43,6 @@ PIECE_FRAMES = 250
 FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
 
@@ -132,7 +131,7 @@ def _faults_told(result: Path) -> Iterator[None]:
             raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
         if isinstance(error, (av.FFmpegError, OSError)):
             words = f"{error.strerror or error}"
-            if error.errno in _DISK_IS_FULL:
+            if disk_advice(error) is not None:
                 first = "once it can be written" if error.errno == errno.EROFS else "make room"
                 advice = f"{first}, and the same command goes on where it stopped"
                 raise DiskIsFull(f"{result.parent}: {words}; {advice}") from error

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from colorize.photos import profiles, tags
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
+from colorize.runtime.errors import brief
 from colorize.runtime.formats import FORMATS, unread_kind
 
 MAX_PIXELS = 200_000_000
@@ -95,8 +96,8 @@ def image_errors() -> Iterator[None]:
         except Image.DecompressionBombError:
             raise UnreadableImage(_TOO_LARGE) from None
         except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise UnreadableImage(" ".join(reason.split())[:200] or type(error).__name__) from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else brief(error)
+            raise UnreadableImage(reason) from error
 
 
 def find_turn(image: Image.Image) -> Turn | None:

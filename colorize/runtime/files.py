@@ -34,22 +34,28 @@ class Folder(NamedTuple):
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
+    has_links: bool = False
+    """True if a link to a folder or file is in it, taken or not."""
 
 
-def read_folder(path: str) -> Folder:
-    """List a folder, sorted by name; raise OSError where it cannot be read."""
-    found = Folder([], [])
+def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
+    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is).
+
+    Raises OSError where it cannot be read.
+    """
+    subfolders, files, has_links = list[tuple[str, bool]](), list[str](), False
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            is_link = entry.is_symlink()
             if entry.name.startswith("."):
                 continue
+            is_link = entry.is_symlink()
+            has_links |= is_link
             # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
             if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                found.subfolders.append((entry.name, is_link))
-            else:
-                found.files.append(entry.name)
-    return found
+                subfolders.append((entry.name, is_link))
+            elif takes is None or (takes(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file())):
+                files.append(entry.name)
+    return Folder(subfolders, files, has_links)
 
 
 def walk_files(

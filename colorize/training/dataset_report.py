@@ -52,17 +52,17 @@ def run(config: TrainConfig) -> None:
     left = left_for_training(config, photos, found)
     config = build.fit_to_photos(config, left)
     schedule = build.make_schedule(config)
-    text = f"{describe(config, schedule, photos, found)}\n{verdict(config, schedule, left, len(photos.val))}"
+    text = f"{describe(config, schedule, photos, found, left)}\n{verdict(config, schedule, left, len(photos.val))}"
     print(text.encode("utf-8", "backslashreplace").decode())  # names may hold bytes that are no text
 
 
-def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey) -> str:
+def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey, left: int) -> str:
     """Return a table of the photos, one of the stages of training, and the files that cannot be read, as Markdown.
 
-    `photos` are all of the source, in their split; `found` is the survey of `photos.train + photos.val`.
+    `photos` are all of the source, in their split; `found` is the survey of `photos.train + photos.val`; `left` of the
+    training photos are not too dull.
     """
     count, least = len(photos.train), config.data.min_colourfulness
-    left = left_for_training(config, photos, found)
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))
     table = (["", "training", "validation"], [[label, train[label], val[label]] for label in train])

@@ -39,13 +39,13 @@ def where_to_resume(
         if config.resume == "true":
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
-    path, card = found
-    if init_from_given and not is_complete(config, card):
+    path, metadata = found
+    if init_from_given and not is_complete(config, metadata):
         log.warning(f"init_from.* is left aside: {path} resumes with its own weights")
-    if config.resume == "false" and not is_complete(config, card):
+    if config.resume == "false" and not is_complete(config, metadata):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
         raise UserError(f"{folder.path} holds a started training: give resume=auto, or start another with {other}")
-    compare(config, card)
+    compare(config, metadata)
     return found
 
 

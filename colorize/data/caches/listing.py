@@ -11,7 +11,7 @@ from typing import Any
 from colorize.data.caches.records import source_digest
 from colorize.data.roots import no_images
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import Folder, walk_files, written_whole
+from colorize.runtime.files import Folder, read_folder, walk_files, written_whole
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger("colorize")
@@ -68,20 +68,9 @@ class Listing:
         if known is not None and known[0] == times:
             self._current[folder] = known
             return Folder(*known[1])
-        found, has_links = Folder([], []), False
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
-                is_link = entry.is_symlink()
-                has_links |= is_link
-                if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                    found.subfolders.append((entry.name, is_link))
-                elif has_image_suffix(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file()):
-                    found.files.append(entry.name)
-        if not has_links and max(times) + _GRANULE_NS < time.time_ns():
-            self._current[folder] = times, found
+        found = read_folder(path, has_image_suffix)
+        if not found.has_links and max(times) + _GRANULE_NS < time.time_ns():
+            self._current[folder] = times, (found.subfolders, found.files)
         return found
 
     def save(self) -> None:
