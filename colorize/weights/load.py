@@ -12,8 +12,6 @@ is JSON:
      "provenance": {…}}     what it was trained on and how, for people to read
 
 Its tensors are float32, or float16 where they have two dimensions or more (`half`); `colorize.exporting` writes it.
-
-One export comes with this program; wherever a generator's checkpoint is named, the word `bundled` means it.
 """
 
 import json
@@ -23,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
-import torch
 from safetensors import SafetensorError
 
 from colorize.networks.critic import Critic
@@ -36,6 +33,7 @@ from colorize.weights.checkpoints import (
     build_stated,
     check_architecture,
     differing_options,
+    filled,
     is_checkpoint,
     network_in,
 )
@@ -53,14 +51,10 @@ ORIGINS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Content of a file of weights.
+    """Content of a file of weights: the generator, on the CPU, float32, in eval mode, and how it is shown photos.
 
-    Attributes:
-        network: the generator, on the CPU, float32, in eval mode.
-        preprocessing: how it is to be shown photos.
-        title: what it is, for people to read.
-        provenance: what an export says of its training.
-        origin: ", trained on …", as far as the file says it.
+    `title` is what it is, for people to read; `origin` ", trained on …", as far as the file says it; `provenance` what
+    an export says of its training.
     """
 
     network: Generator
@@ -153,17 +147,9 @@ def load_export(path: str | Path) -> Weights | None:
         raise UserError(
             f"{path} does not state its network in a way that this program reads: {brief(error)}"
         ) from error
-    try:
-        # Copies, since the file may be mapped and is not to be touched once it is loaded.
-        own = {
-            name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-            for name, value in state.items()
-        }
-        network.load_state_dict(own, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{path}: its tensors do not fit the network that it states: {brief(error)}") from error
+    filled(network, state, path)
     title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
-    return Weights(network.eval(), preprocessing, title, provenance, origin)
+    return Weights(network, preprocessing, title, provenance, origin)
 
 
 def _exported(path: str | Path) -> str | None:

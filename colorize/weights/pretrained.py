@@ -65,8 +65,7 @@ def _torchvision_names(name: str) -> set[str]:
 def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
     """Find the files that `load_pretrained` is to be asked for: the source, name and package of each, by its option.
 
-    Raises:
-        UserError: it names all that cannot be had.
+    Raises UserError, which names all that cannot be had.
     """
     faults = []
     for option, (source, name, package) in wanted.items():
@@ -93,11 +92,7 @@ def _find(source: str, name: str, package: Package | None, option: str) -> Path:
 
 
 def download(url: str, megabytes: float, option: str) -> Path:
-    """Return the file behind `url` in torch's cache, fetched where it is not there.
-
-    Raises:
-        UserError: it cannot be had.
-    """
+    """Return the file behind `url` in torch's cache, fetched where it is not there; raise UserError if it cannot be."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,10 +108,7 @@ def download(url: str, megabytes: float, option: str) -> Path:
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
-    """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
-
-    Raises UserError where there is no such file, or it holds something else.
-    """
+    """Read named tensors as `read_state` does; the UserError names `option`."""
     try:
         return read_state(path)
     except UserError as error:

@@ -40,14 +40,10 @@ class _Unread:
 
 @contextmanager
 def one_version(path: Path) -> Iterator[None]:
-    """Make sure that what is taken from a file within it is of one version of it, and that memory suffices.
+    """Raise UserError where a file is written to within it, whatever else came of that; OutOfMemory for lack of memory.
 
     Tensors are mapped, so that a file which is overwritten in place (as `cp` does) changes while they are copied; one
     that another is renamed over stays as it was for whoever has opened it.
-
-    Raises:
-        UserError: it was written to meanwhile, whatever else came of that.
-        OutOfMemory: memory did not suffice, which is not to be taken for damage.
     """
     before, fault = _status(path), None
     try:
@@ -71,7 +67,7 @@ def _status(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file of weights: `read_file`, then `state_of`. Raises UserError as they do."""
+    """Read the named tensors of a file of weights: `read_file`, then `state_of`."""
     return state_of(read_file(path), path)
 
 
@@ -114,8 +110,8 @@ def read_file(path: str | Path) -> Any:
     """Read a file that `torch.save` (any version from 0.4 on) or safetensors wrote, onto the CPU.
 
     Nothing in it is executed: it is read with `weights_only=True`, and of the classes it names, those of fastai's
-    optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.weights.checksum`).
-    Tensors of a zip-format file are mapped, not read: copy what is to outlive the file.
+    optimizers become inert. A checkpoint of this program is compared with its checksum. Tensors of a zip-format file
+    are mapped, not read: copy what is to outlive the file.
 
     Raises UserError where there is no such file, it is something else, it is damaged, or it asks for code.
     """
