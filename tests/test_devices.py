@@ -32,7 +32,7 @@ from tests.test_evaluation import SCENES, configured, save_checkpoint
 
 Configure = Callable[..., Any]
 
-TWO = ("trainer.devices=2", "trainer.strategy=ddp")
+TWO = ("trainer.devices=2",)
 # Batches that two devices cannot halve, validation in two batches for one and one for the other, a size change, an
 # interval of freezing, turns by the critic's loss, averaged weights.
 FIT = (
@@ -91,7 +91,7 @@ def figures(config: Any) -> list[dict[str, float]]:
 
 def fitted_by_two(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
     """The same of two ranks, which must be in step to the bit."""
-    config.trainer.devices, config.trainer.strategy = 2, "ddp"
+    config.trainer.devices = 2
     both = on_ranks(lambda rank: fitted(config, resume_from))
     for rank in both:
         if isinstance(rank, BaseException):

@@ -39,7 +39,7 @@ SHARED_KEYS = ("run", "runs_dir", "sweep")
 RUNTIME_KEYS = (
     *SHARED_KEYS,
     *("job", "resume", "data.num_workers", "trainer.enable_progress_bar"),
-    *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "strategy", "compile")),
+    *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "compile")),
 )
 """Keys that say where and how a job runs, not what it is: they may change when a sweep is resumed."""
 

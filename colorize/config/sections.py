@@ -212,7 +212,6 @@ class DevicesConfig:
 
 @dataclass
 class TrainerConfig(DevicesConfig):
-    strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)

@@ -67,11 +67,10 @@ def on_all(error: UserError) -> UserError:
 
 
 def average_statistics(network: nn.Module, weight: float) -> None:
-    """Average over the ranks what the BatchNorm layers of `network` in train mode know of their inputs, in place.
+    """Average over the ranks, whose weights sum to 1, the statistics of BatchNorm layers in train mode, in place.
 
-    Each rank normalises by its own share of a batch where the layers are not synchronised (on CPUs, where torch cannot
-    do it). So the means come out as those of the whole batch, the variances without that between the shares. The ranks'
-    weights sum to 1.
+    For layers that are not synchronised (torch cannot do that on CPUs). The means come out as those of the whole batch,
+    the variances without that between the ranks' shares of it.
     """
     if world_size() == 1:
         return
@@ -92,10 +91,9 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 @contextmanager
 def abort_together(launcher: Any = None) -> Iterator[None]:
-    """Abort all ranks when one of them ends, none with the traceback of an exchange that another's end broke.
+    """Abort all ranks, those that Lightning's `launcher` started, when one of them ends.
 
-    The launcher is Lightning's, which may have started the other processes. Raises EndedElsewhere where another rank
-    ended during an exchange.
+    Raises EndedElsewhere where another rank ended during an exchange.
     """
     try:
         yield

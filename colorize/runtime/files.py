@@ -6,10 +6,9 @@ import io
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +66,9 @@ def walk_files(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield every folder at or below `root`, each once, with the names of its files.
 
-    Links to folders come after everything else, so that a file has the same path whether or not a link leads to it as
-    well, and a loop of links ends. Of `root` only the part `below` ("" or "a/b/") is walked, in it the folders that
-    `enter` allows, named relative to `root`. `on_error` is told of folders that cannot be read; None raises.
+    Links to folders come last, so that a file has the same path whether or not a link leads to it as well. Of `root`
+    only the part `below` ("" or "a/b/") is walked, in it the folders that `enter` allows, named relative to `root`.
+    `on_error` is told of folders that cannot be read; None raises.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [below], list[str]()
@@ -98,8 +97,7 @@ def walk_files(
 def read_list(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; zero bytes, if it has any, end its lines.
 
-    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name. Raises OSError where it
-    cannot be read.
+    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name.
     """
     text = os.fsdecode(path.read_bytes()).removeprefix("\ufeff")
     lines = text.split("\0") if "\0" in text else [line.removesuffix("\r") for line in text.split("\n")]
@@ -184,9 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it for this process and the other ranks of its command; a crash frees it.
 
     Where nothing is in it when the work within raises an exception, it is gone again, with those above that were made.
-
-    Raises:
-        UserError: it cannot be made or written, or another process holds it.
+    Raises UserError where it cannot be made or written, or another process holds it.
     """
     if not is_first_process():  # the first one holds it for all
         yield
@@ -194,7 +190,7 @@ def locked(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        holding = _acquired(FileLock(folder / ".lock"), WAIT_S if is_step() else 0)
+        holding = FileLock(folder / ".lock").acquire(timeout=WAIT_S if is_step() else 0, poll_interval=0.2)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
@@ -209,17 +205,6 @@ def locked(folder: Path) -> Iterator[None]:
                 for path in made:
                     path.rmdir()
             raise
-
-
-def _acquired(lock: FileLock, wait_s: float) -> AbstractContextManager[object]:
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            return lock.acquire(timeout=0)
-        except (Timeout, FileNotFoundError):  # which it raises where the holder removes the file meanwhile
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 def sha256(path: str | Path) -> str:

@@ -21,9 +21,9 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar on stderr, if this process is the first of a command; in a file, one line says how long it will take.
+    """Show a bar on stderr, called `doing`, as far as `total` (None: not known yet), in a command's first process.
 
-    It is called `doing`, and goes as far as `total` (None: not known yet).
+    In a file, one line says how long it will take.
     """
     from rich import progress as bars
     from rich.console import Console

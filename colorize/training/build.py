@@ -34,12 +34,10 @@ from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_optio
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
-from colorize.training.callbacks.epoch_bar import EpochBar
 from colorize.training.callbacks.image_grid import ImageGrid
-from colorize.training.callbacks.monitor import Monitor
+from colorize.training.callbacks.monitor import EpochBar, Monitor
 from colorize.training.callbacks.random_states import RandomStates
 from colorize.training.callbacks.region_accuracy import RegionAccuracy
-from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, Settings
 from colorize.training.first_weights import make_networks
@@ -152,7 +150,7 @@ def images_before(config: TrainConfig) -> int:
 
 
 def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> ColorizationDataModule:
-    """Return the photos of a phase, listed unless given; for the critic's pretraining, with saved images of each."""
+    """Return the photos of a phase, listed unless given, and their sizes by epoch; for the critic, saved images too."""
     photos, generated = photos or make_photos(config), None
     if config.phase == "pretrain_critic":
         if config.generated is None:
@@ -168,7 +166,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
         copies = make_copies(photos, Path(data.cache), data.cache_px, data.cache_gb, data.num_workers)
-    return ColorizationDataModule(
+    datamodule = ColorizationDataModule(
         photos,
         seed=config.seed,
         val_size_px=data.val_size_px or config.resolution.last_size_px,
@@ -179,6 +177,8 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         generated=generated,
         copies=copies,
     )
+    datamodule.schedule = make_schedule(config)
+    return datamodule
 
 
 def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
@@ -197,7 +197,7 @@ def make_callbacks(
 ) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
-    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
+    callbacks: list[L.Callback] = []
     if averages(config):
         ema = config.ema
         if ema.half_life_images is not None and ema.half_life_share is not None:
@@ -216,14 +216,9 @@ def make_callbacks(
         RandomStates(),
         Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
-    if shows_bar(config):
+    if config.trainer.enable_progress_bar and sys.stdout.isatty():  # in a file, each of its moves would be a line
         callbacks.append(EpochBar(leave=True))
     return callbacks
-
-
-def shows_bar(config: TrainConfig) -> bool:
-    """Return True if a bar is wanted and has a terminal to move in: in a file, each of its moves would be a line."""
-    return config.trainer.enable_progress_bar and sys.stdout.isatty()
 
 
 def make_trainer(
@@ -245,14 +240,13 @@ def make_trainer(
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
+    callbacks = make_callbacks(config, folder, schedule, overrides)
     return L.Trainer(
         accelerator=device.type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         # The module averages statistics itself; DDP would take those of the first rank, a step late.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
-        if several or settings.strategy == "ddp"
-        else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
         sync_batchnorm=several and device.type == "cuda",
         precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
         deterministic=settings.deterministic,
@@ -264,9 +258,9 @@ def make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_n_steps,
-        enable_progress_bar=shows_bar(config),
+        enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
         enable_model_summary=False,
-        callbacks=make_callbacks(config, folder, schedule, overrides),
+        callbacks=callbacks,
         plugins=[WholeFiles()],
         logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )

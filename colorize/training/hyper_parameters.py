@@ -17,7 +17,7 @@ NO_HYPER_PARAMETERS = {
         ("", ("run", "sweep", "job", "resume", "grid_photos")),
         ("data.", ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
         ("save.", ("every_n_images", "keep", "every_n_minutes", "score_photos")),
-        ("trainer.", ("accelerator", "threads", "num_nodes", "strategy", "log_every_n_steps")),
+        ("trainer.", ("accelerator", "threads", "num_nodes", "log_every_n_steps")),
         ("trainer.", ("deterministic", "compile", "enable_progress_bar")),
     )
     for name in names

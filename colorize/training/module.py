@@ -30,7 +30,7 @@ from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 
 class NonFiniteLoss(UserError):
-    """A loss or a gradient is NaN or infinite; the last checkpoint is from before it."""
+    """A loss or a gradient is NaN or infinite."""
 
 
 class ColorizationModule(L.LightningModule):
@@ -38,9 +38,8 @@ class ColorizationModule(L.LightningModule):
 
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
-
-    A network is needed where the phase trains it; `optim` and `learning_rates` have an entry for each of these.
-    `metadata` is what checkpoints say of this training from its start to its end.
+    `optim` and `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints
+    say of this training from its start to its end.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class ColorizationModule(L.LightningModule):
         self.optim, self.learning_rates, self.update_schedule = optim, learning_rates, update_schedule
         self.metadata = metadata
         self.ema: GeneratorEMA | None = None
+        """The callback that averages the generator's weights, saves and restores them."""
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
 
@@ -78,8 +78,8 @@ class ColorizationModule(L.LightningModule):
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """Train the generator on the content loss and, in phase gan, on the critic's judgement.
 
-        Losses on the image are differentiated down to the image first, and the sum of their gradients goes through the
-        generator once. That costs no more than one backward pass, and shows how much of the gradient is the critic's.
+        Losses on the image are differentiated down to the image first, which shows how much of the gradient is the
+        critic's; the sum goes through the generator once.
         """
         generator, optimizer, objective = self.network("generator").train(), self.optimizer("generator"), self.objective
         with self.toggled_optimizer(optimizer):
@@ -134,11 +134,10 @@ class ColorizationModule(L.LightningModule):
     def backward_and_step(
         self, name: Network, loss: Tensor, value: Tensor, gradient: Tensor | None, batch: Batch
     ) -> bool:
-        """Differentiate the scalar `loss`, and take one step with the optimizer of a network.
+        """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
 
-        Returns False if fp16's loss scaling skipped the step after an overflow. Raises NonFiniteLoss, before any weight
-        changes, where the logged `value` of the loss, its `gradient` at the images or a gradient of the weights is not
-        finite.
+        Raises NonFiniteLoss, before any weight changes, where the logged `value` of the loss, its `gradient` at the
+        images or a gradient of the weights is not finite.
         """
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
@@ -172,14 +171,12 @@ class ColorizationModule(L.LightningModule):
 
     def agree_on_fault(self, fault: str | None, batch: Batch) -> None:
         """Raise NonFiniteLoss on all devices if one of them has a `fault`; it names the batch."""
-        error = None
-        if fault is not None:
-            error = NonFiniteLoss(
-                f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
-                f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
-                "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
-            )
-        distributed.agree(error)
+        said = (
+            f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
+            f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
+            "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
+        )
+        distributed.agree(None if fault is None else NonFiniteLoss(said))
 
     @torch.no_grad()
     def colour(self, grey: Tensor, luma: Tensor | None = None) -> Tensor:
@@ -212,17 +209,13 @@ class ColorizationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self.objective.to(self.device, HALF_DTYPES.get(self.trainer.precision))
 
-    def on_train_start(self) -> None:
-        self.freeze_groups()  # Lightning does not announce the start of an epoch that is resumed within
-
     def on_train_epoch_start(self) -> None:
-        self.freeze_groups()
-
-    def freeze_groups(self) -> None:
         """Freeze the layer groups that are frozen in this epoch, and no others."""
         for name, rates in self.learning_rates.items():
             self.network(name).fixed_norms = rates.norms == "fixed"
             self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.frozen_norms)
+
+    on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
 
     def set_learning_rates(self, batch_idx: int) -> None:
         """Set the learning rate of each parameter group for this step, by the progress of the training."""
@@ -259,10 +252,7 @@ class ColorizationModule(L.LightningModule):
         return seen
 
     def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
-        """Measure how far a generator's colours are from the photos; return them on the photos' luma, (B, 3, S, S).
-
-        Losses too are of the colours on that luma, which is what a user sees: a network's own luma does not count.
-        """
+        """Measure a generator's colours, losses too, on the photos' own luma, as users see them: (B, 3, S, S)."""
         seen = merge_luma(found.rgb, batch.luma)
         content = self.objective.content(seen, batch.rgb) | self.objective.chroma_terms(generator, found, batch.rgb)
         terms = content | {"content": total(content, seen)}
@@ -295,10 +285,6 @@ class ColorizationModule(L.LightningModule):
         optimizer: LightningOptimizer = found[list(self.optim).index(name)] if isinstance(found, list) else found
         return optimizer
 
-    def set_ema_model(self, ema: GeneratorEMA) -> None:
-        """Average the generator's weights from here on; `ema` itself saves and restores them."""
-        self.ema = ema
-
     @property
     def ema_model(self) -> Generator | None:
         """The generator with averaged weights, in eval mode; None where there is none."""
@@ -317,10 +303,7 @@ class ColorizationModule(L.LightningModule):
         write_metadata(checkpoint, metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume where a checkpoint was written.
-
-        Raises UserError where its optimizers have other groups, from when the lengths of weight norms were decayed.
-        """
+        """Resume where a checkpoint was written; raise UserError where its optimizers have other groups."""
         try:
             for made, saved in zip(self.configure_optimizers(), checkpoint["optimizer_states"], strict=True):
                 keep_settings(saved, made)
