@@ -224,28 +224,8 @@ def summarize(config: PipelineConfig) -> Score:
     write_text(folder / "scores.md", f"{cells}\n{caption}\n{verdict}\n")
     print_table(cells)
     print(f"{caption}\nGallery: {folder / 'gallery.png'}")
-    if lacks := short_of_the_paper(config, size_px):
-        print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
     print(f"\n{verdict}")
     return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
-
-
-THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"
-
-
-def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
-    """Return in what this run fell short of the published method, each in a few words."""
-    model, data = config.model, config.data
-    given = {
-        "drawn scenes for photographs": data.kind == "scenes",
-        "an encoder that starts from random weights": model.encoder_weights == "none",
-        "a critic that starts from random weights": model.critic_weights == "none",
-        "a random VGG behind the perceptual loss": model.vgg_weights == "none",
-        f"{model.encoder} for ResNet-34 in the generator": model.encoder != "resnet34",
-        f"{model.critic} for ResNet-34 in the critic": model.critic != "resnet34",
-        f"images of {size_px} px for 220": size_px < 220,
-    }
-    return [lack for lack, applies in given.items() if applies]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from colorize.networks.critic import Critic
 from colorize.networks.unet import UNet
 from colorize.training.optim import (
     LearningRates,
-    constant,
     drop_frozen_gradients,
     make_learning_rates,
     make_optimizer,
@@ -29,7 +28,7 @@ from colorize.training.optim import (
 def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
-    plan = LearningRates(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), constant())
+    plan = LearningRates(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), lambda progress: 1.0)
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
@@ -51,7 +50,7 @@ def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
     plan = LearningRates(
         1.0,
         {"body_low": 0.1, "body_high": 0.5, "head": 1.0},
-        constant(),
+        lambda progress: 1.0,
         {"body_low": [0, -1], "body_high": [1, 3]},
         frozen_norms="learn",
     )

@@ -14,19 +14,15 @@ class FixedRatio:
         self.position = 0
 
     def next(self) -> Network:
-        """Return the network that the next batch trains."""
         return "critic" if self.position < self.critic_steps else "generator"
 
     def stepped(self, network: Network, loss: float) -> None:
-        """Take note of a step and of its loss, the mean over all ranks (a critic's at chance is ln 2 = 0.693)."""
         self.position = (self.position + 1) % self.round
 
     def state(self) -> int:
-        """Return what `restore` needs."""
         return self.position
 
     def restore(self, state: int) -> None:
-        """Resume where `state` was taken."""
         self.position = state % self.round
 
 
@@ -57,7 +53,8 @@ class AdaptiveRatio:
 
 
 UpdateSchedule = FixedRatio | AdaptiveRatio
-"""Decides before each step which network it trains, learns of each step's loss, and can be saved and restored."""
+"""Decides which network the `next` batch trains, learns of each step's loss (the mean over all ranks; a critic's at
+chance is ln 2 = 0.693), and gives and takes back its state."""
 
 
 def make_update_schedule(phase: str, switch: SwitchConfig) -> UpdateSchedule:

@@ -74,8 +74,7 @@ def make_networks(
 def require_pretrained(config: TrainConfig, phases: Collection[str], started: bool = False) -> None:
     """Have the pretrained weights of `phases` at hand; where they are `started`, only those that no checkpoint holds.
 
-    Raises:
-        UserError: it names all that cannot be had.
+    Raises UserError, which names all that cannot be had.
     """
     model, first = config.model, config.init_from
     needed = {
@@ -120,12 +119,8 @@ def make_content_loss(config: TrainConfig) -> ContentLoss:
 
 
 def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
-    """Give `network` the weights of an earlier phase; return False where the configuration names none.
-
-    Raises UserError where the phase needs one and there is none, or the checkpoint does not fit.
-    """
-    path = starting_weights(config, name)
-    if path is None:
+    """Give `network` the weights of an earlier phase; return False where the configuration names none."""
+    if (path := starting_weights(config, name)) is None:
         return False
     source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
     network.load_state_dict(source.state_dict())

@@ -69,10 +69,7 @@ PHOTOS = "data.root, data.file_list"
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:
-    """Return what a checkpoint keeps, to be compared by `differences`: no paths of the machine, but a digest of them.
-
-    The devices and kernels that compute a training (`trainer`) may change; the number of batches that it sees may not.
-    """
+    """Return what a checkpoint keeps, to be compared by `differences`: of the machine's paths only a digest."""
     found = {
         name: value
         for name, value in hyper_parameters(config).items()

@@ -26,8 +26,7 @@ UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
 class Objective:
     """Losses of both networks with their weights: on images (`content`), on predicted chroma, and adversarial.
 
-    It is no module, so that checkpoints do not hold the VGG of the content loss. Raises ValueError for an adversarial
-    share that is not between 0 and 1.
+    It is no module, so that checkpoints do not hold the VGG of the content loss.
     """
 
     content: ContentLoss
@@ -59,8 +58,7 @@ class Objective:
     def judge(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the critic's loss and its accuracy on photos and on generated images, both (B, 3, H, W) RGB in [0, 1].
 
-        They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by their own
-        statistics, and see in training the mixture that they keep for evaluation.
+        They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by statistics.
         """
         real = strengthen(real, self.weights.real_chroma)
         real_logits, fake_logits = critic(torch.cat([real, fake])).chunk(2)

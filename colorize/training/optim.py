@@ -19,11 +19,6 @@ Schedule = Callable[[float], float]
 """Factor on the highest learning rate, given the fraction of the training that is done (0 to 1)."""
 
 
-def constant() -> Schedule:
-    """Return the schedule that stays at the highest learning rate."""
-    return lambda progress: 1.0
-
-
 def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Schedule:
     """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai).
 
@@ -44,17 +39,13 @@ def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Sch
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Learning rates of the layer groups of one network throughout training.
+    """Learning rates of the layer groups of one network throughout training: the highest, `lr`, and factors on it.
 
-    Attributes:
-        lr: highest learning rate.
-        multipliers: factor on it for every layer group, first layers first.
-        schedule: factor on it by progress.
-        frozen_epochs: for some layer groups, the interval [first, end) of epochs in which they are frozen, with a
-            learning rate of zero (end -1: to the last epoch).
-        frozen_norms: "learn": BatchNorm layers of a frozen group go on learning, as in fastai.
-        epoch_factors: factor on it for each epoch; the last one holds from then on.
-        norms: "fixed": all BatchNorm layers go by the statistics that they came with.
+    `multipliers` are for every layer group, first layers first; `schedule` goes by progress; `epoch_factors` are for
+    each epoch, the last one from then on. `frozen_epochs` are, for some layer groups, the interval [first, end) of
+    epochs in which they are frozen, with a learning rate of zero (end -1: to the last epoch). `frozen_norms` "learn":
+    BatchNorm layers of a frozen group go on learning, as in fastai; `norms` "fixed": all go by the statistics they came
+    with.
     """
 
     lr: float
@@ -83,10 +74,7 @@ class LearningRates:
 def make_learning_rates(
     optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig
 ) -> LearningRates:
-    """Return the learning rates of one network, from its configuration.
-
-    Raises ValueError for values that fit no network of these layer groups.
-    """
+    """Return the learning rates of one network; raise ValueError for values that do not fit its layer groups."""
     if len(optim.lr_multipliers) != len(layer_groups):
         raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(layer_groups)} is needed")
     low, high = optim.freeze_low, optim.freeze_high
@@ -103,7 +91,7 @@ def make_learning_rates(
     return LearningRates(
         lr=optim.lr * resolution.batch_scale,
         multipliers=dict(zip(layer_groups, optim.lr_multipliers, strict=True)),
-        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
+        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else lambda progress: 1.0,
         frozen_epochs={group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen},
         frozen_norms=optim.frozen_norms,
         norms=optim.norms,
@@ -119,10 +107,9 @@ def make_optimizer(
 ) -> AdamW:
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
-    The lengths of weight norm, (O, 1, 1, 1), count as norms: they are to their directions what the factors of a
-    BatchNorm layer are to its weights. The parameter groups are the same from the first step to the last, whatever is
-    frozen when, so that resuming and DDP never see them change. Each carries `name`, `layer_group` and `norms` beside
-    the usual keys. The fused kernel passes over the memory once, not seven times.
+    The lengths of weight norm, (O, 1, 1, 1), count as norms. The parameter groups are the same from the first step to
+    the last, whatever is frozen when, so that resuming and DDP never see them change. Each carries `name`,
+    `layer_group` and `norms` beside the usual keys.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():

@@ -37,17 +37,12 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    Scores are compared in the order of `stopping.rank`. The metric is known after an epoch and, where it is a score,
-    wherever a checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before
-    stays, as last.ckpt.before: should the newer one be damaged, training resumes from there.
+    `monitored` makes best.ckpt; lower is better, scores go in the order of `stopping.rank`. A checkpoint is kept
+    `every_n_images` (None: never), the newest `keep` of them (None: all). A new last.ckpt comes inside epochs when the
+    last one is `every_n_minutes` old (None: only with kept ones); the one before stays as last.ckpt.before.
 
-    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation,
-    and the epoch's own checkpoint follows at once. A signal (`colorize.runtime.signals`) stops training once the step
-    that it came in, or the validation, is done and saved.
-
-    `monitored` makes best.ckpt; lower is better. A checkpoint is kept `every_n_images` (None: never), the newest `keep`
-    of them (None: all). A new last.ckpt comes inside epochs when the last one is `every_n_minutes` old (None: only with
-    kept ones).
+    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation.
+    A signal (`colorize.runtime.signals`) stops training once its step, or the validation, is done and saved.
     """
 
     def __init__(
@@ -128,7 +123,6 @@ class Checkpoints(Checkpoint):
         return received, due
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        """Return the exception that stops training."""
         return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
@@ -144,10 +138,7 @@ class Checkpoints(Checkpoint):
         return True
 
     def save(self, trainer: L.Trainer, *names: str) -> None:
-        """Write the present state as last.ckpt, and as NAME.ckpt for each of `names`.
-
-        The other names come first: whatever ends the process in between, last.ckpt knows of nothing that is not there.
-        """
+        """Write the present state as NAME.ckpt for each of `names`, then as last.ckpt, which knows of these."""
         for logger in trainer.loggers:
             logger.save()  # no point of before the checkpoint is lost with the process
         first, *others = (self.folder / f"{name}.ckpt" for name in (*names, "last"))
@@ -164,9 +155,8 @@ class Checkpoints(Checkpoint):
 def validation_digest(photos: Photos) -> str:
     """Return a digest of the validation photos: of their names, and of the sizes of the first files in bytes."""
     sizes = [path.stat().st_size for path in map(photos.path, photos.val[:64]) if photos.on_disk and path.exists()]
-    return hashlib.sha256("\0".join(map(str, [*photos.val, *sizes])).encode("utf-8", "surrogateescape")).hexdigest()[
-        :16
-    ]
+    names = "\0".join(map(str, [*photos.val, *sizes]))
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def best_metric(checkpoint: Path) -> float:

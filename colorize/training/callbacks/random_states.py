@@ -13,7 +13,6 @@ from colorize.runtime import distributed
 class RandomStates(L.Callback):
     """Puts the states of all generators into each checkpoint, and takes them back just before the first step.
 
-    Order and augmentation of the photos draw from none of them: what is left is noise inside networks, dropout for one.
     Each rank has its own states; with another number of ranks than before, all resume with those of the first.
     """
 

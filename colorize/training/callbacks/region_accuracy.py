@@ -19,10 +19,9 @@ CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES),
 class RegionAccuracy(L.Callback):
     """Logs, where photos come with regions, how much of each has the right hue, and what the rest is taken for.
 
-    `val/region/NAME` is the share of its pixels whose hue class is right, `val/region/mean` that of the regions that
-    occur, each counting alike; `val/region/sea_as_grass` and its like are mistakes; `val/region/colourless` is the
-    share of all pixels without a hue. The table of every confusion goes to TensorBoard as text. `val_ema/region/…` are
-    those of the averaged weights. See `colorize.evaluation.regions` for what counts.
+    `val/region/NAME` is the share of its pixels whose hue class is right, `mean` that of the regions that occur, each
+    counting alike; `sea_as_grass` and its like are mistakes; `colourless` is the share of all pixels without a hue. The
+    table of every confusion goes to TensorBoard as text. See `colorize.evaluation.regions` for what counts.
     """
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

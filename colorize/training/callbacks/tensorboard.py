@@ -4,7 +4,6 @@ TensorBoard keeps the first hyper-parameters that it meets in a folder, so they 
 which each start of the training replaces: what is shown is what the last start ran.
 """
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,9 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from torch.utils.tensorboard import summary
+from torch.utils.tensorboard import FileWriter, summary
 
 from colorize.config import TrainConfig
 from colorize.evaluation.regions import COUNTED
@@ -54,53 +50,40 @@ class CurveLogger(TensorBoardLogger):
 
 
 class Settings(L.Callback):
-    """Writes the settings of a training when it starts, and that it has ended when it has.
+    """Writes the settings of a training into its phase's folder when it starts, and that it has ended when it has.
 
-    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `Best/ciede2000`.
-
-    Args:
-        config: of the training.
-        folder: of the phase, in which the scalars are.
-        command: what starts the training from a shell, where that is known.
+    `command` starts the training from a shell, where that is known.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
         self.config, self.folder, self.command = config, folder, command
-        self.writer: EventFileWriter | None = None
+        self.writer: FileWriter | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         for earlier in self.folder.glob(f"events.out.tfevents.*{SUFFIX}"):
             earlier.unlink()
-        self.writer = EventFileWriter(str(self.folder), filename_suffix=SUFFIX)
+        self.writer = FileWriter(str(self.folder), filename_suffix=SUFFIX)
         step = pl_module.axis
         # An empty trial: the row is named after the run, and equal settings in two runs stay two rows. No Experiment
         # is written: TensorBoard would take that of one run for all, and could not tell which keys differ.
-        self.write(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
-        self.write(text_pb("config", as_text(self.config, self.command)), step)
-        self.write(summary.custom_scalars(charts(self.config)), step)
+        self.writer.add_summary(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
+        command = f"```\n{self.command}\n```\n\n" if self.command else ""
+        text = f"{command}```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(self.config))}```\n"
+        self.writer.add_summary(text_pb("config", text), step)
+        self.writer.add_summary(summary.custom_scalars(charts(self.config)), step)
         self.writer.flush()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.writer is not None:
             _, _, success = summary.hparams({}, {})
-            self.write(success, pl_module.axis)
+            self.writer.add_summary(success, pl_module.axis)
             self.writer.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self.writer is not None:
             self.writer.close()
-
-    def write(self, content: Summary, step: int) -> None:
-        assert self.writer is not None
-        self.writer.add_event(Event(wall_time=time.time(), step=step, summary=content))
-
-
-def as_text(config: TrainConfig, command: str | None) -> str:
-    """Return the whole configuration as Markdown."""
-    text = f"```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(config))}```\n"
-    return f"```\n{command}\n```\n\n{text}" if command else text
 
 
 def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
