@@ -6,12 +6,11 @@ there were any) is taken as it is.
 
 import hashlib
 import os
-import zipfile
 from io import BufferedRandom
 from pathlib import Path
+from typing import BinaryIO
 
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import sha256
 
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -40,12 +39,14 @@ def seal(file: BufferedRandom) -> None:
 
 def check_seal(path: Path) -> None:
     """Compare a file with its seal, once in this process as long as nobody writes to it; raise UserError if unequal."""
-    sealed, status = _sealed(path), path.stat()
-    known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if sealed is None or known in _found_whole:
-        return
-    digest, left = hashlib.sha256(), status.st_size - _SEAL_SIZE
     with path.open("rb") as file:
+        sealed = _sealed(file)
+        status = os.fstat(file.fileno())
+        known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if sealed is None or known in _found_whole:
+            return
+        file.seek(0)
+        digest, left = hashlib.sha256(), status.st_size - _SEAL_SIZE
         while left > 0 and (piece := file.read(min(left, 1 << 20))):
             digest.update(piece)
             left -= len(piece)
@@ -56,15 +57,19 @@ def check_seal(path: Path) -> None:
 
 def fingerprint(path: Path) -> str:
     """Return a digest of a file's content: the checksum of its seal, or its SHA-256 where it has none."""
-    sealed = _sealed(path)
-    return sha256(path) if sealed is None else sealed.removeprefix(_MARK).decode("ascii", "replace")
+    with path.open("rb") as file:
+        sealed = _sealed(file)
+        if sealed is not None:
+            return sealed.removeprefix(_MARK).decode("ascii", "replace")
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sealed(path: Path) -> bytes | None:
-    """Return the seal, which may be damaged or lack its end; None for a file without."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            comment = archive.comment
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return None
-    return comment if len(comment) == _SEAL_SIZE or comment.startswith(_MARK) else None
+def _sealed(file: BinaryIO) -> bytes | None:
+    """Bytes at the place of the seal, or where it was before the file lost its end; None for a file without."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(-min(size, _END_SIZE + _SEAL_SIZE), os.SEEK_END)
+    _, end, rest = file.read().rpartition(_END)
+    length, comment = rest[_END_SIZE - len(_END) - 2 : _END_SIZE - len(_END)], rest[_END_SIZE - len(_END) :]
+    marked = int.from_bytes(length, "little") == _SEAL_SIZE or comment.startswith(_MARK)
+    return comment if end and marked else None
