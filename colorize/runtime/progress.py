@@ -88,7 +88,7 @@ def print_table(markdown: str) -> None:
     head, _, *rows = ([Text(cell.strip()) for cell in line.split("|")[1:-1]] for line in markdown.splitlines())
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left")
+        table.add_column(title, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table, "")
