@@ -90,8 +90,7 @@ def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> l
 def from_previous_cycle(config: PipelineConfig, step: str, cycle: int) -> list[str]:
     """Return the overrides by which a step of a later cycle starts from the cycle before, whatever the first was given.
 
-    Both networks are those of its best.ckpt: that critic was trained against this very generator, the one of last.ckpt
-    against a generator that is given up.
+    Both networks are those of its best.ckpt: that critic was trained against this very generator.
     """
     if cycle == 1:
         return []
@@ -139,20 +138,15 @@ SHARED_KEYS = ("data", *SPLIT_KEYS)
 
 def overrides_for(step: str, overrides: list[str]) -> list[str]:
     """Return those of the pipeline's overrides that are for `step`."""
-
-    def is_for_step(key: str) -> bool:
-        is_pipelines = key.partition(".")[0] in PIPELINE_KEYS and key != SEARCH_PATH
-        return not is_pipelines and STARTS.get(key, step) == step
-
-    return [override for override in overrides if is_for_step(key_of(override))]
+    return [
+        override
+        for override, key in zip(overrides, map(key_of, overrides), strict=True)
+        if (key.partition(".")[0] not in PIPELINE_KEYS or key == SEARCH_PATH) and STARTS.get(key, step) == step
+    ]
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:
-    """Refuse what would make the steps contradict each other.
-
-    Raises:
-        BadOption: it says which option, and what to do instead.
-    """
+    """Refuse, by BadOption, what would make the steps contradict each other."""
     if processes_started() > 1:
         raise BadOption("start the pipeline once, with trainer.devices=N: it starts the processes of each step itself")
     for key in map(key_of, overrides):

@@ -81,13 +81,12 @@ def fit(
     """Build everything, and train; `overrides` are the options as they were typed, `photos` the data, if listed."""
     import lightning as L
 
-    from colorize.cli.launch import check_processes, set_threads
+    from colorize.cli.launch import take_place
     from colorize.runtime import distributed, signals
     from colorize.training import build
     from colorize.training.first_weights import measure_prior
 
-    check_processes(config.trainer)
-    set_threads(config.trainer)
+    take_place(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config, photos)

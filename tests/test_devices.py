@@ -14,7 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from colorize import evaluate, generate, pipeline, train
-from colorize.cli.launch import set_threads
+from colorize.cli.launch import take_place
 from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.sources import Photos
@@ -149,9 +149,9 @@ def test_a_process_computes_on_as_many_cores_as_it_is_given(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    set_threads(configure("train", "phase=pretrain_gen").trainer)
+    take_place(configure("train", "phase=pretrain_gen").trainer)
     assert taken == []
-    set_threads(configure("train", "phase=pretrain_gen", "recipe=demo").trainer)
+    take_place(configure("train", "phase=pretrain_gen", "recipe=demo").trainer)
     assert taken == [1]
 
 

@@ -32,18 +32,11 @@ _NAMES_OPTION = {"data": "data.kind", "model": "model.name"}
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = (), topic: str = "") -> str:
-    """Return the page of command `name`: keys with their types, values, meanings and choices.
+    """Return the page of command `name`: keys with their types, values, meanings and choices; `doc` opens it.
 
-    Args:
-        name: the command.
-        doc: opens the first page.
-        typed: the options as they were typed, for people to read.
-        overrides: the same as Hydra reads them: the values shown are those that they compose to; where they do not
-            compose, those of the default options.
-        topic: "" for the keys needed first, and the flags; "all", or the name of a section or config group.
-
-    Raises:
-        BadOption: there is no such topic.
+    The values are those that `overrides` (as Hydra reads them; `typed` as people do) compose to, or else the defaults.
+    `topic` is "" for the keys needed first, and the flags; "all", or the name of a section or config group; another
+    raises BadOption.
     """
     schema, origin = SCHEMAS[name], "with the default options"
     try:

@@ -11,10 +11,10 @@ from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption
 
 
-def check_processes(settings: DevicesConfig) -> None:
-    """Check that there are as many processes as the configuration says.
+def take_place(settings: DevicesConfig) -> None:
+    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down.
 
-    Raises BadOption where torchrun or srun started another number of them; each would do, and write, all of the work.
+    Raises BadOption where torchrun or srun started another number of processes than it says: each would do all.
     """
     started, wanted = processes_started(), settings.devices * settings.num_nodes
     if started not in (1, wanted):
@@ -22,10 +22,6 @@ def check_processes(settings: DevicesConfig) -> None:
             f"{started} processes were started, but trainer.devices={settings.devices} times "
             f"trainer.num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
         )
-
-
-def set_threads(settings: DevicesConfig) -> None:
-    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
@@ -38,8 +34,7 @@ def quieten() -> None:
 
 def launch(settings: DevicesConfig) -> L.Fabric:
     """Return this one of the processes that share a command's photos; the first starts the others if need be."""
-    check_processes(settings)
-    set_threads(settings)
+    take_place(settings)
     quieten()
     several = settings.devices * settings.num_nodes > 1
     fabric = L.Fabric(

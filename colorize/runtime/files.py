@@ -38,10 +38,7 @@ class Folder(NamedTuple):
 
 
 def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
-    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is).
-
-    Raises OSError where it cannot be read.
-    """
+    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is)."""
     subfolders, files, has_links = list[tuple[str, bool]](), list[str](), False
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):

@@ -90,10 +90,7 @@ def omegaconf_line(error: OmegaConfBaseException) -> str:
 
 
 def from_hydra(config: DictConfig, schema: type[T]) -> T:
-    """Return the composed configuration as an instance of its schema, with every value resolved.
-
-    Raises BadOption where a mandatory key is missing, or a value is not one of its choices.
-    """
+    """Return the composed configuration as an instance of its schema, all resolved; BadOption for what is not of it."""
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:

@@ -10,10 +10,7 @@ BUNDLED = Path(__file__).with_name("pocket.safetensors")
 
 
 def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
-    """Return the file that a `checkpoint` names, there or not; the word `bundled` stands for `BUNDLED`.
-
-    Raises UserError where the installation is without that.
-    """
+    """Return the file that a `checkpoint` names, there or not, or `BUNDLED`; raise UserError where that is missing."""
     if str(checkpoint) != "bundled":
         return Path(checkpoint)
     if not BUNDLED.is_file():

@@ -90,10 +90,7 @@ def has_average(path: str | Path) -> bool:
 
 
 def parse_checkpoint(content: Any, path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """Take metadata and weights from a file's content, all of the types that they should have: files are from anybody.
-
-    Raises UserError where it is not a checkpoint of this program.
-    """
+    """Take metadata and weights from a file's content, all of the types that they should have; UserError otherwise."""
     try:
         stated = dict(content["colorize"])
         if stated.get("format") != FORMAT:
@@ -143,10 +140,7 @@ def network_in(
 def filled(
     network: Generator | Critic, state: Mapping[str, Any], path: str | Path, name: str = "generator"
 ) -> Generator | Critic:
-    """Give a network on device meta copies of a file's tensors, in its own types, and return it in eval mode.
-
-    Raises UserError where they do not fit.
-    """
+    """Give a network on device meta copies of a file's tensors, in its own types and eval mode; UserError if unfit."""
     own = network.state_dict()
     try:
         network.load_state_dict({key: _copy(value, own.get(key)) for key, value in state.items()}, assign=True)

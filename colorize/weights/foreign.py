@@ -117,18 +117,14 @@ def recognise(state: Mapping[str, Any]) -> Source | None:
 
 
 def load(path: str | Path) -> UNet:
-    """Read the generator in a file of DeOldify (Artistic, Stable, Video) or fastai: in eval mode, on the CPU, float32.
-
-    Nothing in it is executed. Raises UserError as `read_state` and `make_unet` do.
-    """
+    """Read the generator in a file of DeOldify or fastai, executing nothing in it, as `make_unet` does."""
     return make_unet(read_state(path), path)
 
 
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
     """Make a `UNet`, in eval mode, in float32, on the CPU, with a copy of another project's tensors.
 
-    Raises UserError where the network is none of `SOURCES`, its tensors are not exactly those it should have, or not
-    all of their values are finite.
+    Raises UserError where they are not exactly, or not all finite, those of one of `SOURCES`.
     """
     source = recognise(state)
     if source is None:

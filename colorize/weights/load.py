@@ -69,9 +69,8 @@ def load_weights(
 ) -> Weights:
     """Read a generator from a file of any kind named above, or the one that the word `bundled` means.
 
-    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. `expected` is the
-    architecture it must have, where a configuration already states one. Raises UserError where there is no such file,
-    it is something else, it is damaged, it holds no generator, or one of another architecture than `expected`.
+    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. Raises UserError
+    where there is no such file, or no generator in it, or one of another architecture than `expected` (None: any).
     """
     path = bundled.find_weights(checkpoint)
     with one_version(path):
@@ -101,10 +100,7 @@ def load_network(
     expected: dict[str, Any] | None = None,
     use_ema: bool = True,
 ) -> Generator | Critic:
-    """Read the generator of any file of weights, or the critic of a checkpoint, on the CPU, in eval mode.
-
-    Raises UserError as `load_weights` does.
-    """
+    """Read the generator of any file of weights, or the critic of a checkpoint, as `load_weights` does."""
     if name == "generator":
         return load_weights(path, use_ema, expected).network
     with one_version(Path(path)):
@@ -126,10 +122,7 @@ def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> 
 
 
 def load_export(path: str | Path) -> Weights | None:
-    """Read an export of this program; None where the file is another, or cannot be read: others say what it is.
-
-    Raises UserError where it is an export, but damaged, or contradicts itself.
-    """
+    """Read an export of this program; None where the file is another; UserError where it is damaged."""
     stated = _exported(path)
     if stated is None:
         return None

@@ -19,17 +19,12 @@ _CLASSIFIERS = ("fc.", "classifier.")
 
 
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
-    """Fill an encoder, or `VGGFeatures`, with weights, in place.
+    """Fill an encoder, or `VGGFeatures`, with the published weights of `name` (resnet34, vgg16_bn…), in place.
 
-    Of the state dict, the classifier and layers that the published `name` (resnet34, efficientnet_lite0, vgg16_bn…) has
-    and `module` was cut off before are left out; all else must fit exactly. The module's tensor names are those
-    published. Half precision becomes the module's own.
-
-    `source` is "imagenet": the weights of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1),
-    downloaded where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict
-    as published, `.safetensors` or what `torch.save` wrote. `option` is the key that set it, for the messages.
-
-    Raises UserError where the download failed, the package or file is missing, it is no state dict, or does not fit.
+    Layers that `module` was cut off before are left out; all else must fit exactly. `source` is "imagenet": the weights
+    of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1), downloaded where they are not yet
+    in torch's cache; "none": leave the module as it is; else the path of a state dict as published. `option` is the key
+    that set it. Raises UserError where they cannot be had, or do not fit.
     """
     if source == "none":
         return

@@ -72,10 +72,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
-    """Find the state dict in what `read_file` returned: the content itself, or what it holds under "model".
-
-    Raises UserError where there is no dict of named tensors in it, or it is a checkpoint of this program.
-    """
+    """Find the state dict in what `read_file` returned, itself or what it has under "model"; UserError if none is."""
     if isinstance(content, Mapping) and "colorize" in content:
         raise UserError(
             f"{path} is a training checkpoint of this program, not another project's weights: read it with "
@@ -111,9 +108,7 @@ def read_file(path: str | Path) -> Any:
 
     Nothing in it is executed: it is read with `weights_only=True`, and of the classes it names, those of fastai's
     optimizers become inert. A checkpoint of this program is compared with its checksum. Tensors of a zip-format file
-    are mapped, not read: copy what is to outlive the file.
-
-    Raises UserError where there is no such file, it is something else, it is damaged, or it asks for code.
+    are mapped, not read: copy what is to outlive the file. Raises UserError for anything else, which it tells apart.
     """
     with one_version(Path(path)):
         return _read(Path(path))
