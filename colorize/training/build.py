@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
+from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
@@ -84,8 +85,7 @@ def photos_to_fit(config: TrainConfig) -> Photos | None:
 @value_errors_as_bad_options()
 def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
     """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""
-    fitted = resolution_for(config.resolution, photos, config.trainer.limit_train_batches)
-    return replace(config, resolution=fitted)
+    return replace(config, resolution=resolution_for(config.resolution, photos, config.trainer.limit_train_batches))
 
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
@@ -192,9 +192,7 @@ def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
     return " \\\n    ".join(["python -m colorize.train", *map(shlex.quote, words)])
 
 
-def make_callbacks(
-    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, overrides: Sequence[str] = ()
-) -> list[L.Callback]:
+def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
     callbacks: list[L.Callback] = []
@@ -212,7 +210,7 @@ def make_callbacks(
         callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
-        Settings(config, folder.path, shell_command(config, overrides)),
+        Settings(config, folder.path, shell_command(config, given_overrides())),
         RandomStates(),
         Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
@@ -222,13 +220,9 @@ def make_callbacks(
 
 
 def make_trainer(
-    config: TrainConfig,
-    folder: PhaseFolder,
-    schedule: ResolutionSchedule,
-    resume_from: Path | None,
-    overrides: Sequence[str] = (),
+    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, resume_from: Path | None
 ) -> L.Trainer:
-    """Return Lightning's Trainer with our callbacks and loggers; TensorBoard shows `overrides`, as they were typed."""
+    """Return Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
@@ -240,7 +234,7 @@ def make_trainer(
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
-    callbacks = make_callbacks(config, folder, schedule, overrides)
+    callbacks = make_callbacks(config, folder, schedule)
     return L.Trainer(
         accelerator=device.type,
         devices=settings.devices,
