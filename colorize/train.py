@@ -53,8 +53,9 @@ def run(config: TrainConfig) -> Score | None:
     from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
 
     with locked(folder.path):
-        photos = build.photos_to_fit(config)
-        if photos is not None:
+        photos = None
+        if config.resolution.steps is not None or config.resolution.batch_share is not None:
+            photos = build.make_photos(config)
             config = build.fit_to_photos(config, len(photos.train))
         found = where_to_resume(config, folder)
         if found is not None and is_complete(config, found[1]):

@@ -159,7 +159,15 @@ def _recorded(
     with locked(folder):
         earlier = read_result(folder)
         if earlier is not None:
-            _refuse_other_overrides(folder, _values(earlier.overrides), values)
+            made_with, differing = _values(earlier.overrides), []
+            for key in made_with | values:
+                if key not in RUNTIME_KEYS and made_with.get(key) != values.get(key):
+                    now = f" (not {values[key]})" if key in values else ""
+                    differing.append(f"with {key}={made_with[key]}{now}" if key in made_with else f"without {key}")
+            if differing:
+                raise Refused(
+                    f"{folder} was made {', '.join(differing)}: give the same options, or another sweep=LABEL"
+                )
             result.swept, result.seconds = result.swept or earlier.swept, earlier.seconds
             if earlier.status == "complete":
                 log.info(f"job {job} is complete: {folder}")
@@ -200,16 +208,6 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
         text = value if isinstance(value, str) else override.get_value_element_as_str()
         values[override.get_key_element()] = text.lower() if isinstance(value, bool) else text
     return values
-
-
-def _refuse_other_overrides(folder: Path, made_with: dict[str, str], given: dict[str, str]) -> None:
-    differing = []
-    for key in made_with | given:
-        if key not in RUNTIME_KEYS and made_with.get(key) != given.get(key):
-            now = f" (not {given[key]})" if key in given else ""
-            differing.append(f"with {key}={made_with[key]}{now}" if key in made_with else f"without {key}")
-    if differing:
-        raise Refused(f"{folder} was made {', '.join(differing)}: give the same options, or another sweep=LABEL")
 
 
 @contextmanager

@@ -76,12 +76,6 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
 
 
-def photos_to_fit(config: TrainConfig) -> Photos | None:
-    """List the photos where batches and epochs depend on their number; None where they do not."""
-    resolution = config.resolution
-    return None if (resolution.steps, resolution.batch_share) == (None, None) else make_photos(config)
-
-
 @value_errors_as_bad_options()
 def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
     """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""

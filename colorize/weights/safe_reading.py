@@ -110,28 +110,29 @@ def read_file(path: str | Path) -> Any:
     optimizers become inert. A checkpoint of this program is compared with its checksum. Tensors of a zip-format file
     are mapped, not read: copy what is to outlive the file. Raises UserError for anything else, which it tells apart.
     """
-    with one_version(Path(path)):
-        return _read(Path(path))
-
-
-def _read(path: Path) -> Any:
-    head = _head(path)
-    _refuse_text(path, head)
-    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 2**27:
-        return _read_safetensors(path)
-    if head.startswith(b"PK"):
-        _check_archive(path)
-        check_seal(path)
-    elif not head.startswith(_LEGACY):
-        if head.startswith(b"\x80"):
+    path = Path(path)
+    with one_version(path):
+        head = _head(path)
+        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 2**27:
+            try:
+                return safetensors.torch.load_file(path)
+            except Exception as error:  # its own error class, or what a mapped file comes up with
+                raise UserError(
+                    f"{path} is a safetensors file cut short or damaged ({_line(error)}): {AGAIN}"
+                ) from error
+        if head.startswith(b"PK"):
+            _check_archive(path)
+            check_seal(path)
+        elif not head.startswith(_LEGACY):
+            if head.startswith(b"\x80"):
+                raise UserError(
+                    f"{path} is a pickle that torch.save did not write; a pickle can run code, so it was not opened: "
+                    "give the state dict that torch.save or safetensors wrote"
+                )
             raise UserError(
-                f"{path} is a pickle that torch.save did not write; a pickle can run code, so it was not opened: "
-                "give the state dict that torch.save or safetensors wrote"
+                f"{path} is no file of weights: it begins with {head[:8]!r}, as neither torch.save nor safetensors does"
             )
-        raise UserError(
-            f"{path} is no file of weights: it begins with {head[:8]!r}, as neither torch.save nor safetensors does"
-        )
-    return _read_torch(path, mmap=head.startswith(b"PK"))
+        return _read_torch(path, mmap=head.startswith(b"PK"))
 
 
 def _head(path: Path) -> bytes:
@@ -148,10 +149,6 @@ def _head(path: Path) -> bytes:
         raise UserError(f"{path} cannot be opened: {error.strerror}") from error
     if not head:
         raise UserError(f"{path} is empty (0 bytes): {AGAIN}")
-    return head
-
-
-def _refuse_text(path: Path, head: bytes) -> None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         raise UserError(
@@ -160,13 +157,7 @@ def _refuse_text(path: Path, head: bytes) -> None:
         )
     if text.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the weights it points to: run git lfs pull")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except Exception as error:  # its own error class, or what a mapped file comes up with
-        raise UserError(f"{path} is a safetensors file cut short or damaged ({_line(error)}): {AGAIN}") from error
+    return head
 
 
 def _check_archive(path: Path) -> None:
