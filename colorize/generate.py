@@ -97,10 +97,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
 
 
 def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
-    """Return those of `identities` that share a batch with a missing one, when all go in batches from the first on.
-
-    Thus an image is the same to the bit, interrupted or not: the others in its batch may change its last bit.
-    """
+    """Return those of `identities` whose batch lacks some: others in its batch may change the last bit of an image."""
     batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
     return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
 

@@ -45,10 +45,7 @@ class StepFailed(UserError):
 
 
 def run(config: PipelineConfig) -> Score | None:
-    """Run the steps, each in a process of its own, then write the gallery and the table; return the last CIEDE2000.
-
-    With `data.report`, only describe the photos.
-    """
+    """Run the steps, each in a process of its own, then write gallery and table; return the last CIEDE2000."""
     given = given_overrides()
     check(config, given)
     check_root(config.data)
@@ -88,10 +85,7 @@ def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> l
 
 
 def from_previous_cycle(config: PipelineConfig, step: str, cycle: int) -> list[str]:
-    """Return the overrides by which a step of a later cycle starts from the cycle before, whatever the first was given.
-
-    Both networks are those of its best.ckpt: that critic was trained against this very generator.
-    """
+    """Return the overrides by which a step of a later cycle starts from the networks in best.ckpt of the one before."""
     if cycle == 1:
         return []
     before, own = (cycle_name(run_name(config), number) for number in (cycle - 1, cycle))

@@ -30,10 +30,7 @@ log = logging.getLogger("colorize")
 
 
 def run(config: TrainConfig) -> Score | None:
-    """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better).
-
-    With `data.report`, only describe the photos.
-    """
+    """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better)."""
     check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report

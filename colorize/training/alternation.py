@@ -27,14 +27,9 @@ class FixedRatio:
 
 
 class AdaptiveRatio:
-    """The critic until its batch loss is below `threshold` or it had `most` steps in a row, then one generator step.
-
-    This is fastai's adaptive switcher with a cap: a critic that cannot win must not stop the generator.
-    """
+    """The critic until its batch loss is below `threshold`, or for `most` steps, then one generator step (fastai)."""
 
     def __init__(self, threshold: float, most: int) -> None:
-        if most < 1:
-            raise ValueError(f"the critic needs at least one step in a row, not {most}")
         self.threshold, self.most = threshold, most
         self.in_a_row, self.won = 0, False
 
@@ -58,10 +53,7 @@ chance is ln 2 = 0.693), and gives and takes back its state."""
 
 
 def make_update_schedule(phase: str, switch: SwitchConfig) -> UpdateSchedule:
-    """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero.
-
-    Raises ValueError for steps that train nothing.
-    """
+    """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero."""
     if len(trained := PHASES[phase].trains) == 1:
         return FixedRatio(int("critic" in trained), int("generator" in trained))
     if switch.mode == "fixed":

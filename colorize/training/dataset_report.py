@@ -84,10 +84,7 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
 
 
 def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_photos: int) -> str:
-    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown.
-
-    To see a photo at validation, three times without a backward pass, costs about what learning from one does.
-    """
+    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown."""
     rows = [[use, f"{least:,}", "yes" if photos >= least else "no"] for use, least in ENOUGH_FROM_PHOTOS.items()]
     limit = config.trainer.limit_train_batches
     said = f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(photos, limit):,} steps"
@@ -95,6 +92,7 @@ def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_
     if seconds is not None:
         stage = schedule.at(schedule.epochs)
         val_px = config.data.val_size_px or stage.size_px
+        # At validation a photo is seen three times without a backward pass: about what learning from one costs.
         seen = schedule.epochs * val_photos * (val_px / stage.size_px) ** 2
         said += f", about {spoken(seconds * (sum(schedule.images(photos, limit)) + seen))} here"
     table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)
@@ -102,10 +100,7 @@ def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_
 
 
 def seconds_an_image(config: TrainConfig, schedule: ResolutionSchedule) -> float | None:
-    """Time the learning from an image, on random ones of the last size: forward and backward, the second of two.
-
-    None where the weights of the perceptual loss are not there.
-    """
+    """Time the learning from an image of the last size, the second of two; None where the VGG's weights are missing."""
     device, stage = pick_device(config.trainer.accelerator), schedule.at(schedule.epochs)
     try:
         module = build.make_module(config, resume_from=Path("none"))  # as if resumed: the first weights are not needed

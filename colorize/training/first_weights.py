@@ -72,10 +72,7 @@ def make_networks(
 
 
 def require_pretrained(config: TrainConfig, phases: Collection[str], started: bool = False) -> None:
-    """Have the pretrained weights of `phases` at hand; where they are `started`, only those that no checkpoint holds.
-
-    Raises UserError, which names all that cannot be had.
-    """
+    """Find the pretrained weights of `phases`, if `started` only those that no checkpoint holds, or raise UserError."""
     model, first = config.model, config.init_from
     needed = {
         "encoder": not started and first.generator is None and "pretrain_gen" in phases,
@@ -97,10 +94,7 @@ def generator_options(model: ModelConfig) -> dict[str, object]:
 
 
 def make_content_loss(config: TrainConfig) -> ContentLoss:
-    """Return the loss on images, with a VGG where one of its features has a weight.
-
-    Raises BadOption where every weight that matters to the generator is zero.
-    """
+    """Return the loss on images, with a VGG where its features have a weight; BadOption where no loss has one."""
     model, loss = config.model, config.loss
     chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
     if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
@@ -128,10 +122,7 @@ def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -
 
 
 def measure_prior(config: TrainConfig, generator: Generator | None, datamodule: ColorizationDataModule) -> None:
-    """Count how often each colour occurs in training photos, for a generator that predicts a distribution.
-
-    Each rank counts the same photos. A generator that was trained before brings its prior along.
-    """
+    """Count how often each colour occurs in training photos, for a new generator that predicts a distribution."""
     if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
         return
     counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)

@@ -40,10 +40,7 @@ BELONGS_TO: dict[str, tuple[Network, ...]] = {
 
 
 def hyper_parameters(config: TrainConfig) -> dict[str, Value]:
-    """Return the keys that make a phase come out as it does, to be compared between runs.
-
-    Lists are as one would type them, null is "null", and of a weights file only its name is left.
-    """
+    """Return the keys that make a phase come out as it does, as one types them; of a weights file only its name."""
     found: dict[str, Value] = {}
     for key in leaves(TrainConfig):
         networks = next((n for prefix, n in BELONGS_TO.items() if key.name.startswith(prefix)), ())

@@ -121,7 +121,10 @@ class ColorizationModule(L.LightningModule):
         critic, optimizer = self.network("critic").train(), self.optimizer("critic")
 
         # Generated images, without gradient.
-        fake = batch.fake if batch.fake is not None else self.colour(batch.grey, batch.luma)
+        fake = batch.fake
+        if fake is None:
+            with torch.no_grad():
+                fake = self.network("generator").eval()(batch.grey, batch.luma)
 
         with self.toggled_optimizer(optimizer):
             # Forward, and the loss on photos and generated images.
@@ -177,12 +180,6 @@ class ColorizationModule(L.LightningModule):
             "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
         )
         distributed.agree(None if fault is None else NonFiniteLoss(said))
-
-    @torch.no_grad()
-    def colour(self, grey: Tensor, luma: Tensor | None = None) -> Tensor:
-        """Colour `grey` on `luma` with the generator in eval mode: (B, 1, H, W) to (B, 3, H, W), without gradient."""
-        coloured: Tensor = self.network("generator").eval()(grey, luma)
-        return coloured
 
     def share_of(self, batch: Batch) -> float:
         """Return the part of the global batch that is this device's; shares may differ by a photo."""

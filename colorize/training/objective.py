@@ -24,10 +24,7 @@ UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
 
 @dataclass
 class Objective:
-    """Losses of both networks with their weights: on images (`content`), on predicted chroma, and adversarial.
-
-    It is no module, so that checkpoints do not hold the VGG of the content loss.
-    """
+    """Losses of both networks with their weights; no module, so that checkpoints do not hold the content loss's VGG."""
 
     content: ContentLoss
     chroma: ChromaLoss
@@ -101,8 +98,7 @@ def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
 def gradient_at(image: Tensor, loss: Tensor) -> Tensor:
     """Return the gradient of a scalar `loss` at `image`, (B, 3, H, W) float32.
 
-    The loss is scaled by the number of pixels on the way, so that a gradient per pixel is near one and half precision
-    in VGG or the critic cannot round it to zero.
+    On the way it is scaled by the number of pixels, so that half precision cannot round it to zero.
     """
     scale = image.numel()
     (gradient,) = torch.autograd.grad(loss * scale, image)

@@ -20,10 +20,7 @@ Schedule = Callable[[float], float]
 
 
 def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Schedule:
-    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai).
-
-    Raises ValueError where `pct_start` is not between 0 and 1.
-    """
+    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai)."""
     if not 0 < pct_start < 1:
         raise ValueError(f"pct_start must lie between 0 and 1, not at {pct_start}")
 
@@ -125,10 +122,7 @@ def make_optimizer(
 
 
 def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
-    """Keep the settings of `optimizer` when it loads a `saved` state: the configuration of this start counts.
-
-    Raises ValueError where their parameter groups are not of the same sizes.
-    """
+    """Keep the settings of `optimizer` when it loads a `saved` state; ValueError where their groups differ in size."""
     for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         if len(group["params"]) != len(kept["params"]):
             raise ValueError(

@@ -22,8 +22,7 @@ ABREAST = 2
 class ImageGrid(L.Callback):
     """Sends a sheet of fixed validation photos to TensorBoard against images seen, first before any training.
 
-    The prediction is what `colorize.predict` would make of a photo: averaged weights where there are any, and its own
-    luma.
+    The prediction is what `colorize.predict` would make of a photo, with averaged weights where there are any.
     """
 
     def __init__(self, photos: int) -> None:

@@ -50,10 +50,7 @@ class CurveLogger(TensorBoardLogger):
 
 
 class Settings(L.Callback):
-    """Writes the settings of a training into its phase's folder when it starts, and that it has ended when it has.
-
-    `command` starts the training from a shell, where that is known.
-    """
+    """Writes the settings, and the `command`, of a training when it starts, and that it has ended when it has."""
 
     def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
         self.config, self.folder, self.command = config, folder, command
