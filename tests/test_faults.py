@@ -74,7 +74,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_training_resumes(
     assert not list(folder.checkpoints.glob(".*"))
     monkeypatch.setattr(torch, "save", save)
     assert typed(photos, capsys, "resume=auto")[0] == 0
-    assert read_checkpoint(folder.last)[0].complete
+    metadata, _ = read_checkpoint(folder.last)
+    assert metadata.epochs_done == metadata.epochs
 
 
 def test_a_folder_that_turns_read_only_is_named_and_keeps_what_it_has(

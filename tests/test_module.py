@@ -403,7 +403,7 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     content = final_state(config)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"generator"}
     card, _ = read_checkpoint(PhaseFolder(config.runs_dir, config.run, config.phase).best)
-    assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
+    assert (card.phase, card.epochs_done, card.epochs, card.images_seen) == ("pretrain_gen", 1, 1, 16)
     network = load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:

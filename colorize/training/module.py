@@ -65,7 +65,6 @@ class ColorizationModule(L.LightningModule):
     # --- the training step --------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Train one network on a batch."""
         self.set_learning_rates(batch_idx)
         self.step_images = int(distributed.total([len(batch.rgb)])[0])
         network = self.update_schedule.next()
@@ -197,7 +196,6 @@ class ColorizationModule(L.LightningModule):
     # --- learning rates and freezing ----------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Return an optimizer for each network that the phase trains."""
         return [
             make_optimizer(self.network(name).layer_groups(), self.learning_rates[name].lr, o.betas, o.weight_decay)
             for name, o in self.optim.items()
@@ -215,7 +213,6 @@ class ColorizationModule(L.LightningModule):
     on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
 
     def set_learning_rates(self, batch_idx: int) -> None:
-        """Set the learning rate of each parameter group for this step, by the progress of the training."""
         epoch = self.trainer.current_epoch
         progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
         for name, rates in self.learning_rates.items():
@@ -270,14 +267,12 @@ class ColorizationModule(L.LightningModule):
     # --- parts and state ----------------------------------------------------------------------------------------------
 
     def network(self, name: Network) -> Any:
-        """Return the generator or the critic."""
         found = self.generator if name == "generator" else self.critic
         if found is None:
             raise ValueError(f"phase {self.metadata.phase} was given no {name}")
         return found
 
     def optimizer(self, name: Network) -> LightningOptimizer:
-        """Return the optimizer of a network that the phase trains."""
         found: Any = self.optimizers()
         optimizer: LightningOptimizer = found[list(self.optim).index(name)] if isinstance(found, list) else found
         return optimizer

@@ -54,13 +54,11 @@ class LearningRates:
     norms: str = "learn"
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
-        """Return the names of the layer groups that are frozen in `epoch`."""
         return frozenset(
             name for name, (first, end) in self.frozen_epochs.items() if first <= epoch and (end == -1 or epoch < end)
         )
 
     def apply(self, optimizer: Optimizer, epoch: int, progress: float) -> None:
-        """Set the learning rate of every parameter group of `optimizer` for a step at `progress` (0 to 1)."""
         stage = self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
         factor, frozen = self.lr * self.schedule(progress) * stage, self.frozen_at(epoch)
         for group in optimizer.param_groups:

@@ -58,11 +58,6 @@ class CheckpointMetadata:
     format: int = FORMAT
 
     @property
-    def complete(self) -> bool:
-        """True where the training that wrote it had reached its last epoch."""
-        return self.epochs_done >= self.epochs
-
-    @property
     def score(self) -> dict[str, float] | None:
         """Scores of the weights of this checkpoint; None where nobody scored them."""
         return self.curve[-1] if self.curve and self.curve[-1]["images_seen"] == self.images_seen else None

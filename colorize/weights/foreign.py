@@ -73,7 +73,6 @@ class Source:
     mark: re.Pattern[str]
 
     def translate(self, name: str) -> str:
-        """Return their name of the tensor that is `name` in `UNet.state_dict()`."""
         for ours, theirs in (*_NAMES.items(), *self.names.items()):
             name = re.sub(ours, theirs, name)
         return name

@@ -63,7 +63,6 @@ class GeneratorEMA(L.Callback):
 
     @torch.no_grad()
     def update(self, generator: nn.Module, images: int) -> None:
-        """Take in the generator as it is after a step on `images`."""
         self.images += images
         (ours, our_rest), (its, its_rest) = averaged_tensors(self.network), averaged_tensors(generator)
         get_ema_multi_avg_fn(self.decay(images))(ours, its, 0)

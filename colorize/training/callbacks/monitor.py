@@ -67,7 +67,6 @@ class Mean:
         self.sums, self.counts = dict(state["sums"]), defaultdict(int, state["counts"])
 
     def take(self) -> dict[str, float]:
-        """Return the means so far, and start anew."""
         means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         self.sums, self.counts = {}, defaultdict(int)
         return means
