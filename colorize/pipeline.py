@@ -111,11 +111,15 @@ def resolved(config: PipelineConfig, override: str) -> str:
 def step_command(step: str, overrides: list[str], only: list[str], config_dir: str | None = None) -> list[str]:
     """Return the arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
     flags = [] if config_dir is None else ["--config-dir", config_dir]
-    if step != "generate":
-        return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *overrides_for(step, overrides), *only]
     known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe", SEARCH_PATH}
-    shared = [override for override in overrides_for(step, overrides) if key_of(override) in known]
-    return ["-m", "colorize.generate", *flags, *shared, *only]
+    own = []
+    for override, key in zip(overrides, map(key_of, overrides), strict=True):
+        pipelines = key.partition(".")[0] in PIPELINE_KEYS and key != SEARCH_PATH
+        if not pipelines and STARTS.get(key, step) == step and (step != "generate" or key in known):
+            own.append(override)
+    if step == "generate":
+        return ["-m", "colorize.generate", *flags, *own, *only]
+    return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *own, *only]
 
 
 PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")
@@ -128,15 +132,6 @@ STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].pred
 
 SHARED_KEYS = ("data", *SPLIT_KEYS)
 """Keys that are the same in all steps, so that none validates on what another trained on."""
-
-
-def overrides_for(step: str, overrides: list[str]) -> list[str]:
-    """Return those of the pipeline's overrides that are for `step`."""
-    return [
-        override
-        for override, key in zip(overrides, map(key_of, overrides), strict=True)
-        if (key.partition(".")[0] not in PIPELINE_KEYS or key == SEARCH_PATH) and STARTS.get(key, step) == step
-    ]
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:

@@ -61,10 +61,9 @@ def make_networks(
                 load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
     if resume_from is not None and resume_from.is_file():
         metadata, _ = read_checkpoint(resume_from)
-        if generator is not None:
-            check_architecture(resume_from, "generator", metadata.generator, generator.architecture)
-        if critic is not None:
-            check_architecture(resume_from, "critic", metadata.critic, critic.architecture)
+        for name, network in (("generator", generator), ("critic", critic)):
+            if network is not None:
+                check_architecture(resume_from, name, getattr(metadata, name), network.architecture)
     for module in (generator, critic, content_loss):
         if module is not None:
             place(use_cpu_kernels(module), torch.device("cpu"))

@@ -144,7 +144,7 @@ def filled(
     return network.eval()
 
 
-def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> Generator | Critic:
+def build_stated(path: str | Path, name: str, architecture: Any) -> Generator | Critic:
     """Build a network as a file states it, on device meta, for that may be any size; raise UserError if none is."""
     try:
         with torch.device("meta"):
@@ -165,10 +165,7 @@ def _copy(value: Any, own: Tensor | None) -> Any:
 
 
 def check_architecture(
-    path: str | Path,
-    name: Literal["generator", "critic"],
-    architecture: dict[str, Any] | None,
-    expected: dict[str, Any],
+    path: str | Path, name: str, architecture: dict[str, Any] | None, expected: dict[str, Any]
 ) -> None:
     """Raise UserError where the architecture that a checkpoint states is not the configuration's; it names both."""
     # From before an option existed, a file does not state it: its network is the one that the default gives.
