@@ -27,7 +27,6 @@ from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
 from colorize.runtime.schema import leaves
 from colorize.training import build
-from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
 from colorize.training.module import ColorizationModule, NonFiniteLoss
 from colorize.training.objective import gradient_at
@@ -467,10 +466,3 @@ def test_the_command_of_a_job_can_be_typed() -> None:
     command = build.shell_command(config, ["data.root=my photos", "seed=1", "sweep=seeds"]) or ""
     words = shlex.split(command.replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
-
-
-def test_photos_stand_two_abreast_whatever_their_number() -> None:
-    pictures = torch.arange(3.0).view(3, 1, 1, 1) / 4
-    left, right = abreast([("grey", pictures)])
-    assert (left[1].flatten().tolist(), right[1].flatten().tolist()) == ([0.0, 0.25], [0.5, 1.0])
-    assert len(abreast([("grey", pictures[:1])])) == 1

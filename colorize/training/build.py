@@ -33,14 +33,12 @@ from colorize.runtime.devices import compile_in_place, pick_device, pick_precisi
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
-from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
+from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
-from colorize.training.callbacks.image_grid import ImageGrid
 from colorize.training.callbacks.monitor import EpochBar, Monitor
-from colorize.training.callbacks.random_states import RandomStates
 from colorize.training.callbacks.region_accuracy import RegionAccuracy
 from colorize.training.callbacks.scoring import Scoring
-from colorize.training.callbacks.tensorboard import CurveLogger, Settings
+from colorize.training.callbacks.tensorboard import CurveLogger, ImageGrid, Settings
 from colorize.training.first_weights import make_networks
 from colorize.training.hyper_parameters import settings
 from colorize.training.module import ColorizationModule

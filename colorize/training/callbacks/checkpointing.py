@@ -1,13 +1,15 @@
-"""The checkpoints of a phase: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
+"""The checkpoints of a phase: last.ckpt, best.ckpt, images-COUNT.ckpt from inside the epochs, with random states."""
 
 import hashlib
 import logging
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -163,3 +165,47 @@ def best_metric(checkpoint: Path) -> float:
     """Return the metric of best.ckpt, as `checkpoint` of the same folder knows it."""
     callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
     return float(callbacks[Checkpoints.__qualname__]["best"])
+
+
+class RandomStates(L.Callback):
+    """Puts the states of all generators into each checkpoint, and takes them back just before the first step.
+
+    Each rank has its own states; with another number of ranks than before, all resume with those of the first.
+    """
+
+    def __init__(self) -> None:
+        self.restored: list[dict[str, Any]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ranks": distributed.gathered(random_states())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict["ranks"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not earlier: networks are made, and photos scored, before.
+        if self.restored is not None:
+            same = len(self.restored) == distributed.world_size()
+            restore_random_states(self.restored[trainer.global_rank if same else 0])
+            self.restored = None
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of this process's generators, in primitives and tensors."""
+    numpy: Any = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    found = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def restore_random_states(saved: dict[str, Any]) -> None:
+    """Set this process's generators to `random_states()` of an earlier one; those of a GPU where both have one."""
+    random.setstate(saved["python"])
+    numpy = saved["numpy"]
+    key = numpy["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state(numpy | {"state": numpy["state"] | {"key": key}})
+    torch.set_rng_state(saved["torch"])
+    if "cuda" in saved and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["cuda"])

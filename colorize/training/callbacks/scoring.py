@@ -62,10 +62,7 @@ class Scoring(L.Callback):
 
     def score(self, trainer: L.Trainer, pl_module: Any, noted: bool) -> None:
         network = pl_module.ema_model or pl_module.network("generator")
-        was_training = network.training
-        network.eval()
-        score, features = self.measure(trainer, pl_module, network)
-        network.train(was_training)
+        score, features = self.measure(trainer, pl_module, network.eval())
         point = score | {"distance": stopping.distance(score, self.of_grey)}
         shown = {f"{OVERVIEW}/{name}": value for name, value in score.items()}
         point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}

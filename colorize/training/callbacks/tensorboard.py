@@ -1,4 +1,4 @@
-"""TensorBoard's tabs beside curves and images: HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
+"""TensorBoard's logger, and its tabs IMAGES, HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
 
 TensorBoard keeps the first hyper-parameters that it meets in a folder, so they stand in an event file of their own,
 which each start of the training replaces: what is shown is what the last start ran.
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
@@ -16,12 +18,17 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from torch.utils.tensorboard import FileWriter, summary
 
+from colorize.color import merge_luma
 from colorize.config import TrainConfig
+from colorize.evaluation.gallery import sheet
 from colorize.evaluation.regions import COUNTED
 from colorize.training.hyper_parameters import hyper_parameters
 from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
+
+LEAST_TILE_PX = 128
+"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
 
 
 class CurveLogger(TensorBoardLogger):
@@ -47,6 +54,37 @@ class CurveLogger(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
+
+
+class ImageGrid(L.Callback):
+    """Sends a sheet of fixed validation photos to TensorBoard against images seen, first before any training.
+
+    The prediction is what `colorize.predict` would make of a photo, with averaged weights where there are any.
+    """
+
+    def __init__(self, photos: int) -> None:
+        self.photos = photos
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        if pl_module.images_seen == 0:
+            self.show(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.show(trainer, pl_module)
+
+    def show(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or not len(self.batch.rgb):
+            return
+        network, greys = pl_module.ema_model or pl_module.generator, self.batch.grey.to(pl_module.device).split(8)
+        network.eval()
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            coloured = torch.cat([merge_luma(network(grey), grey) for grey in greys])
+        columns = [("grey", self.batch.grey), ("as predict", coloured), ("truth", self.batch.rgb)]
+        image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("photos", np.asarray(image), pl_module.axis, dataformats="HWC")
 
 
 class Settings(L.Callback):
