@@ -43,7 +43,7 @@ from colorize.training.first_weights import make_networks
 from colorize.training.hyper_parameters import settings
 from colorize.training.module import ColorizationModule
 from colorize.training.objective import Objective
-from colorize.training.optim import make_learning_rates
+from colorize.training.optim import LearningRates
 from colorize.training.phases import PHASES, Network, averages, monitored, scores
 from colorize.training.resuming import sources
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
@@ -102,7 +102,6 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     trained = {name: network for name, network in networks.items() if network is not None}
     loss, resolution = config.loss, config.resolution
     centres = generator.head.centres if generator is not None and isinstance(generator.head, BinsHead) else None
-    optim = {name: getattr(config.optim, name) for name in trained}
     metadata = CheckpointMetadata(
         phase=config.phase,
         epochs_done=0,
@@ -122,13 +121,16 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
             ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
             loss,
         )
-        rates = {n: make_learning_rates(optim[n], list(trained[n].layer_groups()), resolution) for n in trained}
+        rates = {
+            name: LearningRates(getattr(config.optim, name), list(network.layer_groups()), resolution)
+            for name, network in trained.items()
+        }
         schedule = make_update_schedule(config.phase, config.switch)
     if config.trainer.compile:
         features = content_loss.vgg if content_loss is not None else None
         to_compile = [network for network in (generator, critic, features) if network is not None]
         compile_in_place(pick_device(config.trainer.accelerator), to_compile)
-    return ColorizationModule(generator, critic, objective, optim, rates, schedule, metadata)
+    return ColorizationModule(generator, critic, objective, rates, schedule, metadata)
 
 
 def images_before(config: TrainConfig) -> int:

@@ -107,7 +107,7 @@ def seconds_an_image(config: TrainConfig, schedule: ResolutionSchedule) -> float
     except UserError:
         return None
     generator, rates = place(module.network("generator"), device).train(), module.learning_rates["generator"]
-    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.frozen_norms)
+    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.optim.frozen_norms)
     module.objective.to(device, None)
     rgb = torch.rand(min(TIMED_IMAGES, stage.batch_size), 3, stage.size_px, stage.size_px, device=device)
     began = 0.0

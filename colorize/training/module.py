@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from colorize.color import merge_luma
-from colorize.config.sections import NetworkOptimConfig
 from colorize.data.datamodule import Batch
 from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
@@ -38,8 +37,8 @@ class ColorizationModule(L.LightningModule):
 
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
-    `optim` and `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints
-    say of this training from its start to its end.
+    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints say of this
+    training from its start to its end.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class ColorizationModule(L.LightningModule):
         generator: Generator | None,
         critic: Critic | None,
         objective: Objective,
-        optim: Mapping[Network, NetworkOptimConfig],
         learning_rates: Mapping[Network, LearningRates],
         update_schedule: UpdateSchedule,
         metadata: CheckpointMetadata,
@@ -55,8 +53,7 @@ class ColorizationModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.critic, self.objective = generator, critic, objective
-        self.optim, self.learning_rates, self.update_schedule = optim, learning_rates, update_schedule
-        self.metadata = metadata
+        self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
         self.ema: GeneratorEMA | None = None
         """The callback that averages the generator's weights, saves and restores them."""
         self.images_seen, self.step_images = 0, 0
@@ -162,7 +159,7 @@ class ColorizationModule(L.LightningModule):
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
         drop_frozen_gradients(optimizer.optimizer)
-        norm = clip_gradients(optimizer.optimizer, self.optim[name].clip_norm)
+        norm = clip_gradients(optimizer.optimizer, self.learning_rates[name].optim.clip_norm)
         if scaler is None and not math.isfinite(norm):
             self.agree_on_fault(f"the gradient of the {name} is {norm}", batch)
 
@@ -197,8 +194,8 @@ class ColorizationModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
-            make_optimizer(self.network(name).layer_groups(), self.learning_rates[name].lr, o.betas, o.weight_decay)
-            for name, o in self.optim.items()
+            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim.betas, rates.optim.weight_decay)
+            for name, rates in self.learning_rates.items()
         ]
 
     def on_fit_start(self) -> None:
@@ -207,8 +204,8 @@ class ColorizationModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Freeze the layer groups that are frozen in this epoch, and no others."""
         for name, rates in self.learning_rates.items():
-            self.network(name).fixed_norms = rates.norms == "fixed"
-            self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.frozen_norms)
+            self.network(name).fixed_norms = rates.optim.norms == "fixed"
+            self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.optim.frozen_norms)
 
     on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
 
@@ -220,7 +217,7 @@ class ColorizationModule(L.LightningModule):
 
     def current_learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each layer group: {"lr/encoder_low": …}."""
-        groups = (group for name in self.optim for group in self.optimizer(name).optimizer.param_groups)
+        groups = (group for name in self.learning_rates for group in self.optimizer(name).optimizer.param_groups)
         return {f"lr/{group['name']}": group["lr"] for group in groups if not group["norms"]}
 
     # --- validation ---------------------------------------------------------------------------------------------------
@@ -274,7 +271,9 @@ class ColorizationModule(L.LightningModule):
 
     def optimizer(self, name: Network) -> LightningOptimizer:
         found: Any = self.optimizers()
-        optimizer: LightningOptimizer = found[list(self.optim).index(name)] if isinstance(found, list) else found
+        optimizer: LightningOptimizer = (
+            found[list(self.learning_rates).index(name)] if isinstance(found, list) else found
+        )
         return optimizer
 
     @property
@@ -302,7 +301,7 @@ class ColorizationModule(L.LightningModule):
         except ValueError:
             path = self.trainer.ckpt_path
             fault = f"{path} is from when the lengths of weight norms were decayed: its weights fit, its optimizer not"
-            taken = " ".join(f"init_from.{name}={path}" for name in self.optim)
+            taken = " ".join(f"init_from.{name}={path}" for name in self.learning_rates)
             raise distributed.on_all(UserError(f"{fault}; start another run with {taken}")) from None
         metadata = CheckpointMetadata(**checkpoint["colorize"])
         self.images_seen, self.curve = metadata.images_seen, metadata.curve
