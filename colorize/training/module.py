@@ -271,10 +271,8 @@ class ColorizationModule(L.LightningModule):
 
     def optimizer(self, name: Network) -> LightningOptimizer:
         found: Any = self.optimizers()
-        optimizer: LightningOptimizer = (
-            found[list(self.learning_rates).index(name)] if isinstance(found, list) else found
-        )
-        return optimizer
+        made: list[LightningOptimizer] = found if isinstance(found, list) else [found]
+        return dict(zip(self.learning_rates, made, strict=True))[name]
 
     @property
     def ema_model(self) -> Generator | None:
