@@ -21,12 +21,13 @@ from colorize.networks.generator_registry import GENERATORS, make_generator
 from colorize.networks.heads import BinsHead
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.devices import place
+from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
 from colorize.training.resuming import starting_weights
 from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
-from colorize.weights.pretrained import load_pretrained, require
+from colorize.weights.pretrained import find_pretrained, load_pretrained
 
 log = logging.getLogger("colorize")
 
@@ -78,12 +79,17 @@ def require_pretrained(config: TrainConfig, phases: Collection[str], started: bo
         "critic": not started and first.critic is None and "pretrain_critic" in phases and model.critic != PATCH,
         "vgg": any(config.loss.feature_weights) and any("generator" in PHASES[phase].trains for phase in phases),
     }
-    wanted = {}
+    faults = []
     for part in (part for part, is_needed in needed.items() if is_needed):
-        name = getattr(model, part)
+        name, option, source = getattr(model, part), f"model.{part}_weights", getattr(model, f"{part}_weights")
         package = getattr(ENCODERS.get(name), "package", None)
-        wanted[f"model.{part}_weights"] = (getattr(model, f"{part}_weights"), name, package)
-    require(wanted)
+        try:
+            if source != "none" and not find_pretrained(source, name, package, option).is_file():
+                raise UserError(f"{option}: there is no file {source}")
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:

@@ -77,7 +77,15 @@ def load_weights(
         if (weights := load_export(path)) is None:
             content = read_file(path)
             if not is_checkpoint(content):
-                return _load_foreign(content, path, expected)
+                state = state_of(content, path)
+                foreigner, source = foreign.make_unet(state, path), foreign.recognise(state)
+                assert source is not None  # or make_unet would have said so
+                if expected is not None and (differing := differing_options(foreigner.architecture, expected)):
+                    raise UserError(
+                        f"{path} is {source.title}: give model={source.model} (the configuration differs in "
+                        f"{', '.join(differing)})"
+                    )
+                return Weights(foreigner, source.preprocessing, source.title)
             network, metadata = network_in(content, path, "generator", use_ema)
             assert isinstance(network, Generator)
             title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
@@ -104,17 +112,6 @@ def load_network(
     if expected is not None:
         check_architecture(path, name, critic.architecture, expected)
     return critic
-
-
-def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> Weights:
-    state = state_of(content, path)
-    network, source = foreign.make_unet(state, path), foreign.recognise(state)
-    assert source is not None  # or make_unet would have said so
-    if expected is not None and (differing := differing_options(network.architecture, expected)):
-        raise UserError(
-            f"{path} is {source.title}: give model={source.model} (the configuration differs in {', '.join(differing)})"
-        )
-    return Weights(network, source.preprocessing, source.title)
 
 
 def load_export(path: str | Path) -> Weights | None:

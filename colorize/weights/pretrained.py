@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
     if source == "none":
         return
     package: Package | None = getattr(module, "package", None)
-    state = read_state_dict(_find(source, name, package, option), option)
+    state = read_state_dict(find_pretrained(source, name, package, option), option)
     origin = f"the published weights of {name}" if source == "imagenet" else source
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
@@ -39,26 +38,22 @@ def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> N
 
         with torch.device("meta"):  # names only: neither memory nor random numbers
             behind = set(torchvision.models.get_model(name, weights=None).state_dict())
-    module.load_state_dict(_fit(state, module, name, behind, f"{option}: {origin}"))
+    wanted = module.state_dict()
+    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
+    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
+    for key, tensor in state.items():
+        if key in wanted or not (key in behind or key.startswith(_CLASSIFIERS)):
+            found[key] = tensor
+    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
+        raise UserError(
+            f"{option}: {origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
+            f"give a state dict of {name} as it is published"
+        )
+    module.load_state_dict({key: found[key].to(tensor.dtype) for key, tensor in wanted.items()})
 
 
-def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
-    """Find the files that `load_pretrained` is to be asked for: the source, name and package of each, by its option.
-
-    Raises UserError, which names all that cannot be had.
-    """
-    faults = []
-    for option, (source, name, package) in wanted.items():
-        try:
-            if source != "none" and not _find(source, name, package, option).is_file():
-                raise UserError(f"{option}: there is no file {source}")
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError("; ".join(faults))
-
-
-def _find(source: str, name: str, package: Package | None, option: str) -> Path:
+def find_pretrained(source: str, name: str, package: Package | None, option: str) -> Path:
+    """Return the file that `load_pretrained` would read; UserError where published weights cannot be had."""
     if source != "imagenet":
         return Path(source).expanduser()
     if package is not None:
@@ -100,21 +95,3 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
         return read_state(path)
     except UserError as error:
         raise UserError(f"{option}: {error}; give imagenet, none or the path of a state dict as published") from error
-
-
-def _fit(
-    state: Mapping[str, Tensor], module: nn.Module, name: str, published: set[str], origin: str
-) -> dict[str, Tensor]:
-    """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
-    wanted = module.state_dict()
-    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
-    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
-    for key, tensor in state.items():
-        if key in wanted or not (key in published or key.startswith(_CLASSIFIERS)):
-            found[key] = tensor
-    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
-        raise UserError(
-            f"{origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
-            f"give a state dict of {name} as it is published"
-        )
-    return {key: found[key].to(tensor.dtype) for key, tensor in wanted.items()}
