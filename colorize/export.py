@@ -23,8 +23,6 @@ from colorize.weights.bundled import existing_weights
 
 log = logging.getLogger("colorize")
 
-SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
-
 
 def run(config: ExportConfig) -> None:
     """Write the file and its card."""
@@ -59,7 +57,7 @@ def run(config: ExportConfig) -> None:
 
 def check(config: ExportConfig, output: Path, card: Path) -> None:
     """Refuse, before anything is read, a name that is not of its format, and what is in the way of the output."""
-    suffix = SUFFIXES[config.format]
+    suffix = f".{config.format}"
     if output.suffix.lower() != suffix:
         raise BadOption(f"output={output} with format={config.format}: give a file name that ends in {suffix}")
     if output.exists() and output.samefile(config.checkpoint):

@@ -12,15 +12,11 @@ from colorize.training.phases import PHASES, Network
 Value = bool | int | float | str
 
 NO_HYPER_PARAMETERS = {
-    f"{section}{name}"
-    for section, names in (
-        ("", ("run", "sweep", "job", "resume", "grid_photos")),
-        ("data.", ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
-        ("save.", ("every_n_images", "keep", "every_n_minutes", "score_photos")),
-        ("trainer.", ("accelerator", "threads", "num_nodes", "log_every_n_steps")),
-        ("trainer.", ("deterministic", "compile", "enable_progress_bar")),
-    )
-    for name in names
+    *("run", "sweep", "job", "resume", "grid_photos"),
+    *(f"data.{name}" for name in ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
+    *(f"save.{name}" for name in ("every_n_images", "keep", "every_n_minutes", "score_photos")),
+    *(f"trainer.{name}" for name in ("accelerator", "threads", "num_nodes", "log_every_n_steps", "deterministic")),
+    *("trainer.compile", "trainer.enable_progress_bar"),
 }
 """Keys that leave the result as it is. Paths are left out too: two runs differ in them anyway."""
 
