@@ -258,13 +258,9 @@ def default_recipe(name: str, overrides: Sequence[str]) -> list[str]:
 def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:
     r"""Quote the values of literal keys in `overrides`: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
 
-    The value of a path key is taken as it stands, spaces at its ends included, but for:
-    - a value in quotes from its first to its last character: it is Hydra's to read, as is the word null for a key that
-      may be null;
-    - `${key}`, an interpolation as in any value (`\${key}` is the literal);
-    - a comma in a sweep, which separates the values of the jobs, and choice(…) and its like.
-
-    A key that takes several paths is given them as `[a,b]`; any other value is one path.
+    Left to Hydra are a value in quotes from its first to its last character, null for a key that may be null, `${key}`
+    (`\${key}` is the literal) and, in a sweep, commas between the values of jobs, choice(…) and its like. A key that
+    takes several paths is given them as `[a,b]`; any other value is one path.
     """
     kinds = {key.name: key.kind for key in leaves(schema) if key.literal}
 

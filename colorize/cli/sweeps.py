@@ -1,8 +1,7 @@
 """Sweeps (`-m`): what their jobs share, how a job runs, and how they end.
 
-runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json of its own; runs/NAME/sweeps/LABEL/jobs.csv is
-the table. The jobs and the process that was typed know of each other by these files alone, so that it makes no
-difference in which process, or on which machine, a launcher runs a job.
+runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json; LABEL/jobs.csv is the table. The jobs and the
+process that was typed know of each other by these files alone, on whatever machine a launcher runs a job.
 """
 
 import gc
@@ -59,9 +58,8 @@ def _differs(line: str) -> Refused:
 class Sweep:
     """The decisions of the process that was typed, which every job is told.
 
-    `folder`, runs_dir/run/sweeps/LABEL, has those of its jobs in it. `fixed` are keys that the command line sets to one
-    value for all jobs (None where only one job is resumed). `keeps_files`: a launcher or sweeper may have files to
-    keep.
+    `fixed` are keys that the command line sets to one value for all jobs (None where only one job is resumed).
+    `keeps_files`: a launcher or sweeper may have files to keep.
     """
 
     command: str

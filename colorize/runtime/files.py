@@ -132,8 +132,7 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
 def clear_unfinished(folder: Path) -> None:
     """Remove the unfinished files of `written_whole` that killed processes left in a folder, if it is there.
 
-    Whoever writes one holds a lock on it, which goes with the process. One that is removed between being made and
-    being locked is made again when it is opened.
+    Whoever writes one holds a lock on it. One that is removed before it is locked is made again when it is opened.
     """
     if fcntl is None or not folder.is_dir():
         return

@@ -99,10 +99,7 @@ def load_weights(
 
 
 def load_network(
-    path: str | Path,
-    name: Literal["generator", "critic"],
-    expected: dict[str, Any] | None = None,
-    use_ema: bool = True,
+    path: str | Path, name: Literal["generator", "critic"], expected: dict[str, Any] | None = None, use_ema: bool = True
 ) -> Generator | Critic:
     """Read the generator of any file of weights, or the critic of a checkpoint, as `load_weights` does."""
     if name == "generator":

@@ -41,10 +41,9 @@ class Checkpoints(Checkpoint):
 
     `monitored` makes best.ckpt; lower is better, scores go in the order of `stopping.rank`. A checkpoint is kept
     `every_n_images` (None: never), the newest `keep` of them (None: all). A new last.ckpt comes inside epochs when the
-    last one is `every_n_minutes` old (None: only with kept ones); the one before stays as last.ckpt.before.
-
-    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation.
-    A signal (`colorize.runtime.signals`) stops training once its step, or the validation, is done and saved.
+    last one is `every_n_minutes` old (None: only with kept ones); the one before stays as last.ckpt.before. Nothing is
+    saved on the last batch of an epoch: resumed from there, training would lose the validation. A signal stops training
+    once its step, or the validation, is done and saved.
     """
 
     def __init__(

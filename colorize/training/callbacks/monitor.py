@@ -75,11 +75,9 @@ class Mean:
 class Monitor(L.Callback):
     """Writes every loss term, the learning rate of each layer group, sizes, speed and validation metrics.
 
-    docs/TENSORBOARD.md has the names. The x-axis is images seen, in the phase that the weights come from too: neither
-    Lightning's step (it counts each optimizer's) nor the batch (its size changes) means the same thing throughout a
-    training. Points in TensorBoard are means since the last point, on rank 0; metrics.csv has one row an epoch. A
-    resumed training keeps the rows of the epochs that its checkpoint knows, and the means of an epoch that it resumes
-    within cover all of it.
+    docs/TENSORBOARD.md has the names. The x-axis is images seen, since Lightning's step counts each optimizer's, and
+    batches change in size. Points are means since the last point, on rank 0; metrics.csv has one row an epoch. Resumed,
+    it keeps the rows of the epochs that the checkpoint knows, and means of a whole epoch.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:
@@ -197,7 +195,8 @@ def images_by_epoch(trainer: L.Trainer) -> list[int]:
     """Return how many images each epoch of the training sees."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
-    return data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)  # type: ignore[no-any-return]
+    images: list[int] = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
+    return images
 
 
 def images_per_s(start: tuple[float, int], end: tuple[float, int]) -> float:

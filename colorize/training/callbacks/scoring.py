@@ -22,9 +22,8 @@ class Scoring(L.Callback):
     A score is that of the averaged weights where there are any, on the first readable validation `photos`. It goes into
     the module's `curve`, which each checkpoint holds (inside epochs `every_n_images`, None: not there), unless
     `in_curve` is False, and to TensorBoard, `POINTS` times in a training. Lightning's own validation inside an epoch
-    (`val_check_interval`) is not used: a training that is resumed from there would lose the epoch's metrics.
-
-    `fid` are weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID. Raises UserError
+    (`val_check_interval`) is not used: a training that is resumed from there would lose the epoch's metrics. `fid` are
+    weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID. Raises UserError
     where they cannot be had.
     """
 

@@ -1,7 +1,6 @@
 """TensorBoard's logger, and its tabs IMAGES, HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
 
-TensorBoard keeps the first hyper-parameters that it meets in a folder, so they stand in an event file of their own,
-which each start of the training replaces: what is shown is what the last start ran.
+It keeps the first hyper-parameters that it meets, so they stand in a file of their own, which each start replaces.
 """
 
 from collections.abc import Mapping
@@ -32,10 +31,7 @@ LEAST_TILE_PX = 128
 
 
 class CurveLogger(TensorBoardLogger):
-    """Lightning's logger of scalars and images, in `folder` itself and without a hparams.yaml: that is config.yaml.
-
-    From `purge_step` images seen on, the points of earlier starts are not shown.
-    """
+    """Lightning's logger, in `folder` itself; from `purge_step` on, the points of earlier starts are not shown."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         super().__init__(folder, name="", version="", purge_step=purge_step)
