@@ -76,7 +76,9 @@ class ImageGrid(L.Callback):
         network.eval()
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             coloured = torch.cat([merge_luma(network(grey), grey) for grey in greys])
-        columns = [("grey", self.batch.grey), ("as predict", coloured), ("truth", self.batch.rgb)]
+        shown, photos = [("grey", self.batch.grey), ("as predict", coloured), ("truth", self.batch.rgb)], len(coloured)
+        rows = -(-photos // 2)  # two photos abreast: TensorBoard's cards are wider than high
+        columns = [(caption, part[top : top + rows]) for top in range(0, photos, rows) for caption, part in shown]
         image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
