@@ -40,10 +40,6 @@ log = logging.getLogger("colorize")
 STEPS = ("pretrain_gen", "generate", "pretrain_critic", "gan")
 
 
-class StepFailed(UserError):
-    """A step ended with an error, which it has printed itself."""
-
-
 def run(config: PipelineConfig) -> Score | None:
     """Run the steps, each in a process of its own, then write gallery and table; return the last CIEDE2000."""
     given = given_overrides()
@@ -71,7 +67,7 @@ def run(config: PipelineConfig) -> Score | None:
             log.info(f"{where}: {shlex.join(['python', *command])}")
             status = signals.run([sys.executable, *command])
             if status:
-                raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
+                raise UserError(f"step {step} failed (status {status}); mend it and start the same command again")
     return summarize(config) if {"pretrain_gen", "gan"} & set(config.steps) else None
 
 

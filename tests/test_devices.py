@@ -25,7 +25,6 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
 from colorize.training import first_weights
-from colorize.training.module import NonFiniteLoss
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -174,7 +173,7 @@ def test_a_loss_that_is_not_finite_on_one_device_ends_all_with_one_line(configur
 
     (kind, line), other = ends(on_ranks(work))
     assert (kind, line) == other
-    assert kind is NonFiniteLoss and "generator's loss is nan in epoch 1, batch 0" in line
+    assert kind is UserError and "generator's loss is nan in epoch 1, batch 0" in line
     assert not PhaseFolder(config.runs_dir, config.run, config.phase).last.exists()
 
 
@@ -233,7 +232,7 @@ def test_a_rank_that_is_lost_ends_the_others_without_a_trace_of_the_exchange() -
             distributed.total([1.0])
 
     found, died = on_ranks(work)
-    assert type(found) is distributed.EndedElsewhere and "another process of this command ended" in str(found)
+    assert type(found) is UserError and "another process of this command ended" in str(found)
     assert str(died) == "the process died"
 
 
@@ -255,7 +254,7 @@ def test_a_disk_that_is_full_ends_all_devices(configure: Configure) -> None:
 
     first, other = on_ranks(work)
     assert isinstance(first, (OSError, UserError)) and "No space left" in str(first)
-    assert type(other) is distributed.EndedElsewhere
+    assert type(other) is UserError and other.on_all_ranks
 
 
 # --- step 2 and the evaluation ----------------------------------------------------------------------------------------

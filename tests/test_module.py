@@ -25,10 +25,11 @@ from colorize.evaluation.stopping import read_scores
 from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
+from colorize.runtime.errors import UserError
 from colorize.runtime.schema import leaves
 from colorize.training import build
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
-from colorize.training.module import ColorizationModule, NonFiniteLoss
+from colorize.training.module import ColorizationModule
 from colorize.training.objective import gradient_at
 from colorize.training.phases import PHASES, VAL
 from colorize.weights.checkpoints import AVERAGE, read_checkpoint
@@ -268,7 +269,7 @@ def test_a_frozen_encoder_stands_still_as_the_configuration_says(
 def test_a_loss_that_is_not_finite_names_batch_and_files(configure: Configure, tmp_path: Path) -> None:
     batch = some_batch()
     batch.rgb[1, 0, 0, 0] = float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"generator's loss is nan in epoch 1, batch 0, on photo 0, photo 1"):
+    with pytest.raises(UserError, match=r"generator's loss is nan in epoch 1, batch 0, on photo 0, photo 1"):
         fit_batch(configure, tmp_path, batch, 1, "phase=pretrain_gen")
 
 

@@ -24,12 +24,6 @@ _GRACE_S = 10.0
 """Time for other processes to end by themselves once the first one has failed."""
 
 
-class EndedElsewhere(UserError):
-    """Another rank has ended, and its message says why."""
-
-    on_all_ranks = True
-
-
 def world_size() -> int:
     """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -93,7 +87,7 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 def abort_together(launcher: Any = None) -> Iterator[None]:
     """Abort all ranks, those that Lightning's `launcher` started, when one of them ends.
 
-    Raises EndedElsewhere where another rank ended during an exchange.
+    Raises UserError where another rank ended during an exchange.
     """
     try:
         yield
@@ -102,7 +96,8 @@ def abort_together(launcher: Any = None) -> Iterator[None]:
             _end(getattr(launcher, "procs", []))
         lost = isinstance(error, RuntimeError) and world_size() > 1 and _LOST.search(str(error))
         if lost or isinstance(error, distributed.DistNetworkError):
-            raise EndedElsewhere("another process of this command ended, see its message: this one ends too") from error
+            told = UserError("another process of this command ended, see its message: this one ends too")
+            raise on_all(told) from error
         raise
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from colorize.color import merge_luma
 from colorize.data.datamodule import Batch
+from colorize.losses import adversarial_loss
 from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -26,10 +27,6 @@ from colorize.training.objective import Objective, gradient_at, total
 from colorize.training.optim import LearningRates, clip_gradients, drop_frozen_gradients, keep_settings, make_optimizer
 from colorize.training.phases import VAL, VAL_EMA, Network
 from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
-
-
-class NonFiniteLoss(UserError):
-    """A loss or a gradient is NaN or infinite."""
 
 
 class ColorizationModule(L.LightningModule):
@@ -94,7 +91,8 @@ class ColorizationModule(L.LightningModule):
 
             # Adversarial loss, where there is a critic.
             if self.critic is not None:
-                adversarial = objective.adversarial(self.critic.eval(), image)
+                logits = self.critic.eval()(image)
+                adversarial = objective.weights.adversarial * adversarial_loss(logits, objective.weights.gan)
                 adversarial_gradient = gradient_at(image, adversarial)
                 gradient = torch.zeros_like(image) if gradient is None else gradient
                 own = self.share_of(batch)
@@ -135,7 +133,7 @@ class ColorizationModule(L.LightningModule):
     ) -> bool:
         """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
 
-        Raises NonFiniteLoss, before any weight changes, where the logged `value` of the loss, its `gradient` at the
+        Raises UserError, before any weight changes, where the logged `value` of the loss, its `gradient` at the
         images or a gradient of the weights is not finite.
         """
         optimizer = self.optimizer(name)
@@ -169,13 +167,13 @@ class ColorizationModule(L.LightningModule):
         return scaler is None or scaler.get_scale() >= scale
 
     def agree_on_fault(self, fault: str | None, batch: Batch) -> None:
-        """Raise NonFiniteLoss on all devices if one of them has a `fault`; it names the batch."""
+        """Raise UserError on all devices if one of them has a `fault`; it names the batch."""
         said = (
             f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
             f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
             "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
         )
-        distributed.agree(None if fault is None else NonFiniteLoss(said))
+        distributed.agree(None if fault is None else UserError(said))
 
     def share_of(self, batch: Batch) -> float:
         """Return the part of the global batch that is this device's; shares may differ by a photo."""

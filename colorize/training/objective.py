@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colorize.color import strengthen
 from colorize.config import LossConfig
-from colorize.losses import ChromaLoss, ContentLoss, adversarial_loss, critic_accuracy, critic_loss
+from colorize.losses import ChromaLoss, ContentLoss, critic_accuracy, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
@@ -47,10 +47,6 @@ class Objective:
         """Return the named losses of predicted chroma and its distribution; none for a generator that predicts RGB."""
         prior = generator.head.prior if isinstance(generator.head, BinsHead) else None
         return self.chroma(prediction, rgb, prior)
-
-    def adversarial(self, critic: Critic, image: Tensor) -> Tensor:
-        """Return the weighted adversarial loss of generated images, (B, 3, H, W) RGB: a scalar."""
-        return self.weights.adversarial * adversarial_loss(critic(image), self.weights.gan)
 
     def judge(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the critic's loss and its accuracy on photos and on generated images, both (B, 3, H, W) RGB in [0, 1].
