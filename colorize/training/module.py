@@ -59,7 +59,10 @@ class ColorizationModule(L.LightningModule):
     # --- the training step --------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        self.set_learning_rates(batch_idx)
+        epoch = self.trainer.current_epoch
+        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
+        for name, rates in self.learning_rates.items():
+            rates.apply(self.optimizer(name).optimizer, epoch, progress)
         self.step_images = int(distributed.total([len(batch.rgb)])[0])
         network = self.update_schedule.next()
         terms = self.critic_step(batch) if network == "critic" else self.generator_step(batch)
@@ -206,12 +209,6 @@ class ColorizationModule(L.LightningModule):
             self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.optim.frozen_norms)
 
     on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
-
-    def set_learning_rates(self, batch_idx: int) -> None:
-        epoch = self.trainer.current_epoch
-        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
-        for name, rates in self.learning_rates.items():
-            rates.apply(self.optimizer(name).optimizer, epoch, progress)
 
     def current_learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each layer group: {"lr/encoder_low": …}."""
