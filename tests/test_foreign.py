@@ -40,7 +40,7 @@ def shapes(source: Source) -> Shapes:
     """Names and shapes of the file's tensors. They are right if `fill`, which goes by them, leads to parity."""
     with torch.device("meta"):
         state = UNet(**source.options).state_dict()
-    return {source.spelling.translate(name): tensor.shape for name, tensor in state.items()}
+    return {source.translate(name): tensor.shape for name, tensor in state.items()}
 
 
 def filled(source: Source) -> dict[str, Tensor]:
