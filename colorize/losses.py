@@ -13,14 +13,12 @@ from colorize.networks.layers import imagenet_std
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
 
-PIXEL_LOSSES = ("mse", "l1")
-
 
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
     `feature_weights` has a weight for each layer of `vgg` (None: pixels only); `pixel` is "mse" or "l1", on
-    ImageNet-normalised pixels. Raises UserError for another pixel loss, a negative weight, or not one weight a layer.
+    ImageNet-normalised pixels. Raises UserError where there is not one weight a layer.
     """
 
     def __init__(
@@ -31,14 +29,10 @@ class ContentLoss(nn.Module):
         pixel_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if pixel not in PIXEL_LOSSES:
-            raise UserError(f"unknown pixel loss {pixel!r}: one of {', '.join(PIXEL_LOSSES)}")
         if vgg is not None and len(feature_weights) != len(vgg.layers):
             raise UserError(
                 f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give one for each"
             )
-        if min((pixel_weight, *feature_weights)) < 0:
-            raise UserError(f"negative weight among pixel {pixel_weight} and features {list(feature_weights)}")
         self.vgg = vgg
         self.feature_weights = tuple(feature_weights)
         self.pixel = pixel
@@ -99,8 +93,7 @@ class ChromaLoss(nn.Module):
     distribution's mean is as pale as what a pixel loss teaches; at 0 every cell does; theirs is 0.5. Chroma is compared
     by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
 
-    `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution. Raises UserError for
-    `rebalance` outside [0, 1] or a negative weight.
+    `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
     """
 
     SIGMA, NEIGHBOURS = 5.0, 5
@@ -112,10 +105,6 @@ class ChromaLoss(nn.Module):
         self, distribution_weight: float, chroma_weight: float, rebalance: float, centres: Tensor | None = None
     ) -> None:
         super().__init__()
-        if not 0 <= rebalance <= 1:
-            raise UserError(f"loss.rebalance={rebalance}: from 0 to 1")
-        if min(distribution_weight, chroma_weight) < 0:
-            raise UserError(f"negative weight among distribution {distribution_weight} and chroma {chroma_weight}")
         self.distribution_weight, self.chroma_weight, self.rebalance = distribution_weight, chroma_weight, rebalance
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
             values = torch.arange(-MOST_AB, MOST_AB + 1.0)

@@ -21,7 +21,7 @@ class Stage(NamedTuple):
 class ResolutionSchedule:
     """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
 
-    Raises ValueError where the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
+    Raises ValueError where the three columns differ in length, or no stage has an epoch.
     """
 
     size_px: Sequence[int]
@@ -34,11 +34,7 @@ class ResolutionSchedule:
                 "resolution.size_px, .batch_size and .epochs must be of one length, not "
                 f"{len(self.size_px)}, {len(self.batch_size)} and {len(self.stage_epochs)}"
             )
-        if min(self.size_px) < 32:
-            raise ValueError(f"resolution.size_px={list(self.size_px)}: the networks need at least 32 px")
-        if min(self.batch_size) < 1:
-            raise ValueError(f"resolution.batch_size={list(self.batch_size)}: a batch holds at least one photo")
-        if min(self.stage_epochs) < 0 or self.epochs < 1:
+        if self.epochs < 1:
             raise ValueError(f"resolution.epochs={list(self.stage_epochs)}: a fit needs at least one epoch")
 
     @property

@@ -89,7 +89,7 @@ class Split:
     """Division of a source into training and validation, and the share of each that is used.
 
     Each photo is assigned by a hash of the seed and its identity, so that adding or removing photos moves no other from
-    one split to the other. Raises UserError for a share out of its range.
+    one split to the other.
     """
 
     val_fraction: float
@@ -99,14 +99,6 @@ class Split:
     """Share of the training photos to keep, in (0, 1], at least one. A smaller share is a subset of a greater one."""
     max_val: int | None = None
     """Most validation photos to keep."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction <= 1:
-            raise UserError(f"data.val_fraction must be from 0 to 1, not {self.val_fraction}")
-        if not 0 < self.train_fraction <= 1:
-            raise UserError(f"data.train_fraction must be above 0 and at most 1, not {self.train_fraction}")
-        if self.max_val is not None and self.max_val < 1:
-            raise UserError(f"data.max_val must be at least 1, not {self.max_val}")
 
     def is_val(self, identity: str) -> bool:
         """Return whether a photo belongs to validation."""
