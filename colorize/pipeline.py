@@ -177,6 +177,7 @@ def summarize(config: PipelineConfig) -> Score:
     """
     from colorize.data.from_config import make_photos
     from colorize.data.images import save_png
+    from colorize.data.sources import spread
     from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
@@ -208,7 +209,8 @@ def summarize(config: PipelineConfig) -> Score:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
+    averaged = squares(spread(photos.train, measuring.LOOKUP_PHOTOS))
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(averaged))
     table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
     shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [

@@ -1,9 +1,8 @@
 """Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,53 +83,40 @@ class Inception(nn.Module):
         return self.network((images.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
-class FeatureStatistics:
-    """Mean and covariance of features, in memory that does not grow with their number."""
+def moments(features: Tensor) -> Tensor:
+    """Sum up ``(B, features)`` for `frechet_distance`: products with each other and with a last column of ones.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: Any = 0.0
-        self._products: Any = 0.0
-
-    def update(self, features: Tensor) -> None:
-        """Add ``(B, features)``."""
-        features = features.detach().cpu().double()
-        self.count += len(features)
-        self._sum = self._sum + features.sum(dim=0)
-        self._products = self._products + features.T @ features
-
-    def over_ranks(self) -> "FeatureStatistics":
-        """Return the statistics of the features of all ranks."""
-        found = FeatureStatistics()
-        for part in distributed.gathered(self):
-            found.count += part.count
-            found._sum, found._products = found._sum + part._sum, found._products + part._products
-        return found
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Return the mean ``(features,)`` and covariance ``(features, features)``, float64.
-
-        Raises ValueError for fewer than two images so far.
-        """
-        if self.count < 2:
-            raise ValueError("a covariance needs at least two")
-        mean = self._sum / self.count
-        return mean, (self._products - self.count * torch.outer(mean, mean)) / (self.count - 1)
+    These sums of batches and ranks add up, ``(features + 1, features + 1)`` float64 on the CPU.
+    """
+    extended = nn.functional.pad(features.detach().cpu().double(), (0, 1), value=1.0)
+    return extended.T @ extended
 
 
-def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
+def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Return the Fréchet inception distance of two sets of images, seen as normal distributions of their features.
 
     Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
-    local Nash equilibrium", NeurIPS 2017. Raises ValueError for fewer than two images in one of them.
+    local Nash equilibrium", NeurIPS 2017. Both are sums of `moments`. Raises ValueError for fewer than two images.
     """
-    (mean1, covariance1), (mean2, covariance2) = first.moments(), second.moments()
+    means, covariances = [], []
+    for sums in (first, second):
+        count, mean = sums[-1, -1], sums[-1, :-1] / sums[-1, -1]
+        if count < 2:
+            raise ValueError("a covariance needs at least two images")
+        means.append(mean)
+        covariances.append((sums[:-1, :-1] - count * torch.outer(mean, mean)) / (count - 1))
     # The trace of the root of the product, by symmetric matrices: theirs are exact where a general root is not.
-    values, vectors = torch.linalg.eigh(covariance1)
+    values, vectors = torch.linalg.eigh(covariances[0])
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance2 @ root).clamp_min(0).sqrt().sum()
-    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * cross
+    cross = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp_min(0).sqrt().sum()
+    distance = (means[0] - means[1]).square().sum() + sum(covariance.trace() for covariance in covariances) - 2 * cross
     return max(0.0, float(distance))
+
+
+def summed(parts: Iterable[Tensor]) -> Tensor:
+    """Add up `moments` of batches, over all ranks."""
+    nothing = torch.zeros(())
+    return sum(distributed.gathered(sum(parts, nothing)), nothing)
 
 
 class Learned:

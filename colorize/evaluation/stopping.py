@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.luma_lookup import LumaLookup
-from colorize.evaluation.learned_metrics import FeatureStatistics
+from colorize.evaluation.learned_metrics import moments, summed
 from colorize.metrics import SCORED, MeanMetrics, measure
 from colorize.runtime.errors import UserError
 from colorize.weights.checkpoints import read_checkpoint
@@ -48,22 +48,22 @@ def score(
     device: torch.device,
     lookup: LumaLookup,
     inception: nn.Module | None = None,
-) -> tuple[dict[str, float], FeatureStatistics]:
-    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and the features of FID.
+) -> tuple[dict[str, float], Tensor]:
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and `moments` for FID.
 
     `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
     H, W) uint8, where N may be 0; `lookup` is of the training photos; `inception` is `learned_metrics.Inception`, None
     for no features.
     """
-    means, features = MeanMetrics(), FeatureStatistics()
+    means, features = MeanMetrics(), torch.zeros(())
     for truth in batches(rgb, device):
         grey = rgb_to_grey(truth)
         seen = merge_luma(colour(grey), grey)
         terms = measure(SCORED, seen, truth, lookup.predict(grey))
         means.add({name: values.cpu().double() for name, values in terms.items()}, len(truth))
         if inception is not None:
-            features.update(inception(seen))
-    return means.means(), features.over_ranks()
+            features = features + moments(inception(seen))
+    return means.means(), summed([features])
 
 
 def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
