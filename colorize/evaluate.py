@@ -52,6 +52,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     """Measure, write and print, in a folder that this process holds."""
     from colorize.cli.launch import launch
     from colorize.data.from_config import list_photos
+    from colorize.data.sources import spread
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, leave_out
@@ -99,7 +100,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
 
     render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
-        averaged_photos = share(measuring.lookup_photos(photos.train or identities))
+        averaged_photos = share(spread(photos.train or identities, measuring.LOOKUP_PHOTOS))
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
         methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
         methods |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}

@@ -19,6 +19,7 @@ from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
+SomeBatch = TypeVar("SomeBatch", bound=NamedTuple)
 
 
 class RawBatch(NamedTuple):
@@ -67,7 +68,7 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
     return Batch(rgb, grey, luma, fake, raw.names, regions)
 
 
-def collate(samples: Sequence[RawBatch]) -> RawBatch:
+def collate(samples: Sequence[SomeBatch]) -> SomeBatch:
     """Join batches of one or no image, as the datasets give them, into one."""
 
     def joined(parts: Iterable[Any]) -> Any:
@@ -76,7 +77,7 @@ def collate(samples: Sequence[RawBatch]) -> RawBatch:
             return None
         return torch.cat(found) if isinstance(found[0], Tensor) else list(chain.from_iterable(found))
 
-    return RawBatch(*map(joined, zip(*samples, strict=True)))
+    return samples[0]._make(map(joined, zip(*samples, strict=True)))
 
 
 class Names:

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,21 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from colorize.data.datasets import PhotoDataset
+from colorize.data.datasets import PhotoDataset, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
 from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
-from colorize.runtime.errors import UserError
-from colorize.runtime.files import sha256
+from colorize.runtime.errors import UserError, listed
+from colorize.runtime.files import sha256, walk_files
 from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 
 LEAST_PX = 11
 """Smaller images have no structural similarity: this is the side of its window."""
-
-NAMED_AT_MOST = 20
 
 SAME_SHAPE = 0.02
 """Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
@@ -85,8 +83,8 @@ class EvaluationBatch(NamedTuple):
 
     rgb: Tensor
     """``(B, 3, H, W)`` uint8."""
-    coloured: list[Tensor]
-    """The images in each folder of coloured ones: ``(B, 3, H, W)`` uint8."""
+    coloured: Tensor | None
+    """``(B, folders, 3, H, W)`` uint8, the image in each folder of coloured ones; ``None`` without folders."""
     regions: Tensor | None
     """``(B, H, W)`` uint8, indices into ``REGIONS``; ``None`` for photos."""
     names: list[str]
@@ -133,25 +131,12 @@ class ProtocolDataset(PhotoDataset[EvaluationBatch]):
             for files in self.coloured:
                 where = f"{files[identity]}: "
                 made = self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)
-                coloured.append(to_uint8(made).unsqueeze(0))
+                coloured.append(to_uint8(made))
         except UnreadableImage as error:
-            nothing = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-            return EvaluationBatch(nothing, [], None, [], [], [(identity, f"{where}{error}")])
-        return EvaluationBatch(to_uint8(image).unsqueeze(0), coloured, regions, [identity], [digest], [])
-
-
-def collate(samples: Sequence[EvaluationBatch]) -> EvaluationBatch:
-    """Join batches of one image or none, all of one size."""
-    found = [sample for sample in samples if sample.names] or samples[:1]
-    regions = [sample.regions for sample in found if sample.regions is not None]
-    return EvaluationBatch(
-        rgb=torch.cat([sample.rgb for sample in found]),
-        coloured=[torch.cat(parts) for parts in zip(*(sample.coloured for sample in found), strict=True)],
-        regions=torch.cat(regions) if regions else None,
-        names=[name for sample in found for name in sample.names],
-        digests=[digest for sample in found for digest in sample.digests],
-        unreadable=[problem for sample in samples for problem in sample.unreadable],
-    )
+            nothing = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
+            return EvaluationBatch(nothing, None, None, [], [], [(identity, f"{where}{error}")])
+        folders = torch.stack(coloured).unsqueeze(0) if coloured else None
+        return EvaluationBatch(to_uint8(image).unsqueeze(0), folders, regions, [identity], [digest], [])
 
 
 def batches(
@@ -184,8 +169,9 @@ def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> N
         unusable[name] = reason
         log.warning("left out %s (%s)", name, reason)
     if len(unusable) > most:
-        named = ", ".join(list(unusable)[:NAMED_AT_MOST])
-        raise UserError(f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {named}, …")
+        raise UserError(
+            f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {listed(list(unusable))}"
+        )
 
 
 def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -197,11 +183,14 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if _is_image(file))
+    files = sorted(below + name for below, names in walk_files(folder) for name in names if has_image_suffix(name))
     if not files:
         raise UserError(f"no images in {folder}")
     identities = list(identities)
-    exact, by_stem, by_name = set(files), _grouped(files, _stem), _grouped(files, _name)
+    exact, by_stem, by_name = set(files), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for file in files:
+        by_stem[_stem(file)].append(file)
+        by_name[_name(file)].append(file)
     stems, names = Counter(map(_stem, identities)), Counter(map(_name, identities))
     found: dict[str, Path] = {}
     for identity in identities:
@@ -218,13 +207,6 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
     return found, [file for file in files if folder / file not in used]
 
 
-def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        groups.setdefault(key(file), []).append(file)
-    return groups
-
-
 def _stem(path: str) -> str:
     """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
@@ -232,10 +214,6 @@ def _stem(path: str) -> str:
 
 def _name(path: str) -> str:
     return PurePosixPath(_stem(path)).name
-
-
-def _is_image(file: Path) -> bool:
-    return has_image_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

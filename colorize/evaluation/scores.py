@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import GREY, TRUTH, Measurements
+from colorize.evaluation.measuring import GREY, TRUTH, Floats, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
 from colorize.evaluation.stopping import OF_GREY, distance
 from colorize.metrics import COLUMNS, METRICS, SCORED
@@ -16,6 +16,32 @@ from colorize.metrics import COLUMNS, METRICS, SCORED
 _REGIONS = "region_accuracy"
 
 _NONE = np.full(1, np.nan)
+
+RESAMPLES = 2000
+
+_CELLS_AT_ONCE = 2_000_000
+"""Counts held at a time, so that memory does not grow with the number of resamples times that of photos."""
+
+
+def resampled_ratios(numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int) -> Floats:
+    """Divide sums by sums over many samples of as many photos, drawn with replacement.
+
+    Both are ``(photos, columns)``, finite; the result is ``(RESAMPLES, columns)``, NaN where a sample's denominator is
+    0. With values and ones these are means, with values and zeros or ones means over some of the photos. All columns
+    are resampled alike, and so are two calls with the same number of photos and the same seed: differences of columns
+    are paired. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979.
+    """
+    photos, columns = numerators.shape
+    table = np.concatenate([numerators, denominators], axis=1).astype(np.float64)
+    rng, sums, at_once = np.random.default_rng(seed), [], max(1, _CELLS_AT_ONCE // photos)
+    for first in range(0, RESAMPLES, at_once):
+        count = min(at_once, RESAMPLES - first)
+        drawn = rng.integers(photos, size=(count, photos)) + photos * np.arange(count)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * photos).reshape(count, photos)
+        sums.append(counts.astype(np.float64) @ table)
+    total = np.concatenate(sums)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total[:, :columns] / total[:, columns:])
 
 
 @dataclass(frozen=True)
@@ -32,8 +58,10 @@ class Score:
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """Bounds of a 95 % bootstrap interval; NaN where it has none."""
-        return interval(self.samples)
+        """Bounds of the middle 95 % of the samples that are there, a percentile interval; NaN where none is."""
+        kept = self.samples[~np.isnan(self.samples)]
+        low, high = np.percentile(kept, [2.5, 97.5]) if len(kept) else (np.nan, np.nan)
+        return float(low), float(high)
 
     @property
     def exceeds(self) -> bool:
