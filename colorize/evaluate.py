@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("colorize")
 
-ANOTHER_PHOTO_DB = 18.0
-"""Coloured images that keep the photos' luma no better than this show something else."""
+ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
 
 def run(config: EvaluateConfig) -> Score | None:

@@ -16,11 +16,9 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from colorize.color import ciede2000, rgb_to_lab
 from colorize.runtime import distributed
 
-SSIM_WINDOW_PX = 11
-"""Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""
+SSIM_WINDOW_PX = 11  # side of the Gaussian window (σ 1.5 px); smaller images have no SSIM
 
-TRUE_GREY_SPREAD = 2
-"""A photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round."""
+TRUE_GREY_SPREAD = 2  # a photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -172,8 +170,7 @@ METRICS = {
 }  # fmt: skip
 """Every metric, in the order of the tables."""
 
-JUDGED_BY = "ciede2000"
-"""The metric that sums up an evaluation, and by which its gallery sorts photos; lower is better."""
+JUDGED_BY = "ciede2000"  # the metric that sums up an evaluation, and by which its gallery sorts photos; lower is better
 
 
 def _columns() -> Iterator[tuple[str, Metric]]:

@@ -42,8 +42,7 @@ class Jitter:
 class Noise:
     """Gaussian noise, independent from pixel to pixel."""
 
-    std: float
-    """Standard deviation, in grey units of [0, 1]."""
+    std: float  # standard deviation, in grey units of [0, 1]
     seed: int
 
     def __call__(self, size_px: int) -> Tensor:
@@ -57,10 +56,8 @@ class OldPhoto:
     """The effect of an old lens, film and print on a grey: blur, then gamma, then contrast."""
 
     gamma: float
-    contrast: float
-    """Factor on the distances from the mean grey."""
-    blur_px: float
-    """Standard deviation of the blur; 0 for none."""
+    contrast: float  # factor on the distances from the mean grey
+    blur_px: float  # standard deviation of the blur; 0 for none
 
     def __call__(self, grey: Tensor) -> Tensor:
         """Age a grey of ``(1, 1, H, W)`` float32 in [0, 1]; contrast may take some values outside."""

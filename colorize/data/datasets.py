@@ -25,34 +25,25 @@ SomeBatch = TypeVar("SomeBatch", bound=NamedTuple)
 class RawBatch(NamedTuple):
     """8-bit images, as workers hand them over. B may be 0, where no file could be read."""
 
-    rgb: Tensor
-    """``(B, 3, S, S)`` uint8, the photos."""
-    fake: Tensor | None
-    """``(B, 3, S, S)`` uint8, the generator's images of them; ``None`` where generated images play no part."""
-    names: list[str]
-    """The B identities."""
-    unreadable: list[tuple[str, str]]
-    """Names of the files met that could not be read, and why."""
-    grey_change: Tensor | None = None
-    """``(B, 1, S, S)`` float16, to be added to the grey of ``rgb``; ``None`` for nothing."""
-    regions: Tensor | None = None
-    """``(B, S, S)`` uint8, indices into ``REGIONS``; ``None`` but for the centre squares of scenes."""
+    rgb: Tensor  # (B, 3, S, S) uint8, the photos
+    fake: Tensor | None  # (B, 3, S, S) uint8, the generator's images of them; None where generated images play no part
+    names: list[str]  # the B identities
+    unreadable: list[tuple[str, str]]  # names of the files met that could not be read, and why
+    grey_change: Tensor | None = None  # (B, 1, S, S) float16, to be added to the grey of rgb; None for nothing
+    regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; None but for the centre squares of scenes
 
 
 class Batch(NamedTuple):
     """Images of a training or validation step."""
 
-    rgb: Tensor
-    """``(B, 3, S, S)`` float32, RGB in [0, 1]."""
+    rgb: Tensor  # (B, 3, S, S) float32, RGB in [0, 1]
     grey: Tensor
     """``(B, 1, S, S)`` float32 in [0, 1], what a network is shown: ``luma``, in training as ``data.old_photo`` and
     ``data.noise`` leave it."""
-    luma: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``; is ``grey`` where nothing was done to it."""
+    luma: Tensor  # (B, 1, S, S) float32 in [0, 1], the Rec. 601 luma of rgb; is grey where nothing was done to it.
     fake: Tensor | None
     """``(B, 3, S, S)`` float32, RGB in [0, 1], the saved generated images; ``None`` except in the critic's phase."""
-    names: list[str]
-    """The B identities."""
+    names: list[str]  # the B identities
     regions: Tensor | None = None
     """``(B, S, S)`` uint8, what each pixel shows, as an index into ``REGIONS``; of validation scenes alone."""
 

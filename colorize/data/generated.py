@@ -17,8 +17,7 @@ class Generated:
     """A folder of saved generator output: for each photo, ``IDENTITY.png``, made from its centre square."""
 
     folder: Path
-    size_px: int
-    """Width and height of these."""
+    size_px: int  # width and height of these
 
 
 def image_path(folder: Path, identity: str) -> Path:

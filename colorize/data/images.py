@@ -50,13 +50,10 @@ def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_de
 class Thumbnail(NamedTuple):
     """A photo at a glance."""
 
-    format: str
-    """As Pillow names it: JPEG, PNG…"""
-    width: int
-    """Of the upright photo, in pixels."""
+    format: str  # as Pillow names it: JPEG, PNG…
+    width: int  # of the upright photo, in pixels
     height: int
-    square: Image.Image
-    """The whole photo squeezed into a square, whatever its shape: RGB."""
+    square: Image.Image  # the whole photo squeezed into a square, whatever its shape: RGB
 
 
 def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:

@@ -78,8 +78,7 @@ class LatePhotoLoader(PhotoLoader):
     the loader of the resumed epoch before its first batch; those of an epoch's end start a new one.
     """
 
-    given = 0
-    """Batches of the epoch that were handed out; Lightning trains on each before it asks for the next."""
+    given = 0  # batches of the epoch that were handed out; Lightning trains on each before it asks for the next
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self.given = self.batch_sampler.first  # type: ignore[union-attr]

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from colorize.config.sections import ResolutionConfig
 
-LEAST_BATCH = 4
-"""Photos from which BatchNorm still learns something of use."""
+LEAST_BATCH = 4  # photos from which BatchNorm still learns something of use
 
 
 class Stage(NamedTuple):

@@ -34,10 +34,8 @@ _TEXTURES: dict[str, tuple[float, tuple[tuple[float, int, int, int, bool], ...]]
 class Scene(NamedTuple):
     """An image and its regions."""
 
-    rgb: NDArray[np.uint8]
-    """``(H, W, 3)``, sRGB-encoded."""
-    regions: NDArray[np.uint8]
-    """``(H, W)``, indices into ``REGIONS``: the region at the centre of each pixel."""
+    rgb: NDArray[np.uint8]  # (H, W, 3), sRGB-encoded
+    regions: NDArray[np.uint8]  # (H, W), indices into REGIONS: the region at the centre of each pixel
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:

@@ -21,8 +21,7 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
-_SCENE_UNITS = 1024
-"""Width and height in which boxes of a scene are chosen."""
+_SCENE_UNITS = 1024  # width and height in which boxes of a scene are chosen
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,11 @@ class Photos:
     augmentation, in manifests and in messages.
     """
 
-    on_disk: ClassVar[bool] = True
-    """True where each photo is a file."""
+    on_disk: ClassVar[bool] = True  # true where each photo is a file
 
     root: Path
-    train: list[str]
-    """Sorted."""
-    val: list[str]
-    """In the order of their hashes: the first few are a fixed sample that mixes all folders."""
+    train: list[str]  # sorted
+    val: list[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
 
     def path(self, identity: str) -> Path:
         """Return the file of a photo."""
@@ -92,13 +88,11 @@ class Split:
     one split to the other.
     """
 
-    val_fraction: float
-    """Share of the photos for validation, in [0, 1]; at least one goes to each split."""
+    val_fraction: float  # share of the photos for validation, in [0, 1]; at least one goes to each split
     seed: int
     train_fraction: float = 1.0
     """Share of the training photos to keep, in (0, 1], at least one. A smaller share is a subset of a greater one."""
-    max_val: int | None = None
-    """Most validation photos to keep."""
+    max_val: int | None = None  # most validation photos to keep
 
     def is_val(self, identity: str) -> bool:
         """Return whether a photo belongs to validation."""

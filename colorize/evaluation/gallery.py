@@ -44,10 +44,8 @@ class Strip:
     """Photo in all its versions, side by side."""
 
     caption: str
-    tiles: Sequence[Image.Image]
-    """RGB, of any size: they are fitted into square tiles."""
-    notes: Sequence[str]
-    """A short text below each tile."""
+    tiles: Sequence[Image.Image]  # RGB, of any size: they are fitted into square tiles
+    notes: Sequence[str]  # a short text below each tile
 
 
 @dataclass(frozen=True)

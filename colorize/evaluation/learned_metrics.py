@@ -14,11 +14,9 @@ from colorize.weights.pretrained import download, load_pretrained, read_state_di
 
 log = logging.getLogger("colorize")
 
-BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}
-"""Torchvision's name of the network behind each LPIPS."""
+BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}  # torchvision's name of the network behind each LPIPS
 
-MOST_LPIPS_PIXELS = 1 << 20
-"""LPIPS sees larger images reduced to this: its networks' memory grows with the image."""
+MOST_LPIPS_PIXELS = 1 << 20  # LPIPS sees larger images reduced to this: its networks' memory grows with the image
 
 INCEPTION_FEATURES = 2048
 

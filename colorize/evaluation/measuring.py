@@ -30,28 +30,22 @@ from colorize.runtime.errors import UserError
 
 Floats = NDArray[np.float64]
 
-LOOKUP_PHOTOS = 2000
-"""Training photos, evenly spread, that the luma look-up averages: 256 means need no more."""
+LOOKUP_PHOTOS = 2000  # training photos, evenly spread, that the luma look-up averages: 256 means need no more
 
 GREY, LOOKUP, TRUTH = "grey", "luma_lookup", "truth"
 
-_STRIP_PIXELS = 1 << 20
-"""Measured at a time."""
+_STRIP_PIXELS = 1 << 20  # measured at a time
 
 
 class Shown(NamedTuple):
     """Batch of photos on the device, as floats in [0, 1]."""
 
-    rgb: Tensor
-    """``(B, 3, H, W)``, the originals."""
-    grey: Tensor
-    """``(B, 1, H, W)``, their Rec. 601 luma."""
-    coloured: Tensor | None = None
-    """``(B, folders, 3, H, W)``, the coloured images."""
+    rgb: Tensor  # (B, 3, H, W), the originals
+    grey: Tensor  # (B, 1, H, W), their Rec. 601 luma.
+    coloured: Tensor | None = None  # (B, folders, 3, H, W), the coloured images
 
 
-Colourer = Callable[[Shown], Tensor]
-"""A row of the table: what it makes of photos, ``(B, 3, H, W)``, RGB in [0, 1]."""
+Colourer = Callable[[Shown], Tensor]  # a row of the table: what it makes of photos, (B, 3, H, W), RGB in [0, 1]
 
 
 def to_shown(batch: EvaluationBatch, device: torch.device) -> Shown:
@@ -103,13 +97,11 @@ class Measurements:
     """Numbers of each photo in each row; nothing here grows with the size of the photos."""
 
     names: list[str]
-    digests: list[str]
-    """SHA-256 of each photo."""
+    digests: list[str]  # SHA-256 of each photo
     true_grey: NDArray[np.bool_]
     values: dict[str, dict[str, Floats]]
     """By row and metric, ``(photos,)``. PSNR is infinite where nothing differs; skill is each photo's own cosine."""
-    luma_psnr: dict[str, float]
-    """By row: how well the luma of the originals was kept, in dB (infinite: to the bit)."""
+    luma_psnr: dict[str, float]  # by row: how well the luma of the originals was kept, in dB (infinite: to the bit)
     sums: dict[str, dict[str, Floats]] = field(default_factory=dict)
     """By row and metric, sums over pixels: of skill ``(photos, 3)``, where the look-up is among the rows; of region
     accuracy, where the photos are scenes, ``(photos, COUNTED × TAKEN_FOR)``."""

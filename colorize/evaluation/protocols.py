@@ -24,8 +24,7 @@ from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 
-LEAST_PX = 11
-"""Smaller images have no structural similarity: this is the side of its window."""
+LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
 
 SAME_SHAPE = 0.02
 """Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
@@ -35,12 +34,9 @@ SAME_SHAPE = 0.02
 class Protocol:
     """Preparation of a photo before it is coloured and measured."""
 
-    size_px: int | None
-    """Side of the squares; ``None``: every photo keeps its own size and shape."""
-    stretch: bool = False
-    """The whole photo, squeezed into the square; otherwise its centre square."""
-    photos: int | None = None
-    """Greatest number of photos that the protocol takes, the first by their file names."""
+    size_px: int | None  # side of the squares; None: every photo keeps its own size and shape
+    stretch: bool = False  # the whole photo, squeezed into the square; otherwise its centre square
+    photos: int | None = None  # greatest number of photos that the protocol takes, the first by their file names
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Take the part of an RGB image that is measured, at its size."""
@@ -81,18 +77,13 @@ PROTOCOLS = {
 class EvaluationBatch(NamedTuple):
     """Batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
 
-    rgb: Tensor
-    """``(B, 3, H, W)`` uint8."""
+    rgb: Tensor  # (B, 3, H, W) uint8
     coloured: Tensor | None
     """``(B, folders, 3, H, W)`` uint8, the image in each folder of coloured ones; ``None`` without folders."""
-    regions: Tensor | None
-    """``(B, H, W)`` uint8, indices into ``REGIONS``; ``None`` for photos."""
-    names: list[str]
-    """The B identities."""
-    digests: list[str]
-    """SHA-256 of each photo's file, or of the pixels of a scene."""
-    unreadable: list[tuple[str, str]]
-    """Names of the files met that could not be used, and why."""
+    regions: Tensor | None  # (B, H, W) uint8, indices into REGIONS; None for photos
+    names: list[str]  # the B identities
+    digests: list[str]  # SHA-256 of each photo's file, or of the pixels of a scene
+    unreadable: list[tuple[str, str]]  # names of the files met that could not be used, and why
 
 
 class ProtocolDataset(PhotoDataset[EvaluationBatch]):

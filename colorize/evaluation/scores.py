@@ -49,12 +49,9 @@ class Score:
     """Mean over photos, or the difference of two; NaN where there is none."""
 
     mean: float
-    samples: Floats
-    """``(resamples,)``, paired between all rows and metrics."""
-    without_greys: float = np.nan
-    """The mean over the photos that are not grey themselves."""
-    left_out: int = 0
-    """Photos without a finite value, which are in no mean."""
+    samples: Floats  # (resamples,), paired between all rows and metrics
+    without_greys: float = np.nan  # the mean over the photos that are not grey themselves
+    left_out: int = 0  # photos without a finite value, which are in no mean
 
     @cached_property
     def bounds(self) -> tuple[float, float]:

@@ -26,8 +26,7 @@ from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
 
-OF_GREY = "grey_"
-"""Prefix of the scores of grey, on the same photos."""
+OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos
 
 LEAST_OF_GREY = 1.0
 """The least that grey is taken to score, so that photos which are grey themselves divide nothing by zero."""
@@ -85,8 +84,7 @@ def beats_start(curve: Sequence[Mapping[str, float]]) -> bool | None:
     return min(rank(point, curve[0]) for point in curve[1:]) < rank(curve[0], curve[0]) if len(curve) > 1 else None
 
 
-Points = list[tuple[int, dict[str, float]]]
-"""Images seen, and the scores of that moment, in order."""
+Points = list[tuple[int, dict[str, float]]]  # images seen, and the scores of that moment, in order
 
 
 @dataclass(frozen=True)
@@ -171,8 +169,7 @@ def advice(scores: Scored) -> str | None:
 
 
 INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 40)
-LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34
-"""Margins of a curve and the space between its panels, in pixels."""
+LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34  # margins of a curve and the space between its panels, in pixels
 
 
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:

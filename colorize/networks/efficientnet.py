@@ -16,8 +16,7 @@ _BLOCKS = (  # kernel, stride, expansion, channels, repeats
 )
 _FEATURES = (0, 2, 4, 10, 15)
 """Blocks after which the features of 1/2, 1/4, 1/8, 1/16 and 1/32 are taken: the last ones of their size."""
-_HIGH, _COUNT = 5, 16
-"""First block of the second layer group, from 1/16 of the size on, and number of blocks."""
+_HIGH, _COUNT = 5, 16  # first block of the second layer group, from 1/16 of the size on, and number of blocks
 
 
 class EfficientNetLite0(Encoder):

@@ -9,17 +9,14 @@ from torch.nn.functional import interpolate
 
 from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
 
-CELL = 10
-"""Side of a cell, in units of Lab's a and b."""
-MOST_AB = 110
-"""Beyond ± this no sRGB colour has a or b."""
+CELL = 10  # side of a cell, in units of Lab's a and b
+MOST_AB = 110  # beyond ± this no sRGB colour has a or b
 
 
 class Prediction(NamedTuple):
     """Colours that a generator gives grey images, and what they rest on."""
 
-    rgb: Tensor
-    """`(B, 3, H, W)` float32, sRGB-encoded, nominally in [0, 1] but not clamped."""
+    rgb: Tensor  # (B, 3, H, W) float32, sRGB-encoded, nominally in [0, 1] but not clamped
     ab: Tensor | None = None
     """`(B, 2, h, w)` float32, Lab chroma at the network's own resolution; None of a head that gives RGB."""
     logits: Tensor | None = None

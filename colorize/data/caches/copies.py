@@ -29,8 +29,7 @@ from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 log = logging.getLogger("colorize")
 
-QUALITY = 95
-"""Of the copies' JPEG, without subsampling of the colours."""
+QUALITY = 95  # of the copies' JPEG, without subsampling of the colours
 
 _VERSION = 1
 
@@ -42,8 +41,7 @@ _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_byt
 class CopiedPhotos(Photos):
     """Photos of which small copies may be there: for training. Evaluation reads the photos themselves."""
 
-    folder: Path = Path()
-    """Of the copies."""
+    folder: Path = Path()  # of the copies
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part as of any photo, from the copy if that has as many pixels in it."""

@@ -16,8 +16,7 @@ from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger("colorize")
 
-WORTH_KEEPING = 20_000
-"""Fewer photos are listed anew as fast as they are looked up."""
+WORTH_KEEPING = 20_000  # fewer photos are listed anew as fast as they are looked up
 
 _VERSION = 1
 _GRANULE_NS = 2_000_000_000

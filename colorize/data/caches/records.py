@@ -23,8 +23,7 @@ log = logging.getLogger("colorize")
 STAMP = ["bytes", "mtime_ns"]
 """Fields that tell one state of a file from another; `bytes` is -1 where there is no such file."""
 
-FEW = 200
-"""So many photos are worked through before worker processes have started."""
+FEW = 200  # so many photos are worked through before worker processes have started
 
 Sample = TypeVar("Sample")
 

@@ -27,8 +27,7 @@ from colorize.runtime.files import written_whole
 
 log = logging.getLogger("colorize")
 
-SIZE_PX = 64
-"""Each photo is measured as a whole, squeezed into a square of this side."""
+SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
 
 ROW = np.dtype(
     [
@@ -43,21 +42,17 @@ ROW = np.dtype(
 )
 """One photo's record, of 34 bytes: there may be millions. Sizes are those of the upright photo, in pixels."""
 
-_VERSION = 1
-"""To be raised where the numbers change their meaning: older caches are then left aside."""
+_VERSION = 1  # to be raised where the numbers change their meaning: older caches are then left aside
 
-Measured = tuple[str, int, int, int, float]
-"""The fields of ``ROW`` after the file's size and time."""
+Measured = tuple[str, int, int, int, float]  # the fields of ROW after the file's size and time
 
 
 @dataclass(frozen=True)
 class Survey:
     """Measurements, photo by photo."""
 
-    rows: NDArray[Any]
-    """A ``ROW`` for each identity, in the order that was asked for."""
-    unreadable: dict[str, str]
-    """Identities of the files that cannot be read, and why."""
+    rows: NDArray[Any]  # a ROW for each identity, in the order that was asked for
+    unreadable: dict[str, str]  # identities of the files that cannot be read, and why
 
 
 def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_workers: int) -> Survey:
