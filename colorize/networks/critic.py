@@ -15,8 +15,7 @@ PATCH = "patch"
 class Critic(BodyNetwork):
     """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
 
-    Layer groups: body_low, body_high, head. `backbone` is an encoder's name, see `colorize.networks.encoder_registry`;
-    or "patch", see `PatchBody`.
+    `backbone` is an encoder's name, or "patch", see `PatchBody`.
     """
 
     body_name = "body"
@@ -34,10 +33,7 @@ class Critic(BodyNetwork):
         return {"backbone": self.body.name}
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits, positive for a real photo: `(B,)`, or `(B, patches)`.
-
-        Raises ValueError where H or W is below 32.
-        """
+        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits, positive for a real photo: `(B,)`, or `(B, patches)`."""
         features = self.body(self.body.normalize(rgb))[-1]
         if self.body.name == PATCH:
             return self.head(features).float().flatten(1)
@@ -59,11 +55,8 @@ class PatchBody(Encoder):
 
     def __init__(self) -> None:
         super().__init__(PATCH, (64, 128, 256, 512))
-        ins = (3, *self.channels)
-        self.layers = nn.ModuleList(
-            nn.Sequential(_spectral(ins[number], ins[number + 1], 1 if number == 3 else 2), nn.LeakyReLU(0.2))
-            for number in range(4)
-        )
+        pairs = zip((3, *self.channels[:-1]), self.channels, (2, 2, 2, 1), strict=True)
+        self.layers = nn.ModuleList(nn.Sequential(_spectral(*pair), nn.LeakyReLU(0.2)) for pair in pairs)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """`(B, 3, H, W)` -> the outputs of the four layers, at 1/2, 1/4, 1/8 and just under 1/8 of the size."""

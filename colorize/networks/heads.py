@@ -1,5 +1,6 @@
 """Heads, which read a generator's last features as RGB, the chroma of Lab, or a distribution over cells of it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
+from colorize.networks.layers import denormalize_imagenet
 
 CELL = 10  # side of a cell, in units of Lab's a and b
 MOST_AB = 110  # beyond ± this no sRGB colour has a or b
@@ -24,18 +26,17 @@ class Prediction(NamedTuple):
 
 
 class RGBHead(nn.Module):
-    """RGB by a scaled sigmoid in ImageNet-normalised space, as fastai and DeOldify have it."""
+    """RGB by a scaled sigmoid in ImageNet-normalised space, in `output_range`, as fastai and DeOldify have it."""
 
     channels = 3
 
-    def __init__(self, output_range: tuple[float, float]) -> None:
+    def __init__(self, output_range: Sequence[float]) -> None:
         super().__init__()
-        self.output_range = output_range
+        self.low, self.high = output_range
 
-    def forward(self, raw: Tensor) -> Tensor:
-        """`(B, 3, H, W)` -> `(B, 3, H, W)` ImageNet-normalised RGB in `output_range`."""
-        low, high = self.output_range
-        return low + (high - low) * torch.sigmoid(raw)
+    def forward(self, raw: Tensor, luma: Tensor) -> Prediction:
+        """Read `(B, 3, H, W)`; a head that predicts chroma puts it on the lightness of `luma`, `(B, 1, H, W)`."""
+        return Prediction(denormalize_imagenet(self.low + (self.high - self.low) * torch.sigmoid(raw)))
 
 
 class ChromaHead(nn.Module):
@@ -47,8 +48,13 @@ class ChromaHead(nn.Module):
         """`(B, 2, h, w)` -> `(B, 2, h, w)` Lab chroma."""
         return MOST_AB * torch.tanh(raw)
 
+    def forward(self, raw: Tensor, luma: Tensor) -> Prediction:
+        """As `RGBHead.forward`, from `(B, channels, h, w)`."""
+        ab = self.to_ab(raw)
+        return Prediction(paint(ab, luma), ab, raw if isinstance(self, BinsHead) else None)
 
-class BinsHead(nn.Module):
+
+class BinsHead(ChromaHead):
     """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
 
     Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them.
@@ -77,18 +83,12 @@ class BinsHead(nn.Module):
             return (share @ self.centres).permute(0, 3, 1, 2)
 
 
-def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
-    """Build a head by its name: rgb, chroma or bins.
-
-    Raises ValueError for an unknown name, or a temperature out of (0, 1].
-    """
-    if output == "rgb":
-        return RGBHead(output_range)
-    if output == "chroma":
-        return ChromaHead()
-    if output == "bins":
-        return BinsHead(temperature)
-    raise ValueError(f"output={output!r}: rgb, chroma or bins")
+def make_head(output: str, output_range: Sequence[float], temperature: float) -> RGBHead | ChromaHead:
+    """Build a head by its name. Raises ValueError for an unknown one, or a temperature out of (0, 1]."""
+    heads = {"rgb": lambda: RGBHead(output_range), "chroma": ChromaHead, "bins": lambda: BinsHead(temperature)}
+    if output not in heads:
+        raise ValueError(f"output={output!r}: {', '.join(heads)}")
+    return heads[output]()
 
 
 @cache

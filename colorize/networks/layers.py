@@ -48,17 +48,13 @@ def init_conv(
 
 
 class SpectralNorm(_SpectralNorm):
-    """torch's spectral norm (Miyato et al. 2018), which divides a weight by its largest singular value.
-
-    Differs where torch's rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
-    """
+    """torch's spectral norm (Miyato et al. 2018), less its rounding under autocast, and its work on a device meta."""
 
     def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
         if not weight_mat.is_meta:
             super()._power_method(weight_mat, n_power_iterations)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Weight of any shape -> the same shape; rows of the matrix are its first dimension."""
         if weight.is_meta:
             return weight  # autocast knows no such device
         with torch.autocast(weight.device.type, enabled=False):
@@ -74,15 +70,11 @@ def spectral_norm(conv: Convolution) -> Convolution:
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
-    Args:
-        norm: "weight": the convolution's weight is split into length and direction (Salimans & Kingma 2016), with a
-            bias; "batch": a convolution without bias, then batch norm (Ioffe & Szegedy 2015); "spectral": the weight
-            is divided by its largest singular value (Miyato et al. 2018), with a bias; "spectral_batch": the same
-            without bias, and batch norm, which as in DeOldify comes after the ReLU, but before it where a pixel
-            shuffle follows; "none": with a bias.
-        relu: whether there is a ReLU.
-        icnr: for a pixel shuffle by two: the four channels that become one pixel block start equal, so that there is
-            no checkerboard pattern (ICNR, Aitken et al. 2017).
+    `norm` "weight": weight norm (Salimans & Kingma 2016), with a bias; "batch": without bias, then batch norm (Ioffe &
+    Szegedy 2015); "spectral": spectral norm (Miyato et al. 2018), with a bias; "spectral_batch": spectral norm without
+    bias, and batch norm, which as in DeOldify comes after the ReLU, but before it where a pixel shuffle follows;
+    "none": with a bias. `icnr`, for a pixel shuffle by two: the four channels that become one block of pixels start
+    equal, so that there is no checkerboard pattern (ICNR, Aitken et al. 2017).
     """
 
     def __init__(
@@ -117,7 +109,6 @@ class ConvLayer(nn.Module):
             parametrizations.weight.original0.mul_(factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H, W)`."""
         x = self.conv(x)
         return self.norm(self.activation(x)) if self.relu_first else self.activation(self.norm(x))
 
@@ -152,8 +143,7 @@ class SelfAttention(nn.Module):
     """Self-attention over positions (Zhang et al. 2019, SAGAN), added with a weight `gamma` that starts at zero.
 
     As in fastai, the softmax runs over the positions of the query convolution's output, so in the usual terms what
-    is called `key` here asks and what is called `query` answers. The 1x1 convolutions have no bias and are spectrally
-    normalised (Miyato et al. 2018).
+    is called `key` here asks and what is called `query` answers.
     """
 
     def __init__(self, channels: int) -> None:
@@ -170,7 +160,6 @@ class SelfAttention(nn.Module):
         return spectral_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` -> `(B, C, H, W)`."""
         height, width = x.shape[-2:]
         to_query, to_key, to_value = (conv.weight.squeeze(-1) for conv in (self.query, self.key, self.value))
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C); a view in channels_last
@@ -178,11 +167,7 @@ class SelfAttention(nn.Module):
         # Zero channels leave the products as they are; equal widths let the fused kernel run, whose memory grows with
         # the positions, not with their square.
         lacking = value.shape[-1] - key.shape[-1]
-        attended = scaled_dot_product_attention(
-            pad(key, (0, lacking)).unsqueeze(1),
-            pad(query, (0, lacking)).unsqueeze(1),
-            value.unsqueeze(1),
-            scale=1.0,
-        )
+        asking, answering = (pad(tokens, (0, lacking)).unsqueeze(1) for tokens in (key, query))
+        attended = scaled_dot_product_attention(asking, answering, value.unsqueeze(1), scale=1.0)
         attended = attended.squeeze(1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return torch.addcmul(x, attended, self.gamma.to(x.dtype))

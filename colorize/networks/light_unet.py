@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorize.networks.generator import Generator
-from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, make_head, paint
+from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, make_head, paint
 from colorize.networks.layers import ConvLayer
 from colorize.networks.options import LightUNetOptions
 
@@ -22,7 +22,7 @@ class LightUNet(Generator):
 
     options_type = LightUNetOptions
     options: LightUNetOptions
-    head: ChromaHead | BinsHead
+    head: ChromaHead
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -38,7 +38,7 @@ class LightUNet(Generator):
             first = ConvLayer(below + skip + grey, width, 3, "batch")
             self.blocks.append(nn.Sequential(first, ConvLayer(width, width, 3, "batch")))
         head = make_head(self.options.output, (0.0, 1.0), self.options.temperature)
-        if isinstance(head, RGBHead):
+        if not isinstance(head, ChromaHead):
             raise ValueError("output=rgb: decoder=light predicts chroma or bins")
         self.head = head
         self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)

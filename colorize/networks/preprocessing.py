@@ -51,10 +51,8 @@ class Preprocessing:
 
         Sides below the network's least are padded at the right and bottom with the border's values.
         """
-        if self.deoldify:
-            shown = grey.resize(size, Image.Resampling.BILINEAR)
-        else:
-            shown = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        bilinear, bicubic = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
+        shown = grey.resize(size, bilinear) if self.deoldify else grey.resize(size, bicubic, reducing_gap=3.0)
         pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]
         lacking = [max(0, MIN_SIZE_PX - side) for side in size]
         if not any(lacking):

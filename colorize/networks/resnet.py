@@ -34,7 +34,6 @@ class Block(nn.Module):
             self.downsample.extend([_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         if self.bottleneck:
             y = self.bn3(self.conv3(self.relu(y)))
@@ -54,8 +53,8 @@ RESNETS: dict[str, tuple[bool, tuple[int, ...], tuple[int, ...]]] = {
 class ResNetBody(Encoder):
     """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names; random weights.
 
-    A torchvision state dict less `fc.*` loads strictly. `name` is of `RESNETS`; no weights are published for
-    "resnet10_half": one block a layer and half the channels, for a CPU.
+    A torchvision state dict less `fc.*` loads strictly; none is published for "resnet10_half": one block a layer and
+    half the channels, for a CPU.
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)

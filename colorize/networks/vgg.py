@@ -24,7 +24,6 @@ class VGGFeatures(nn.Module):
 
     def __init__(self, name: str = "vgg16_bn", layers: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.name = name
         self.layers = tuple(_BEFORE_POOLS_3_4_5[name] if layers is None else layers)
         ascending = all(before < index for before, index in pairwise((-1, *self.layers)))
         layers_needed = max(self.layers, default=-1) + 1
