@@ -128,8 +128,8 @@ def test_jitter_does_what_its_fields_say() -> None:
 
 def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> None:
     for value, named in (
-        ({"crop_scale": (0.9, 0.5)}, r"data\.crop_scale=\[0\.9, 0\.5\] must be two rising shares"),
-        ({"crop_ratio": (0, 1)}, r"data\.crop_ratio=\[0, 1\] must be two rising ratios"),
+        ({"crop_scale": (0.9, 0.5)}, r"data\.crop_scale=\[0\.9, 0\.5\]: \[least, most\], above 0 and at most 1"),
+        ({"crop_ratio": (0, 1)}, r"data\.crop_ratio=\[0, 1\]: \[least, most\], above 0"),
     ):
         with pytest.raises(ValueError, match=named):
             Augmentation(**value)
@@ -143,5 +143,5 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
         with pytest.raises(BadOption, match=rf"data\.{wrong}.* is .*: give 0 to"):
             configure("train", "phase=pretrain_gen", f"data.{wrong}")
     data.crop_ratio = [1.0]
-    with pytest.raises(BadOption, match=r"each is \[least, most\]"):
+    with pytest.raises(BadOption, match=r"data\.crop_ratio=\[1\.0\]: \[least, most\]"):
         make_augmentation(data)

@@ -104,12 +104,12 @@ class SampledAugmentation:
 class Augmentation:
     """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
 
-    Each is the option of ``data`` that is called so, of ``data.jitter`` (brightness to hue) or of ``data.old_photo``,
-    whose meanings and ranges the schema of the configuration states. Raises ValueError for another crop.
+    The schema of the configuration states their meanings: options of ``data``, ``data.jitter`` (brightness to hue) and
+    ``data.old_photo``. Raises ValueError for a crop out of its range.
     """
 
-    crop_scale: tuple[float, float] = (0.5, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_scale: tuple[float, ...] = (0.5, 1.0)
+    crop_ratio: tuple[float, ...] = (0.75, 1.3333)
     flip: bool = True
     rotation_deg: float = 0.0
     brightness: float = 0.0
@@ -122,21 +122,15 @@ class Augmentation:
     old_blur_px: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"data.crop_scale=[{low}, {high}] must be two rising shares, above 0 and at most 1")
-        low, high = self.crop_ratio
-        if not 0 < low <= high:
-            raise ValueError(f"data.crop_ratio=[{low}, {high}] must be two rising ratios above 0")
-
-    @property
-    def _jitters(self) -> bool:
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
+        for name, given, most in (("crop_scale", self.crop_scale, 1), ("crop_ratio", self.crop_ratio, math.inf)):
+            if len(given) != 2 or not 0 < given[0] <= given[1] <= most:
+                raise ValueError(f"data.{name}={list(given)}: [least, most], above 0 and at most {most}")
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that worker processes need besides :mod:`colorize.data.datasets`."""
-        return ("torchvision.transforms.v2.functional",) if self._jitters else ()
+        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for jitter."""
+        jitters = any((self.brightness, self.contrast, self.saturation, self.hue))
+        return ("torchvision.transforms.v2.functional",) if jitters else ()
 
     def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
         """Draw the augmentation of this photo in this epoch."""
@@ -146,15 +140,11 @@ class Augmentation:
         angle_deg, jitter, noise, old_photo = 0.0, None, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
-        if self._jitters:
+        if self.modules:
             rng = image_rng(seed, epoch, identity, "jitter")
             brightness, contrast, saturation, hue = (rng.uniform(-1, 1) for _ in range(4))
-            jitter = Jitter(
-                brightness=1 + self.brightness * brightness,
-                contrast=1 + self.contrast * contrast,
-                saturation=1 + self.saturation * saturation,
-                hue=self.hue * hue,
-            )
+            factors = (1 + self.brightness * brightness, 1 + self.contrast * contrast, 1 + self.saturation * saturation)
+            jitter = Jitter(*factors, self.hue * hue)
         if self.noise:
             rng = image_rng(seed, epoch, identity, "noise")
             noise = Noise(self.noise * rng.uniform(0, 1), rng.getrandbits(63))

@@ -29,10 +29,8 @@ class ColorizationDataModule(L.LightningDataModule):
 
     Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
     every global batch: the numbers of workers, ranks and restarts change nothing. The Trainer has to be given
-    ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
-
-    A file that cannot be read is named once in a warning and counted. In training the next image takes its place, in
-    validation it is left out.
+    ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``. A file that cannot be read is named
+    once in a warning and counted. In training the next image takes its place, in validation it is left out.
     """
 
     schedule: ResolutionSchedule | None = None
@@ -81,8 +79,7 @@ class ColorizationDataModule(L.LightningDataModule):
     def train_loader(self, epoch: int) -> PhotoLoader:
         """Return the loader of an epoch, at that epoch's image and batch size; outside training too.
 
-        :meth:`on_after_batch_transfer` makes floats and grey of its batches. Raises UserError where images, or the
-        images of a batch, are fewer than devices.
+        Raises UserError where images, or the images of a batch, are fewer than devices.
         """
         if self.schedule is None:
             raise ValueError("training needs a schedule, which the resolution scheduler sets")
@@ -97,9 +94,8 @@ class ColorizationDataModule(L.LightningDataModule):
             )
         sample = partial(self.augmentation.sample, self.seed, epoch)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
-        dataset = AugmentedDataset(
-            self.copies, self.photos.train, stage.size_px, self.generated, sample=sample, max_tries=tries
-        )
+        squares = (self.copies, self.photos.train, stage.size_px, self.generated)
+        dataset = AugmentedDataset(*squares, sample=sample, max_tries=tries)
         batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
         if self._train_loader is not None:
             self._train_loader.stop()
@@ -134,10 +130,7 @@ class ColorizationDataModule(L.LightningDataModule):
         self.teardown("fit")
 
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
-        """Note unreadable files, in the main process.
-
-        Raises UserError after more than ``max_unreadable``, or where no training image is readable.
-        """
+        """Note unreadable files. Raises UserError after more than ``max_unreadable``, or without a training image."""
         self._noted(batch)
         if self.trainer is not None and self.trainer.training:
             lacking = self.share_unreadable(lacking=not batch.names)
@@ -149,9 +142,8 @@ class ColorizationDataModule(L.LightningDataModule):
     def share_unreadable(self, lacking: bool = False) -> bool:
         """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
 
-        Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
-        Returns whether some rank has no image to train on, as `lacking` says of this one. Raises UserError after more
-        than ``max_unreadable`` files.
+        Every rank has to call it at the same moment. Returns whether some rank has no image to train on, as `lacking`
+        says of this one. Raises UserError after more than ``max_unreadable`` files.
         """
         news, without = distributed.total([len(self._news), lacking])
         if news:
@@ -169,10 +161,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return to_floats(batch, batch.rgb.device)
 
     def fixed_val(self, n: int) -> Batch:
-        """Return the first ``n`` readable validation photos at ``val_size_px``, on the CPU: the same in every run.
-
-        Raises UserError where more than ``max_unreadable`` files are unreadable, or all.
-        """
+        """Return the first ``n`` readable validation photos, on the CPU. Raises UserError where there are none."""
         dataset = self._center_squares(self.photos.val)
         samples = (self._noted(dataset[index]) for index in range(len(dataset)))
         found = list(islice((sample for sample in samples if sample.names), n))
@@ -190,10 +179,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return lookup
 
     def center_squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
-        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
-
-        Raises UserError where more than ``max_unreadable`` files are unreadable.
-        """
+        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out."""
         for raw in self._loader(self._center_squares(identities, size_px), batch_size=self.val_batch_size):
             self._noted(raw)
             if len(self._met()) > self.max_unreadable:  # this rank alone has met as many

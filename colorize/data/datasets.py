@@ -37,15 +37,11 @@ class Batch(NamedTuple):
     """Images of a training or validation step."""
 
     rgb: Tensor  # (B, 3, S, S) float32, RGB in [0, 1]
-    grey: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], what a network is shown: ``luma``, in training as ``data.old_photo`` and
-    ``data.noise`` leave it."""
+    grey: Tensor  # (B, 1, S, S) float32 in [0, 1], shown to a network: luma, aged and noisy in training
     luma: Tensor  # (B, 1, S, S) float32 in [0, 1], the Rec. 601 luma of rgb; is grey where nothing was done to it.
-    fake: Tensor | None
-    """``(B, 3, S, S)`` float32, RGB in [0, 1], the saved generated images; ``None`` except in the critic's phase."""
+    fake: Tensor | None  # (B, 3, S, S) float32, RGB in [0, 1], saved generated images; None but in the critic's phase
     names: list[str]  # the B identities
-    regions: Tensor | None = None
-    """``(B, S, S)`` uint8, what each pixel shows, as an index into ``REGIONS``; of validation scenes alone."""
+    regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; of validation scenes alone
 
 
 def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
@@ -103,8 +99,7 @@ class PhotoDataset(Dataset[Sample]):
 class CenterSquareDataset(PhotoDataset[RawBatch]):
     """Centre squares of photos, and of their generated images where there are any, for validation and generating.
 
-    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file: use
-    :func:`collate`.
+    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file.
     """
 
     def __init__(
@@ -128,9 +123,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
             if self.generated is None:
                 images = [self.photos.square(identity, self.size_px, choose_box, angle_deg)]
             else:
-                # The photo goes the way that its generated image came: the same centre square at the same size. From
-                # there on both are 8-bit squares treated alike, so that only their content tells them apart. (Noise and
-                # age are for a grey that is coloured, and here none is.)
+                # The photo goes the way that its generated image came, so that only their content tells them apart.
+                # (Noise and age are for a grey that is coloured, and here none is.)
                 side = self.generated.size_px
                 photo = self.photos.square(identity, side, center_box)
                 saved = image_path(self.generated.folder, identity)
@@ -144,16 +138,16 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
         tensors = [sampled.transformed(to_uint8(image)).unsqueeze(0) for image in images]
-        if self.generated is not None:
-            return RawBatch(tensors[0], tensors[1], [identity], [])
-        return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
+        if self.generated is None:
+            return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
+        return RawBatch(tensors[0], tensors[1], [identity], [])
 
 
 class AugmentedDataset(CenterSquareDataset):
     """Augmented squares of one epoch instead, as `sample` draws them for each identity.
 
-    In the place of a file that cannot be read comes the next one that can. Each sample is a :class:`RawBatch` of one
-    image; of none where ``max_tries`` files in a row, or all, are unreadable.
+    In the place of a file that cannot be read comes the next one that can; none where ``max_tries`` in a row, or all,
+    are unreadable.
     """
 
     def __init__(

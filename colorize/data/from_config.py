@@ -38,11 +38,9 @@ def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = Fa
 @value_errors_as_bad_options()
 def make_augmentation(data: DataConfig) -> Augmentation:
     """Return the augmentation of training photos."""
-    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
-        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
     return Augmentation(
-        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
-        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
+        crop_scale=tuple(data.crop_scale),
+        crop_ratio=tuple(data.crop_ratio),
         flip=data.flip,
         rotation_deg=data.rotation_deg,
         noise=data.noise,

@@ -48,10 +48,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of `folder`.
-
-    Raises UserError where there is none, it cannot be understood, or it points outside its folder.
-    """
+    """Read the manifest of `folder`. Raises UserError where there is none, or it is not one of files in its folder."""
     path = folder / "manifest.json"
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))

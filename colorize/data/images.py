@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +20,10 @@ from colorize.runtime.files import written_whole
 
 
 def load_rgb(path: str | Path) -> Image.Image:
-    """Read a whole photo, upright.
+    """Read a whole photo, upright, without metadata.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
-    transparency is composited over white; of an animation it is the first frame. The result has no metadata. Raises
-    UnreadableImage, whatever is wrong with the file.
+    transparency is composited over white; of an animation it is the first frame. Raises UnreadableImage.
     """
     with opened(path) as image, image_errors():
         turn = find_turn(image)
@@ -40,8 +40,8 @@ def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_de
     """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
-    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, whatever is wrong
-    with the file, and ValueError where the chosen box is empty or leaves the photo.
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, and ValueError where
+    the chosen box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)
@@ -57,20 +57,10 @@ class Thumbnail(NamedTuple):
 
 
 def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
-    """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
-
-    Raises UnreadableImage, whatever is wrong with the file.
-    """
-    sizes: list[tuple[int, int]] = []
-
-    def whole(width: int, height: int) -> Box:
-        sizes.append((width, height))
-        return (0, 0, width, height)
-
+    """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be. Raises UnreadableImage."""
     with opened(path) as image:
-        name = image.format or ""
-        square = square_of(image, size_px, whole)
-    return Thumbnail(name, *sizes[0], square)
+        name, (_, upright) = image.format or "", _turn_and_size(image)
+        return Thumbnail(name, *upright, square_of(image, size_px, lambda width, height: (0, 0, width, height)))
 
 
 def cut_square(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
@@ -93,16 +83,16 @@ def center_box(width: int, height: int) -> Box:
     return (left, top, left + side, top + side)
 
 
-def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> BoxChooser:
+def random_box(rng: random.Random, scale: Sequence[float], ratio: Sequence[float]) -> BoxChooser:
     """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
-    ``scale`` is the least and greatest share of the photo's area, ``ratio`` of width over height, drawn evenly in its
-    logarithm. After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
+    ``scale`` is [least, most] of its share of the area, ``ratio`` of width over height, drawn evenly in its logarithm.
+    After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
     """
 
     def choose(width: int, height: int) -> Box:
         for _ in range(10):
-            area = width * height * rng.uniform(*scale)
+            area = width * height * rng.uniform(scale[0], scale[1])
             aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
             box_width, box_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
             if box_width <= width and box_height <= height:
@@ -114,10 +104,7 @@ def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[floa
 
 
 def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random.Random:
-    """Return the randomness of one image in one epoch: the same in any process, at any place in any batch.
-
-    Each ``purpose`` has numbers of its own, so that what one augmentation draws does not depend on the others.
-    """
+    """Return the randomness of an image in an epoch, the same in any process; each ``purpose`` has its own numbers."""
     parts = (str(seed), str(epoch), identity, *([purpose] if purpose else []))
     key = "\n".join(parts).encode("utf-8", "surrogatepass")
     return random.Random(int.from_bytes(blake2b(key, digest_size=16).digest(), "big"))
@@ -140,7 +127,7 @@ def to_pil(rgb: Tensor) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Save losslessly, whole or not at all; see :func:`colorize.runtime.files.written_whole`."""
+    """Save losslessly, whole or not at all."""
     with writing(path), written_whole(Path(path), sync=False) as file:
         # Generated training images are many and read soon: level 1 is several times faster for little more size.
         image.save(file, format="PNG", compress_level=1)
@@ -150,6 +137,13 @@ def _seen(rgb: Image.Image, photo: Image.Image) -> Image.Image:
     """Return what was made of a photo as sRGB: small squares are converted after all else, which is faster."""
     grey = photo.mode in ("1", "L", "LA", *SIXTEEN_BIT_MODES)
     return seen(rgb.getchannel("G") if grey else rgb, photo.info.get("icc_profile")).convert("RGB")
+
+
+def _turn_and_size(image: Image.Image) -> tuple[Turn | None, tuple[int, int]]:
+    """Return what turns a photo upright, and its width and height then."""
+    with image_errors():
+        turn = find_turn(image)
+    return turn, image.size[::-1] if turn is not None and turn.swap else image.size
 
 
 def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
@@ -173,10 +167,7 @@ def _draft(image: Image.Image, size_px: int, side: float) -> int:
 
 def square_of(image: Image.Image, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
     """Do the work of :func:`load_square` with a photo that is opened and not yet decoded."""
-    with image_errors():
-        turn = find_turn(image)
-        width, height = image.size
-    upright = (height, width) if turn is not None and turn.swap else (width, height)
+    (turn, upright), (width, height) = _turn_and_size(image), image.size
     box = left, top, right, bottom = choose_box(*upright)
     if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
         raise ValueError(f"box {box} is empty or leaves the photo of {upright[0]} × {upright[1]} px")

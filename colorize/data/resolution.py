@@ -63,13 +63,10 @@ def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
 
 
 def fit_to_photos(resolution: ResolutionConfig, photos: int, limit: int | None = None) -> ResolutionConfig:
-    """Return `resolution` with batches and epochs that suit so many training photos.
+    """Return `resolution` with batches and epochs that suit so many training photos; doing it twice changes nothing.
 
     Batches are cut to `batch_share` of the photos; where `steps` are asked for, each stage gets as many epochs, of at
-    most `limit` steps, as they take. Doing it twice changes nothing.
-
-    Raises:
-        ValueError: `steps` differs in length from `batch_size`.
+    most `limit` steps, as they take. Raises ValueError where `steps` differs in length from `batch_size`.
     """
     batches, epochs = list(resolution.batch_size), list(resolution.epochs)
     if resolution.batch_share is not None:

@@ -13,10 +13,7 @@ _IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 def check_root(data: DataConfig, val_alone: bool = False) -> None:
     """Make sure that `data.root` has photos, before anything is started; reading stops at the first one.
 
-    With `val_alone`, as for `colorize.data.sources.list_imagenet`.
-
-    Raises:
-        UserError: no such folder, no photo in it, or no ImageNet tree with data=imagenet.
+    With `val_alone`, a tree that has val/ and no train/ will do. Raises UserError where it has none.
     """
     if data.kind == "scenes":
         return
@@ -51,5 +48,4 @@ def imagenet_tree(root: Path, val_alone: bool = False) -> Path:
 
 def no_images(folder: Path) -> UserError:
     """Return the error that says that `folder` holds no photos."""
-    extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
-    return UserError(f"no images in {folder} (looked for the extensions {extensions})")
+    return UserError(f"no images in {folder} (looked for the extensions {' '.join(IMAGE_SUFFIXES).replace('.', '')})")

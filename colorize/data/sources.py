@@ -43,11 +43,11 @@ class Photos:
         return self.root / identity
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-        """Return a part of a photo at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
+        """See :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
-        """Return the whole photo in a small square; see :func:`colorize.data.images.read_thumbnail`."""
+        """See :func:`colorize.data.images.read_thumbnail`."""
         return read_thumbnail(self.path(identity), size_px)
 
 
@@ -82,16 +82,14 @@ def spread(identities: Sequence[str], most: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Split:
-    """Division of a source into training and validation, and the share of each that is used.
+    """Division of a source into training and validation, by a hash of seed and identity, and the share that is used.
 
-    Each photo is assigned by a hash of the seed and its identity, so that adding or removing photos moves no other from
-    one split to the other.
+    So adding or removing photos moves no other, and a smaller share of the training photos is part of a greater one.
     """
 
     val_fraction: float  # share of the photos for validation, in [0, 1]; at least one goes to each split
     seed: int
-    train_fraction: float = 1.0
-    """Share of the training photos to keep, in (0, 1], at least one. A smaller share is a subset of a greater one."""
+    train_fraction: float = 1.0  # share of the training photos to keep, in (0, 1], at least one
     max_val: int | None = None  # most validation photos to keep
 
     def is_val(self, identity: str) -> bool:
@@ -99,10 +97,7 @@ class Split:
         return self._hash("split", identity) < self.val_fraction
 
     def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
-        """Return the photos for training and for validation; where one stays empty, it gets the nearest photo.
-
-        Raises UserError where there is only one photo, named as in `where`.
-        """
+        """Return training and validation photos, at least one each. Raises UserError where `where` has only one."""
         if len(identities) < 2:
             raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
         hashes = sorted((self._hash("split", identity), identity) for identity in identities)
@@ -133,14 +128,11 @@ def list_scenes(count: int, split: Split) -> Scenes:
 
 
 def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
-    """List all photos of a folder and the folders in it.
+    """List all photos of a folder and the folders in it, as `Listing` finds them, which is kept below ``runs_dir``.
 
     With ``train/`` and ``val/`` in it, these are the two splits (with ``val_alone`` ``train/`` may be missing, as for
-    measuring); without ``val/``, ``split`` divides them. Hidden files and folders (``.name``) are left out. Links to
-    folders are followed, each folder once. What folders of many photos hold is kept in the ``.cache`` of ``runs_dir``
-    (None: nowhere); see ``Listing``.
-
-    Raises UserError where there is no such folder, no photo or only one, or the layout can be read in two ways.
+    measuring); without ``val/``, ``split`` divides them. Raises UserError where there is no such folder, no photo or
+    only one, or the layout can be read in two ways.
     """
     root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
@@ -179,10 +171,8 @@ def list_imagenet(
 
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
-    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
-    not looked up one by one. All other arguments are those of :func:`list_folder`.
-
-    Raises UserError for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
+    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. Raises UserError
+    for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
     root = existing_folder(root)
     if file_list is not None:
