@@ -30,9 +30,7 @@ class ContentLoss(nn.Module):
     ) -> None:
         super().__init__()
         if vgg is not None and len(feature_weights) != len(vgg.layers):
-            raise UserError(
-                f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give one for each"
-            )
+            raise UserError(f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give each one")
         self.vgg = vgg
         self.feature_weights = tuple(feature_weights)
         self.pixel = pixel
@@ -41,9 +39,9 @@ class ContentLoss(nn.Module):
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms, whose sum is the loss: float32 scalars.
 
-        Their names are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute
-        differences). Those with weight zero are not computed, so that there may be none at all. Both images are
-        `(B, 3, H, W)` RGB, nominally in [0, 1]; only `prediction` receives a gradient.
+        They are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute differences),
+        but for those with weight zero. Both images are `(B, 3, H, W)` RGB, nominally in [0, 1]; only `prediction`
+        receives a gradient.
         """
         terms = {}
         if self.pixel_weight:
@@ -61,10 +59,9 @@ class ContentLoss(nn.Module):
 
 
 def mean_absolute_difference(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean of |one - other|, both (B, C, H, W): a float32 scalar.
+    """Return the mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
 
-    Only `one` receives a gradient. In half precision the difference is rounded, and each sum over a
-    map: no float32 copy of large features is made, and the mean of many sums does not show it.
+    In half precision each sum over a map is rounded: no float32 copy of large features is made.
     """
     distance: Tensor = _MeanAbsoluteDifference.apply(one, other)
     return distance
@@ -88,10 +85,9 @@ class ChromaLoss(nn.Module):
     """Distance of a predicted chroma, or distribution of chroma, to the original's, at the network's own resolution.
 
     The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
-    (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is 1 /
-    ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. At 1 every pixel counts alike, and the
-    distribution's mean is as pale as what a pixel loss teaches; at 0 every cell does; theirs is 0.5. Chroma is compared
-    by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
+    (Zhang et al. 2016, "Colorful image colorization"). A cell's weight is 1 / ((1 - rebalance) prior + rebalance /
+    cells), 1 on average over pixels: at 1 every pixel counts alike, at 0 every cell does; theirs is 0.5. Chroma is
+    compared by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
 
     `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
     """

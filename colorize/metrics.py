@@ -22,7 +22,7 @@ TRUE_GREY_SPREAD = 2  # a photo whose channels differ by no more than this (of 2
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image over its three channels, in dB; infinite for equal images.
+    """Return the peak signal-to-noise ratio of each image in dB; infinite for equal images.
 
     ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap), gives ``(B,)``.
     """
@@ -36,8 +36,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the structural similarity of each image, the mean over channels and windows that lie in the image.
 
     ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``, gives ``(B,)``, 1 for identical images.
-    Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-    Transactions on Image Processing 13(4), 2004; Gaussian windows of 11 × 11 px with σ 1.5, data range 255.
+    Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", 2004.
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
@@ -57,19 +56,14 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
 def colourfulness(rgb: Tensor) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
-    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255).
-    Hasler & Süsstrunk, "Measuring colourfulness in natural images", Human Vision and Electronic Imaging VIII (SPIE),
-    2003: spread and mean of the opponent colours red - green and yellow - blue, both with their signs.
+    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255). Hasler & Süsstrunk,
+    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue.
     """
     return _spread_and_mean(_opponents(rgb))
 
 
 def colourfulness_abs(rgb: Tensor) -> Tensor:
-    """Return :func:`colourfulness` of the opponents' absolute values, as published colourization scripts compute it.
-
-    Where both signs occur in a photo, the spread shrinks: most photos score a few units less. Only for comparison with
-    published results.
-    """
+    """Return :func:`colourfulness` of the opponents' absolute values, as published colourization scripts compute it."""
     return _spread_and_mean(_opponents(rgb).abs())
 
 
@@ -85,20 +79,17 @@ def _spread_and_mean(opponents: Tensor) -> Tensor:
 
 
 def is_true_grey(rgb: Tensor) -> Tensor:
-    """Tell which photos, ``(B, 3, H, W)`` in [0, 1], are grey themselves: ``(B,)``, bool.
-
-    In these no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
-    """
+    """Tell which photos, ``(B, 3, H, W)`` in [0, 1], are grey themselves, to ``TRUE_GREY_SPREAD``: ``(B,)``, bool."""
     spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
 
 
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
-    """Return the sums over pixels that :func:`skill` is computed from; those of several photos add up.
+    """Return the sums over pixels that :func:`skill` is computed from, which add up over photos: ``(B, 3)``.
 
     All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is the luma look-up's prediction for the luma of ``target``. The
-    result, ``(B, 3)``, has the sums of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
-    ``prediction`` and ``target`` less that of ``lookup``.
+    sums are of p · t, p · p and t · t, with p and t the chroma (Lab's a and b) of ``prediction`` and ``target`` less
+    that of ``lookup``.
     """
     known = rgb_to_lab(lookup)[:, 1:]
     own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
@@ -109,8 +100,7 @@ def skill(sums: Tensor) -> Tensor:
     """Return the cosine between prediction and truth of chroma less the luma look-up's, over all pixels summed up.
 
     From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, 0 where either has the look-up's
-    colours, near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside
-    :func:`colourfulness`.
+    colours, near 0 for any tint that follows from luma. Blind to strength: give it beside :func:`colourfulness`.
     """
     product, own, true = sums.unbind(dim=-1)
     length = own.sqrt() * true.sqrt()
@@ -119,35 +109,25 @@ def skill(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """Row of `METRICS`; `title` (with the unit) and `decimals` are for tables.
+    """Row of `METRICS`."""
 
-    Attributes:
-        better: "truth" for a property of a single image that should be the truth's: tables show its differences from
-            the truth too (`COLUMNS`), and training logs the difference alone (`LOGGED`).
-        measure: from prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone
-            where "truth" is better. None: it needs networks or regions, see `colorize.evaluation.measuring`.
-        of_sums: makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and
-            takes the prediction of the luma look-up as its third argument.
-        overlap_px: rows that neighbouring windows share, of a mean (or sums) over windows: a large image is measured in
-            strips. None: it is measured whole.
-        most: larger values count as this in training's means, for PSNR may be infinite.
-        note: the meaning of its ends.
-        validated: training logs it of the validation photos, and the pipeline's table shows it.
-        scored: it is among the scores on fixed photos that say which checkpoint to take.
-        printed: `colorize.evaluate` prints it; metrics.md and metrics.json have every metric.
-    """
-
-    title: str
+    title: str  # with the unit
     decimals: int
     better: Literal["higher", "lower", "truth"]
+    """"truth" for a property of a single image that should be the truth's: tables show its differences from the truth
+    too (`COLUMNS`), and training logs the difference alone (`LOGGED`)."""
     measure: Callable[..., Tensor] | None = None
+    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone where
+    "truth" is better. None: it needs networks or regions, see `colorize.evaluation.measuring`."""
     of_sums: Callable[[Tensor], Tensor] | None = None
-    overlap_px: int | None = None
-    most: float = math.inf
-    note: str = ""
-    validated: bool = False
-    scored: bool = False
-    printed: bool = False
+    """Makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and takes the
+    prediction of the luma look-up as its third argument."""
+    overlap_px: int | None = None  # rows that windows share, to measure a large image in strips; None: it is not
+    most: float = math.inf  # larger values count as this in training's means, for PSNR may be infinite
+    note: str = ""  # the meaning of its ends
+    validated: bool = False  # training logs it of the validation photos, and the pipeline's table shows it
+    scored: bool = False  # it is among the scores on fixed photos that say which checkpoint to take
+    printed: bool = False  # `colorize.evaluate` prints it; metrics.md and metrics.json have every metric
 
 
 METRICS = {
@@ -224,8 +204,7 @@ def measure(
     """Measure each image of a batch by `rows` of `MEASURED` or `LOGGED`: by name ``(B,)``, or ``(B, n)`` of `of_sums`.
 
     Images are ``(B, 3, H, W)``, RGB in [0, 1]. `lookup` is the prediction of the luma look-up; None leaves out the
-    metrics that need it. `strip_pixels` are measured at a time, so that a large image needs little more memory than a
-    small one; None: all.
+    metrics that need it. `strip_pixels` are measured at a time, for the memory of large images; None: all.
     """
     images = [prediction, truth] if lookup is None else [prediction, truth, lookup]
     found = {}
@@ -255,8 +234,7 @@ def _measure(metric: Metric, images: Sequence[Tensor], strip_pixels: int | None)
 class MeanMetrics:
     """Means over photos, whichever rank had how many of them, summed up without waiting for the device.
 
-    Lightning's own means take the ranks' mean number of photos as a whole number: of 3 and 2 photos it makes 2, and so
-    means that are a quarter too large.
+    Lightning's own means take the ranks' mean number of photos as a whole number: of 3 and 2 photos it makes 2.
     """
 
     def __init__(self) -> None:

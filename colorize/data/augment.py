@@ -133,7 +133,6 @@ class Augmentation:
         return ("torchvision.transforms.v2.functional",) if jitters else ()
 
     def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
-        """Draw the augmentation of this photo in this epoch."""
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)

@@ -71,7 +71,6 @@ class ColorizationDataModule(L.LightningDataModule):
         self._val_loader: PhotoLoader | None = None
 
     def train_dataloader(self) -> PhotoLoader:
-        """Return the loader of the trainer's current epoch; see :meth:`train_loader`."""
         if self.trainer is None:
             raise ValueError("training needs a trainer; train_loader(epoch) goes without")
         return self.train_loader(self.trainer.current_epoch)
@@ -126,7 +125,6 @@ class ColorizationDataModule(L.LightningDataModule):
         self._train_loader = self._val_loader = None
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the workers of a training that failed."""
         self.teardown("fit")
 
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
@@ -157,7 +155,6 @@ class ColorizationDataModule(L.LightningDataModule):
         return without > 0
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        """Make floats, luma and the grey that is shown of 8-bit RGB, on the device."""
         return to_floats(batch, batch.rgb.device)
 
     def fixed_val(self, n: int) -> Batch:
@@ -202,7 +199,6 @@ class ColorizationDataModule(L.LightningDataModule):
         return make_loader(dataset, self.num_workers, self.augmentation.modules, **options)
 
     def _noted(self, batch: RawBatch) -> RawBatch:
-        """Take note of the unreadable files in a batch."""
         self._news |= {name: reason for name, reason in batch.unreadable if name not in self.unreadable}
         if distributed.world_size() == 1:
             self.share_unreadable()

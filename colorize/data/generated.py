@@ -43,7 +43,6 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        """Write it into `folder`, whole or not at all."""
         write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 

@@ -54,7 +54,6 @@ class PhotoLoader(DataLoader[Any]):
         return self._running
 
     def stop(self) -> None:
-        """End the workers."""
         if self.num_workers and self._running is not None:
             self._running._shutdown_workers()
 
@@ -85,11 +84,9 @@ class LatePhotoLoader(PhotoLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position inside the epoch."""
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin after the batches that were handed out before."""
         self.batch_sampler.first = state["given"]  # type: ignore[union-attr]
 
 

@@ -31,7 +31,6 @@ class LumaLookup:
         self._count += torch.bincount(value, minlength=_GREY_VALUES)
 
     def add(self, other: "LumaLookup") -> None:
-        """Add the photos that another one was given."""
         self._offset_sum += other._offset_sum
         self._count += other._count
 

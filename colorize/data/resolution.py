@@ -38,11 +38,9 @@ class ResolutionSchedule:
 
     @property
     def epochs(self) -> int:
-        """Length of the training."""
         return sum(self.stage_epochs)
 
     def at(self, epoch: int) -> Stage:
-        """Return the stage of `epoch` (from 0)."""
         table = zip(self.size_px, self.batch_size, self.stage_epochs, strict=True)
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]

@@ -263,7 +263,6 @@ class Painter:
         self._person(x, y - 11.5 * radius, radius, near=False)
 
     def portrait(self) -> None:
-        """Paint, in a part of the scenes, one or two faces near the viewer."""
         dice = self.dice
         if dice.random() < 0.45:
             radius, x = dice.between(0.1, 0.21), dice.between(0.3, 0.7)
@@ -311,7 +310,6 @@ class Painter:
 
 
 def _scaled(color: _Rgb, gain: float) -> _Rgb:
-    """Darker or lighter, with the hue kept."""
     return tuple(channel * min(gain, 1 / max(color)) for channel in color)
 
 

@@ -58,7 +58,6 @@ class _Developer(Painter):
     """Adds sky, texture, shade and light to what is painted."""
 
     def develop(self) -> Scene:
-        """Return the finished scene."""
         size, middle = self.size_px, slice(OVERSAMPLING // 2, None, OVERSAMPLING)
         tags = self.canvas.getchannel(3)
         centers = np.asarray(tags)[middle, middle]

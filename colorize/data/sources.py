@@ -39,15 +39,12 @@ class Photos:
     val: list[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
 
     def path(self, identity: str) -> Path:
-        """Return the file of a photo."""
         return self.root / identity
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-        """See :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
-        """See :func:`colorize.data.images.read_thumbnail`."""
         return read_thumbnail(self.path(identity), size_px)
 
 
@@ -93,7 +90,6 @@ class Split:
     max_val: int | None = None  # most validation photos to keep
 
     def is_val(self, identity: str) -> bool:
-        """Return whether a photo belongs to validation."""
         return self._hash("split", identity) < self.val_fraction
 
     def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
@@ -106,7 +102,6 @@ class Split:
         return by_hash[count:], by_hash[:count]
 
     def photos(self, root: Path, train: list[str], val: list[str]) -> Photos:
-        """Return the photos of the two splits that are kept."""
         if self.train_fraction < 1 and train:
             # Not the hash of the split: that one is above val_fraction for every training photo.
             share = partial(self._hash, "subset")
@@ -115,7 +110,6 @@ class Split:
         return Photos(root, sorted(train), val[: self.max_val])
 
     def _hash(self, purpose: str, identity: str) -> float:
-        """Return a number in [0, 1) that depends on nothing but seed and arguments."""
         key = f"{self.seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
         return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
 

@@ -137,18 +137,13 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Choice of the photos that are measured: their `identities`, in order, and those `left_out`, with the reason.
+    """Choice of the photos that are measured."""
 
-    `photos` is the source, with those training photos that the luma look-up may be fitted on; `coloured` has, for each
-    folder of coloured images, the file of each identity. `sampled_from` is how many the split has, where a fixed sample
-    of its validation photos is measured.
-    """
-
-    photos: Photos
-    identities: list[str]
-    coloured: list[dict[str, Path]]
-    left_out: dict[str, str]
-    sampled_from: int | None
+    photos: Photos  # the source, with those training photos that the luma look-up may be fitted on
+    identities: list[str]  # in order
+    coloured: list[dict[str, Path]]  # for each folder of coloured images, the file of each identity
+    left_out: dict[str, str]  # identities, and why
+    sampled_from: int | None  # how many the split has, where a fixed sample of its validation photos is measured
 
 
 def choose(
@@ -213,20 +208,16 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
 
 def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
-    is_scenes = config.data.kind == "scenes"
-    if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
+    is_scenes, trained = config.data.kind == "scenes", _trained_with(checkpoint.parent.parent)
+    if config.split != "val" or trained is None or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
-    trained = _trained_with(checkpoint.parent.parent) or {}
-    try:
-        data = trained["data"]
-        there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
-        if is_scenes:  # another seed draws other scenes
-            same = data["kind"] == "scenes" and there[0] == here[0]
-        else:
-            same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
-    except (KeyError, TypeError):
-        return None
-    if not same or there == here:
+    data = trained["data"]
+    there, here = (trained.get("seed"), data.get("val_fraction")), (config.seed, config.data.val_fraction)
+    if is_scenes:  # another seed draws other scenes
+        same = data.get("kind") == "scenes" and there[0] == here[0]
+    else:
+        same = Path(str(data.get("root"))).resolve() == Path(config.data.root).resolve()
+    if not same or None in there or there == here:
         return None
     decisive = f"seed={there[0]} data.val_fraction={there[1]}"
     return f"{checkpoint} was trained on another split, and knows some of these photos: give {decisive}"

@@ -67,7 +67,6 @@ class Score:
         return low > 0 or high < 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the mean and the bounds of its interval."""
         low, high = self.bounds
         return {"mean": self.mean, "low": low, "high": high}
 
@@ -211,7 +210,6 @@ def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
 
 
 def _span(score: Score, form: str) -> str:
-    """Return the bounds of a score's interval."""
     return " to ".join(format(bound, form) for bound in score.bounds)
 
 

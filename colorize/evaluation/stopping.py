@@ -107,7 +107,6 @@ class Scored:
         return min(there)[1] if there else None
 
     def has(self, images: int) -> bool:
-        """Tell whether the weights of a moment are there."""
         return images in self.files or (images == 0 and self.start is not None)
 
 

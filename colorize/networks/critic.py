@@ -29,7 +29,6 @@ class Critic(BodyNetwork):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `BodyNetwork.architecture`."""
         return {"backbone": self.body.name}
 
     def forward(self, rgb: Tensor) -> Tensor:

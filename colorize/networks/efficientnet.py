@@ -48,7 +48,6 @@ class EfficientNetLite0(Encoder):
         return (image * (255 / 128) - 127 / 128).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """See `Encoder.features`."""
         x = self.activation(self._run("bn0", self._run("conv_stem", x)))
         found = []
         for number in range(_COUNT):

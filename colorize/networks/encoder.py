@@ -109,7 +109,6 @@ class BodyNetwork(nn.Module, ABC):
     """True: in training too, BatchNorm layers go by their statistics: those of small batches are far off."""
 
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`, but for `fixed_norms`."""
         super().train(mode)
         if self.fixed_norms:
             fix_norms(self)

@@ -38,7 +38,6 @@ class Generator(BodyNetwork):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `BodyNetwork.architecture`."""
         return asdict(self.options)
 
     @abstractmethod

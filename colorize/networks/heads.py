@@ -45,11 +45,9 @@ class ChromaHead(nn.Module):
     channels = 2
 
     def to_ab(self, raw: Tensor) -> Tensor:
-        """`(B, 2, h, w)` -> `(B, 2, h, w)` Lab chroma."""
         return MOST_AB * torch.tanh(raw)
 
     def forward(self, raw: Tensor, luma: Tensor) -> Prediction:
-        """As `RGBHead.forward`, from `(B, channels, h, w)`."""
         ab = self.to_ab(raw)
         return Prediction(paint(ab, luma), ab, raw if isinstance(self, BinsHead) else None)
 

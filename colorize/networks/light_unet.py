@@ -51,11 +51,9 @@ class LightUNet(Generator):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `Generator.architecture`; it states the decoder too."""
         return {"decoder": "light", **super().architecture}
 
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
-        """See `Generator.predict`."""
         half, *skips, deepest = self.encoder(self.encoder.normalize(grey))
         x = self.bottom(deepest)
         x = x + self.context(x.mean(dim=(2, 3)))[:, :, None, None]

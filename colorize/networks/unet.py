@@ -108,7 +108,6 @@ class UNet(Generator):
         self.to_colour.scale(0.1)  # first colours near the middle: at the sigmoid's ends, where they fell, it is flat
 
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
-        """See `Generator.predict`."""
         found: Prediction = self.head(self.raw(self.encoder.normalize(grey)), luma)
         return found
 

@@ -59,7 +59,6 @@ class VGGFeatures(nn.Module):
                 layer.to(dtype)
 
     def train(self, mode: bool = True) -> "VGGFeatures":
-        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
