@@ -24,9 +24,9 @@ from colorize.evaluation.candidates import find_checkpoints, output_folder, take
 from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
+    from colorize.data.datasets import RawBatch
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
-    from colorize.evaluation.protocols import EvaluationBatch
     from colorize.evaluation.scores import Table
 
 log = logging.getLogger("colorize")
@@ -88,7 +88,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     learned = Learned(vars(config.weights), "weights", device)
     unusable: dict[str, str] = {}
 
-    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[EvaluationBatch]:
+    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[RawBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)

@@ -23,7 +23,7 @@ SomeBatch = TypeVar("SomeBatch", bound=NamedTuple)
 
 
 class RawBatch(NamedTuple):
-    """8-bit images, as workers hand them over. B may be 0, where no file could be read."""
+    """8-bit images of one size, as workers hand them over. B may be 0, where no file could be read."""
 
     rgb: Tensor  # (B, 3, S, S) uint8, the photos
     fake: Tensor | None  # (B, 3, S, S) uint8, the generator's images of them; None where generated images play no part
@@ -31,10 +31,11 @@ class RawBatch(NamedTuple):
     unreadable: list[tuple[str, str]]  # names of the files met that could not be read, and why
     grey_change: Tensor | None = None  # (B, 1, S, S) float16, to be added to the grey of rgb; None for nothing
     regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; None but for the centre squares of scenes
+    digests: Sequence[str] = ()  # in an evaluation, SHA-256 of each photo's file, or of the pixels of a scene
 
 
 class Batch(NamedTuple):
-    """Images of a training or validation step."""
+    """Images of a step, or an evaluation."""
 
     rgb: Tensor  # (B, 3, S, S) float32, RGB in [0, 1]
     grey: Tensor  # (B, 1, S, S) float32 in [0, 1], shown to a network: luma, aged and noisy in training

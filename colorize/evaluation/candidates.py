@@ -113,7 +113,7 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
     says where the photos are.
     """
     typed = set(map(key_of, given_overrides()))
-    trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
+    trained = next(filter(None, (trained_with(path.parent.parent) for path in checkpoints)), None)
     other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
         for key in SPLIT_KEYS:
@@ -126,7 +126,7 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
         raise BadOption("data.root is not set, and there is no run that says it: give data=folder data.root=PHOTOS")
 
 
-def _trained_with(phase: Path) -> dict[str, Any] | None:
+def trained_with(phase: Path) -> dict[str, Any] | None:
     """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
 
 def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
-    is_scenes, trained = config.data.kind == "scenes", _trained_with(checkpoint.parent.parent)
+    is_scenes, trained = config.data.kind == "scenes", trained_with(checkpoint.parent.parent)
     if config.split != "val" or trained is None or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
     data = trained["data"]

@@ -1,7 +1,7 @@
 """Images side by side on one captioned sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -39,8 +39,7 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
 INK, PALE = (32, 32, 36), (112, 112, 120)
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """Photo in all its versions, side by side."""
 
     caption: str
@@ -48,8 +47,7 @@ class Strip:
     notes: Sequence[str]  # a short text below each tile
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Photos that belong together."""
 
     title: str

@@ -25,9 +25,8 @@ class Lpips(nn.Module):
     """Learned perceptual image patch similarity, version 0.1 with its linear weights, by torchmetrics.
 
     Zhang, Isola, Efros, Shechtman & Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
-    CVPR 2018. `name` is "lpips_alex" or "lpips_vgg", `source` of its backbone as
-    :func:`colorize.weights.pretrained.load_pretrained` takes it; messages name the key `option`, which set it. Raises
-    UserError where the weights cannot be had.
+    CVPR 2018. `name` is of `BACKBONES`, `source` of its weights as for `load_pretrained`; messages name the key
+    `option`, which set it. Raises UserError where the weights cannot be had.
     """
 
     def __init__(self, name: str, source: str, option: str) -> None:
@@ -54,9 +53,8 @@ class Lpips(nn.Module):
 class Inception(nn.Module):
     """The features of FID: TensorFlow's Inception v3 in torch-fidelity's port, on antialiased 299 × 299 px.
 
-    `source` is "imagenet" (torch-fidelity's file, downloaded where torch's cache lacks it) or the file's path; messages
-    name the key `option`, which set it. Raises UserError where torch-fidelity is not installed or the weights cannot be
-    had.
+    `source` is "imagenet" (torch-fidelity's file, downloaded where torch's cache lacks it) or the file's path. Raises
+    UserError, naming the key `option`, where torch-fidelity is not installed or the weights cannot be had.
     """
 
     def __init__(self, source: str, option: str) -> None:
@@ -121,8 +119,8 @@ class Learned:
     """Learned metrics that can be had here, and why the others cannot.
 
     `sources` says for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
-    where they cannot be had), "none" (no such column), or the path of their file. `option` is the beginning of the keys
-    that set them, for the messages. Raises UserError where a given file is missing or does not fit.
+    where they cannot be had), "none" (no such column), or the path of their file; messages name its key `option.NAME`.
+    Raises UserError where a given file is missing or does not fit.
     """
 
     def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:

@@ -8,7 +8,6 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from torch import Tensor
 from torch.backends import cudnn
 
 from colorize.color import rgb_to_grey
+from colorize.data.datasets import Batch, RawBatch, to_floats
 from colorize.data.images import to_pil
 from colorize.data.luma_lookup import LumaLookup
 from colorize.evaluation.learned_metrics import Learned, frechet_distance, moments, summed
-from colorize.evaluation.protocols import EvaluationBatch
 from colorize.evaluation.regions import taken_for
 from colorize.inference.colorizer import Colorizer
 from colorize.metrics import MEASURED, is_true_grey, measure
@@ -37,21 +36,7 @@ GREY, LOOKUP, TRUTH = "grey", "luma_lookup", "truth"
 _STRIP_PIXELS = 1 << 20  # measured at a time
 
 
-class Shown(NamedTuple):
-    """Batch of photos on the device, as floats in [0, 1]."""
-
-    rgb: Tensor  # (B, 3, H, W), the originals
-    grey: Tensor  # (B, 1, H, W), their Rec. 601 luma.
-    coloured: Tensor | None = None  # (B, folders, 3, H, W), the coloured images
-
-
-Colourer = Callable[[Shown], Tensor]  # a row of the table: what it makes of photos, (B, 3, H, W), RGB in [0, 1]
-
-
-def to_shown(batch: EvaluationBatch, device: torch.device) -> Shown:
-    """Convert 8-bit images to floats on a device, with their grey."""
-    rgb = batch.rgb.to(device).float() / 255
-    return Shown(rgb, rgb_to_grey(rgb), None if batch.coloured is None else batch.coloured.to(device).float() / 255)
+Colourer = Callable[[Batch], Tensor]  # a row of the table: what it makes of photos, (B, 3, H, W), RGB in [0, 1]
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -65,10 +50,10 @@ def with_baselines(methods: Mapping[str, Colourer], lookup: Colourer | None = No
 
 def from_folder(number: int) -> Colourer:
     """Take the images of the folder of coloured images with this number, as they are."""
-    return lambda shown: shown.coloured[:, number]  # type: ignore[index]
+    return lambda shown: shown.fake[:, number]  # type: ignore[index]
 
 
-def fit_luma_lookup(batches: Iterable[EvaluationBatch]) -> Colourer:
+def fit_luma_lookup(batches: Iterable[RawBatch]) -> Colourer:
     """Average the colours of each grey value over `batches` (of all ranks), for each photo's own luma."""
     own, lookup = LumaLookup(), LumaLookup()
     for batch in batches:
@@ -81,7 +66,7 @@ def fit_luma_lookup(batches: Iterable[EvaluationBatch]) -> Colourer:
 def by(colorizer: Colorizer, render_px: int | None, saturation: float = 1.0) -> Colourer:
     """Colour as a user sees a generator do it: from 8-bit grey at `render_px`, the photo's own luma kept."""
 
-    def colour(shown: Shown) -> Tensor:
+    def colour(shown: Batch) -> Tensor:
         greys = (shown.grey[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
         images = np.stack(colorizer.colorize_batch(list(greys), render_px, saturation=saturation))
         return torch.from_numpy(images).permute(0, 3, 1, 2).to(shown.rgb.device).float() / 255
@@ -112,7 +97,7 @@ class Measurements:
 
 def measure_rows(
     colourers: Mapping[str, Colourer],
-    batches: Iterable[EvaluationBatch],
+    batches: Iterable[RawBatch],
     device: torch.device,
     learned: Learned | None = None,
     order: Sequence[str] | None = None,
@@ -136,7 +121,7 @@ def measure_rows(
     for batch in batches:
         names += batch.names
         digests += batch.digests
-        shown, lookup = to_shown(batch, device), None
+        shown, lookup = to_floats(batch, device), None
         truth = shown.rgb
         add("photo", "", "true_grey", is_true_grey(truth))
         for row, colour in sorted(colourers.items(), key=lambda named: named[0] != LOOKUP):  # that one first
@@ -196,11 +181,11 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
 
 
 def coloured(
-    colourers: Mapping[str, Colourer], batches: Iterable[EvaluationBatch], device: torch.device
+    colourers: Mapping[str, Colourer], batches: Iterable[RawBatch], device: torch.device
 ) -> Iterator[tuple[str, dict[str, Image.Image]]]:
     """Yield each photo's identity and what each row makes of it."""
     for batch in batches:
-        shown = to_shown(batch, device)
+        shown = to_floats(batch, device)
         rows = {row: colour(shown) for row, colour in colourers.items()}
         for number, name in enumerate(batch.names):
             yield name, {row: to_pil(images[number]) for row, images in rows.items()}

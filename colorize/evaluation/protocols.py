@@ -7,13 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from colorize.data.datasets import PhotoDataset, collate
+from colorize.data.datasets import PhotoDataset, RawBatch, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
 from colorize.data.sources import Photos, Scenes
@@ -52,8 +50,8 @@ class Protocol:
     def apply_to_coloured(self, image: Image.Image, original: tuple[int, int]) -> Image.Image:
         """Do the same to what somebody made of a photo of ``original`` = (width, height).
 
-        It may have the photo's shape, at any size, or already be the square that the protocol makes of it. Raises
-        UnreadableImage where it is neither; or no square is made, and it has another size.
+        It may have the photo's shape, at any size, or already be the protocol's square. Raises UnreadableImage where it
+        is neither; or no square is made, and it has another size.
         """
         if self.size_px is None:
             if image.size != original:
@@ -74,20 +72,8 @@ PROTOCOLS = {
 }
 
 
-class EvaluationBatch(NamedTuple):
-    """Batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
-
-    rgb: Tensor  # (B, 3, H, W) uint8
-    coloured: Tensor | None
-    """``(B, folders, 3, H, W)`` uint8, the image in each folder of coloured ones; ``None`` without folders."""
-    regions: Tensor | None  # (B, H, W) uint8, indices into REGIONS; None for photos
-    names: list[str]  # the B identities
-    digests: list[str]  # SHA-256 of each photo's file, or of the pixels of a scene
-    unreadable: list[tuple[str, str]]  # names of the files met that could not be used, and why
-
-
-class ProtocolDataset(PhotoDataset[EvaluationBatch]):
-    """Photos of a source, each a batch of one image or none, to be joined by :func:`collate`.
+class ProtocolDataset(PhotoDataset[RawBatch]):
+    """Photos of a source, each a batch of one image or none: their ``fake`` is ``(B, folders, 3, H, W)``.
 
     ``coloured`` has, for each folder of coloured images, the file of each identity; scenes are drawn at ``scene_px``
     where the protocol says no size.
@@ -105,7 +91,7 @@ class ProtocolDataset(PhotoDataset[EvaluationBatch]):
         super().__init__(photos, identities, protocol.size_px or scene_px)
         self.protocol, self.coloured = protocol, coloured
 
-    def __getitem__(self, index: int) -> EvaluationBatch:
+    def __getitem__(self, index: int) -> RawBatch:
         identity, where, regions = self.identities[index], "", None
         try:
             if isinstance(self.photos, Scenes):
@@ -125,9 +111,9 @@ class ProtocolDataset(PhotoDataset[EvaluationBatch]):
                 coloured.append(to_uint8(made))
         except UnreadableImage as error:
             nothing = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
-            return EvaluationBatch(nothing, None, None, [], [], [(identity, f"{where}{error}")])
+            return RawBatch(nothing, None, [], [(identity, f"{where}{error}")])
         folders = torch.stack(coloured).unsqueeze(0) if coloured else None
-        return EvaluationBatch(to_uint8(image).unsqueeze(0), folders, regions, [identity], [digest], [])
+        return RawBatch(to_uint8(image).unsqueeze(0), folders, [identity], [], None, regions, [digest])
 
 
 def batches(
@@ -136,7 +122,7 @@ def batches(
     num_workers: int = 0,
     max_unreadable: int = 100,
     unusable: dict[str, str] | None = None,
-) -> Iterator[EvaluationBatch]:
+) -> Iterator[RawBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
     ``num_workers`` processes read them (0: this one). ``unusable`` is filled with the names of the unusable ones, and
@@ -170,7 +156,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
 
     For the photo ``a/b.jpg`` that is ``a/b.jpg``, else ``a/b.jpg.png`` (as colorize.generate names them), else ``a/b``
     with any extension, else ``b`` or ``b.jpg`` with any extension anywhere in the folder; the last two where no other
-    photo is called so. Raises UserError where there is no such folder, it holds no images, or two of them may be meant.
+    photo is called so. Raises UserError where no folder or image is there, or two of them may be meant.
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")

@@ -16,14 +16,12 @@ TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)
 
 
 def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
-    """Count the pixels of each region by what they are coloured as.
+    """Count the pixels of each region by what they are coloured as, in a confusion table for each image.
 
-    ``(B, 3, H, W)`` RGB in [0, 1] and regions ``(B, H, W)``, indices into ``REGIONS``, give ``(B, len(COUNTED),
-    len(TAKEN_FOR))``, int64: a confusion table for each image, whose diagonal is right.
-
-    A pixel counts where its eight neighbours are of the same region (edges are mixed with the neighbour's colour), the
-    region has a hue to get right, and the truth shows one there (CIELAB chroma of at least ``MIN_CHROMA``; black hair
-    does not). It is taken for nothing (``COLOURLESS``) where the prediction's chroma is under ``MIN_CHROMA``; for its
+    ``(B, 3, H, W)`` RGB in [0, 1] and regions ``(B, H, W)``, indices into ``REGIONS``, give int64 ``(B, COUNTED,
+    TAKEN_FOR)``. A pixel counts where its eight neighbours are of the same region (edges are mixed with the neighbour's
+    colour), the region has a hue to get right, and the truth shows one there (CIELAB chroma of at least ``MIN_CHROMA``;
+    black hair does not). It is taken for ``COLOURLESS`` where the prediction's chroma is under ``MIN_CHROMA``; for its
     own region where the prediction's hue is in that region's range; else for the region whose range holds the hue, the
     one with the nearest middle where several do; else for ``OTHER``.
     """

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.luma_lookup import LumaLookup
+from colorize.evaluation.candidates import trained_with
 from colorize.evaluation.learned_metrics import moments, summed
 from colorize.metrics import SCORED, MeanMetrics, measure
 from colorize.runtime.errors import UserError
@@ -89,16 +89,11 @@ Points = list[tuple[int, dict[str, float]]]  # images seen, and the scores of th
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of a phase, from the metadata of its checkpoints.
+    """Scores of a phase, from the metadata of its checkpoints."""
 
-    `curve` has the scores of each moment, also of checkpoints that are no longer kept, and those of grey; empty where
-    none was scored. `files` are the checkpoints that are there, by the images that they have seen; `start` is the one
-    that the phase got its generator from, where that is known and there.
-    """
-
-    curve: Points
-    files: dict[int, Path]
-    start: Path | None = None
+    curve: Points  # also of checkpoints that are no longer kept; empty where none was scored
+    files: dict[int, Path]  # the checkpoints that are there, by the images that they have seen
+    start: Path | None = None  # the one that the phase got its generator from, where that is known and there
 
     @property
     def nearest(self) -> int | None:
@@ -130,9 +125,9 @@ def read_scores(phase: Path) -> Scored:
 def _start(phase: Path, digest: str | None) -> Path | None:
     """Return the generator that a phase began with, as its config.yaml names it, if that has the same content still."""
     try:
-        found = Path(yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))["init_from"]["generator"])
+        found = Path((trained_with(phase) or {})["init_from"]["generator"])
         return found if fingerprint(found) == digest else None
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return None
 
 

@@ -30,6 +30,8 @@ Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
 Content = Mapping[str, Any]
 """Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
 
+Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in metrics.json
+
 
 def to_json(
     config: EvaluateConfig,
@@ -157,18 +159,17 @@ def title(row: str) -> str:
 
 
 def markdown(
-    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    rows: Rows,
     columns: Sequence[str],
     *,
     value: Literal["mean", "without_greys"] = "mean",
     intervals: bool = False,
     truth: bool = True,
 ) -> str:
-    """Return scores as a Markdown table.
+    """Return the `columns` of scores as a Markdown table.
 
-    `rows` are as in metrics.json, not rounded, and `columns` names of `COLUMNS`. The `value` is the mean over all
-    photos, or over those that are not grey themselves; `intervals` adds half the width of each, `truth` the row of the
-    originals.
+    The `value` is the mean over all photos, or over those that are not grey themselves; `intervals` adds half the width
+    of each, `truth` the row of the originals.
     """
 
     def cell(found: Mapping[str, Any], decimals: int) -> str:
@@ -178,12 +179,7 @@ def markdown(
             return "∞" if value == "mean" and found.get("infinite") else "–"
         return f"{found[value]:.{decimals}f}{_half_width(found, decimals) if intervals else ''}"
 
-    lines = [
-        [title(row), *(cell(cells[name], COLUMNS[name].decimals) for name in columns)]
-        for row, cells in rows.items()
-        if row != TRUTH or truth
-    ]
-    return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
+    return _table({title(row): cells for row, cells in rows.items() if row != TRUTH or truth}, columns, cell)
 
 
 def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
@@ -194,14 +190,12 @@ def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
         text = "–" if math.isnan(mean) else f"{mean:+.{decimals}f}{_half_width(found, decimals)}"
         return f"**{text}**" if found["exceeds"] else text
 
-    columns = list(differences[0]["metrics"])
-    lines = [
-        [
-            f"{title(found['row'])} − {title(found['minus'])}",
-            *(cell(found["metrics"][name], COLUMNS[name].decimals) for name in columns),
-        ]
-        for found in differences
-    ]
+    rows = {f"{title(found['row'])} − {title(found['minus'])}": found["metrics"] for found in differences}
+    return _table(rows, list(differences[0]["metrics"]), cell)
+
+
+def _table(rows: Rows, columns: Sequence[str], cell: Callable[[Mapping[str, Any], int], str]) -> str:
+    lines = [[row, *(cell(cells[name], COLUMNS[name].decimals) for name in columns)] for row, cells in rows.items()]
     return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
 
 
@@ -270,9 +264,7 @@ def draw_gallery(
         return Strip(PurePosixPath(name).name, [images[name][row] for row in rows], ["", *notes, ""])
 
     blocks = [
-        Block(
-            title if title == "Random" else f"{title} of {judged}", [strip(name) for name in picked if name in images]
-        )
+        Block(title + f" of {judged}" * (title != "Random"), [strip(name) for name in picked if name in images])
         for title, picked in chosen.items()
         if picked
     ]
