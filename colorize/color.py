@@ -35,10 +35,7 @@ def rgb_to_grey(rgb: Tensor) -> Tensor:
 
 
 def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
-    """Add the chroma of ``rgb`` to ``luma`` in full: linear, for training, where every gradient has to flow.
-
-    The result may lie outside [0, 1]; its luma is ``luma``, to rounding.
-    """
+    """Add the chroma of ``rgb`` to ``luma`` in full, even outside [0, 1]: linear, so that in training gradients flow."""
     return luma + (rgb - rgb_to_grey(rgb))
 
 
@@ -90,9 +87,9 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
     """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
 
-    Two Lab images ``(..., 3, H, W)`` give ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
-    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
-    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
+    Two Lab images ``(..., 3, H, W)`` give ``(..., H, W)``, at least 0; 1 is about a just noticeable difference. Sharma,
+    Wu & Dalal, "The CIEDE2000 color-difference formula", Color Research & Application 30(1), 2005; names and cases
+    follow its equations 2-22.
     """
     lightness1, a1, b1 = lab1.unbind(dim=-3)
     lightness2, a2, b2 = lab2.unbind(dim=-3)

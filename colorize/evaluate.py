@@ -35,10 +35,7 @@ ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better 
 
 
 def run(config: EvaluateConfig) -> Score | None:
-    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first of several ranks.
-
-    Each rank measures a share of the photos.
-    """
+    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first rank."""
     checkpoints = find_checkpoints(config)
     take_data_of_run(config, checkpoints)
     check_root(config.data, val_alone=True)
@@ -139,8 +136,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
 def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
     """Draw the scores of each phase in its training, and say which checkpoint of it to take.
 
-    That is judged by the table, where two or more of the phase or what it started from are in it: one screen has one
-    protocol. Else it is judged by the training's own scores, and said so.
+    The table judges, where two or more of the phase or what it started from are in it; else the training's own scores.
     """
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named

@@ -17,8 +17,8 @@ from colorize.runtime.errors import UserError
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    `feature_weights` has a weight for each layer of `vgg` (None: pixels only); `pixel` is "mse" or "l1", on
-    ImageNet-normalised pixels. Raises UserError where there is not one weight a layer.
+    `feature_weights` has a weight for each layer of `vgg` (None: pixels only), else it raises a UserError; `pixel` is
+    "mse" or "l1", on ImageNet-normalised pixels.
     """
 
     def __init__(
@@ -110,10 +110,7 @@ class ChromaLoss(nn.Module):
             self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
 
     def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the weighted terms, "distribution" and "chroma", as far as they apply: float32 scalars.
-
-        `target` is `(B, 3, H, W)` RGB in [0, 1], `prior` `(cells,)`, needed where there is a distribution.
-        """
+        """Return the weighted terms that apply to RGB `(B, 3, H, W)` in [0, 1] and the cells' prior: float32 scalars."""
         terms = {}
         if prediction.logits is not None and prior is not None and self.distribution_weight:
             cross_entropy = self._cross_entropy(prediction.logits, _chroma_at(prediction.logits, target), prior)
@@ -166,10 +163,7 @@ def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> 
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
-    """Loss of the generator by the critic's logits of its images: a float32 scalar, low where the critic is deceived.
-
-    Non-saturating for "bce" (Goodfellow et al. 2014), the negative logit for "hinge".
-    """
+    """Loss of the generator by logits of its images: non-saturating (Goodfellow et al. 2014); of "hinge", minus these."""
     return -fake_logits.float().mean() if kind == "hinge" else _cross_entropy(fake_logits, real=True)
 
 
@@ -179,8 +173,5 @@ def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
 
 
 def critic_accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shares of real and of generated images that the critic tells right: float32 scalars in [0, 1].
-
-    A logit of exactly zero counts as "generated", so that a constant critic scores 1/2 on the two together.
-    """
+    """Return the shares of real and generated images that the critic tells right; a logit of 0 counts as generated."""
     return (real_logits > 0).float().mean(), (fake_logits <= 0).float().mean()

@@ -1,8 +1,4 @@
-"""Distances of a colourization from the truth: each metric and its row in one table.
-
-A metric is a function and a row of `METRICS`, which says where it is shown: in the logs of training, in the scores that
-choose a checkpoint, in the tables of `colorize.evaluate` and of the pipeline.
-"""
+"""Distances of a colourization from the truth: each metric, and its row in the table that says where it is shown."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +18,7 @@ TRUE_GREY_SPREAD = 2  # a photo whose channels differ by no more than this (of 2
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image in dB; infinite for equal images.
-
-    ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap), gives ``(B,)``.
-    """
+    """Return the PSNR in dB of ``(B, 3, H, W)``, RGB floats in [0, 1], as ``(B,)``; infinite for equal images."""
     if not (prediction.is_floating_point() and target.is_floating_point()):
         raise ValueError(f"psnr takes floats in [0, 1], got {prediction.dtype} and {target.dtype}")
     prediction, target = prediction.float(), target.float()
@@ -232,10 +225,7 @@ def _measure(metric: Metric, images: Sequence[Tensor], strip_pixels: int | None)
 
 
 class MeanMetrics:
-    """Means over photos, whichever rank had how many of them, summed up without waiting for the device.
-
-    Lightning's own means take the ranks' mean number of photos as a whole number: of 3 and 2 photos it makes 2.
-    """
+    """Means over photos, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -49,11 +49,7 @@ class ColorizationDataModule(L.LightningDataModule):
         generated: Generated | None = None,
         copies: Photos | None = None,
     ) -> None:
-        """Take the photos, and options of ``data``, whose meanings the schema of the configuration states.
-
-        With ``generated``, their saved images, ``photos`` are only those that have one, and batches have ``fake``.
-        ``augmentation`` is by default crop and flip alone. Training photos are read from ``copies`` where given.
-        """
+        """Take the photos, those with a saved image where these are ``generated``, and options of ``data``."""
         super().__init__()
         self.photos = photos
         self.seed = seed
@@ -76,10 +72,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return self.train_loader(self.trainer.current_epoch)
 
     def train_loader(self, epoch: int) -> PhotoLoader:
-        """Return the loader of an epoch, at that epoch's image and batch size; outside training too.
-
-        Raises UserError where images, or the images of a batch, are fewer than devices.
-        """
+        """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
         if self.schedule is None:
             raise ValueError("training needs a schedule, which the resolution scheduler sets")
         stage = self.schedule.at(epoch)
@@ -138,10 +131,10 @@ class ColorizationDataModule(L.LightningDataModule):
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
-        """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
+        """Exchange what the ranks, which all call it at once, have met: each file is named once, and counted for all.
 
-        Every rank has to call it at the same moment. Returns whether some rank has no image to train on, as `lacking`
-        says of this one. Raises UserError after more than ``max_unreadable`` files.
+        Returns whether some rank is `lacking` an image to train on. Raises UserError after more than
+        ``max_unreadable``.
         """
         news, without = distributed.total([len(self._news), lacking])
         if news:

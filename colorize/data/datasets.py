@@ -98,10 +98,7 @@ class PhotoDataset(Dataset[Sample]):
 
 
 class CenterSquareDataset(PhotoDataset[RawBatch]):
-    """Centre squares of photos, and of their generated images where there are any, for validation and generating.
-
-    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file.
-    """
+    """Centre squares of photos, and of their generated images where there are any; scenes with their regions."""
 
     def __init__(
         self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None = None

@@ -21,10 +21,7 @@ def make_photos(config: CommonConfig) -> Photos:
 
 
 def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
-    """Return all photos of `data.root` in their split; long listings are kept in the `.cache` of `runs_dir`.
-
-    With `val_alone`, a tree that has val/ and no train/ will do.
-    """
+    """Return all photos of `data.root` in their split; with `val_alone`, a tree that has val/ and no train/ will do."""
     split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
         return list_scenes(data.scenes, split)

@@ -71,10 +71,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
-    """Return those of `photos` that have a saved image in `folder`, in their split, and these images.
-
-    Raises UserError where they are unfinished, or no training or no validation photo has one.
-    """
+    """Return the photos with a saved image in `folder`, and these. Raises UserError where one split has none."""
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"{folder} is unfinished: run `python -m colorize.generate` again, it goes on where it stopped")

@@ -11,11 +11,7 @@ _GREY_VALUES = 256
 
 
 class LumaLookup:
-    """Mean colour of a set of photos for each of 256 grey values.
-
-    The best that can be done from one pixel's grey alone: a network that does not beat it has learned no more than a
-    tint. Memory is constant, whatever the number of photos.
-    """
+    """Mean colour of a set of photos for each of 256 grey values: the best that one pixel's grey alone can tell."""
 
     def __init__(self) -> None:
         self._offset_sum = torch.zeros(_GREY_VALUES, 3, dtype=torch.float64)

@@ -18,10 +18,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
-
-    Raises ValueError where the three columns differ in length, or no stage has an epoch.
-    """
+    """The `Stage` of each epoch; the last goes on. Raises ValueError for columns of unlike lengths, or no epoch."""
 
     size_px: Sequence[int]
     batch_size: Sequence[int]

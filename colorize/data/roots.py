@@ -11,10 +11,7 @@ _IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
 def check_root(data: DataConfig, val_alone: bool = False) -> None:
-    """Make sure that `data.root` has photos, before anything is started; reading stops at the first one.
-
-    With `val_alone`, a tree that has val/ and no train/ will do. Raises UserError where it has none.
-    """
+    """Make sure that `data.root` has photos, or raise a UserError; with `val_alone`, a tree without train/ will do."""
     if data.kind == "scenes":
         return
     root = existing_folder(data.root)

@@ -15,10 +15,7 @@ HUE_CLASSES: dict[str, tuple[float, float] | None] = {
     "boat": None, "wall": None, "roof": (28, 65), "door": None, "window": None,
     "skin": (38, 80), "hair": (35, 98), "eye": None, "lips": (5, 50), "clothes": None,
 }  # fmt: skip
-"""The hues that a person expects in each region, from and to, in degrees of CIELAB hue ``atan2(b, a)``.
-
-``None`` where any colour, or none, will do; a pixel's hue counts where its chroma is at least ``MIN_CHROMA``.
-"""
+"""Hues that a person expects in each region, as CIELAB ``atan2(b, a)`` in degrees; ``None`` where any will do."""
 
 REGIONS = tuple(HUE_CLASSES)
 """Regions by id; ``sunset`` is the glow at dusk, in the sky and on the sea, ``sky`` all other clear sky."""

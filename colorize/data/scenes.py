@@ -39,10 +39,9 @@ class Scene(NamedTuple):
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
-    """Draw a scene: always the same for the same arguments (any integers), and the same scene at any size.
+    """Draw a scene: the same for the same arguments (any integers), to a rounding on other processors, and at any size.
 
-    Between processors and versions of numpy and Pillow a byte may differ by a rounding. Raises ValueError where the
-    size, height and width, is below ``MIN_SIZE_PX``.
+    Raises ValueError where the size, height and width, is below ``MIN_SIZE_PX``.
     """
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")

@@ -26,11 +26,7 @@ _SCENE_UNITS = 1024  # width and height in which boxes of a scene are chosen
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos of a run.
-
-    An identity is a photo's POSIX path relative to ``root``: it names the photo in the split, in the randomness of its
-    augmentation, in manifests and in messages.
-    """
+    """Photos of a run by their identities: POSIX paths relative to ``root``, by which all randomness goes."""
 
     on_disk: ClassVar[bool] = True  # true where each photo is a file
 
@@ -79,10 +75,7 @@ def spread(identities: Sequence[str], most: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Split:
-    """Division of a source into training and validation, by a hash of seed and identity, and the share that is used.
-
-    So adding or removing photos moves no other, and a smaller share of the training photos is part of a greater one.
-    """
+    """Division of a source by a hash of seed and identity (adding photos moves no other), and what is used of it."""
 
     val_fraction: float  # share of the photos for validation, in [0, 1]; at least one goes to each split
     seed: int
@@ -122,11 +115,10 @@ def list_scenes(count: int, split: Split) -> Scenes:
 
 
 def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
-    """List all photos of a folder and the folders in it, as `Listing` finds them, which is kept below ``runs_dir``.
+    """List all photos below a folder, as `Listing` finds them. Raises UserError where there are none, or only one.
 
     With ``train/`` and ``val/`` in it, these are the two splits (with ``val_alone`` ``train/`` may be missing, as for
-    measuring); without ``val/``, ``split`` divides them. Raises UserError where there is no such folder, no photo or
-    only one, or the layout can be read in two ways.
+    measuring); without ``val/``, ``split`` divides them; where that could be meant in two ways, it is a UserError.
     """
     root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
@@ -158,10 +150,7 @@ def list_imagenet(
     runs_dir: str | Path | None = None,
     val_alone: bool = False,
 ) -> Photos:
-    """List the photos of an extracted ImageNet tree, or those that a file lists.
-
-    Without ``file_list``, ``root`` (or ``ILSVRC/Data/CLS-LOC`` or ``Data/CLS-LOC`` in it) holds ``train/`` with a
-    folder a class, and ``val/``, flat or with a folder a class.
+    """List the photos of an extracted ImageNet tree (see `imagenet_tree`), or those that a file lists.
 
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong

@@ -70,10 +70,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 
 
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
-    """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
-
-    `taken` are names that rows have already. Raises BadOption where a path is given twice.
-    """
+    """Name a row for each path of a checkpoint or folder: the shortest end that tells it from others and from `taken`."""
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
         whole = path.resolve()
@@ -109,8 +106,7 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
     """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
 
-    What was typed stays, and where that is another kind of photos, so does all the rest. Raises BadOption where nobody
-    says where the photos are.
+    What was typed stays, and where that is another kind of photos, so does all the rest.
     """
     typed = set(map(key_of, given_overrides()))
     trained = next(filter(None, (trained_with(path.parent.parent) for path in checkpoints)), None)
@@ -152,10 +148,9 @@ def choose(
     folders: Mapping[str, Path],
     list_photos: Callable[[DataConfig], Photos],
 ) -> Chosen:
-    """Choose the photos of the split that the protocol takes and that have an image in each folder.
+    """Choose the photos of the split that the protocol takes and that have an image in each of the named folders.
 
-    `folders` of coloured images are named as their rows; `list_photos` gives all photos of a source. Raises UserError
-    where no photo is left.
+    `list_photos` gives all photos of a source. Raises UserError where no photo is left.
     """
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
@@ -189,10 +184,7 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 
 
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
-
-    Raises UserError where none of `identities`, the photos that are to be measured, has one.
-    """
+    """Find the coloured image of each photo in `folder`, with a warning of surplus ones. Raises UserError for none."""
     from colorize.evaluation.protocols import match
 
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)

@@ -12,8 +12,8 @@ from colorize.data.images import to_pil
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
     """Lay out one row a photo and one captioned column a version of it, as RGB on white.
 
-    `columns` pairs captions with images: (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and
-    size. `tile_px` is the side of a tile; None keeps the images' own size.
+    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size; `tile_px` is the side
+    of a tile (None: their own).
     """
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:
@@ -55,10 +55,7 @@ class Block(NamedTuple):
 
 
 def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Block], tile_px: int = 176) -> Image.Image:
-    """Lay out blocks of captioned photos under a title, two side by side where there is room, as RGB on white.
-
-    `columns` names the versions; a photo has a tile of side `tile_px` for each.
-    """
+    """Lay out blocks of photos, a tile for each of the `columns`, under a title, two abreast where there is room."""
     margin, gap, line = 28, 8, 22
     big, middle, small = (ImageFont.load_default(size=size) for size in (24, 17, 13))
     width = len(columns) * (tile_px + gap) - gap

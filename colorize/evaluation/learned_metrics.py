@@ -80,10 +80,7 @@ class Inception(nn.Module):
 
 
 def moments(features: Tensor) -> Tensor:
-    """Sum up ``(B, features)`` for `frechet_distance`: products with each other and with a last column of ones.
-
-    These sums of batches and ranks add up, ``(features + 1, features + 1)`` float64 on the CPU.
-    """
+    """Sum up products of ``(B, n)`` and a column of ones: ``(n + 1, n + 1)`` float64, which adds up over batches."""
     extended = nn.functional.pad(features.detach().cpu().double(), (0, 1), value=1.0)
     return extended.T @ extended
 

@@ -104,11 +104,9 @@ def measure_rows(
 ) -> Measurements:
     """Score what each row makes of each photo, in one pass over the photos.
 
-    Images are rounded to 8 bits, as they would be saved, and compared as floats. Where there are several ranks, each
-    measures its own `batches`, and all get the measurements of all. `TRUTH` is among `colourers`; where `LOOKUP` is
-    too, skill is measured against it. `learned` are the metrics that need pretrained networks (None: none of them);
-    `order` has the identities of the photos of all ranks (None: as measured). Raises UserError where no photo can be
-    used.
+    Images are rounded to 8 bits, as they would be saved, and compared as floats. Each rank measures its own `batches`,
+    and all get the measurements of all, in `order` (None: as measured). `TRUTH` is among `colourers`; where `LOOKUP` is
+    too, skill is measured against it. Raises UserError where no photo can be used.
     """
     networks = dict(learned.networks) if learned else {}
     inception = networks.pop("fid", None)

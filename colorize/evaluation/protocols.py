@@ -48,10 +48,9 @@ class Protocol:
         return image.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
 
     def apply_to_coloured(self, image: Image.Image, original: tuple[int, int]) -> Image.Image:
-        """Do the same to what somebody made of a photo of ``original`` = (width, height).
+        """Do the same to what somebody made of a photo of ``original`` = (width, height). Raises UnreadableImage.
 
-        It may have the photo's shape, at any size, or already be the protocol's square. Raises UnreadableImage where it
-        is neither; or no square is made, and it has another size.
+        It may have the photo's shape, at any size, or already be the protocol's square; where there is none, its size.
         """
         if self.size_px is None:
             if image.size != original:
@@ -125,8 +124,7 @@ def batches(
 ) -> Iterator[RawBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
-    ``num_workers`` processes read them (0: this one). ``unusable`` is filled with the names of the unusable ones, and
-    why; UserError is raised after more than ``max_unreadable``.
+    ``unusable`` is filled with their names, and why; UserError is raised after more than ``max_unreadable``.
     """
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
@@ -138,10 +136,7 @@ def batches(
 
 
 def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> None:
-    """Add names of files and why they cannot be used to those met before, with a warning each.
-
-    Raises UserError where there are more than ``most`` now.
-    """
+    """Add names of files and why they cannot be used, with a warning each. Raises UserError for more than ``most``."""
     for name, reason in more.items():
         unusable[name] = reason
         log.warning("left out %s (%s)", name, reason)

@@ -51,8 +51,7 @@ def score(
     """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and `moments` for FID.
 
     `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
-    H, W) uint8, where N may be 0; `lookup` is of the training photos; `inception` is `learned_metrics.Inception`, None
-    for no features.
+    H, W) uint8, where N may be 0; `inception` is `learned_metrics.Inception`, None for no features.
     """
     means, features = MeanMetrics(), torch.zeros(())
     for truth in batches(rgb, device):
@@ -169,8 +168,7 @@ LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34  # margins of a curve and the space betwe
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
 
-    The checkpoint to take by these scores is red, moments whose weights are gone are hollow, and a thin line is what
-    grey scores.
+    The checkpoint to take is red, moments without weights are hollow, and a thin line is what grey scores.
     """
     curve = scores.curve
     if len(curve) < 2:

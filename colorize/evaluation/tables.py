@@ -166,11 +166,7 @@ def markdown(
     intervals: bool = False,
     truth: bool = True,
 ) -> str:
-    """Return the `columns` of scores as a Markdown table.
-
-    The `value` is the mean over all photos, or over those that are not grey themselves; `intervals` adds half the width
-    of each, `truth` the row of the originals.
-    """
+    """Return scores as a Markdown table, `intervals` with half their width, `truth` with the row of the originals."""
 
     def cell(found: Mapping[str, Any], decimals: int) -> str:
         if value not in found or found[value] is None:
@@ -249,10 +245,7 @@ def remarks(content: Content) -> list[str]:
 def draw_gallery(
     content: Content, measured: Measurements, judged: str, count: int, colour: Callable[[list[str]], Coloured]
 ) -> Image.Image:
-    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`.
-
-    `colour` gives photos by their identities, in all rows.
-    """
+    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`."""
     metric = METRICS[JUDGED_BY]
     chosen = choose(measured, judged, count, content["seed"])
     images = dict(colour(list(dict.fromkeys(name for picked in chosen.values() for name in picked))))

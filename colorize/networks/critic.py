@@ -13,10 +13,7 @@ PATCH = "patch"
 
 
 class Critic(BodyNetwork):
-    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
-
-    `backbone` is an encoder's name, or "patch", see `PatchBody`.
-    """
+    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder of this name and a logit; "patch": see `PatchBody`."""
 
     body_name = "body"
     own_group = "head"
@@ -44,8 +41,7 @@ class Critic(BodyNetwork):
 class PatchBody(Encoder):
     """Body of the patch critic: four 4x4 convolutions under spectral norm, no batch norm, for logits of 70 x 70 px.
 
-    Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018. Colours
-    are judged place by place, as the critics of DeOldify and DDColor do, rather than photo by photo.
+    Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018.
     """
 
     low_parts = ("layers.0", "layers.1")

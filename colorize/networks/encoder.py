@@ -98,10 +98,7 @@ def fix_norms(network: nn.Module) -> None:
 
 
 class BodyNetwork(nn.Module, ABC):
-    """A network of an encoder and a part of its own, in three named layer groups.
-
-    Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups.
-    """
+    """Encoder and a part of its own, in three layer groups for learning rates (Howard & Ruder 2018) and freezing."""
 
     body_name: ClassVar[str]  # attribute under which the encoder stands
     own_group: ClassVar[str]  # name of the group of everything else
@@ -127,10 +124,7 @@ class BodyNetwork(nn.Module, ABC):
         return {f"{self.body_name}_low": low, f"{self.body_name}_high": high, self.own_group: own}
 
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
-        """Freeze exactly these layer groups of the body, freeing the others; see `Encoder.freeze`.
-
-        Raises ValueError for a group that is unknown or not the body's, or the high group without the low one.
-        """
+        """Freeze exactly these groups of the body, see `Encoder.freeze`. Raises ValueError for any other."""
         low, high = f"{self.body_name}_low", f"{self.body_name}_high"
         for group in groups:
             if group not in (low, high):

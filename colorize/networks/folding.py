@@ -14,8 +14,8 @@ from colorize.networks.layers import PixelShuffleUp
 def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
     """Make a trained generator ready to colour, in place, and return it: the same function but for rounding.
 
-    It has to be and stay in eval mode, can learn no more, and its state dict is no longer what its architecture states.
-    With another `dtype` than float32 of the convolutions' weights it is to be run under autocast of that type.
+    It has to be and stay in eval mode, and can learn no more. With another `dtype` than float32 of the convolutions'
+    weights it is to be run under autocast of that type.
     """
     fold_norms(network)
     ups = {name: m for name, m in network.named_modules() if isinstance(m, PixelShuffleUp) and m.blur}

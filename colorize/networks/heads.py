@@ -1,6 +1,6 @@
 """Heads, which read a generator's last features as RGB, the chroma of Lab, or a distribution over cells of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -83,7 +83,9 @@ class BinsHead(ChromaHead):
 
 def make_head(output: str, output_range: Sequence[float], temperature: float) -> RGBHead | ChromaHead:
     """Build a head by its name. Raises ValueError for an unknown one, or a temperature out of (0, 1]."""
-    heads = {"rgb": lambda: RGBHead(output_range), "chroma": ChromaHead, "bins": lambda: BinsHead(temperature)}
+    heads: dict[str, Callable[[], RGBHead | ChromaHead]] = {
+        "rgb": lambda: RGBHead(output_range), "chroma": ChromaHead, "bins": lambda: BinsHead(temperature),
+    }  # fmt: skip
     if output not in heads:
         raise ValueError(f"output={output!r}: {', '.join(heads)}")
     return heads[output]()
@@ -100,9 +102,9 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Put Lab chroma of any resolution, `(B, 2, h, w)`, on the lightness of a Rec. 601 luma in [0, 1], `(B, 1, H, W)`.
+    """Put Lab chroma `(B, 2, h, w)`, enlarged by bicubic interpolation, on the lightness of a luma in [0, 1].
 
-    Gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped; chroma is enlarged by bicubic interpolation (docs/LOG.md).
+    From `(B, 1, H, W)` it gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
     """
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():

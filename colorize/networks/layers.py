@@ -116,7 +116,7 @@ class ConvLayer(nn.Module):
 class PixelShuffleUp(nn.Module):
     """Twice the height and width by sub-pixel convolution (Shi et al. 2016), optionally blurred.
 
-    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no checkerboard).
+    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018).
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, blur: bool) -> None:

@@ -33,10 +33,7 @@ class Preprocessing:
             raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
 
     def shown_size(self, width: int, height: int, render_px: int) -> tuple[int, int]:
-        """Return the width and height at which a photo of `width` × `height` px is shown.
-
-        A side may be below the network's least. Smaller photos are enlarged, as they are in training.
-        """
+        """Return the width and height at which a photo is shown; a side may be below the network's least."""
         if self.deoldify:
             return render_px, render_px
         area = AREA_PER_RENDER * render_px**2
@@ -47,10 +44,7 @@ class Preprocessing:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
-        """Return the network's input: `grey` (mode L) at `size`, antialiased, `(1, H, W)` float32 in [0, 1].
-
-        Sides below the network's least are padded at the right and bottom with the border's values.
-        """
+        """Return the input: `grey` (mode L) at `size`, padded to the network's least, `(1, H, W)` float32 in [0, 1]."""
         bilinear, bicubic = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
         shown = grey.resize(size, bilinear) if self.deoldify else grey.resize(size, bicubic, reducing_gap=3.0)
         pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]

@@ -51,11 +51,7 @@ RESNETS: dict[str, tuple[bool, tuple[int, ...], tuple[int, ...]]] = {
 
 
 class ResNetBody(Encoder):
-    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names; random weights.
-
-    A torchvision state dict less `fc.*` loads strictly; none is published for "resnet10_half": one block a layer and
-    half the channels, for a CPU.
-    """
+    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under its names; random weights."""
 
     conv_norm_pairs = (("conv1", "bn1"),)
     low_parts = ("conv1", "bn1", "layer1", "layer2")

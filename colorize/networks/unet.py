@@ -26,14 +26,11 @@ and the last pixel shuffle has weight norm instead of both.
 
 
 class UpBlock(nn.Module):
-    """One step up: sub-pixel convolution, concatenation with the batch-normed skip, one or two 3x3 convolutions.
-
-    `channels` are those of its input, of the pixel shuffle, of the skip and of the result.
-    """
+    """One step up: sub-pixel convolution, concatenation with the batch-normed skip, one or two 3x3 convolutions."""
 
     def __init__(self, channels: Sequence[int], norm: str, convs: int, blur: bool, attention: bool) -> None:
         super().__init__()
-        before, up, skip, out = channels
+        before, up, skip, out = channels  # of its input, the pixel shuffle, the skip, and the result
         self.up = PixelShuffleUp(before, up, norm, blur)
         self.skip_norm = nn.BatchNorm2d(skip)
         self.conv1 = ConvLayer(up + skip, out, 3, norm)
@@ -50,8 +47,7 @@ class UpBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, added to the block's input.
 
-    The second ReLU stands after the sum (He et al. 2016, "Deep residual learning") or, with `relu_before_sum`, before
-    it (the same authors' "Identity mappings", figure 4c).
+    The second ReLU stands after the sum (He et al. 2016) or before it ("Identity mappings", figure 4c).
     """
 
     def __init__(self, channels: int, norm: str, relu_before_sum: bool) -> None:
@@ -66,11 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(Generator):
-    """U-Net (Ronneberger et al. 2015) on an encoder, as fastai's DynamicUnet, from grey to colour.
-
-    The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), see
-    conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
-    """
+    """U-Net (Ronneberger et al. 2015) on an encoder: fastai's DynamicUnet, by its options DeOldify's (Antic 2018)."""
 
     options_type = UNetOptions
     options: UNetOptions

@@ -14,12 +14,11 @@ _BEFORE_POOLS_3_4_5 = {"vgg16": (15, 22, 29), "vgg16_bn": (22, 32, 42)}
 
 
 class VGGFeatures(nn.Module):
-    """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; never trained.
+    """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; random, and never trained.
 
     `name` is "vgg16_bn" (with batch norm) or "vgg16"; `layers` are ascending indices into torchvision's `features`, by
-    default the ReLUs before pools 3, 4 and 5. Randomly initialised; its tensors have torchvision's names
-    (`features.*`), up to the last layer that is needed. It stays in evaluation mode whatever `train()` says, and no
-    parameter requires a gradient. Raises UserError for layers that are not such indices of this network.
+    default the ReLUs before pools 3, 4 and 5. Its tensors have torchvision's names, up to the last layer that is
+    needed. It stays in evaluation mode. Raises UserError for layers that are not such indices.
     """
 
     def __init__(self, name: str = "vgg16_bn", layers: Sequence[int] | None = None) -> None:

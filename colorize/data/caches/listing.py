@@ -47,8 +47,7 @@ class Listing:
     def photos_in(self, below: str) -> list[str]:
         """Return the sorted paths, relative to the root, of the photos in its folder `below` ("": all).
 
-        Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once. Raises
-        UserError where a folder cannot be read or there are none.
+        Links to folders are followed, hidden ones left out. Raises UserError where a folder cannot be read or has none.
         """
         try:
             walked = walk_files(self.root, f"{below}/" if below else "", self._read)

@@ -36,10 +36,7 @@ def source_digest(root: Path, *facts: object) -> str:
 
 @contextmanager
 def held(cache: Path, doing: str, key: str) -> Iterator[None]:
-    """Hold a cache for this process. Others (ranks of a training, jobs of a sweep) wait, and find everything done.
-
-    Raises UserError where its folder cannot be written.
-    """
+    """Hold a cache for this process; others wait, and find everything done. Raises UserError where it cannot be."""
     lock = FileLock(cache.with_suffix(".lock"))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)

@@ -56,10 +56,9 @@ class Survey:
 
 
 def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_workers: int) -> Survey:
-    """Measure those photos that are new or have changed since the last time; built-in scenes are measured every time.
+    """Measure the photos that are new or have changed since the last time, in ``num_workers`` processes (0: this one).
 
-    The cache, one file for each source, lies in the ``.cache`` of ``runs_dir``; ``num_workers`` processes read photos
-    (0: this one). Raises UserError where the cache cannot be written.
+    Built-in scenes are measured every time. Raises UserError where the cache, in ``runs_dir``, cannot be written.
     """
     rows = np.zeros(len(identities), ROW)
     if not photos.on_disk:
@@ -73,10 +72,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
-    """Return the photos without those for training whose colourfulness is below ``least``; unreadable files stay.
-
-    Raises UserError where no readable photo is left for training.
-    """
+    """Return the photos less those for training duller than ``least``. Raises UserError where no readable one is left."""
     found = survey(photos, photos.train, runs_dir, num_workers)
     rows = found.rows
     dull = is_dull(rows, least)
