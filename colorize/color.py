@@ -35,7 +35,7 @@ def rgb_to_grey(rgb: Tensor) -> Tensor:
 
 
 def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
-    """Add the chroma of ``rgb`` to ``luma`` in full, even outside [0, 1]: linear, so that in training gradients flow."""
+    """Add the chroma of ``rgb`` to ``luma`` in full, outside [0, 1] too: linear, so that in training gradients flow."""
     return luma + (rgb - rgb_to_grey(rgb))
 
 

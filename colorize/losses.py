@@ -110,7 +110,7 @@ class ChromaLoss(nn.Module):
             self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
 
     def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the weighted terms that apply to RGB `(B, 3, H, W)` in [0, 1] and the cells' prior: float32 scalars."""
+        """Return the weighted terms that apply, of RGB `(B, 3, H, W)` in [0, 1] and its prior: float32 scalars."""
         terms = {}
         if prediction.logits is not None and prior is not None and self.distribution_weight:
             cross_entropy = self._cross_entropy(prediction.logits, _chroma_at(prediction.logits, target), prior)
@@ -163,7 +163,7 @@ def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> 
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
-    """Loss of the generator by logits of its images: non-saturating (Goodfellow et al. 2014); of "hinge", minus these."""
+    """Loss of the generator by its images' logits: non-saturating (Goodfellow et al. 2014); of "hinge", minus these."""
     return -fake_logits.float().mean() if kind == "hinge" else _cross_entropy(fake_logits, real=True)
 
 

@@ -1,7 +1,7 @@
 """Distances of a colourization from the truth: each metric, and its row in the table that says where it is shown."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -199,29 +199,23 @@ def measure(
     Images are ``(B, 3, H, W)``, RGB in [0, 1]. `lookup` is the prediction of the luma look-up; None leaves out the
     metrics that need it. `strip_pixels` are measured at a time, for the memory of large images; None: all.
     """
-    images = [prediction, truth] if lookup is None else [prediction, truth, lookup]
+    images, (height, width) = [prediction, truth], truth.shape[-2:]
+    images += [] if lookup is None else [lookup]
     found = {}
     for name, metric in rows.items():
         needed = 3 if metric.of_sums else 1 if metric.better == "truth" else 2
-        if needed <= len(images):
-            found[name] = _measure(metric, images[:needed], strip_pixels)
+        if needed > len(images) or metric.measure is None:
+            continue
+        overlap = metric.overlap_px or 0
+        windows = tall = max(1, height - overlap)
+        if strip_pixels is not None and metric.overlap_px is not None:
+            tall = max(1, strip_pixels // (width * len(truth)))
+        found[name] = truth.new_zeros(())
+        for top in range(0, windows, tall):
+            count = min(tall, windows - top)
+            strips = (rgb[..., top : top + count + overlap, :] for rgb in images[:needed])
+            found[name] = found[name] + metric.measure(*strips) * (1.0 if metric.of_sums else count / windows)
     return found
-
-
-def _measure(metric: Metric, images: Sequence[Tensor], strip_pixels: int | None) -> Tensor:
-    assert metric.measure is not None
-    if strip_pixels is None or metric.overlap_px is None:
-        return metric.measure(*images)
-    height, width = images[0].shape[-2:]
-    windows = height - metric.overlap_px
-    rows = max(1, strip_pixels // (width * len(images[0])))
-    total = images[0].new_zeros(())
-    for top in range(0, windows, rows):
-        count = min(rows, windows - top)
-        strip = slice(top, top + count + metric.overlap_px)
-        share = 1.0 if metric.of_sums else count / windows
-        total = total + metric.measure(*(rgb[..., strip, :] for rgb in images)) * share
-    return total
 
 
 class MeanMetrics:

@@ -60,30 +60,21 @@ class ColorizationDataModule(L.LightningDataModule):
         self.max_unreadable = max_unreadable
         self.generated = generated
         self.copies = copies or photos
-        self.unreadable: dict[str, str] = {}
-        """Names of the files met so far that could not be read, and why."""
+        self.unreadable: dict[str, str] = {}  # names of the files met so far that could not be read, and why
         self._news: dict[str, str] = {}
         self._train_loader: PhotoLoader | None = None
         self._val_loader: PhotoLoader | None = None
 
     def train_dataloader(self) -> PhotoLoader:
-        if self.trainer is None:
-            raise ValueError("training needs a trainer; train_loader(epoch) goes without")
+        assert self.trainer is not None
         return self.train_loader(self.trainer.current_epoch)
 
     def train_loader(self, epoch: int) -> PhotoLoader:
         """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
-        if self.schedule is None:
-            raise ValueError("training needs a schedule, which the resolution scheduler sets")
-        stage = self.schedule.at(epoch)
-        rank, world_size = self._rank_and_world_size()
-        count = len(self.photos.train)
-        if count < world_size:
-            raise UserError(f"{count} training images in {self.photos.root} are too few for {world_size} devices")
-        if stage.batch_size < world_size:
-            raise UserError(
-                f"a batch of {stage.batch_size} images ({stage.size_px} px) is too small for {world_size} devices"
-            )
+        assert self.schedule is not None, "which the resolution scheduler sets"
+        stage, count = self.schedule.at(epoch), len(self.photos.train)
+        self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
+        rank, world_size = self._share_of(count, f"training images in {self.photos.root}")
         sample = partial(self.augmentation.sample, self.seed, epoch)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
         squares = (self.copies, self.photos.train, stage.size_px, self.generated)
@@ -98,11 +89,7 @@ class ColorizationDataModule(L.LightningDataModule):
         """Return the loader of the validation photos' centre squares, every photo on exactly one rank."""
         # One loader for all epochs, though Lightning asks in each: its workers persist.
         if self._val_loader is None:
-            rank, world_size = self._rank_and_world_size()
-            if len(self.photos.val) < world_size:
-                raise UserError(
-                    f"{len(self.photos.val)} validation images in {self.photos.root}: too few for {world_size} devices"
-                )
+            rank, world_size = self._share_of(len(self.photos.val), f"validation images in {self.photos.root}")
             dataset = self._center_squares(self.photos.val[rank::world_size])
             # Pinned and persistent together can crash: https://github.com/pytorch/pytorch/issues/91252
             persistent = self.num_workers > 0 and not self._pins_memory
@@ -123,11 +110,10 @@ class ColorizationDataModule(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
         """Note unreadable files. Raises UserError after more than ``max_unreadable``, or without a training image."""
         self._noted(batch)
-        if self.trainer is not None and self.trainer.training:
-            lacking = self.share_unreadable(lacking=not batch.names)
-            if lacking:
-                named = listed(self._met())
-                raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
+        training = self.trainer is not None and self.trainer.training
+        if training and self.share_unreadable(lacking=not batch.names):
+            named = listed(self._met())
+            raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
@@ -180,8 +166,12 @@ class ColorizationDataModule(L.LightningDataModule):
     def _center_squares(self, identities: Sequence[str], size_px: int | None = None) -> CenterSquareDataset:
         return CenterSquareDataset(self.photos, identities, size_px or self.val_size_px, self.generated)
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _share_of(self, count: int, images: str) -> tuple[int, int]:
+        """Return rank and world size. Raises UserError where so many images do not give each rank one."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if count < world_size:
+            raise UserError(f"{count} {images} are too few for {world_size} devices")
+        return rank, world_size
 
     @property
     def _pins_memory(self) -> bool:

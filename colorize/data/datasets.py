@@ -148,17 +148,8 @@ class AugmentedDataset(CenterSquareDataset):
     are unreadable.
     """
 
-    def __init__(
-        self,
-        photos: Photos,
-        identities: Sequence[str],
-        size_px: int,
-        generated: Generated | None = None,
-        *,
-        sample: Callable[[str], SampledAugmentation],
-        max_tries: int,
-    ) -> None:
-        super().__init__(photos, identities, size_px, generated)
+    def __init__(self, *squares: Any, sample: Callable[[str], SampledAugmentation], max_tries: int) -> None:
+        super().__init__(*squares)
         self.sample, self.max_tries = sample, max_tries
 
     def __getitem__(self, index: int) -> RawBatch:

@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colorize.data.scene_painting import HUE_CLASSES as HUE_CLASSES
-from colorize.data.scene_painting import MIN_CHROMA as MIN_CHROMA
 from colorize.data.scene_painting import MIN_SIZE_PX, OVERSAMPLING, REGION_ID, REGIONS, Dice, Floats, Ids, Painter
 
 _ON_GROUND = np.array([name in ("sea", "grass", "sand", "flower") for name in REGIONS], dtype=np.float32)

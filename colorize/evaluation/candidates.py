@@ -70,7 +70,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 
 
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
-    """Name a row for each path of a checkpoint or folder: the shortest end that tells it from others and from `taken`."""
+    """Name a row for each path of a checkpoint or folder by the shortest end that no other and none of `taken` has."""
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
         whole = path.resolve()

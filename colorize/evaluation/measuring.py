@@ -55,11 +55,10 @@ def from_folder(number: int) -> Colourer:
 
 def fit_luma_lookup(batches: Iterable[RawBatch]) -> Colourer:
     """Average the colours of each grey value over `batches` (of all ranks), for each photo's own luma."""
-    own, lookup = LumaLookup(), LumaLookup()
+    lookup = LumaLookup()
     for batch in batches:
-        own.update(batch.rgb.float() / 255)
-    for part in distributed.gathered(own):
-        lookup.add(part)
+        lookup.update(batch.rgb.float() / 255)
+    lookup.sums = torch.stack(distributed.gathered(lookup.sums)).sum(dim=0)
     return lambda shown: lookup.predict(shown.grey)
 
 

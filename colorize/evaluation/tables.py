@@ -69,10 +69,15 @@ def to_json(
 
 
 def write(content: Content, measured: Measurements, gallery: Image.Image, folder: Path) -> None:
-    """Write the four files, each whole or not at all."""
+    """Write the four files, each whole or not at all; in CSV, an infinite PSNR is `inf`."""
     write_text(folder / "metrics.json", json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "metrics.md", to_markdown(content))
-    write_text(folder / "per_image.csv", to_csv(measured))
+    columns = list(measured.values[TRUTH])
+    lines: list[list[object]] = [["photo", "row", "true_grey", *columns]]
+    for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
+        for row, values in measured.values.items():
+            lines.append([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
+    write_text(folder / "per_image.csv", csv_text(lines))
     save_png(gallery, folder / "gallery.png")
 
 
@@ -113,16 +118,6 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[library] = None
     return found
-
-
-def to_csv(measured: Measurements) -> str:
-    """Return a line for each photo in each row; an infinite PSNR is `inf`."""
-    columns = list(measured.values[TRUTH])
-    rows: list[list[object]] = [["photo", "row", "true_grey", *columns]]
-    for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
-        for row, values in measured.values.items():
-            rows.append([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
-    return csv_text(rows)
 
 
 def to_markdown(content: Content) -> str:

@@ -13,7 +13,7 @@ PATCH = "patch"
 
 
 class Critic(BodyNetwork):
-    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder of this name and a logit; "patch": see `PatchBody`."""
+    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder of this name and a logit; for "patch" `PatchBody`."""
 
     body_name = "body"
     own_group = "head"

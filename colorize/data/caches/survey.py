@@ -9,9 +9,9 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,7 @@ _VERSION = 1  # to be raised where the numbers change their meaning: older cache
 Measured = tuple[str, int, int, int, float]  # the fields of ROW after the file's size and time
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """Measurements, photo by photo."""
 
     rows: NDArray[Any]  # a ROW for each identity, in the order that was asked for
@@ -72,7 +71,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
-    """Return the photos less those for training duller than ``least``. Raises UserError where no readable one is left."""
+    """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
     found = survey(photos, photos.train, runs_dir, num_workers)
     rows = found.rows
     dull = is_dull(rows, least)
