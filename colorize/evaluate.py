@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from colorize.evaluation.scores import Table
 
 log = logging.getLogger("colorize")
-
 ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
 

@@ -93,7 +93,6 @@ class ChromaLoss(nn.Module):
     """
 
     SIGMA, NEIGHBOURS = 5.0, 5
-
     nearest: Tensor
     shares: Tensor
 

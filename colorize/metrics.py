@@ -13,7 +13,6 @@ from colorize.color import ciede2000, rgb_to_lab
 from colorize.runtime import distributed
 
 SSIM_WINDOW_PX = 11  # side of the Gaussian window (σ 1.5 px); smaller images have no SSIM
-
 TRUE_GREY_SPREAD = 2  # a photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round
 
 

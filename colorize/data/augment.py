@@ -5,6 +5,7 @@ Crop and flip share one sequence of random numbers; each other has one of its ow
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from colorize.data.images import center_box, image_rng, random_box
 from colorize.data.tilt import BoxChooser
 
 
-@dataclass(frozen=True)
-class Jitter:
+class Jitter(NamedTuple):
     """Factors on a photo's brightness, contrast and saturation, and the turn of its hues (1: once around)."""
 
     brightness: float
@@ -38,8 +38,7 @@ class Jitter:
         return (floats * 255).round().to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """Gaussian noise, independent from pixel to pixel."""
 
     std: float  # standard deviation, in grey units of [0, 1]
@@ -51,8 +50,7 @@ class Noise:
         return (self.std * torch.randn(1, size_px, size_px, generator=generator)).half()
 
 
-@dataclass(frozen=True)
-class OldPhoto:
+class OldPhoto(NamedTuple):
     """The effect of an old lens, film and print on a grey: blur, then gamma, then contrast."""
 
     gamma: float
@@ -74,8 +72,7 @@ class OldPhoto:
         return torch.from_numpy(values.mean() + self.contrast * (values - values.mean()))
 
 
-@dataclass(frozen=True)
-class SampledAugmentation:
+class SampledAugmentation(NamedTuple):
     """One photo's augmentation in one epoch. The default is the centre square as it is."""
 
     choose_box: BoxChooser = center_box

@@ -19,7 +19,6 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 
 _log = logging.getLogger("colorize")
-
 LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
 """Training photos that the luma look-up averages, and their side at most: it is to cost little."""
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import get_origin, get_type_hints
+from typing import NamedTuple, get_origin, get_type_hints
 
 from colorize.data.sources import Photos
 from colorize.runtime.errors import UserError
@@ -12,8 +12,7 @@ from colorize.runtime.files import write_text
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """A folder of saved generator output: for each photo, ``IDENTITY.png``, made from its centre square."""
 
     folder: Path

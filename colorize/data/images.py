@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from colorize.data.tilt import Box, BoxChooser, Corners, Point, cut_tilted, scal
 from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
 from colorize.photos.profiles import seen
 from colorize.runtime.errors import writing
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import digest, written_whole
 
 
 def load_rgb(path: str | Path) -> Image.Image:
@@ -105,9 +104,8 @@ def random_box(rng: random.Random, scale: Sequence[float], ratio: Sequence[float
 
 def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random.Random:
     """Return the randomness of an image in an epoch, the same in any process; each ``purpose`` has its own numbers."""
-    parts = (str(seed), str(epoch), identity, *([purpose] if purpose else []))
-    key = "\n".join(parts).encode("utf-8", "surrogatepass")
-    return random.Random(int.from_bytes(blake2b(key, digest_size=16).digest(), "big"))
+    parts = (seed, epoch, identity, *([purpose] if purpose else []))
+    return random.Random(int.from_bytes(digest(*parts, size=16), "big"))
 
 
 def to_uint8(image: Image.Image) -> Tensor:

@@ -4,13 +4,14 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from colorize.runtime.files import digest
 
 
 def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
@@ -130,7 +131,7 @@ class GlobalBatches(Sampler[list[int]]):
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        key = blake2b(f"{self.seed}\n{self.epoch}\norder".encode(), digest_size=8).digest()
+        key = digest(self.seed, self.epoch, "order")
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
         order = torch.randperm(self.size, generator=generator)
         for number in range(self.first, len(self)):

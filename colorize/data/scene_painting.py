@@ -21,9 +21,7 @@ REGIONS = tuple(HUE_CLASSES)
 """Regions by id; ``sunset`` is the glow at dusk, in the sky and on the sea, ``sky`` all other clear sky."""
 
 MIN_CHROMA = 5.0  # CIELAB chroma under which nobody sees a hue: in black and grey hair, deep shade and haze
-
 MIN_SIZE_PX = 32
-
 _T = TypeVar("_T")
 _Rgb = tuple[float, ...]
 _Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]

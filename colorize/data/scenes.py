@@ -7,7 +7,6 @@ vary independently of its hue: a grey value says little about the colour, while 
 
 import math
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colorize.data.scene_painting import MIN_SIZE_PX, OVERSAMPLING, REGION_ID, REGIONS, Dice, Floats, Ids, Painter
+from colorize.runtime.files import digest
 
 _ON_GROUND = np.array([name in ("sea", "grass", "sand", "flower") for name in REGIONS], dtype=np.float32)
 # Factors on a material's colour: a constant, and noise as (weight, rows, columns, corner, lies on the ground?).
@@ -43,8 +43,7 @@ def draw_scene(seed: int, index: int, size_px: int) -> Scene:
     """
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")
-    digest = blake2b(f"{seed}\n{index}".encode(), digest_size=16).digest()
-    painter = _Developer(Dice(np.random.PCG64(int.from_bytes(digest, "big"))), size_px)
+    painter = _Developer(Dice(np.random.PCG64(int.from_bytes(digest(seed, index, size=16), "big"))), size_px)
     painter.land()
     painter.things()
     painter.portrait()

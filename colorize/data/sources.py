@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -18,6 +17,7 @@ from colorize.data.roots import existing_folder, imagenet_tree
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import digest
 from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
@@ -29,7 +29,6 @@ class Photos:
     """Photos of a run by their identities: POSIX paths relative to ``root``, by which all randomness goes."""
 
     on_disk: ClassVar[bool] = True  # true where each photo is a file
-
     root: Path
     train: list[str]  # sorted
     val: list[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
@@ -49,7 +48,6 @@ class Scenes(Photos):
     """The built-in scenes: nothing is read, each is drawn from ``seed`` and its number, at any size."""
 
     on_disk: ClassVar[bool] = False
-
     seed: int = 0
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
@@ -103,8 +101,7 @@ class Split:
         return Photos(root, sorted(train), val[: self.max_val])
 
     def _hash(self, purpose: str, identity: str) -> float:
-        key = f"{self.seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
-        return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+        return (int.from_bytes(digest(self.seed, purpose, identity), "big") >> 11) / 2**53
 
 
 def list_scenes(count: int, split: Split) -> Scenes:

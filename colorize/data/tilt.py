@@ -7,11 +7,8 @@ from typing import cast
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright full-size image
-
 BoxChooser = Callable[[int, int], Box]  # says, told width and height of the upright image, which part to take
-
 Point = tuple[float, float]  # pixels to the right and down from the image's top left corner
-
 Corners = tuple[Point, Point, Point]  # top left, top right and bottom left corner of a tilted part
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from colorize.evaluation.protocols import Protocol
 
 log = logging.getLogger("colorize")
-
 OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 """The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
 
@@ -131,8 +130,7 @@ def trained_with(phase: Path) -> dict[str, Any] | None:
         return None
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """Choice of the photos that are measured."""
 
     photos: Photos  # the source, with those training photos that the luma look-up may be fitted on

@@ -13,11 +13,8 @@ from colorize.runtime.errors import UserError
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
-
 BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}  # torchvision's name of the network behind each LPIPS
-
 MOST_LPIPS_PIXELS = 1 << 20  # LPIPS sees larger images reduced to this: its networks' memory grows with the image
-
 INCEPTION_FEATURES = 2048
 
 

@@ -28,18 +28,10 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 
 Floats = NDArray[np.float64]
-
 LOOKUP_PHOTOS = 2000  # training photos, evenly spread, that the luma look-up averages: 256 means need no more
-
 GREY, LOOKUP, TRUTH = "grey", "luma_lookup", "truth"
-
 _STRIP_PIXELS = 1 << 20  # measured at a time
-
-
 Colourer = Callable[[Batch], Tensor]  # a row of the table: what it makes of photos, (B, 3, H, W), RGB in [0, 1]
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def with_baselines(methods: Mapping[str, Colourer], lookup: Colourer | None = None) -> dict[str, Colourer]:
@@ -71,9 +63,6 @@ def by(colorizer: Colorizer, render_px: int | None, saturation: float = 1.0) -> 
         return torch.from_numpy(images).permute(0, 3, 1, 2).to(shown.rgb.device).float() / 255
 
     return colour
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -172,9 +161,6 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
     if device.type != "cuda":
         return nullcontext()
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
-
-
-# --- a gallery --------------------------------------------------------------------------------------------------------
 
 
 def coloured(

@@ -5,8 +5,8 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -21,15 +21,12 @@ from colorize.runtime.files import sha256, walk_files
 from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
-
 LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
-
 SAME_SHAPE = 0.02
 """Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(NamedTuple):
     """Preparation of a photo before it is coloured and measured."""
 
     size_px: int | None  # side of the squares; None: every photo keeps its own size and shape

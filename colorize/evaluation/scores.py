@@ -14,11 +14,8 @@ from colorize.evaluation.stopping import OF_GREY, distance
 from colorize.metrics import COLUMNS, METRICS, SCORED
 
 _REGIONS = "region_accuracy"
-
 _NONE = np.full(1, np.nan)
-
 RESAMPLES = 2000
-
 _CELLS_AT_ONCE = 2_000_000
 """Counts held at a time, so that memory does not grow with the number of resamples times that of photos."""
 
@@ -211,9 +208,6 @@ def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
 
 def _span(score: Score, form: str) -> str:
     return " to ".join(format(bound, form) for bound in score.bounds)
-
-
-# --- as in metrics.json, but for rounding -----------------------------------------------------------------------------
 
 
 def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:

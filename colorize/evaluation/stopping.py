@@ -25,9 +25,7 @@ from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
-
 OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos
-
 LEAST_OF_GREY = 1.0
 """The least that grey is taken to score, so that photos which are grey themselves divide nothing by zero."""
 

@@ -24,9 +24,7 @@ from colorize.runtime.files import csv_text, markdown_table, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
-
 Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
-
 Content = Mapping[str, Any]
 """Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
 

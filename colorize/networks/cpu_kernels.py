@@ -18,7 +18,6 @@ from torch.nn.functional import conv2d, pad
 from torch.nn.utils.parametrizations import _WeightNorm
 
 Network = TypeVar("Network", bound=nn.Module)
-
 FORWARD, BACKWARD = 1, 4
 """Up to so many positions (of the whole batch) for each output channel, the matrix product wins. Measured."""
 

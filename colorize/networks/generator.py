@@ -24,9 +24,7 @@ class Generator(BodyNetwork):
 
     body_name = "encoder"
     own_group = "decoder"
-
     options_type: ClassVar[type[UNetOptions | LightUNetOptions]]
-
     head: RGBHead | ChromaHead
     to_colour: ConvLayer
 

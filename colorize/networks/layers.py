@@ -10,7 +10,6 @@ from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
 
 Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMS = ("weight", "batch", "spectral", "spectral_batch", "none")

@@ -11,7 +11,6 @@ from torch import Tensor
 from colorize.networks.encoder import MIN_SIZE_PX
 
 MOST_RENDER_PX = 1 << 14  # no network is shown more: a file that asks for it is damaged, or wants the memory
-
 AREA_PER_RENDER = 3.0  # a photo is shown with at most this many times render_px² pixels, however long it is
 
 

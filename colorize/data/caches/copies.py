@@ -11,7 +11,6 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,12 @@ from colorize.data.sources import Photos
 from colorize.data.tilt import BoxChooser, sides, tilt
 from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import digest, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 log = logging.getLogger("colorize")
-
 QUALITY = 95  # of the copies' JPEG, without subsampling of the colours
-
 _VERSION = 1
-
 _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_bytes", "i8")])
 """A line of the index: `copy_bytes` is 0 where the photo is small enough. Of several for a key, the last counts."""
 
@@ -61,9 +57,8 @@ class CopiedPhotos(Photos):
 
 
 def key_of(identity: str) -> bytes:
-    """Return 16 bytes that stand for an identity."""
-    # No zero at the end, which numpy would cut off.
-    return blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=15).digest() + b"\1"
+    """Return 16 bytes that stand for an identity, without a zero at the end, which numpy would cut off."""
+    return digest(identity, size=15) + b"\1"
 
 
 def copy_path(folder: Path, key: bytes) -> Path:

@@ -15,9 +15,7 @@ from colorize.runtime.files import Folder, read_folder, walk_files, written_whol
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger("colorize")
-
 WORTH_KEEPING = 20_000  # fewer photos are listed anew as fast as they are looked up
-
 _VERSION = 1
 _GRANULE_NS = 2_000_000_000
 """A file system's clock may stand still so long (FAT); what happens within it leaves no other stamp."""

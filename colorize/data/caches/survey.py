@@ -26,9 +26,7 @@ from colorize.runtime.errors import UserError, writing
 from colorize.runtime.files import written_whole
 
 log = logging.getLogger("colorize")
-
 SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
-
 ROW = np.dtype(
     [
         ("bytes", "i8"),  # -1: no such file
@@ -43,7 +41,6 @@ ROW = np.dtype(
 """One photo's record, of 34 bytes: there may be millions. Sizes are those of the upright photo, in pixels."""
 
 _VERSION = 1  # to be raised where the numbers change their meaning: older caches are then left aside
-
 Measured = tuple[str, int, int, int, float]  # the fields of ROW after the file's size and time
 
 
