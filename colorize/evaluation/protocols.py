@@ -14,6 +14,7 @@ from PIL import Image
 from colorize.data.datasets import PhotoDataset, RawBatch, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
+from colorize.data.roots import no_images
 from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, listed
@@ -61,11 +62,7 @@ class Protocol(NamedTuple):
         raise UnreadableImage(f"is {_by(image.size)} px, neither a square nor of the photo's shape")
 
 
-PROTOCOLS = {
-    "val5k": Protocol(256, photos=5000),
-    "stretch256": Protocol(256, stretch=True),
-    "native": Protocol(None),
-}
+PROTOCOLS = {"val5k": Protocol(256, photos=5000), "stretch256": Protocol(256, stretch=True), "native": Protocol(None)}
 
 
 class ProtocolDataset(PhotoDataset[RawBatch]):
@@ -103,8 +100,7 @@ class ProtocolDataset(PhotoDataset[RawBatch]):
             coloured = []
             for files in self.coloured:
                 where = f"{files[identity]}: "
-                made = self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)
-                coloured.append(to_uint8(made))
+                coloured.append(to_uint8(self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)))
         except UnreadableImage as error:
             nothing = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(nothing, None, [], [(identity, f"{where}{error}")])
@@ -154,7 +150,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
         raise UserError(f"no such folder: {folder}")
     files = sorted(below + name for below, names in walk_files(folder) for name in names if has_image_suffix(name))
     if not files:
-        raise UserError(f"no images in {folder}")
+        raise no_images(folder)
     identities = list(identities)
     exact, by_stem, by_name = set(files), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for file in files:

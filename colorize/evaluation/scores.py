@@ -1,6 +1,6 @@
 """Means over photos with their intervals and differences, from what each photo scored, and as metrics.json has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,7 +86,7 @@ class Table:
         """Return how much higher `row` scores than `minus`, on the same photos."""
         first, second = self.rows[row][metric], self.rows[minus][metric]
         if not first.left_out and not second.left_out:
-            return Score(first.mean - second.mean, first.samples - second.samples)
+            return _combined(np.subtract, first, second)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
 
@@ -116,9 +116,8 @@ def tabulate(measured: Measurements, seed: int) -> Table:
     rows: dict[str, dict[str, Score]] = {row: {} for row in measured.values}
     regions: dict[str, dict[str, Score]] = {row: {} for row, found in measured.sums.items() if _REGIONS in found}
     coloured = ~measured.true_grey
-    for ((row, name), (sums, counts)), samples in zip(
-        cells.items(), resampled_ratios(all_sums, all_counts, seed).T, strict=True
-    ):
+    resampled = resampled_ratios(all_sums, all_counts, seed).T
+    for ((row, name), (sums, counts)), samples in zip(cells.items(), resampled, strict=True):
         without_greys = _ratio(sums[coloured], counts[coloured])
         kind, _, region = name.partition("/")
         if kind == "region":
@@ -127,18 +126,14 @@ def tabulate(measured: Measurements, seed: int) -> Table:
             rows[row][name] = Score(_ratio(sums, counts), samples, without_greys, int((counts == 0).sum()))
     for row, scores in rows.items():
         for name in _like_the_truth(scores):
-            one, truth = scores[name], rows[TRUTH][name]
-            scores[f"delta_{name}_of_means"] = Score(
-                abs(one.mean - truth.mean),
-                np.abs(one.samples - truth.samples),
-                abs(one.without_greys - truth.without_greys),
-            )
+            gap = _combined(np.subtract, scores[name], rows[TRUTH][name])
+            scores[f"delta_{name}_of_means"] = _combined(np.abs, gap)
         if "skill/own" in scores:
-            scores["skill"] = _geometric_mean(scores.pop("skill/own"), scores.pop("skill/true"))
+            scores["skill"] = _combined(_geometric_mean, scores.pop("skill/own"), scores.pop("skill/true"))
         if row in measured.fid:  # only running sums of the features are kept, of which no interval can be had
             scores["fid"] = Score(measured.fid[row], _NONE)
         if row in regions:
-            scores[_REGIONS] = _mean_of(list(regions[row].values()))
+            scores[_REGIONS] = _combined(_mean, *regions[row].values())
     return Table(rows, regions, measured, seed)
 
 
@@ -162,23 +157,21 @@ def _ratio(sums: Floats, counts: Floats) -> float:
     return float(sums.sum() / counts.sum()) if counts.sum() else float("nan")
 
 
-def _geometric_mean(own: Score, true: Score) -> Score:
+def _combined(compute: Callable[..., Any], *scores: Score) -> Score:
+    """Compute a score of others: its mean, the same without true greys, and in each sample."""
+    parts = [[getattr(score, part) for score in scores] for part in ("mean", "without_greys", "samples")]
+    mean, without_greys, samples = (compute(*values) for values in parts)
+    return Score(float(mean), samples, float(without_greys))
+
+
+def _geometric_mean(own: Floats, true: Floats) -> Floats:
     """Return the skill p · t / |p||t| from p · t / p · p and p · t / t · t; 0 where p is 0."""
-    pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
-    mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
-    return Score(float(mean), samples, float(without))
+    return np.where(np.isnan(own), 0 * true, np.sign(own) * np.sqrt(own * true))
 
 
-def _mean_of(regions: Sequence[Score]) -> Score:
+def _mean(*regions: Floats) -> Floats:
     """Every region that occurs counts alike, faces as much as the sky."""
-    there = [region for region in regions if not np.isnan(region.mean)]
-    if not there:
-        return Score(np.nan, _NONE)
-    samples = np.stack([region.samples for region in there])
-    present = ~np.isnan(samples)
-    means = np.where(present, samples, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
-    mean, without_greys = (float(np.nanmean([getattr(r, part) for r in there])) for part in ("mean", "without_greys"))
-    return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
+    return np.asarray(np.ma.filled(np.ma.masked_invalid(np.stack(regions)).mean(axis=0), np.nan))
 
 
 def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
@@ -216,13 +209,11 @@ def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
     for row, scores in table.rows.items():
         cells = found[row] = {}
         for metric in table.columns:
-            score = scores.get(metric)
-            if score is None:  # its weights are missing
+            if metric not in scores:  # its weights are missing
                 cells[metric] = {"mean": None, "low": None, "high": None}
                 continue
-            cells[metric] = score.to_json() | {"without_greys": score.without_greys}
-            if metric == "psnr":
-                cells[metric]["infinite"] = score.left_out
+            cells[metric] = scores[metric].to_json() | {"without_greys": scores[metric].without_greys}
+        cells["psnr"]["infinite"] = scores["psnr"].left_out
     return found
 
 

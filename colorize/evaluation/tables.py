@@ -42,11 +42,16 @@ def to_json(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of metrics.json; the arguments are called as its fields, see docs/EVALUATION.md."""
-    measured = table.measured
+    measured, rows = table.measured, methods(table.rows)
+    # As `sha256sum` prints it, sorted by path.
+    files = sorted(zip(measured.names, measured.digests, strict=True))
+    photos = "".join(f"{digest}  {name}\n" for name, digest in files)
+    # Each row is compared with the first, and with the one before it.
+    pairs = [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
     content: dict[str, Any] = {
         "protocol": config.protocol,
         "n": len(measured.names),
-        "files_sha256": files_sha256(measured),
+        "files_sha256": hashlib.sha256(photos.encode("utf-8", "surrogateescape")).hexdigest(),
         "checkpoint_sha256": checkpoint_sha256,
         "versions": versions(),
         "rows": scores.rows_to_json(table),
@@ -55,7 +60,7 @@ def to_json(
         "seed": config.seed,
         "render_px": render_px,
         "true_greys": int(measured.true_grey.sum()),
-        "differences": [scores.difference_to_json(table, *pair) for pair in pairs(methods(table.rows))],
+        "differences": [scores.difference_to_json(table, *pair) for pair in pairs],
         "missing": measured.missing,
         "left_out": left_out,
         "sampled_from": sampled_from,
@@ -93,18 +98,6 @@ def _rounded(content: Any) -> Any:
 def methods(rows: Iterable[str]) -> list[str]:
     """Return the rows of checkpoints and folders, without those that are always there."""
     return [row for row in rows if row not in (GREY, LOOKUP, TRUTH)]
-
-
-def pairs(rows: list[str]) -> list[tuple[str, str]]:
-    """List the rows that are compared: each with the first, and with the one before it."""
-    return [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
-
-
-def files_sha256(measured: Measurements) -> str:
-    """Hash what `sha256sum` prints of the photos, sorted by path: a line of digest, two spaces and path each."""
-    lines = sorted(zip(measured.names, measured.digests, strict=True))
-    text = "".join(f"{digest}  {name}\n" for name, digest in lines)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def versions() -> dict[str, str | None]:
