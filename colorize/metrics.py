@@ -105,12 +105,10 @@ class Metric:
 
     title: str  # with the unit
     decimals: int
-    better: Literal["higher", "lower", "truth"]
-    """"truth" for a property of a single image that should be the truth's: tables show its differences from the truth
-    too (`COLUMNS`), and training logs the difference alone (`LOGGED`)."""
+    better: Literal["higher", "lower", "truth"]  # "truth": a property of one image, whose differences are shown
     measure: Callable[..., Tensor] | None = None
     """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone where
-    "truth" is better. None: it needs networks or regions, see `colorize.evaluation.measuring`."""
+    "truth" is better. None: it needs networks or regions."""
     of_sums: Callable[[Tensor], Tensor] | None = None
     """Makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and takes the
     prediction of the luma look-up as its third argument."""

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_origin, get_type_hints
 
 from colorize.data.sources import Photos
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief
 from colorize.runtime.files import write_text
 
 FORMAT = 1
@@ -26,19 +26,15 @@ def image_path(folder: Path, identity: str) -> Path:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png".
-
-    `unreadable` lists photos that could not be decoded; `complete` says whether all images are there, `averaged`
-    whether they were made by the checkpoint's averaged weights (EMA).
-    """
+    """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png"."""
 
     checkpoint: str
     checkpoint_sha256: str
     size_px: int
     images: list[str]
-    unreadable: list[str]
-    complete: bool
-    averaged: bool = False
+    unreadable: list[str]  # photos that could not be decoded
+    complete: bool  # all images are there
+    averaged: bool = False  # they were made by the checkpoint's averaged weights (EMA)
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
@@ -61,8 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no saved images: run `python -m colorize.generate` first or give generated=DIR"
         ) from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a manifest of saved images: {reason}") from error
+        raise UserError(f"{path} is not a manifest of saved images: {brief(error)}") from error
     for identity in identities:
         if identity.is_absolute() or ".." in identity.parts:
             raise UserError(f"{path} names {identity}, which lies outside its folder")

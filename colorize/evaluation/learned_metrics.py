@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
 from colorize.runtime import distributed
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
@@ -68,8 +68,7 @@ class Inception(nn.Module):
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
         except Exception as error:  # other tensors, or another format of file
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {reason}") from error
+            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {brief(error)}") from error
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(B, INCEPTION_FEATURES)`` of ``(B, 3, H, W)``, RGB in [0, 1], which is rounded to 8 bits."""

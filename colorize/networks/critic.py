@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.networks.encoder import BodyNetwork, Encoder
 from colorize.networks.encoder_registry import make_encoder
-from colorize.networks.layers import init_conv, normalize_imagenet, spectral_norm
+from colorize.networks.layers import SpectralNorm, init_conv, normalize_imagenet
 
 PATCH = "patch"
 
@@ -64,4 +65,5 @@ class PatchBody(Encoder):
 def _spectral(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, 4, stride, padding=1)
     init_conv(conv, "relu")
-    return spectral_norm(conv)
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv

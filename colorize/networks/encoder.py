@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor, nn
 from torch.func import functional_call
 
-FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
@@ -70,12 +69,10 @@ class Encoder(nn.Module, ABC):
         Frozen parameters get no gradient, though `requires_grad` never changes; nothing of it is in the state dict. The
         frozen part's batch norms are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics":
         running mean and variance still follow the data; "learn": their scale and shift learn too, so that gradients
-        flow through the part. Raises ValueError for `high` without `low`, or unknown `norms`.
+        flow through the part. Raises ValueError for `high` without `low`.
         """
         if high and not low:
             raise ValueError("the high layer group can only be frozen together with the low one")
-        if norms not in FROZEN_NORMS:
-            raise ValueError(f"norms={norms!r}: one of {', '.join(FROZEN_NORMS)}")
         self._frozen, self._frozen_norms = self.low_parts * low + self.high_parts * high, norms
         self.train(self.training)
 
@@ -124,7 +121,6 @@ class BodyNetwork(nn.Module, ABC):
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
         """Freeze exactly these groups of the body, see `Encoder.freeze`. Raises ValueError for any other."""
         low, high = f"{self.body_name}_low", f"{self.body_name}_high"
-        for group in groups:
-            if group not in (low, high):
-                raise ValueError(f"{group!r} cannot be frozen: {low} and {high} can")
+        if others := set(groups) - {low, high}:
+            raise ValueError(f"{others} cannot be frozen: {low} and {high} can")
         getattr(self, self.body_name).freeze(low in groups, high in groups, norms)

@@ -1,7 +1,7 @@
 """Building blocks of the networks: ImageNet normalisation, convolution, pixel shuffle, self-attention."""
 
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,8 @@ from torch.nn.functional import avg_pool2d, linear, pad, pixel_shuffle, scaled_d
 from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
 
-Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMS = ("weight", "batch", "spectral", "spectral_batch", "none")
 
 
 def _per_channel(values: Iterable[float], like: Tensor) -> Tensor:
@@ -60,12 +58,6 @@ class SpectralNorm(_SpectralNorm):
             return super().forward(weight)
 
 
-def spectral_norm(conv: Convolution) -> Convolution:
-    """Put a convolution's weight under `SpectralNorm`, in place."""
-    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-    return conv
-
-
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
@@ -80,8 +72,6 @@ class ConvLayer(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int, norm: str, relu: bool = True, icnr: bool = False
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}")
         batch_norm = norm in ("batch", "spectral_batch")
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
         init_conv(conv, "relu" if relu else "linear")
@@ -91,7 +81,7 @@ class ConvLayer(nn.Module):
         if norm == "weight":
             weight_norm(conv)
         elif norm in ("spectral", "spectral_batch"):
-            spectral_norm(conv)
+            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
         self.relu_first = norm == "spectral_batch" and not icnr
         self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
@@ -147,20 +137,16 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query = self._pointwise(channels, max(1, channels // 8))
-        self.key = self._pointwise(channels, max(1, channels // 8))
-        self.value = self._pointwise(channels, channels)
+        for name, width in (("query", max(1, channels // 8)), ("key", max(1, channels // 8)), ("value", channels)):
+            conv = nn.Conv1d(channels, width, 1, bias=False)
+            init_conv(conv, "linear")
+            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+            self.add_module(name, conv)
         self.gamma = nn.Parameter(torch.zeros(1))
-
-    @staticmethod
-    def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
-        conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
-        init_conv(conv, "linear")
-        return spectral_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        to_query, to_key, to_value = (conv.weight.squeeze(-1) for conv in (self.query, self.key, self.value))
+        to_query, to_key, to_value = (getattr(self, name).weight.squeeze(-1) for name in ("query", "key", "value"))
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C); a view in channels_last
         query, key, value = linear(tokens, to_query), linear(tokens, to_key), linear(tokens, to_value)
         # Zero channels leave the products as they are; equal widths let the fused kernel run, whose memory grows with

@@ -30,8 +30,8 @@ class GeneratorOptions:
 class UNetOptions(GeneratorOptions):
     """Options of `colorize.networks.unet.UNet`, from fastai's network (the defaults) to those of DeOldify.
 
-    `block_width` is the channels of an up block's pixel shuffle and of what comes after it, half of it in the last
-    block; None: half the block's input for the pixel shuffle, and as many as are joined after it (half in the last).
+    `block_width` is the channels of an up block, half of it in the last; None: half the block's input in its pixel
+    shuffle, and as many as are joined after it.
     """
 
     encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)

@@ -27,7 +27,6 @@ class Preprocessing:
     deoldify: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError where no network could be shown such a size."""
         if not (isinstance(self.render_px, int) and MIN_SIZE_PX <= self.render_px <= MOST_RENDER_PX):
             raise ValueError(f"render_px={self.render_px!r:.20}: from {MIN_SIZE_PX} to {MOST_RENDER_PX}")
 

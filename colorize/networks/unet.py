@@ -16,13 +16,7 @@ NORMS = {
     "batch": ("batch", "batch", "batch", "none"),
     "spectral": ("spectral_batch", "weight", "spectral", "spectral"),
 }
-"""A U-Net's `norm` -> that of its blocks, its last pixel shuffle, its last block and its last convolution.
-
-"weight": weight norm. "batch": convolution without bias, batch norm, ReLU, in this order; the last convolution, which
-gives the colours, goes without. "spectral", as DeOldify: convolution without bias under spectral norm, ReLU, batch norm
-(in front of a pixel shuffle the ReLU comes last), where the last block and the last convolution go without batch norm,
-and the last pixel shuffle has weight norm instead of both.
-"""
+"""A U-Net's `norm` -> the `ConvLayer` norm of its blocks, last pixel shuffle, last block and last convolution."""
 
 
 class UpBlock(nn.Module):
