@@ -85,11 +85,10 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
 
 
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
-    """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
+    """Return the CIEDE2000 colour difference, ``(..., H, W)``, of each pixel of two Lab images ``(..., 3, H, W)``.
 
-    Two Lab images ``(..., 3, H, W)`` give ``(..., H, W)``, at least 0; 1 is about a just noticeable difference. Sharma,
-    Wu & Dalal, "The CIEDE2000 color-difference formula", Color Research & Application 30(1), 2005; names and cases
-    follow its equations 2-22.
+    All parametric factors are 1. Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula", Color Research &
+    Application 30(1), 2005; names and cases follow its equations 2-22.
     """
     lightness1, a1, b1 = lab1.unbind(dim=-3)
     lightness2, a2, b2 = lab2.unbind(dim=-3)

@@ -53,21 +53,17 @@ class ContentLoss(nn.Module):
             with torch.no_grad():
                 wanted = self.vgg(target)
             for index, (features, goal) in enumerate(zip(self.vgg(prediction), wanted, strict=True)):
-                if self.feature_weights[index]:
-                    terms[f"feature_{index}"] = self.feature_weights[index] * mean_absolute_difference(features, goal)
+                if weight := self.feature_weights[index]:
+                    terms[f"feature_{index}"] = weight * MeanAbsoluteDifference.apply(features, goal)
         return terms
 
 
-def mean_absolute_difference(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
+class MeanAbsoluteDifference(torch.autograd.Function):
+    """Mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
 
     In half precision each sum over a map is rounded: no float32 copy of large features is made.
     """
-    distance: Tensor = _MeanAbsoluteDifference.apply(one, other)
-    return distance
 
-
-class _MeanAbsoluteDifference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
         difference = one - other
@@ -153,8 +149,8 @@ def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
 def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
     """Loss of the critic, the mean over real and generated images: a float32 scalar.
 
-    Logits are `(B,)` or `(B, patches)`, positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al.
-    2014), ln 2 at chance; "hinge" is 1 at chance (Lim & Ye 2017, "Geometric GAN").
+    Logits are positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance;
+    "hinge" is 1 at chance (Lim & Ye 2017).
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2

@@ -1,8 +1,7 @@
 """The built-in data set: procedural landscapes and people, whose colours follow from what is depicted.
 
-A scene is a plan in relative coordinates, painted flat on an oversampled canvas, which anti-aliases it and carries
-region ids along; sky, texture, shade and light come in at the final size. Light and the brightness of each material
-vary independently of its hue: a grey value says little about the colour, while shape, texture and place say much.
+A scene is a plan in relative coordinates, painted flat on an oversampled canvas with region ids; sky, texture, shade
+and light come in at the final size. Light and brightness vary independently of hue: a grey value says little about it.
 """
 
 import math

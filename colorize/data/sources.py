@@ -157,14 +157,13 @@ def list_imagenet(
     root = existing_folder(root)
     if file_list is not None:
         listed = _read_list(Path(file_list), root)
-        if not any(identity.startswith("val/") for identity in listed):
+        val = {identity for identity in listed if identity.startswith("val/")}
+        if not val:
             return split.photos(root, *split.divide(listed, Path(file_list)))
-        named = [identity for identity in listed if identity.startswith(("train/", "val/"))]
-        by_hash = set(listed) - set(named)
-        val = {identity for identity in named if identity.startswith("val/")} | set(filter(split.is_val, by_hash))
-        if val == set(listed):
+        val |= {identity for identity in listed if not identity.startswith("train/") and split.is_val(identity)}
+        if len(val) == len(listed):
             raise UserError(f"the file list {file_list} names images for validation only: add some for training")
-        return split.photos(root, list(set(listed) - val), list(val))
+        return split.photos(root, [identity for identity in listed if identity not in val], list(val))
     return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
 
 
@@ -175,7 +174,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         raise UserError(f"cannot read the file list {file_list}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the file list {file_list} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    identities: dict[str, None] = {}
+    found: list[str] = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -186,11 +185,10 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
         if not has_image_suffix(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
-        identities[PurePosixPath(text).as_posix()] = None
-    found = list(identities)
+        found.append(PurePosixPath(text).as_posix())
     if not found:
         raise UserError(f"no images in the file list {file_list}")
     # A look at a few: a list made for another root would otherwise come to light in the middle of the first epoch.
     if not any((root / identity).is_file() for identity in found[:10]):
         raise UserError(f"{file_list} does not fit data.root: there is no {root / found[0]}")
-    return found
+    return list(dict.fromkeys(found))

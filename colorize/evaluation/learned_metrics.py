@@ -19,11 +19,10 @@ INCEPTION_FEATURES = 2048
 
 
 class Lpips(nn.Module):
-    """Learned perceptual image patch similarity, version 0.1 with its linear weights, by torchmetrics.
+    """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1 with its linear weights.
 
-    Zhang, Isola, Efros, Shechtman & Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
-    CVPR 2018. `name` is of `BACKBONES`, `source` of its weights as for `load_pretrained`; messages name the key
-    `option`, which set it. Raises UserError where the weights cannot be had.
+    `name` is of `BACKBONES`, `source` of its weights as for `load_pretrained`; messages name the key `option`, which
+    set it. Raises UserError where the weights cannot be had.
     """
 
     def __init__(self, name: str, source: str, option: str) -> None:
@@ -82,10 +81,9 @@ def moments(features: Tensor) -> Tensor:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Return the Fréchet inception distance of two sets of images, seen as normal distributions of their features.
+    """Return the Fréchet inception distance (Heusel et al. 2017) of two sets of images by their `moments`.
 
-    Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
-    local Nash equilibrium", NeurIPS 2017. Both are sums of `moments`. Raises ValueError for fewer than two images.
+    Raises ValueError for fewer than two images.
     """
     means, covariances = [], []
     for sums in (first, second):
@@ -111,9 +109,8 @@ def summed(parts: Iterable[Tensor]) -> Tensor:
 class Learned:
     """Learned metrics that can be had here, and why the others cannot.
 
-    `sources` says for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
-    where they cannot be had), "none" (no such column), or the path of their file; messages name its key `option.NAME`.
-    Raises UserError where a given file is missing or does not fit.
+    `sources` says for each "imagenet" (the published weights, or a note in `missing`), "none" (no such column), or the
+    path of their file; messages name its key `option.NAME`. Raises UserError where a file is missing or does not fit.
     """
 
     def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:

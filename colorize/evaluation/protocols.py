@@ -63,23 +63,17 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {"val5k": Protocol(256, photos=5000), "stretch256": Protocol(256, stretch=True), "native": Protocol(None)}
+Files = Sequence[Mapping[str, Path]]  # for each folder of coloured images, the file of each identity
 
 
 class ProtocolDataset(PhotoDataset[RawBatch]):
     """Photos of a source, each a batch of one image or none: their ``fake`` is ``(B, folders, 3, H, W)``.
 
-    ``coloured`` has, for each folder of coloured images, the file of each identity; scenes are drawn at ``scene_px``
-    where the protocol says no size.
+    Scenes are drawn at ``scene_px`` where the protocol says no size.
     """
 
     def __init__(
-        self,
-        photos: Photos,
-        identities: Sequence[str],
-        protocol: Protocol,
-        *,
-        coloured: Sequence[Mapping[str, Path]] = (),
-        scene_px: int = 256,
+        self, photos: Photos, identities: Sequence[str], protocol: Protocol, coloured: Files = (), scene_px: int = 256
     ) -> None:
         super().__init__(photos, identities, protocol.size_px or scene_px)
         self.protocol, self.coloured = protocol, coloured

@@ -21,12 +21,11 @@ _CELLS_AT_ONCE = 2_000_000
 
 
 def resampled_ratios(numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int) -> Floats:
-    """Divide sums by sums over many samples of as many photos, drawn with replacement.
+    """Divide sums by sums over many samples of as many photos, drawn with replacement (Efron 1979).
 
     Both are ``(photos, columns)``, finite; the result is ``(RESAMPLES, columns)``, NaN where a sample's denominator is
-    0. With values and ones these are means, with values and zeros or ones means over some of the photos. All columns
-    are resampled alike, and so are two calls with the same number of photos and the same seed: differences of columns
-    are paired. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979.
+    0. All columns are resampled alike, and so are two calls with as many photos and the same seed: differences are
+    paired.
     """
     photos, columns = numerators.shape
     table = np.concatenate([numerators, denominators], axis=1).astype(np.float64)

@@ -19,11 +19,9 @@ class Package(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Down-sampling half of a U-Net: five features, and its parts in two layer groups, low and high.
+    """Down-sampling half of a U-Net: five features of these `channels`, its parts in two groups, low and high.
 
     Names of its tensors are those of the file that publishes its weights (in `package`, if not torchvision's).
-    `low_parts` and `high_parts` name the modules of the layer groups, in order; each parameter is in one. `channels`
-    are those of the five features that `forward` returns.
     """
 
     package: ClassVar[Package | None] = None

@@ -56,9 +56,8 @@ def fold_norms(network: Network) -> Network:
 class BlurredUp(nn.Module):
     """`PixelShuffleUp` with blur, in eval mode and channels_last, its norms folded, in fewer passes over the memory.
 
-    The convolution, a matrix product here, gives the four pixels of a block one after the other, so that whole pixels
-    are added instead of single channels being shuffled: neighbours across, then down. The mean's factor of a quarter is
-    in the weights, since a ReLU lets it through.
+    The convolution, a matrix product here, gives the pixels of a block one after the other: whole pixels are added to
+    their neighbours across, then down. The mean's factor of a quarter is in the weights.
     """
 
     def __init__(self, up: PixelShuffleUp) -> None:

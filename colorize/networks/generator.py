@@ -44,9 +44,8 @@ class Generator(BodyNetwork):
     def forward(self, grey: Tensor, luma: Tensor | None = None, detailed: bool = False) -> Tensor | Prediction:
         """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.
 
-        `luma`, `(B, 1, H, W)` in [0, 1], is that of the result where it is not that of `grey`, to which noise or age
-        may have been added. With `detailed` the whole `Prediction` is returned. Raises ValueError where the input has
-        not one channel, or H or W is below 32.
+        `luma` is that of the result where noise or age was added to `grey`. With `detailed` the whole `Prediction` is
+        returned. Raises ValueError where the input has not one channel, or H or W is below 32.
         """
         if grey.ndim != 4 or grey.shape[1] != 1:
             raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")

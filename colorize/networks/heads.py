@@ -53,12 +53,10 @@ class ChromaHead(nn.Module):
 
 
 class BinsHead(ChromaHead):
-    """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
+    """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean (Zhang et al. 2016).
 
-    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them.
     The softmax's `temperature` moves it from the plain mean, 1, towards the likeliest cell, near 0. `centres` are a and
-    b of each cell, `(cells, 2)`; `prior` is how often each occurs in training photos, `(cells,)`, uniform until
-    `set_prior`.
+    b of each cell, `(cells, 2)`; `prior` is its share in training photos, `(cells,)`, uniform until `set_prior`.
     """
 
     centres: Tensor

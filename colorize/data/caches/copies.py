@@ -1,7 +1,7 @@
 """Small copies of large training photos, made once and read instead of them (`data.cache`).
 
-A copy is a JPEG whose comment states its photo's width and height, and the size and time of the photo's file. A copy
-that does not fit, or is too small for the part that is wanted, gives way to its photo. An index tells what is there.
+A copy is a JPEG whose comment states its photo's width, height, size and time. One that does not fit, or is too small
+for the part that is wanted, gives way to its photo. An index tells what is there.
 """
 
 import io

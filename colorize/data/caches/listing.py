@@ -25,9 +25,8 @@ class Listing:
     """The photos below a root, by folders.
 
     What a folder holds is taken from the cache where its times of change (of its entries, and of itself, which `touch`,
-    `rsync` and `tar` cannot set back) are those of the moment when it was read, so that one look at each folder
-    replaces one at each file. A folder is not kept where it had changed just before it was read, when another change
-    would leave the same times; nor where a link is in it, whose target may change elsewhere.
+    `rsync` and `tar` cannot set back) are those of when it was read. A folder is not kept where it had just changed
+    before, when another change would leave the same times; nor where a link is in it.
     """
 
     def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None) -> None:

@@ -1,7 +1,6 @@
 """Size, format and colour of the photos of a source, measured once and kept in a cache of JSON lines.
 
-Of several lines for a photo, the one that fits the file's size and time counts. Files that cannot be read are not kept
-but tried again, since a mended permission or disk leaves no trace in size and time.
+Of several lines for a photo, the one that fits its size and time counts. What cannot be read is always tried again.
 """
 
 import io
