@@ -1,8 +1,7 @@
 """Colour spaces: pure tensor functions on RGB, grey and Lab images.
 
-RGB, ``(..., 3, H, W)``, and grey or luma, ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else is said.
-Luma is Rec. 601's; Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. The chroma of RGB is the offset of each pixel
-from its own luma.
+RGB, ``(..., 3, H, W)``, and grey or luma (Rec. 601), ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else
+is said. Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. Chroma of RGB is the offset from its own luma.
 """
 
 import math
@@ -42,8 +41,7 @@ def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
 def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     """Join the luma of ``grey`` with the chroma of ``rgb``, which may lie outside [0, 1], to RGB in [0, 1].
 
-    The chroma is added in full where the sum is a colour, and scaled down as little as possible where it is not: luma
-    and hue stay, saturation gives way.
+    Where the sum is no colour, saturation gives way, as little as possible: luma and hue stay.
     """
     chroma = rgb - rgb_to_grey(rgb)
     room = torch.where(chroma > 0, 1 - grey, grey)

@@ -37,11 +37,9 @@ class ContentLoss(nn.Module):
         self.pixel_weight = pixel_weight
 
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted terms, whose sum is the loss: float32 scalars.
+        """Return the weighted terms, whose sum is the loss: float32 scalars; "pixel", "feature_0", "feature_1"….
 
-        They are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute differences),
-        but for those with weight zero. Both images are `(B, 3, H, W)` RGB, nominally in [0, 1]; only `prediction`
-        receives a gradient.
+        Those with weight zero are left out. Both images are `(B, 3, H, W)` RGB; only `prediction` receives a gradient.
         """
         terms = {}
         if self.pixel_weight:

@@ -25,10 +25,9 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the structural similarity of each image, the mean over channels and windows that lie in the image.
+    """Return the structural similarity (Wang et al. 2004), the mean over channels and windows that lie in the image.
 
     ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``, gives ``(B,)``, 1 for identical images.
-    Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", 2004.
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
@@ -91,8 +90,7 @@ def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
 def skill(sums: Tensor) -> Tensor:
     """Return the cosine between prediction and truth of chroma less the luma look-up's, over all pixels summed up.
 
-    From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, 0 where either has the look-up's
-    colours, near 0 for any tint that follows from luma. Blind to strength: give it beside :func:`colourfulness`.
+    From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, near 0 for any tint from luma.
     """
     product, own, true = sums.unbind(dim=-1)
     length = own.sqrt() * true.sqrt()

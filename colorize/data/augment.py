@@ -1,7 +1,4 @@
-"""Augmentation of training photos: part, flip, rotation, light and colours, and the wear of their grey alone.
-
-Crop and flip share one sequence of random numbers; each other has one of its own, which switching it on leaves alone.
-"""
+"""Augmentation of training photos: part and flip, by one sequence of random numbers; each other by one of its own."""
 
 import math
 from dataclasses import dataclass
@@ -99,11 +96,7 @@ class SampledAugmentation(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
-
-    The schema of the configuration states their meanings: options of ``data``, ``data.jitter`` (brightness to hue) and
-    ``data.old_photo``. Raises ValueError for a crop out of its range.
-    """
+    """Ranges of each training photo's augmentation, as the schema explains them. Raises ValueError for a bad crop."""
 
     crop_scale: tuple[float, ...] = (0.5, 1.0)
     crop_ratio: tuple[float, ...] = (0.75, 1.3333)

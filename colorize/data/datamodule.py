@@ -27,9 +27,9 @@ class ColorizationDataModule(L.LightningDataModule):
     """Batches of photos, with their grey made on the device; in the critic's phase with their generated images too.
 
     Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
-    every global batch: the numbers of workers, ranks and restarts change nothing. The Trainer has to be given
-    ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``. A file that cannot be read is named
-    once in a warning and counted. In training the next image takes its place, in validation it is left out.
+    every global batch. The Trainer has to be given ``reload_dataloaders_every_n_epochs=1`` and
+    ``use_distributed_sampler=False``. Of a file that cannot be read, the next image takes the place in training; it is
+    named once and counted.
     """
 
     schedule: ResolutionSchedule | None = None
@@ -72,8 +72,8 @@ class ColorizationDataModule(L.LightningDataModule):
         """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
         assert self.schedule is not None, "which the resolution scheduler sets"
         stage, count = self.schedule.at(epoch), len(self.photos.train)
-        self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
         rank, world_size = self._share_of(count, f"training images in {self.photos.root}")
+        self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
         sample = partial(self.augmentation.sample, self.seed, epoch)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
         squares = (self.copies, self.photos.train, stage.size_px, self.generated)
@@ -116,11 +116,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
-        """Exchange what the ranks, which all call it at once, have met: each file is named once, and counted for all.
-
-        Returns whether some rank is `lacking` an image to train on. Raises UserError after more than
-        ``max_unreadable``.
-        """
+        """Exchange what all ranks have met: each file counts once. Return whether some rank is `lacking` any to train on."""
         news, without = distributed.total([len(self._news), lacking])
         if news:
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):

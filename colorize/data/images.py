@@ -86,7 +86,7 @@ def random_box(rng: random.Random, scale: Sequence[float], ratio: Sequence[float
     """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
     ``scale`` is [least, most] of its share of the area, ``ratio`` of width over height, drawn evenly in its logarithm.
-    After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
+    Where ten draws do not fit (a panorama), it is the largest centred square.
     """
 
     def choose(width: int, height: int) -> Box:

@@ -70,10 +70,9 @@ def _stop_all() -> None:
 
 
 class LatePhotoLoader(PhotoLoader):
-    """Starts its workers when the first batch is asked for, and resumes inside an epoch.
+    """Starts its workers when the first batch is asked for, and resumes inside an epoch by ``state_dict()``.
 
-    Lightning makes two iterators in every epoch after the first and uses one. Checkpoints from inside an epoch have its
-    ``state_dict()``, for the loader of the resumed epoch; those of an epoch's end start a new one.
+    Lightning makes two iterators in every epoch after the first and uses one.
     """
 
     given = 0  # batches of the epoch that were handed out; Lightning trains on each before it asks for the next

@@ -36,10 +36,7 @@ class Scene(NamedTuple):
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
-    """Draw a scene: the same for the same arguments (any integers), to a rounding on other processors, and at any size.
-
-    Raises ValueError where the size, height and width, is below ``MIN_SIZE_PX``.
-    """
+    """Draw a scene, the same for the same arguments at any size. Raises ValueError for one below ``MIN_SIZE_PX``."""
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")
     painter = _Developer(Dice(np.random.PCG64(int.from_bytes(digest(seed, index, size=16), "big"))), size_px)

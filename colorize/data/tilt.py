@@ -49,8 +49,7 @@ def scaled(corners: Corners, factor: float) -> Corners:
 def cut_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
     """Cut out the tilted part, upright, still to be resized to ``size_px`` × ``size_px``; no side is shorter than that.
 
-    Pillow tilts without antialiasing. So the part is tilted at its own scale, or a whole fraction of it, and the
-    resizing, which does antialias, comes after; a part that has to grow is sampled once, at its final size.
+    Pillow tilts without antialiasing: the part is tilted at its own scale, or a whole fraction of it, before resizing.
     """
     reduction = int(min(sides(corners)) // (2 * size_px))
     if reduction > 1:

@@ -103,10 +103,7 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 
 
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
-    """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
-
-    What was typed stays, and where that is another kind of photos, so does all the rest.
-    """
+    """Measure on the photos and the split that the first of `checkpoints` was trained with, but for what was typed."""
     typed = set(map(key_of, given_overrides()))
     trained = next(filter(None, (trained_with(path.parent.parent) for path in checkpoints)), None)
     other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}

@@ -10,10 +10,9 @@ from colorize.data.images import to_pil
 
 
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
-    """Lay out one row a photo and one captioned column a version of it, as RGB on white.
+    """Lay out one row a photo and one captioned column a version of it, as RGB on white, in tiles of `tile_px`.
 
-    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size; `tile_px` is the side
-    of a tile (None: their own).
+    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size.
     """
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:

@@ -1,8 +1,4 @@
-"""Measuring coloured photos against the originals: the rows of the table, and the scores of each photo in each row.
-
-Row `grey` is no colour at all, `truth` the originals themselves, and `luma_lookup` the training photos' mean colour for
-each grey value: the best that can be done without seeing what a photo shows.
-"""
+"""Measuring coloured photos against the originals: the rows of the table, and the scores of each photo in each row."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

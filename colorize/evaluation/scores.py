@@ -174,10 +174,7 @@ def _mean(*regions: Floats) -> Floats:
 
 
 def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
-    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and than grey.
-
-    Better, or worse, is what skill or CIEDE2000 shows beyond what other photos would bring, the other not against it.
-    """
+    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and grey."""
     scores, grey = table.rows[row], table.rows[GREY]["ciede2000"].mean
     skill, ciede2000 = scores["skill"], scores["ciede2000"].mean
     said = [f"CIEDE2000 {ciede2000:.2f} (grey: {grey:.2f}), skill {skill.mean:.3f} ({_span(skill, '.3f')})"]

@@ -70,8 +70,7 @@ def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
 def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
     """Return the sort key of a curve's points, the one to take first: True where skill has fallen, and the distance.
 
-    First come those whose skill has not fallen below that of the curve's `first` point, the start of the training; the
-    nearest to the truth leads. Where skill was not measured, all count. `best.ckpt` and the advice go by this rule.
+    That is from the `first` point, the start; where it was not measured, all count. `best.ckpt` goes by this rule.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
 

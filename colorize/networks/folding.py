@@ -30,9 +30,8 @@ def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator
 def fold_norms(network: Network) -> Network:
     """Make weight and spectral norms plain weights, and fold each batch norm that follows a convolution, in place.
 
-    What it computes stays the same to rounding. Modules name such pairs in `conv_norm_pairs`. A batch norm that follows
-    something else (a ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted through a ReLU, or
-    forwards into a zero-padded convolution, it would not be the same function. Raises ValueError in training mode.
+    What it computes stays the same to rounding. Modules name such pairs in `conv_norm_pairs`; a batch norm after
+    something else could not be folded. Raises ValueError in training mode.
     """
     if network.training:
         raise ValueError("norms are folded in eval mode: call eval() first")

@@ -18,8 +18,8 @@ from colorize.networks.options import LightUNetOptions, UNetOptions
 class Generator(BodyNetwork):
     """Network from grey to colour, in the layer groups encoder_low, encoder_high and decoder.
 
-    With `keep_luma` it puts its colours onto the luma of its input, so that losses, critic and exports see what users
-    will see; by addition alone, so that gradients flow. Raises ValueError where `options` make no network.
+    With `keep_luma` it puts its colours onto the luma of its input, for losses, critic and exports; by addition alone,
+    so that gradients flow. Raises ValueError where `options` make no network.
     """
 
     body_name = "encoder"

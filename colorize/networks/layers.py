@@ -131,8 +131,7 @@ class PixelShuffleUp(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention over positions (Zhang et al. 2019, SAGAN), added with a weight `gamma` that starts at zero.
 
-    As in fastai, the softmax runs over the positions of the query convolution's output, so in the usual terms what
-    is called `key` here asks and what is called `query` answers.
+    As in fastai, what is called `key` here asks and what is called `query` answers.
     """
 
     def __init__(self, channels: int) -> None:

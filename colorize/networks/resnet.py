@@ -9,10 +9,9 @@ from colorize.networks.layers import normalize_imagenet
 
 
 class Block(nn.Module):
-    """Convolutions with batch norm, added to the block's input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`.
+    """Convolutions with batch norm, added to the input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`.
 
-    Two of 3x3; as a bottleneck 1x1, 3x3 and 1x1, where the first two have a quarter of the channels. The stride is in
-    the first 3x3, as torchvision has it ("ResNet v1.5").
+    Two of 3x3; as a bottleneck 1x1, 3x3 with the stride and 1x1, the first two with a quarter of the channels.
     """
 
     conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))

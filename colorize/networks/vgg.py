@@ -17,8 +17,7 @@ class VGGFeatures(nn.Module):
     """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; random, and never trained.
 
     `name` is "vgg16_bn" (with batch norm) or "vgg16"; `layers` are ascending indices into torchvision's `features`, by
-    default the ReLUs before pools 3, 4 and 5. Its tensors have torchvision's names, up to the last layer that is
-    needed. It stays in evaluation mode. Raises UserError for layers that are not such indices.
+    default the ReLUs before pools 3, 4 and 5, else it raises a UserError. Tensors have torchvision's names.
     """
 
     def __init__(self, name: str = "vgg16_bn", layers: Sequence[int] | None = None) -> None:
