@@ -90,17 +90,15 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
         return tracked(found, doing, len(names), lambda batch: len(batch.names) + len(batch.unreadable))
 
-    def share(names: Sequence[str]) -> Sequence[str]:
-        return names[fabric.global_rank :: fabric.world_size]
-
+    own = slice(fabric.global_rank, None, fabric.world_size)
     render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
-        averaged_photos = share(spread(photos.train or identities, measuring.LOOKUP_PHOTOS))
+        averaged_photos = spread(photos.train or identities, measuring.LOOKUP_PHOTOS)[own]
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
         methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
         methods |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
         rows = measuring.with_baselines(methods, lookup)
-        measured = measuring.measure_rows(rows, read(share(identities), "evaluate"), device, learned, order=identities)
+        measured = measuring.measure_rows(rows, read(identities[own], "evaluate"), device, learned, order=identities)
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
@@ -117,13 +115,8 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
         sampled_from=chosen.sampled_from,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
     )
-    gallery = tables.draw_gallery(
-        content,
-        measured,
-        judged,
-        config.gallery_photos,
-        lambda names: measuring.coloured(rows, read(names, "gallery"), device),
-    )
+    show = partial(measuring.coloured, rows, device)
+    gallery = tables.draw_gallery(content, measured, judged, config.gallery_photos, lambda n: show(read(n, "gallery")))
     tables.write(content, measured, gallery, output)
     printed = [name for name in table.columns if COLUMNS[name].printed]
     print_table(tables.markdown(content["rows"], printed))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -44,28 +45,16 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
     return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
 
 
-def colourfulness(rgb: Tensor) -> Tensor:
+def colourfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
     ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255). Hasler & Süsstrunk,
-    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue.
+    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue; published
+    colourization scripts take their `absolute` values.
     """
-    return _spread_and_mean(_opponents(rgb))
-
-
-def colourfulness_abs(rgb: Tensor) -> Tensor:
-    """Return :func:`colourfulness` of the opponents' absolute values, as published colourization scripts compute it."""
-    return _spread_and_mean(_opponents(rgb).abs())
-
-
-def _opponents(rgb: Tensor) -> Tensor:
-    """Red - green and yellow - blue on a scale of 255, ``(B, 2, H * W)``."""
     red, green, blue = (255 * rgb).unbind(dim=1)
-    return torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
-
-
-def _spread_and_mean(opponents: Tensor) -> Tensor:
-    variance, mean = torch.var_mean(opponents, dim=2, correction=0)
+    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
+    variance, mean = torch.var_mean(opponents.abs() if absolute else opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
 
 
@@ -132,7 +121,7 @@ METRICS = {
         printed=True,
     ),
     "cf": Metric("CF", 2, "truth", colourfulness, note="colourfulness", validated=True, scored=True, printed=True),
-    "cf_abs": Metric("CF abs", 2, "truth", colourfulness_abs),
+    "cf_abs": Metric("CF abs", 2, "truth", partial(colourfulness, absolute=True)),
     "fid": Metric("FID", 2, "lower", printed=True),
     "region_accuracy": Metric("regions right", 3, "higher"),
 }  # fmt: skip

@@ -116,7 +116,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
-        """Exchange what all ranks have met: each file counts once. Return whether some rank is `lacking` any to train on."""
+        """Exchange what all ranks have met: each file counts once. Return whether some rank is `lacking` any image."""
         news, without = distributed.total([len(self._news), lacking])
         if news:
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):

@@ -120,8 +120,6 @@ class GlobalBatches(Sampler[list[int]]):
     first = 0
 
     def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
-        if not 0 <= rank < world_size <= min(size, batch_size):
-            raise ValueError(f"no share for rank {rank} of {world_size} in batches of {batch_size} from {size} images")
         self.size, self.batch_size = size, min(batch_size, size)
         self.seed, self.epoch = seed, epoch
         self.rank, self.world_size = rank, world_size

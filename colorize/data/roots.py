@@ -7,8 +7,6 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.files import walk_files
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
-_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
-
 
 def check_root(data: DataConfig, val_alone: bool = False) -> None:
     """Make sure that `data.root` has photos, or raise a UserError; with `val_alone`, a tree without train/ will do."""
@@ -34,7 +32,7 @@ def existing_folder(root: str | Path) -> Path:
 
 def imagenet_tree(root: Path, val_alone: bool = False) -> Path:
     """Return the folder in which `train/` and `val/` of an ImageNet tree lie, or raise a UserError."""
-    for tree in _IMAGENET_TREES:
+    for tree in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"):
         if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
             return root / tree
     raise UserError(

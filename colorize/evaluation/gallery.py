@@ -20,9 +20,8 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
     font = ImageFont.load_default(size=max(10, min(18, width_px // 8)))
     caption_px = max(int(font.getbbox("Ag")[3]) + 2 * gap_px, 12)
     rows = len(columns[0][1])
-    canvas = Image.new(
-        "RGB", (len(columns) * (width_px + gap_px) + gap_px, caption_px + rows * (height_px + gap_px)), "white"
-    )
+    size = len(columns) * (width_px + gap_px) + gap_px, caption_px + rows * (height_px + gap_px)
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for x, (caption, images) in enumerate(columns):
         left = gap_px + x * (width_px + gap_px)

@@ -160,7 +160,7 @@ def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
 
 
 def coloured(
-    colourers: Mapping[str, Colourer], batches: Iterable[RawBatch], device: torch.device
+    colourers: Mapping[str, Colourer], device: torch.device, batches: Iterable[RawBatch]
 ) -> Iterator[tuple[str, dict[str, Image.Image]]]:
     """Yield each photo's identity and what each row makes of it."""
     for batch in batches:

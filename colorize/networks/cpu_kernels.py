@@ -140,9 +140,8 @@ def _from_columns(columns: Tensor, shape: torch.Size, side: int, stride: int) ->
     x = columns.new_zeros(batch, height + side - 1, width + side - 1, channels)
     for i in range(side):
         for j in range(side):
-            x[:, i : i + stride * rows : stride, j : j + stride * steps : stride][:, :rows, :steps] += patches[
-                :, :, :, i, j
-            ]
+            places = x[:, i : i + stride * rows : stride, j : j + stride * steps : stride][:, :rows, :steps]
+            places += patches[:, :, :, i, j]
     inside = x[:, side // 2 : side // 2 + height, side // 2 : side // 2 + width]
     return inside.contiguous().permute(0, 3, 1, 2)
 

@@ -35,16 +35,14 @@ class Preprocessing:
         if self.deoldify:
             return render_px, render_px
         area = AREA_PER_RENDER * render_px**2
-        # The last limit is for strips so thin that they are padded to the least side.
-        scale = min(
-            render_px / min(width, height), math.sqrt(area / (width * height)), area / MIN_SIZE_PX / max(width, height)
-        )
+        thin = area / MIN_SIZE_PX / max(width, height)  # for strips that are padded to the least side
+        scale = min(render_px / min(width, height), math.sqrt(area / (width * height)), thin)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
         """Return the input: `grey` (mode L) at `size`, padded to the network's least, `(1, H, W)` float32 in [0, 1]."""
-        bilinear, bicubic = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-        shown = grey.resize(size, bilinear) if self.deoldify else grey.resize(size, bicubic, reducing_gap=3.0)
+        method = (Image.Resampling.BILINEAR,) if self.deoldify else (Image.Resampling.BICUBIC, None, 3.0)
+        shown = grey.resize(size, *method)
         pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]
         lacking = [max(0, MIN_SIZE_PX - side) for side in size]
         if not any(lacking):
