@@ -19,7 +19,6 @@ from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
-SomeBatch = TypeVar("SomeBatch", bound=NamedTuple)
 
 
 class RawBatch(NamedTuple):
@@ -56,7 +55,7 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
     return Batch(rgb, grey, luma, fake, raw.names, regions)
 
 
-def collate(samples: Sequence[SomeBatch]) -> SomeBatch:
+def collate(samples: Sequence[RawBatch]) -> RawBatch:
     """Join batches of one or no image, as the datasets give them, into one."""
 
     def joined(parts: Iterable[Any]) -> Any:
@@ -65,7 +64,7 @@ def collate(samples: Sequence[SomeBatch]) -> SomeBatch:
             return None
         return torch.cat(found) if isinstance(found[0], Tensor) else list(chain.from_iterable(found))
 
-    return samples[0]._make(map(joined, zip(*samples, strict=True)))
+    return RawBatch(*map(joined, zip(*samples, strict=True)))
 
 
 class Names:
