@@ -94,11 +94,9 @@ class Metric:
     decimals: int
     better: Literal["higher", "lower", "truth"]  # "truth": a property of one image, whose differences are shown
     measure: Callable[..., Tensor] | None = None
-    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone where
-    "truth" is better. None: it needs networks or regions."""
+    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1], to ``(B,)``, or from the first alone ("truth")."""
     of_sums: Callable[[Tensor], Tensor] | None = None
-    """Makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and takes the
-    prediction of the luma look-up as its third argument."""
+    """Makes it of sums over pixels; `measure` then gives these, ``(B, n)``, and takes the luma look-up's image too."""
     overlap_px: int | None = None  # rows that windows share, to measure a large image in strips; None: it is not
     most: float = math.inf  # larger values count as this in training's means, for PSNR may be infinite
     note: str = ""  # the meaning of its ends

@@ -141,11 +141,7 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
 
 
 class AugmentedDataset(CenterSquareDataset):
-    """Augmented squares of one epoch instead, as `sample` draws them for each identity.
-
-    In the place of a file that cannot be read comes the next one that can; none where ``max_tries`` in a row, or all,
-    are unreadable.
-    """
+    """Augmented squares of one epoch instead, as `sample` draws them; for an unreadable file comes the next."""
 
     def __init__(self, *squares: Any, sample: Callable[[str], SampledAugmentation], max_tries: int) -> None:
         super().__init__(*squares)

@@ -70,8 +70,7 @@ def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
     if not manifest.complete:
         raise UserError(f"{folder} is unfinished: run `python -m colorize.generate` again, it goes on where it stopped")
     saved = set(manifest.images)
-    train = [identity for identity in photos.train if identity in saved]
-    val = [identity for identity in photos.val if identity in saved]
+    train, val = ([identity for identity in part if identity in saved] for part in (photos.train, photos.val))
     if not train or not val:
         part = "training" if not train else "validation"
         raise UserError(

@@ -138,10 +138,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    config: EvaluateConfig,
-    protocol: Protocol,
-    folders: Mapping[str, Path],
-    list_photos: Callable[[DataConfig], Photos],
+    config: EvaluateConfig, protocol: Protocol, folders: Mapping[str, Path], list_photos: Callable[[DataConfig], Photos]
 ) -> Chosen:
     """Choose the photos of the split that the protocol takes and that have an image in each of the named folders.
 

@@ -15,8 +15,8 @@ from colorize.networks.options import LightUNetOptions
 class LightUNet(Generator):
     """U-Net that predicts chroma at 1/4 of the size and refines it at 1/2, guided by the grey.
 
-    Every step up is bilinear, joins the encoder's features and has two 3x3 convolutions with batch norm; the mean over
-    the whole image is added at 1/32, so that each place knows what kind of scene it is in.
+    Every step up is bilinear; the mean over the whole image is added at 1/32, which tells places what scene they are
+    in.
     """
 
     options_type = LightUNetOptions

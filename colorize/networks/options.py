@@ -28,11 +28,7 @@ class GeneratorOptions:
 
 @dataclass
 class UNetOptions(GeneratorOptions):
-    """Options of `colorize.networks.unet.UNet`, from fastai's network (the defaults) to those of DeOldify.
-
-    `block_width` is the channels of an up block, half of it in the last; None: half the block's input in its pixel
-    shuffle, and as many as are joined after it.
-    """
+    """Options of `colorize.networks.unet.UNet`, from fastai's network (the defaults) to those of DeOldify."""
 
     encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)
     width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)

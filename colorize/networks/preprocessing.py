@@ -18,9 +18,8 @@ AREA_PER_RENDER = 3.0  # a photo is shown with at most this many times render_px
 class Preprocessing:
     """Settings of the way in which a network was taught to see photos.
 
-    `render_px` is the short side of what it is shown, where the user asks for nothing else; a long photo is shown
-    smaller, so that its area stays bounded. With `deoldify` it is shown every photo as DeOldify does, as a square of
-    `render_px` by bilinear interpolation, and its RGB is cut to [0, 1].
+    `render_px` is the short side, where the user asks for nothing else; a long photo is shown smaller. With `deoldify`
+    photos are shown as squares, by bilinear interpolation, and RGB is cut to [0, 1].
     """
 
     render_px: int
