@@ -147,15 +147,11 @@ def _logged(name: str, metric: Metric) -> tuple[str, Metric]:
     return f"delta_{name}", replace(metric, title=f"Δ{metric.title}", better="lower", measure=difference)
 
 
-COLUMNS = dict(_columns())
-"""Every column of a table: the metrics, and after those that should be the truth's their differences from it."""
-
+COLUMNS = dict(_columns())  # of tables: after metrics that should be the truth's come their differences from it
 MEASURED = dict(sorted((row for row in METRICS.items() if row[1].measure), key=lambda row: bool(row[1].of_sums)))
 """The metrics that need no network; what the look-up is needed for comes last."""
 
-LOGGED = dict(_logged(*row) for row in MEASURED.items())
-"""The same as training logs them: `delta_cf`, the mean difference from the truth's, in place of `cf`."""
-
+LOGGED = dict(_logged(*row) for row in MEASURED.items())  # as training logs them: `delta_cf` in place of `cf`
 SUMMARY = [
     column
     for name, metric in MEASURED.items()

@@ -19,8 +19,7 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 
 _log = logging.getLogger("colorize")
-LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
-"""Training photos that the luma look-up averages, and their side at most: it is to cost little."""
+LOOKUP_PHOTOS, LOOKUP_PX = 500, 64  # training photos that the luma look-up averages, and their side at most
 
 
 class ColorizationDataModule(L.LightningDataModule):
@@ -32,8 +31,7 @@ class ColorizationDataModule(L.LightningDataModule):
     named once and counted.
     """
 
-    schedule: ResolutionSchedule | None = None
-    """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
+    schedule: ResolutionSchedule | None = None  # the resolution-scheduler callback sets it in `setup`
 
     def __init__(
         self,

@@ -151,11 +151,9 @@ def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> P
 def _draft(image: Image.Image, size_px: int, side: float) -> int:
     """Ask for reduced decoding as far as ``side`` px keep ``size_px``; return by how much it will be reduced."""
     shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
-    if shrink == 1:
-        return 1
-    # The JPEG plug-in takes the greatest reduction that leaves the size asked for: with this size, just `shrink`.
     width = image.width
-    drafted = image.draft(None, (image.width // shrink, image.height // shrink))
+    # The JPEG plug-in takes the greatest reduction that leaves the size asked for: with this size, just `shrink`.
+    drafted = None if shrink == 1 else image.draft(None, (width // shrink, image.height // shrink))
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
 
 

@@ -17,9 +17,7 @@ HUE_CLASSES: dict[str, tuple[float, float] | None] = {
 }  # fmt: skip
 """Hues that a person expects in each region, as CIELAB ``atan2(b, a)`` in degrees; ``None`` where any will do."""
 
-REGIONS = tuple(HUE_CLASSES)
-"""Regions by id; ``sunset`` is the glow at dusk, in the sky and on the sea, ``sky`` all other clear sky."""
-
+REGIONS = tuple(HUE_CLASSES)  # by id; sunset is the glow at dusk, in the sky and on the sea, sky all other clear sky
 MIN_CHROMA = 5.0  # CIELAB chroma under which nobody sees a hue: in black and grey hair, deep shade and haze
 MIN_SIZE_PX = 32
 _T = TypeVar("_T")

@@ -68,15 +68,13 @@ class Measurements:
     names: list[str]
     digests: list[str]  # SHA-256 of each photo
     true_grey: NDArray[np.bool_]
-    values: dict[str, dict[str, Floats]]
-    """By row and metric, ``(photos,)``. PSNR is infinite where nothing differs; skill is each photo's own cosine."""
+    values: dict[str, dict[str, Floats]]  # by row and metric, (photos,); PSNR may be infinite, skill is a cosine
     luma_psnr: dict[str, float]  # by row: how well the luma of the originals was kept, in dB (infinite: to the bit)
     sums: dict[str, dict[str, Floats]] = field(default_factory=dict)
     """By row and metric, sums over pixels: of skill ``(photos, 3)``, where the look-up is among the rows; of region
     accuracy, where the photos are scenes, ``(photos, COUNTED × TAKEN_FOR)``."""
     fid: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    """The learned metrics that were asked for and could not be had, and why."""
+    missing: dict[str, str] = field(default_factory=dict)  # learned metrics that could not be had, and why
 
 
 def measure_rows(

@@ -23,8 +23,7 @@ from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
 LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
-SAME_SHAPE = 0.02
-"""Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
+SAME_SHAPE = 0.02  # images whose width over height differs by less have the same shape: sizes are rounded
 
 
 class Protocol(NamedTuple):

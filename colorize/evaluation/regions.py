@@ -13,8 +13,7 @@ COUNTED = {name: hues for name, hues in HUE_CLASSES.items() if hues is not None}
 """The regions that have a hue to get right, with its range in degrees of CIELAB hue."""
 
 OTHER, COLOURLESS = "other", "colourless"
-TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)
-"""Everything that a pixel can be taken for: a region, a hue that no region has, or nothing with a hue."""
+TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)  # what a pixel can be taken for: a region, another hue, or nothing with a hue
 
 
 def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:

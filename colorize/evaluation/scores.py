@@ -16,8 +16,7 @@ from colorize.metrics import COLUMNS, METRICS, SCORED
 _REGIONS = "region_accuracy"
 _NONE = np.full(1, np.nan)
 RESAMPLES = 2000
-_CELLS_AT_ONCE = 2_000_000
-"""Counts held at a time, so that memory does not grow with the number of resamples times that of photos."""
+_CELLS_AT_ONCE = 2_000_000  # counts held at a time, so that memory does not grow with resamples times photos
 
 
 def resampled_ratios(numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int) -> Floats:

@@ -26,9 +26,7 @@ from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
 OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos
-LEAST_OF_GREY = 1.0
-"""The least that grey is taken to score, so that photos which are grey themselves divide nothing by zero."""
-
+LEAST_OF_GREY = 1.0  # least that grey is taken to score, so that true greys divide nothing by zero
 _AT_ONCE = 16
 
 

@@ -25,9 +25,7 @@ from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
 Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
-Content = Mapping[str, Any]
-"""Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
-
+Content = Mapping[str, Any]  # of metrics.json before rounding, see docs/EVALUATION.md; means that do not exist are NaN
 Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in metrics.json
 
 

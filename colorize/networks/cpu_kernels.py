@@ -18,8 +18,7 @@ from torch.nn.functional import conv2d, pad
 from torch.nn.utils.parametrizations import _WeightNorm
 
 Network = TypeVar("Network", bound=nn.Module)
-FORWARD, BACKWARD = 1, 4
-"""Up to so many positions (of the whole batch) for each output channel, the matrix product wins. Measured."""
+FORWARD, BACKWARD = 1, 4  # positions of the whole batch for each output channel up to which the product wins
 
 
 def use_cpu_kernels(network: Network) -> Network:

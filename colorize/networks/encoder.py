@@ -94,8 +94,7 @@ class BodyNetwork(nn.Module, ABC):
 
     body_name: ClassVar[str]  # attribute under which the encoder stands
     own_group: ClassVar[str]  # name of the group of everything else
-    fixed_norms: bool = False
-    """True: in training too, BatchNorm layers go by their statistics: those of small batches are far off."""
+    fixed_norms: bool = False  # True: in training too, BatchNorm layers go by their statistics, for small batches
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

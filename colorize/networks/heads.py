@@ -19,10 +19,8 @@ class Prediction(NamedTuple):
     """Colours that a generator gives grey images, and what they rest on."""
 
     rgb: Tensor  # (B, 3, H, W) float32, sRGB-encoded, nominally in [0, 1] but not clamped
-    ab: Tensor | None = None
-    """`(B, 2, h, w)` float32, Lab chroma at the network's own resolution; None of a head that gives RGB."""
-    logits: Tensor | None = None
-    """`(B, cells, h, w)` float32, the distribution over `BinsHead.centres`; None of other heads."""
+    ab: Tensor | None = None  # (B, 2, h, w) float32, Lab chroma at the network's own resolution; None of `RGBHead`
+    logits: Tensor | None = None  # (B, cells, h, w) float32, over `BinsHead.centres`; None of other heads
 
 
 class RGBHead(nn.Module):

@@ -8,8 +8,7 @@ from typing import Any
 
 from colorize.runtime.keys import opt
 
-ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
-"""Names in the registry, `colorize.networks.encoder_registry`."""
+ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")  # names in the encoder registry
 
 
 @dataclass

@@ -70,12 +70,10 @@ class ResNetBody(Encoder):
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """See `Encoder.features`; that of 1/2 is taken before the max pool."""
-        half = self.relu(self._run("bn1", self._run("conv1", x)))
-        quarter = self._run("layer1", self.maxpool(half))
-        eighth = self._run("layer2", quarter)
-        sixteenth = self._run("layer3", eighth)
-        return [half, quarter, eighth, sixteenth, self._run("layer4", sixteenth)]
+        found = [self.relu(self._run("bn1", self._run("conv1", x)))]
+        for number in range(1, 5):  # the feature of 1/2 is taken before the max pool
+            found.append(self._run(f"layer{number}", self.maxpool(found[0]) if number == 1 else found[-1]))
+        return found
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:

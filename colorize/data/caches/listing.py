@@ -17,8 +17,7 @@ from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 log = logging.getLogger("colorize")
 WORTH_KEEPING = 20_000  # fewer photos are listed anew as fast as they are looked up
 _VERSION = 1
-_GRANULE_NS = 2_000_000_000
-"""A file system's clock may stand still so long (FAT); what happens within it leaves no other stamp."""
+_GRANULE_NS = 2_000_000_000  # file systems' clocks may stand still so long (FAT), so that changes leave no other stamp
 
 
 class Listing:

@@ -19,9 +19,7 @@ from colorize.runtime.files import digest
 from colorize.runtime.progress import tracked
 
 log = logging.getLogger("colorize")
-STAMP = ["bytes", "mtime_ns"]
-"""Fields that tell one state of a file from another; `bytes` is -1 where there is no such file."""
-
+STAMP = ["bytes", "mtime_ns"]  # tell one state of a file from another; `bytes` is -1 where there is no such file
 FEW = 200  # so many photos are worked through before worker processes have started
 Sample = TypeVar("Sample")
 
