@@ -19,8 +19,7 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
         height_px, width_px = round(height_px * tile_px / width_px), tile_px
     font = ImageFont.load_default(size=max(10, min(18, width_px // 8)))
     caption_px = max(int(font.getbbox("Ag")[3]) + 2 * gap_px, 12)
-    rows = len(columns[0][1])
-    size = len(columns) * (width_px + gap_px) + gap_px, caption_px + rows * (height_px + gap_px)
+    size = len(columns) * (width_px + gap_px) + gap_px, caption_px + len(columns[0][1]) * (height_px + gap_px)
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for x, (caption, images) in enumerate(columns):
@@ -62,8 +61,7 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
     tiers = [blocks[first : first + abreast] for first in range(0, len(blocks), abreast)]
     tier_heights = [3 * line + max(len(block.strips) for block in tier) * height + margin for tier in tiers]
     top = margin + 4 * line
-    size = (2 * margin * abreast + abreast * width, top + sum(tier_heights))
-    canvas = Image.new("RGB", size, "white")
+    canvas = Image.new("RGB", (2 * margin * abreast + abreast * width, top + sum(tier_heights)), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((margin, margin), _fitting(title, big, canvas.width - 2 * margin), fill=INK, font=big)
     draw.text((margin, margin + 38), _fitting(subtitle, small, canvas.width - 2 * margin), fill=PALE, font=small)

@@ -102,8 +102,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 def summed(parts: Iterable[Tensor]) -> Tensor:
     """Add up `moments` of batches, over all ranks."""
-    nothing = torch.zeros(())
-    return sum(distributed.gathered(sum(parts, nothing)), nothing)
+    return sum(distributed.gathered(sum(parts, torch.zeros(()))), torch.zeros(()))
 
 
 class Learned:

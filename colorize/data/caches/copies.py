@@ -155,6 +155,5 @@ class _CopyDataset(PhotoDataset[bytes | None]):
             return b""
         comment = json.dumps([[status.st_size, status.st_mtime_ns], rgb.width, rgb.height]).encode()
         file = io.BytesIO()
-        small = rgb.resize(size, Image.Resampling.BICUBIC)
-        small.save(file, "JPEG", quality=QUALITY, subsampling=0, comment=comment)
+        rgb.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=QUALITY, subsampling=0, comment=comment)
         return file.getvalue()

@@ -68,8 +68,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
-    found = survey(photos, photos.train, runs_dir, num_workers)
-    rows = found.rows
+    rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
     dull = is_dull(rows, least)
     if dull.any() and not (readable(rows) & ~dull).any():
         raise UserError(
@@ -78,7 +77,7 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
         )
     log.info(
         f"data.min_colourfulness={least:g} leaves out {dull.sum()} of {len(dull)} training photos"
-        + (f" ({len(found.unreadable)} unreadable ones stay in, to be met and counted)" if found.unreadable else "")
+        + (f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else "")
     )
     return replace(photos, train=[name for name, out in zip(photos.train, dull, strict=True) if not out])
 
