@@ -15,7 +15,9 @@ class JitterConfig:
     saturation: float = opt(
         0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0, most=1
     )
-    hue: float = opt(0.0, "hues turned by up to this share of the colour circle either way", least=0, most=0.5)
+    hue: float = opt(
+        0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0, most=0.5
+    )
 
 
 @dataclass
@@ -47,7 +49,10 @@ class DataConfig:
         0.0, "turn each training crop by up to this either way, within its photo", least=0, most=180
     )
     noise: float = opt(
-        0.0, "largest sigma of noise on training photos' grey, not on targets nor in pretrain_critic", least=0, most=1
+        0.0,
+        "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic",
+        least=0,
+        most=1,
     )
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
     old_photo: OldPhotoConfig = node(

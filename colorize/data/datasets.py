@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     rgb: Tensor  # (B, 3, S, S) float32, RGB in [0, 1]
     grey: Tensor  # (B, 1, S, S) float32 in [0, 1], shown to a network: luma, aged and noisy in training
-    luma: Tensor  # (B, 1, S, S) float32 in [0, 1], the Rec. 601 luma of rgb; is grey where nothing was done to it.
+    luma: Tensor  # (B, 1, S, S) float32 in [0, 1], the Rec. 601 luma of rgb; is grey where nothing was done to it
     fake: Tensor | None  # (B, 3, S, S) float32, RGB in [0, 1], saved generated images; None but in the critic's phase
     names: list[str]  # the B identities
     regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; of validation scenes alone

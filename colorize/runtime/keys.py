@@ -14,8 +14,7 @@ def opt(
     path: bool = False,
     literal: bool = False,
 ) -> Any:
-    """Declare an option: its default, its one-line meaning, the words it accepts or the least and most
-    of its numbers.
+    """Declare an option: its default, its one-line meaning, the words that it accepts, or the limits of its numbers.
 
     The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
     thinks of its characters.
