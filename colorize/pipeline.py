@@ -33,7 +33,7 @@ from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
-    from colorize.evaluation.protocols import EvaluationBatch
+    from colorize.data.datasets import RawBatch
 
 log = logging.getLogger("colorize")
 
@@ -154,8 +154,10 @@ def summarize(config: PipelineConfig) -> Score:
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
+    from colorize.data.datasets import to_floats
     from colorize.data.from_config import make_photos
     from colorize.data.images import save_png
+    from colorize.data.sources import spread
     from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
@@ -179,7 +181,7 @@ def summarize(config: PipelineConfig) -> Score:
     size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
     device, protocol, photos = pick_device(config.trainer.accelerator), Protocol(size_px), make_photos(config)
 
-    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[EvaluationBatch]:
+    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[RawBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
@@ -187,9 +189,10 @@ def summarize(config: PipelineConfig) -> Score:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
+    averaged = squares(spread(photos.train, measuring.LOOKUP_PHOTOS))
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(averaged))
     table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
-    shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
+    shown = to_floats(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
         *((row.partition(" (")[0].replace("step 4, ", ""), network(shown)) for row, network in networks.items()),

@@ -254,7 +254,7 @@ def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None
     start.write_bytes(b"weights")
     phase = tmp_path / "gan"
     (phase / "checkpoints").mkdir(parents=True)
-    (phase / "config.yaml").write_text(f"init_from: {{generator: {start}}}\n")
+    (phase / "config.yaml").write_text(f"data: {{}}\ninit_from: {{generator: {start}}}\n")
     point = {"images_seen": 0, "ciede2000": 5.0, "delta_cf": 15.0, "distance": 0.5}
     sources = {"init_from.generator": fingerprint(start)}
     card = CheckpointMetadata(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)

@@ -10,17 +10,23 @@ from colorize.runtime.schema import node, opt
 
 @dataclass
 class JitterConfig:
-    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0)
-    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
-    saturation: float = opt(0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0)
-    hue: float = opt(0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0)
+    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0, most=1)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
+    saturation: float = opt(
+        0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0, most=1
+    )
+    hue: float = opt(
+        0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0, most=0.5
+    )
 
 
 @dataclass
 class OldPhotoConfig:
-    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0)
-    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
-    blur_px: float = opt(0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0)
+    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0, most=2)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
+    blur_px: float = opt(
+        0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0, most=5
+    )
 
 
 @dataclass
@@ -29,17 +35,24 @@ class DataConfig:
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
     scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
-    val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
-    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")
+    val_fraction: float = opt(
+        0.05, "share of the photos kept for validation where the folder has no val/ of its own", least=0, most=1
+    )
+    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity", least=1e-06, most=1)
     max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
     val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)", least=32)
     val_batch_size: int = opt(16, "validation photos a batch", least=1)
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
-    rotation_deg: float = opt(0.0, "turn each training crop by up to this either way, within its photo", least=0)
+    rotation_deg: float = opt(
+        0.0, "turn each training crop by up to this either way, within its photo", least=0, most=180
+    )
     noise: float = opt(
-        0.0, "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic", least=0
+        0.0,
+        "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic",
+        least=0,
+        most=1,
     )
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
@@ -74,12 +87,14 @@ class ModelConfig(UNetOptions, LightUNetOptions):
 @dataclass
 class LossConfig:
     pixel: str = opt("mse", "pixel loss, on ImageNet-normalised colours", choices=("mse", "l1"))
-    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss")
+    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss", least=0)
     feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
-    feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
+    feature_weights: list[float] = opt(
+        [20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)", least=0
+    )
     distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
     rebalance: float = opt(
-        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger"
+        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger", least=0, most=1
     )
     chroma_weight: float = opt(0.0, "chroma, bins: weight of the distance of Lab's a and b, in units of 110", least=0)
     content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
@@ -133,9 +148,11 @@ class SwitchConfig:
 
 @dataclass
 class ResolutionConfig:
-    size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
-    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
-    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training")
+    size_px: list[int] = opt(
+        [64, 128, 220], "progressive resizing: side of the training squares, stage by stage", least=32
+    )
+    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together", least=1)
+    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training", least=0)
     steps: list[int] | None = opt(None, "at least so many steps a stage, by as many epochs as that takes, not epochs")
     batch_share: float | None = opt(
         None, "a batch holds at most this share of the training photos, but 4 at least (null: any)", least=1e-06

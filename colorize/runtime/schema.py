@@ -55,6 +55,7 @@ class Key(NamedTuple):
     meaning: str
     choices: tuple[str, ...]
     least: float | None
+    most: float | None
     path: bool
     literal: bool
 
@@ -104,9 +105,14 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
                 OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
             if key.name == "resume":
                 value = config.resume = str(value).lower()
-            if key.least is not None and value is not None and not key.least <= value < math.inf:
-                fault = "is too small" if value < key.least else "is no number to use"
-                raise BadOption(f"{key.name}={value} {fault}: give at least {key.least:g}")
+            least, most = (key.least, key.most) if key.most is not None else (key.least, math.inf)
+            for number in (value if OmegaConf.is_list(value) else [value]) if least is not None else ():
+                if number is not None and not (math.isfinite(number) and least <= number <= most):
+                    fault = (
+                        "is too small" if number < least else "is too large" if number > most else "is no number to use"
+                    )
+                    limits = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+                    raise BadOption(f"{key.name}={value} {fault}: give {limits}")
             if key.choices and value not in key.choices:
                 raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
         made = OmegaConf.to_object(config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colorize.evaluation import learned_metrics, stopping
-from colorize.evaluation.learned_metrics import FeatureStatistics, frechet_distance
+from colorize.evaluation.learned_metrics import frechet_distance, moments, summed
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
@@ -42,11 +42,9 @@ class Scoring(L.Callback):
         self.rgb = (share * 255).round().to(torch.uint8)
         self.shown_every = max(1, sum(images_by_epoch(trainer)) // POINTS)
         if self.inception is not None:
-            self.inception.to(pl_module.device)
-            features = FeatureStatistics()
-            for truth in stopping.batches(self.rgb, pl_module.device):
-                features.update(self.inception(truth))
-            self.of_truth = features.over_ranks()
+            inception = self.inception.to(pl_module.device)
+            photos = stopping.batches(self.rgb, pl_module.device)
+            self.of_truth = summed(moments(inception(truth)) for truth in photos)
         self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module, self.in_curve)
@@ -75,8 +73,8 @@ class Scoring(L.Callback):
 
     def measure(
         self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
-    ) -> tuple[dict[str, float], FeatureStatistics]:
-        """Return the scores of what `colour` makes of the photos of all devices, and Inception's features of it."""
+    ) -> tuple[dict[str, float], Tensor]:
+        """Return the scores of what `colour` makes of the photos of all devices, and `moments` of its features."""
 
         def coloured(grey: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
