@@ -97,7 +97,9 @@ def photoshop_block(iptc: bytes) -> bytes:
 
 
 def _iptc(image: Image.Image) -> bytes | None:
-    """Return the IPTC records of a JPEG or PNG."""
+    """Return the IPTC records of what is no TIFF."""
+    if "iptc" in image.info:
+        return cast("bytes", image.info["iptc"])
     resources = image.info.get("photoshop")
     if isinstance(resources, dict):
         return cast("bytes | None", resources.get(0x0404))

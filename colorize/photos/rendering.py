@@ -30,7 +30,7 @@ def coloured(photo: Photo, rgb: Tensor) -> BandedImage:
         top = 0
         for band in merged_bands(photo.luma, rgb):
             if icc is not None and not is_srgb(icc):
-                band = np.asarray(from_srgb(Image.fromarray(band), icc))
+                band = from_srgb(band, icc)
             if photo.alpha is not None:
                 alpha = photo.alpha[top : top + len(band), :, None].astype(band.dtype)
                 band = np.concatenate([band, alpha * 257 if deep else alpha], axis=2)

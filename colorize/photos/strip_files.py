@@ -1,4 +1,4 @@
-"""Writing what Pillow cannot: 16 bits a channel in PNG and TIFF, compressed TIFF with all its EXIF; band by band."""
+"""Writing TIFFs as Pillow cannot: 16 bits a channel, compressed with all their EXIF; band by band."""
 
 import zlib
 from collections.abc import Iterable
@@ -6,7 +6,6 @@ from itertools import accumulate
 from typing import IO, Any
 
 import numpy as np
-from PIL import PngImagePlugin
 
 from colorize.photos.metadata import Metadata, resolution_tags
 from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
@@ -21,38 +20,6 @@ _UNDEFINED = 7
 _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS = 273, 277, 278, 279
 _PLANAR_CONFIGURATION, _PREDICTOR, _EXTRA_SAMPLES = 284, 317, 338
-
-
-def write_png(
-    file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo, exif: bytes
-) -> None:
-    """Write a PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
-
-    `bands` are the uint16 pixels from top to bottom, `info` chunks to put before them, `exif` the EXIF data from its
-    byte order mark on (empty for none).
-    """
-    file.write(b"\x89PNG\r\n\x1a\n")
-    compressor, first = zlib.compressobj(ZLIB_LEVEL), True
-    for band in bands:
-        if first:
-            colour_type = {3: 2, 4: 6}[band.shape[2]]
-            header = (width.to_bytes(4, "big"), height.to_bytes(4, "big"), bytes((16, colour_type, 0, 0, 0)))
-            PngImagePlugin.putchunk(file, b"IHDR", *header)
-            for name, data, *_ in info.chunks:
-                PngImagePlugin.putchunk(file, name, data)
-            if exif:
-                PngImagePlugin.putchunk(file, b"eXIf", exif)
-            first = False
-        rows = np.ascontiguousarray(band.astype(">u2")).view(np.uint8).reshape(len(band), -1)
-        filtered = np.empty((len(band), rows.shape[1] + 1), np.uint8)
-        filtered[:, 0] = 1  # filter Sub: the difference to the pixel on the left
-        step = 2 * band.shape[2]
-        filtered[:, 1 : step + 1] = rows[:, :step]
-        np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, step + 1 :])
-        if data := compressor.compress(filtered.tobytes()):
-            PngImagePlugin.putchunk(file, b"IDAT", data)
-    PngImagePlugin.putchunk(file, b"IDAT", compressor.flush())
-    PngImagePlugin.putchunk(file, b"IEND")
 
 
 def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], metadata: Metadata) -> None:

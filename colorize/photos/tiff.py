@@ -12,7 +12,9 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from colorize.photos.deep import deep_image
 from colorize.photos.tags import ICC, Tags, read_tags
+from colorize.runtime.formats import RAW
 
 Pixels = np.ndarray[Any, Any]
 
@@ -23,24 +25,23 @@ _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED:
 _NOT_PHOTOS = {
     4: "a mask",
     10: "ITU L*a*b* colours",
-    32803: "raw data of a camera's sensor",
     32844: "logarithmic luminance",
     32845: "logarithmic colours",
-    34892: "raw data of a camera, demosaiced",
     51177: "a depth map",
 }
+_RAW = (32803, 34892)  # a camera's sensor, and demosaiced
+_DNG_VERSION = 50706
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
     *((_MIN_IS_BLACK, bits) for bits in (1, 8, 16)),
-    *((_RGB, bits) for bits in (8, 16)),
-    *((model, 8) for model in (_SEPARATED, _YCBCR, _CIELAB)),
+    *((model, 8) for model in (_RGB, _SEPARATED, _YCBCR, _CIELAB)),
 )
 """Colour models and bits of unsigned samples, none of them extra and pixel by pixel, that Pillow reads right."""
 
 _PILLOW_DECOMPRESSES = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 _JPEG = (6, 7)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _libtiff = Lock()
 
 
@@ -68,10 +69,13 @@ class Kind(NamedTuple):
 def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     """Open the photo of a TIFF: the first image that is no thumbnail and no mask.
 
-    Its `info` has "tags", "pages", how many photos the file holds, and "unused", how many channels are not part of it.
-    Raises UnreadKind where nothing reads such pixels, or there are more than `max_pixels`.
+    Its `info` has "tags", "pages", how many photos the file holds, "unused", how many channels are not part of it, and
+    "samples", if colours are of more than 8 bits. Raises UnreadKind where nothing reads such pixels, or there are more
+    than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
+    if any(_DNG_VERSION in tags.main or tags.numbers(_PHOTOMETRIC, [-1])[0] in _RAW for tags in found):
+        raise UnreadKind(RAW)
     photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
     if not photos:
         raise UnreadKind("a TIFF without any photo")
@@ -96,12 +100,14 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 def _is_reduced(tags: Tags) -> bool:
     """Return whether an image is a smaller copy of another, or a mask."""
-    return bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(262, [1])[0] == 4
+    return (
+        bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(_PHOTOMETRIC, [1])[0] == 4
+    )
 
 
 def _kind(tags: Tags) -> Kind:
     photometric, samples, compression = (
-        tags.numbers(tag, [default])[0] for tag, default in ((262, -1), (277, 1), (259, 1))
+        tags.numbers(tag, [default])[0] for tag, default in ((_PHOTOMETRIC, -1), (277, 1), (259, 1))
     )
     depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
     bits, number_format = max(depths), max(formats)
@@ -179,8 +185,14 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes
         mode, colors = "LAB", (colors.astype(np.int32) >> (bits - 8) & 255).astype(np.uint8)
         colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
-    elif count == 1 and bits > 8 and not opacities:
-        mode, colors = "I;16", _scaled(colors, black_to_white, 65535).astype("<u2")
+    elif bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
+        colors = _scaled(colors, black_to_white, 65535)
+        if opacities:
+            alpha = _scaled(pixels[..., count + opacities[0]], ramp, 65535)[..., None]
+            if kind.extra[opacities[0]] == _ASSOCIATED:
+                colors = np.minimum(colors * np.uint32(65535) // np.maximum(alpha, 1), alpha.dtype.type(65535))
+            colors = np.concatenate([colors.astype(np.uint16), alpha], axis=2)
+        return deep_image(colors)
     else:
         mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, 255).astype(np.uint8)
         if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
@@ -199,4 +211,6 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
 def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
     """Return samples as values up to `full`; `ramp` says which of their levels each value is."""
     levels = len(ramp) - 1
+    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
+        return samples
     return ((ramp * full + levels // 2) // levels).astype(np.uint16)[samples]

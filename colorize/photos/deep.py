@@ -1,0 +1,83 @@
+"""Photos of more than 8 bits a channel: their samples in full, which Pillow has of grey ones alone."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from colorize.photos import profiles
+
+Samples = np.ndarray[Any, Any]
+"""(H, W, 1 to 4) uint16, white 65535: grey or RGB of the photo's own colour space, then opacity where there are two or
+four."""
+
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+_LUMA = np.array((19595, 38470, 7471), np.uint32)
+"""Rec. 601, as Pillow has it: of 65536."""
+_BAND_PIXELS = 1 << 18
+
+
+def deep_image(samples: Samples) -> Image.Image:
+    """Return samples as an image: grey of 16 bits, or of 8 bits with the samples in its `info`."""
+    height, width, channels = samples.shape
+    if channels == 1:
+        return Image.frombytes("I;16", (width, height), samples.astype("<u2").tobytes())
+    image = Image.frombytes({2: "LA", 3: "RGB", 4: "RGBA"}[channels], (width, height), eight_bits(samples).tobytes())
+    image.info["samples"] = samples
+    return image
+
+
+def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
+    """Return the samples of a photo that :func:`colorize.photos.opening.opened` opened, as it is stored.
+
+    None where they are of 8 bits, or of other colours than grey and RGB. Raises ValueError where their range is not
+    known.
+    """
+    if "samples" in image.info:
+        return cast("Samples", image.info["samples"])
+    bits = image.info.get("bits", 8)
+    if not 8 < bits <= 16 or image.mode in ("P", "PA", "CMYK") or image.info.get("colors", 16) not in (16, 17):
+        return grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
+    import imagecodecs  # takes a fifth of a second
+
+    decode = {"PNG": imagecodecs.png_decode, "JPEG2000": imagecodecs.jpeg2k_decode, "JXL": imagecodecs.jpegxl_decode}
+    samples, full = decode[str(image.format)](Path(path).read_bytes()), 65535
+    if image.format == "JPEG2000":
+        full = (1 << bits) - 1
+    if samples.dtype != np.uint16:
+        return None
+    if full < 65535:
+        samples = ((np.arange(65536) * 65535 + full // 2) // full).clip(max=65535).astype(np.uint16)[samples]
+    return samples if samples.ndim == 3 else samples[..., None]
+
+
+def grey_samples(image: Image.Image) -> Samples:
+    """Return the samples of a 16-bit grey image, with opacity where one value stands for transparency."""
+    wide = np.asarray(image)
+    if image.mode == "I" and (wide.min() < 0 or wide.max() > 65535):
+        raise ValueError("32-bit pixels, whose range is not known")
+    grey, transparent = wide.astype(np.uint16), image.info.get("transparency")
+    if not isinstance(transparent, int) or not (grey == transparent).any():
+        return grey[..., None]
+    return np.stack([grey, np.where(grey == transparent, 0, 65535).astype(np.uint16)], axis=2)
+
+
+def luma_of(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
+    """Return Rec. 601 luma, (H, W) uint16, of what samples look like as sRGB through a profile (None: they are sRGB).
+
+    What is computed at a time does not grow with the photo.
+    """
+    if samples.shape[2] < 3:
+        return samples[..., 0] if icc is None else profiles.seen_grey(samples[..., 0], icc)
+    made, rows = np.empty(samples.shape[:2], np.uint16), max(1, _BAND_PIXELS // samples.shape[1])
+    for top in range(0, len(samples), rows):
+        band = profiles.seen_pixels(np.ascontiguousarray(samples[top : top + rows, :, :3]), icc)
+        made[top : top + rows] = (band @ _LUMA + (1 << 15)) >> 16
+    return made
+
+
+def eight_bits(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return 16-bit samples as 8-bit ones, rounded; 8-bit ones as they are."""
+    return samples if samples.dtype == np.uint8 else ((samples + np.uint32(128)) // 257).astype(np.uint8)
