@@ -1,4 +1,4 @@
-"""Boxes, of which JPEG 2000 and JPEG XL files consist: what is said in them beside the pixels, read and written.
+"""Boxes, of which JPEG 2000 and JPEG XL files consist: what is said in them beside the pixels.
 
 ISO/IEC 15444-1, annex I (JP2), and 18181 (JPEG XL); EXIF, XMP and IPTC in a JP2 where Adobe and ExifTool have them.
 """
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from colorize.photos.metadata import Metadata, with_resolution
+from colorize.photos.metadata import Metadata
+from colorize.photos.tags import STARTS
 
 _EXIF, _XMP = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
@@ -34,7 +35,7 @@ def read_boxes(content: bytes) -> dict[str, Any]:
         elif kind == b"uuid" and data[:16] in _UUIDS:
             found[_UUIDS[data[:16]]] = data[16:]
         elif kind == b"Exif":
-            found["exif"] = data[4:]
+            found["exif"] = data[4:] if data[4:].startswith(STARTS) else data  # as pillow-jxl-plugin writes it
         elif kind == b"xml " and b"xmpmeta" in data:
             found["xmp"] = data
     return found
@@ -52,13 +53,6 @@ def jp2_file(encoded: bytes, metadata: Metadata) -> bytes:
     said = {_EXIF: metadata.exif.removeprefix(b"Exif\0\0"), _XMP: metadata.xmp, _IPTC: metadata.iptc}
     uuids = [(b"uuid", uuid + data) for uuid, data in said.items() if data]
     return b"".join(_box(*part) for part in (*first, (b"jp2h", b"".join(inner)), *uuids, codestream))
-
-
-def jxl_file(encoded: bytes, metadata: Metadata) -> bytes:
-    """Return a JPEG XL container with what is known of its image; `encoded` is one that says nothing."""
-    exif = with_resolution(metadata) if metadata.dpi else metadata.exif
-    said = {b"Exif": exif and bytes(4) + exif.removeprefix(b"Exif\0\0"), b"xml ": metadata.xmp}
-    return encoded + b"".join(_box(kind, data) for kind, data in said.items() if data)
 
 
 def jxl_size_and_bits(content: bytes) -> tuple[int, int, int]:

@@ -14,6 +14,9 @@ four."""
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
+JPEG2000_START = b"\xff\x4f\xff\x51"
+"""First bytes of a JPEG 2000's codestream."""
+
 _LUMA = np.array((19595, 38470, 7471), np.uint32)
 """Rec. 601, as Pillow has it: of 65536."""
 _BAND_PIXELS = 1 << 18
@@ -42,10 +45,11 @@ def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
         return grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
     import imagecodecs  # takes a fifth of a second
 
-    decode = {"PNG": imagecodecs.png_decode, "JPEG2000": imagecodecs.jpeg2k_decode, "JXL": imagecodecs.jpegxl_decode}
-    samples, full = decode[str(image.format)](Path(path).read_bytes()), 65535
-    if image.format == "JPEG2000":
-        full = (1 << bits) - 1
+    content, full = Path(path).read_bytes(), 65535
+    if image.format == "JPEG2000":  # of the codestream alone: it would apply the profile as far as to 8 bits
+        samples, full = imagecodecs.jpeg2k_decode(content[content.index(JPEG2000_START) :]), (1 << bits) - 1
+    else:
+        samples = (imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpegxl_decode)(content)
     if samples.dtype != np.uint16:
         return None
     if full < 65535:

@@ -15,11 +15,11 @@ from PIL import ExifTags, Image
 
 from colorize.photos import profiles, tags
 from colorize.photos.boxes import jxl_size_and_bits, read_boxes
-from colorize.photos.deep import SIXTEEN_BIT_MODES
+from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
 from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
-from colorize.runtime.formats import FORMATS, Format, rare_kind
+from colorize.runtime.formats import FORMATS, RAW, Format, rare_kind
 
 MAX_PIXELS = 200_000_000
 """Photos of more pixels are refused before they are decoded: a small file may hold a very large image."""
@@ -27,7 +27,6 @@ MAX_PIXELS = 200_000_000
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_CODESTREAM = b"\xff\x4f\xff\x51"
 _PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF" and not format.plugin]
 
 
@@ -69,6 +68,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             if not head:
                 raise UnreadableImage("the file is empty")
             file.seek(0)
+            if rare_kind(head) == RAW:  # Canon's CR2 is a TIFF whose first image is but a preview
+                raise UnreadKind(RAW)
             image = open_tiff(file, MAX_PIXELS) if head.startswith(tags.STARTS) else _open_other(file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
@@ -105,23 +106,13 @@ def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
         said["bits"] = head[24]
     elif image.format == "JPEG2000":
         content = _content(file)
-        said |= read_boxes(content) | {"bits": (content[content.index(_CODESTREAM) + 42] & 127) + 1}
+        said |= read_boxes(content) | {"bits": (content[content.index(JPEG2000_START) + 42] & 127) + 1}
     elif image.format == "JXL":
         content = _content(file)
         said |= read_boxes(content) | {"bits": jxl_size_and_bits(content)[2]}
-    elif image.format == "PSD" and image.mode == "RGBA" and not _has_psd_opacity(file):
+    elif image.format == "PSD" and image.mode == "RGBA":  # a selection; or opacity, and white is behind it already
         image = image.convert("RGB")
-        image.format = "PSD"
     return image
-
-
-def _has_psd_opacity(file: BinaryIO) -> bool:
-    """Return whether a Photoshop file's fourth channel is opacity: its number of layers is negative then."""
-    file.seek(26)
-    for _ in range(2):  # palette, resources
-        file.seek(int.from_bytes(file.read(4), "big"), os.SEEK_CUR)
-    layers = file.read(10)
-    return len(layers) == 10 and any(layers[:4]) and layers[8] > 127
 
 
 def _content(file: BinaryIO) -> bytes:

@@ -70,7 +70,7 @@ def seen_grey(luma: Pixels, icc: bytes) -> Pixels:
 def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pixels | None:
     import imagecodecs  # takes a fifth of a second, and few photos need it
 
-    model = color_model(source) or "RGB"
+    model = color_model(source).lower() or "rgb"
     srgb = imagecodecs.cms_profile("srgb")
     try:
         return cast(
@@ -80,8 +80,8 @@ def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pi
                 source or srgb,
                 target or srgb,
                 colorspace=model,
-                outcolorspace="RGB",
-                intent=0 if model == "CMYK" else 1,  # perceptual, relative colorimetric
+                outcolorspace="rgb",
+                intent=0 if model == "cmyk" else 1,  # perceptual, relative colorimetric
                 # Of 16 bits lcms would interpolate in a table of 33 steps a channel, 20 levels of 8 bits off.
                 flags=_NO_TABLE if pixels.dtype == np.uint16 else None,
             ),

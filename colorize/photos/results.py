@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from colorize.photos.boxes import jp2_file, jxl_file
+from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
@@ -109,14 +109,17 @@ def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metada
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
         return
-    if format.name in ("JPEG2000", "JXL") or image.bits == 16:
-        file.write(_encoded(image.to_array(), format, metadata, quality))
+    if format.name == "JPEG2000":
+        file.write(_jpeg2000(image.to_array(), metadata, bare=not format.keeps))
+        return
+    if image.bits == 16:
+        file.write(_deep_png(image.to_array(), metadata))
         return
     options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
     options["dpi"] = metadata.dpi
     options = {name: value for name, value in options.items() if value}
     if format.lossy:
-        options |= {"quality": quality, "lossless": format.name == "WEBP" and quality == 100}
+        options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
     if format.plugin:
         load_plugin(format)
     made = image.ycc() if format.name == "JPEG" and image.ycc is not None else image.to_image()
@@ -133,17 +136,19 @@ def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metada
     made.save(file, format=format.name, **options)
 
 
-def _encoded(pixels: Band, format: Format, metadata: Metadata, quality: int) -> bytes:
-    """Return the file of an image (H, W, 3 or 4), uint8 or uint16; Pillow writes no 16 bits a channel."""
+def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
+    """Return a lossless JPEG 2000 of pixels (H, W, 3 or 4); a `bare` codestream says nothing of them."""
     import imagecodecs  # takes a fifth of a second
 
-    if format.name == "JXL":  # qualities as those of cjxl
-        how = {"lossless": True, "effort": 3} if quality == 100 else {"distance": 0.1 + 0.09 * (100 - quality)}
-        return jxl_file(bytes(imagecodecs.jpegxl_encode(pixels, usecontainer=True, **how)), metadata)
-    if format.name == "JPEG2000":
-        kind, threads = "jp2" if format.keeps else "j2k", os.cpu_count() or 1
-        encoded = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat=kind, reversible=True, numthreads=threads))
-        return jp2_file(encoded, metadata) if format.keeps else encoded
+    kind, threads = "j2k" if bare else "jp2", os.cpu_count() or 1
+    encoded = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat=kind, reversible=True, numthreads=threads))
+    return encoded if bare else jp2_file(encoded, metadata)
+
+
+def _deep_png(pixels: Band, metadata: Metadata) -> bytes:
+    """Return a PNG of 16 bits a channel, which Pillow does not write."""
+    import imagecodecs
+
     encoded = bytes(imagecodecs.png_encode(pixels, level=ZLIB_LEVEL, filter=imagecodecs.PNG.FILTER.SUB))
     info = _png_texts(metadata)
     if metadata.icc is not None:

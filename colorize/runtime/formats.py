@@ -51,7 +51,7 @@ FORMATS = (
     Format("AVIF", (".avif",), alpha=True, lossy=True, longest_side_px=65536, keeps=ALL_METADATA - {"iptc"}),
     Format("JPEG2000", (".jp2", ".jpf", ".jpx"), sixteen_bits=True, alpha=True),
     Format("JPEG2000", (".j2k", ".j2c", ".jpc"), sixteen_bits=True, alpha=True, keeps=frozenset()),  # bare codestreams
-    Format("JXL", (".jxl",), sixteen_bits=True, alpha=True, lossy=True, keeps=_AS_SRGB, plugin="pillow_jxl"),
+    Format("JXL", (".jxl",), alpha=True, lossy=True, keeps=_AS_SRGB, plugin="pillow_jxl"),
     Format(
         "HEIF",
         (".heic", ".heif", ".hif"),
@@ -94,6 +94,7 @@ _STARTS = (
     ("a Photoshop file of other than 8 bits a channel: save it as a TIFF", 0, (b"8BPS",)),
     (RAW, 0, (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"\0MRM", b"FOVb", b"II\x1a\0")),
     (RAW, 4, (b"ftypcrx",)),
+    (RAW, 8, (b"CR\2\0",)),
     ("a PDF file, which is not read", 0, (b"%PDF",)),
     ("an OpenEXR file, which is not read", 0, (b"v/1\x01",)),
     ("a DICOM file, which is not read", 128, (b"DICM",)),
