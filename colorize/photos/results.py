@@ -133,6 +133,8 @@ def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metada
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
     elif metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
         options["exif"] = with_resolution(metadata)
+    if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
+        options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
     made.save(file, format=format.name, **options)
 
 

@@ -85,6 +85,8 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
         raise UnreadKind(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
     kind = _kind(tags)
     pillow_reads = (kind.photometric, kind.bits) in _PILLOW_READS and kind.compression in _PILLOW_DECOMPRESSES
+    file.seek(0)
+    pillow_reads &= file.read(4) != b"MM\0+"  # BigTIFF, of which Pillow has only the little-endian
     if pillow_reads and not (kind.signed or kind.extra or kind.planar or tags.is_below):
         image = _open_with_pillow(file, [other for other in found if not other.is_below].index(tags), kind)
     else:
