@@ -218,17 +218,15 @@ def test_an_mpo_gives_its_first_view(tmp_path: Path) -> None:
     assert np.abs(photo.luma.astype(int) - EIGHT).max() <= 2
 
 
-def test_sizes_and_depths_of_jpeg_xls_are_known_before_they_are_decoded(tmp_path: Path) -> None:
+def test_sizes_of_jpeg_xls_are_known_before_they_are_decoded(tmp_path: Path) -> None:
     for height, width in ((1, 1), (8, 8), (16, 24), (300, 400), (40, 256), (513, 9), (1080, 1920), (3, 3000)):
-        for dtype, bits in ((np.uint8, 8), (np.uint16, 16)):
-            for options in ({"lossless": True}, {"distance": 1.0}):
-                for container in (True, False):
-                    image = np.zeros((height, width, 3), dtype)
-                    content = imagecodecs.jpegxl_encode(image, usecontainer=container, effort=1, **options)
-                    assert boxes.jxl_size_and_bits(bytes(content)) == (width, height, bits)
+        for dtype, container in ((np.uint8, True), (np.uint16, False)):
+            image = np.zeros((height, width, 3), dtype)
+            content = bytes(imagecodecs.jpegxl_encode(image, usecontainer=container, effort=1))
+            assert boxes.jxl_size(content) == (width, height)
     header = 3 << 1 | 1 << 32 | 1 << 33  # 30 bits of height, and as wide
     huge = b"\xff\x0a" + header.to_bytes(12, "little")
-    assert boxes.jxl_size_and_bits(huge)[0] > MAX_PIXELS
+    assert boxes.jxl_size(huge)[0] > MAX_PIXELS
     (tmp_path / "a.jxl").write_bytes(huge)
     with pytest.raises(UnreadableImage, match="million pixels"):
         reading.read(tmp_path / "a.jxl")

@@ -55,8 +55,8 @@ def jp2_file(encoded: bytes, metadata: Metadata) -> bytes:
     return b"".join(_box(*part) for part in (*first, (b"jp2h", b"".join(inner)), *uuids, codestream))
 
 
-def jxl_size_and_bits(content: bytes) -> tuple[int, int, int]:
-    """Return width, height and bits a channel that a JPEG XL's header states; 16 bits where that is not plain."""
+def jxl_size(content: bytes) -> tuple[int, int]:
+    """Return the width and height that a JPEG XL's header states."""
     parts = dict(reversed(list(_boxes(content))))  # of several the first
     stream = content if content[:1] == b"\xff" else parts.get(b"jxlc") or parts.get(b"jxlp", b"")[4:]
     header = int.from_bytes(stream[2:20], "little")
@@ -72,12 +72,7 @@ def jxl_size_and_bits(content: bytes) -> tuple[int, int, int]:
     small = take(1)
     height, ratio = length(), take(3)
     across, down = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
-    width = height * across // down or length()
-    if take(1):  # all else is as usual
-        return width, height, 8
-    if (take(1) and take(6) >> 3) or take(1):  # behind size or preview or animation; floating point
-        return width, height, 16
-    return width, height, (8, 10, 12, 16)[take(2)]
+    return height * across // down or length(), height
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:

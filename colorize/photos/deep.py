@@ -1,4 +1,7 @@
-"""Photos of more than 8 bits a channel: their samples in full, which Pillow has of grey ones alone."""
+"""Photos of more than 8 bits a channel: their samples in full, which Pillow has of grey ones alone.
+
+Samples are (H, W, 1 to 4) uint16, white 65535: grey or RGB in the photo's own colour space, then opacity, if any.
+"""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,25 +12,20 @@ from PIL import Image
 from colorize.photos import profiles
 
 Samples = np.ndarray[Any, Any]
-"""(H, W, 1 to 4) uint16, white 65535: grey or RGB of the photo's own colour space, then opacity where there are two or
-four."""
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 JPEG2000_START = b"\xff\x4f\xff\x51"
 """First bytes of a JPEG 2000's codestream."""
 
-_LUMA = np.array((19595, 38470, 7471), np.uint32)
-"""Rec. 601, as Pillow has it: of 65536."""
+_LUMA = np.array((19595, 38470, 7471), np.uint32)  # Rec. 601, as Pillow has it: of 65536
 _BAND_PIXELS = 1 << 18
 
 
 def deep_image(samples: Samples) -> Image.Image:
-    """Return samples as an image: grey of 16 bits, or of 8 bits with the samples in its `info`."""
+    """Return samples as an image of 8 bits, which has them in its `info`."""
     height, width, channels = samples.shape
-    if channels == 1:
-        return Image.frombytes("I;16", (width, height), samples.astype("<u2").tobytes())
-    image = Image.frombytes({2: "LA", 3: "RGB", 4: "RGBA"}[channels], (width, height), eight_bits(samples).tobytes())
+    image = Image.frombytes(("L", "LA", "RGB", "RGBA")[channels - 1], (width, height), eight_bits(samples).tobytes())
     image.info["samples"] = samples
     return image
 
@@ -35,25 +33,22 @@ def deep_image(samples: Samples) -> Image.Image:
 def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
     """Return the samples of a photo that :func:`colorize.photos.opening.opened` opened, as it is stored.
 
-    None where they are of 8 bits, or of other colours than grey and RGB. Raises ValueError where their range is not
-    known.
+    None where they are of 8 bits or other colours. Raises ValueError where their range is not known.
     """
+    bits = image.info.get("bits", 8)
     if "samples" in image.info:
         return cast("Samples", image.info["samples"])
-    bits = image.info.get("bits", 8)
-    if not 8 < bits <= 16 or image.mode in ("P", "PA", "CMYK") or image.info.get("colors", 16) not in (16, 17):
+    if bits <= 8 or image.mode in ("P", "PA", "CMYK") or image.info.get("colors", 16) not in (16, 17):
         return grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
     import imagecodecs  # takes a fifth of a second
 
-    content, full = Path(path).read_bytes(), 65535
-    if image.format == "JPEG2000":  # of the codestream alone: it would apply the profile as far as to 8 bits
-        samples, full = imagecodecs.jpeg2k_decode(content[content.index(JPEG2000_START) :]), (1 << bits) - 1
-    else:
-        samples = (imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpegxl_decode)(content)
-    if samples.dtype != np.uint16:
-        return None
+    content, full = Path(path).read_bytes(), (1 << bits) - 1
+    if image.format == "PNG":
+        samples = imagecodecs.png_decode(content)
+    else:  # the codestream alone: with the boxes it would change the values by the profile
+        samples = imagecodecs.jpeg2k_decode(content[content.index(JPEG2000_START) :])
     if full < 65535:
-        samples = ((np.arange(65536) * 65535 + full // 2) // full).clip(max=65535).astype(np.uint16)[samples]
+        samples = ((np.arange(full + 1) * 65535 + full // 2) // full).astype(np.uint16)[samples]
     return samples if samples.ndim == 3 else samples[..., None]
 
 
@@ -65,21 +60,20 @@ def grey_samples(image: Image.Image) -> Samples:
     grey, transparent = wide.astype(np.uint16), image.info.get("transparency")
     if not isinstance(transparent, int) or not (grey == transparent).any():
         return grey[..., None]
-    return np.stack([grey, np.where(grey == transparent, 0, 65535).astype(np.uint16)], axis=2)
+    return np.dstack([grey, np.where(grey == transparent, 0, 65535).astype(np.uint16)])
 
 
-def luma_of(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
-    """Return Rec. 601 luma, (H, W) uint16, of what samples look like as sRGB through a profile (None: they are sRGB).
+def deep_luma(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
+    """Return luma, (H, W) uint16: Rec. 601 of colours, as sRGB through their profile; grey as it is.
 
     What is computed at a time does not grow with the photo.
     """
     if samples.shape[2] < 3:
-        return samples[..., 0] if icc is None else profiles.seen_grey(samples[..., 0], icc)
-    made, rows = np.empty(samples.shape[:2], np.uint16), max(1, _BAND_PIXELS // samples.shape[1])
+        return samples[..., 0]
+    luma, rows = np.empty(samples.shape[:2], np.uint16), max(1, _BAND_PIXELS // samples.shape[1])
     for top in range(0, len(samples), rows):
-        band = profiles.seen_pixels(np.ascontiguousarray(samples[top : top + rows, :, :3]), icc)
-        made[top : top + rows] = (band @ _LUMA + (1 << 15)) >> 16
-    return made
+        luma[top : top + rows] = (profiles.seen_pixels(samples[top : top + rows, :, :3], icc) @ _LUMA + (1 << 15)) >> 16
+    return luma
 
 
 def eight_bits(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -61,7 +61,7 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
         dpi = _resolution(found)
         xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
     else:
-        dpi, iptc = info.get("dpi"), _iptc(image)
+        dpi, iptc = info.get("dpi"), info.get("iptc") or _iptc(image)
         xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
         xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
@@ -97,9 +97,7 @@ def photoshop_block(iptc: bytes) -> bytes:
 
 
 def _iptc(image: Image.Image) -> bytes | None:
-    """Return the IPTC records of what is no TIFF."""
-    if "iptc" in image.info:
-        return cast("bytes", image.info["iptc"])
+    """Return the IPTC records of a JPEG or PNG."""
     resources = image.info.get("photoshop")
     if isinstance(resources, dict):
         return cast("bytes | None", resources.get(0x0404))

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from colorize.photos import profiles, tags
-from colorize.photos.boxes import jxl_size_and_bits, read_boxes
+from colorize.photos.boxes import jxl_size, read_boxes
 from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
 from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
@@ -81,9 +81,7 @@ def load_plugin(format: Format) -> None:
     try:
         import_module(format.plugin)
     except ImportError:
-        raise UnreadKind(
-            f'a {format.name} file, for which an extra is needed: pip install "colorize[formats]"'
-        ) from None
+        raise UnreadKind(f'a {format.name} file, which needs more: pip install "colorize[formats]"') from None
 
 
 def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
@@ -93,25 +91,24 @@ def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
     except Image.UnidentifiedImageError:
         kind = rare_kind(head)
         plugged = next((format for format in FORMATS if format.plugin and format.name == kind), None)
-        if plugged is None:
-            if kind:
-                raise UnreadKind(kind) from None
+        if not kind:
             raise
-        if kind == "JXL" and math.prod(jxl_size_and_bits(_content(file))[:2]) > MAX_PIXELS:  # it is decoded at once
-            raise UnreadableImage(_TOO_LARGE) from None
+        if plugged is None:
+            raise UnreadKind(kind) from None
         load_plugin(plugged)
+        if kind == "JXL" and math.prod(jxl_size(_content(file))) > MAX_PIXELS:  # it is decoded at once
+            raise UnreadableImage(_TOO_LARGE) from None
         image = Image.open(file, formats=[kind])
     said: dict[Any, Any] = image.info
     if image.format == "PNG":
         said["bits"] = head[24]
-    elif image.format == "JPEG2000":
+    elif image.format in ("JPEG2000", "JXL"):
         content = _content(file)
-        said |= read_boxes(content) | {"bits": (content[content.index(JPEG2000_START) + 42] & 127) + 1}
-    elif image.format == "JXL":
-        content = _content(file)
-        said |= read_boxes(content) | {"bits": jxl_size_and_bits(content)[2]}
-    elif image.format == "PSD" and image.mode == "RGBA":  # a selection; or opacity, and white is behind it already
-        image = image.convert("RGB")
+        said |= read_boxes(content)
+        said["bits"] = (content[content.find(JPEG2000_START) + 42] & 127) + 1 if image.format == "JPEG2000" else 8
+    elif image.format == "PSD":  # all layers in one; a fourth channel is a selection, or white is behind it already
+        image = image.convert("RGB" if image.mode == "RGBA" else image.mode)
+        image.format = "PSD"
     return image
 
 
@@ -182,8 +179,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile", b"")
-        shown = profiles.to_srgb(np.asarray(image), icc) if profiles.color_model(icc) == "CMYK" else None
-        return image.convert("RGB") if shown is None else Image.fromarray(shown)
+        shown = profiles.seen_pixels(np.asarray(image), icc)
+        return image.convert("RGB") if shown.shape[2] == 4 else Image.fromarray(shown)
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.has_transparency_data:

@@ -9,8 +9,6 @@ from PIL import Image
 Pixels = np.ndarray[Any, Any]
 """uint8 or uint16."""
 
-_NO_TABLE = 0x0100  # lcms2.h: cmsFLAGS_NOOPTIMIZE
-
 _SAME_LEVELS = 2
 """A profile that moves no colour by more 8-bit levels is sRGB: so far apart are the sRGB profiles of vendors."""
 
@@ -27,17 +25,12 @@ def is_srgb(icc: bytes | None) -> bool:
         return True
     steps = np.linspace(0, 255, 6).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-    shown = to_srgb(colors, icc)
+    shown = _converted(colors, icc, None)
     return shown is None or int(np.abs(shown.astype(int) - colors).max()) <= _SAME_LEVELS
 
 
-def to_srgb(pixels: Pixels, icc: bytes | None) -> Pixels | None:
-    """Return as sRGB the colours that a profile gives pixels (grey, RGB or CMYK, as it is); None where it is broken."""
-    return _converted(pixels, icc, None)
-
-
 def from_srgb(pixels: Pixels, icc: bytes) -> Pixels:
-    """Return RGB pixels in the colour space of an RGB profile, which :func:`to_srgb` could use."""
+    """Return RGB pixels in the colour space of an RGB profile that is not broken."""
     return cast("Pixels", _converted(pixels, None, icc))
 
 
@@ -51,13 +44,15 @@ def seen(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def seen_pixels(pixels: Pixels, icc: bytes | None) -> Pixels:
-    """Return (H, W) grey or (H, W, 3) RGB pixels as sRGB if their profile is another, as RGB then; else as they are."""
-    model = color_model(icc)
-    # The profile of a grey photo that is stored in colour says nothing of it.
-    if (model == "RGB" and not is_srgb(icc)) or (model == "GRAY" and pixels.ndim == 2):
-        made = to_srgb(pixels, icc)
-        return pixels if made is None else made
-    return pixels
+    """Return (H, W) grey or (H, W, 3 or 4) RGB or CMYK pixels as sRGB if their profile is another; else as they are.
+
+    So they are with a broken profile, and with one that is of another model, which says nothing of them.
+    """
+    channels = {"GRAY": 1, "RGB": 3, "CMYK": 4}.get(color_model(icc))
+    if channels != (1 if pixels.ndim == 2 else pixels.shape[2]) or (channels == 3 and is_srgb(icc)):
+        return pixels
+    made = _converted(pixels, icc, None)
+    return pixels if made is None else made
 
 
 def seen_grey(luma: Pixels, icc: bytes) -> Pixels:
@@ -70,21 +65,13 @@ def seen_grey(luma: Pixels, icc: bytes) -> Pixels:
 def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pixels | None:
     import imagecodecs  # takes a fifth of a second, and few photos need it
 
-    model = color_model(source).lower() or "rgb"
-    srgb = imagecodecs.cms_profile("srgb")
+    model, srgb = color_model(source).lower() or "rgb", imagecodecs.cms_profile("srgb")
+    options: dict[str, Any] = {"colorspace": model, "outcolorspace": "rgb"}
+    options["intent"] = 0 if model == "cmyk" else 1  # perceptual, relative colorimetric
+    if pixels.dtype == np.uint16:  # lcms would interpolate in a table of 33 steps a channel, 20 levels of 8 bits off
+        options["flags"] = 0x0100  # cmsFLAGS_NOOPTIMIZE
     try:
-        return cast(
-            "Pixels",
-            imagecodecs.cms_transform(
-                np.ascontiguousarray(pixels),
-                source or srgb,
-                target or srgb,
-                colorspace=model,
-                outcolorspace="rgb",
-                intent=0 if model == "cmyk" else 1,  # perceptual, relative colorimetric
-                # Of 16 bits lcms would interpolate in a table of 33 steps a channel, 20 levels of 8 bits off.
-                flags=_NO_TABLE if pixels.dtype == np.uint16 else None,
-            ),
-        )
+        made = imagecodecs.cms_transform(np.ascontiguousarray(pixels), source or srgb, target or srgb, **options)
+        return cast("Pixels", made)
     except (imagecodecs.CmsError, ValueError):
         return None

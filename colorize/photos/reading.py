@@ -10,7 +10,7 @@ from PIL import Image
 
 from colorize.color import rgb_to_lab
 from colorize.photos import profiles
-from colorize.photos.deep import SIXTEEN_BIT_MODES, Samples, eight_bits, grey_samples, luma_of, read_deep
+from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_image, deep_luma, eight_bits, grey_samples, read_deep
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
 
@@ -58,7 +58,7 @@ class Photo:
         icc = self.metadata.icc
         own = self.own
         if own is not None:
-            own = np.concatenate([profiles.seen_pixels(own[..., :3], icc), own[..., 3:]], axis=2)
+            own = np.dstack([profiles.seen_pixels(own[..., :3], icc), own[..., 3:]])
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
 
 
@@ -74,18 +74,17 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         turn, deep = find_turn(image), read_deep(path, image)
         if deep is None:
             image.load()
-        # Pillow turns a TIFF by itself on loading and forgets that it had to, its plugin a HEIC.
+        # Pillow turns a TIFF by itself on loading, and forgets that it had to; its plugin a HEIC.
         stored = image.info["tags"].numbers(_ORIENTATION, [1])[0] if "tags" in image.info else 1
         turned = image.info.get("original_orientation", stored) in (5, 6, 7, 8)
         metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
         if deep is not None:
-            photo = _deep_photo(
-                deep if turn is None else turned_pixels(deep, turn), metadata, name, keep_color, preview_px
-            )
+            deep = deep if turn is None else turned_pixels(deep, turn)
+            upright = deep_image(deep)
         else:
             upright = image if turn is None else image.transpose(turn.method)
-            photo = _photo(upright, metadata, name, keep_color, preview_px)
+        photo = _photo(upright, deep, metadata, name, keep_color, preview_px)
     return replace(photo, name=str(path), notes=tuple(notes))
 
 
@@ -96,12 +95,12 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     """
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} × {image.height} px has nothing to colour")
+    icc = image.info.get("icc_profile")
     try:
         with image_errors():
-            metadata = Metadata(icc=image.info.get("icc_profile"))
-            if image.mode in SIXTEEN_BIT_MODES:
-                return _deep_photo(grey_samples(image), metadata, "", keep_color, None)
-            return _photo(image, metadata, "", keep_color, None)
+            deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
+            image = image if deep is None else deep_image(deep)
+            return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
@@ -135,48 +134,28 @@ def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
     return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
 
 
-def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None) -> Photo:
-    """Return a photo of 8 bits."""
+def _photo(
+    image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None
+) -> Photo:
+    """Return a photo of 8 bits or, as `deep` has them (see :mod:`colorize.photos.deep`), of more."""
+    icc = metadata.icc
+    if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
+        metadata = replace(metadata, icc=None)
     flat, alpha = _split(image)
-    colored = profiles.seen(flat, metadata.icc) if flat.mode == "RGB" else None  # the photo as sRGB
-    luma = np.array((colored or flat).convert("L"))
-    if colored is None and metadata.icc is not None:
-        luma = profiles.seen_grey(luma, metadata.icc)
-    own = None
+    colored = profiles.seen(flat, icc) if flat.mode == "RGB" else None  # the photo as sRGB, if it is stored in colour
+    luma = np.array((colored or flat).convert("L")) if deep is None else deep_luma(deep, icc)
+    if colored is None and icc is not None:
+        luma = profiles.seen_grey(luma, icc)
+    own = preview = None
     if keep_color and colored is not None and has_colors(colored):
-        own = np.array(flat) if alpha is None else np.dstack([np.asarray(flat), np.asarray(alpha)])
-    opacity = None if alpha is None else np.array(alpha)
-    return _with_preview(Photo(luma, opacity, _of_rgb(metadata), name, own), colored, preview_px)
-
-
-def _deep_photo(deep: Samples, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None) -> Photo:
-    """Return a photo of more than 8 bits. Its opacity keeps 8."""
-    colors = deep.shape[2] - 1 if deep.shape[2] in (2, 4) else deep.shape[2]
-    opacity = eight_bits(deep[..., colors]) if colors < deep.shape[2] else None
-    if opacity is not None and opacity.min() == 255:
-        opacity = None
-    colored = own = None
-    if colors == 3 and (keep_color or preview_px is not None):
-        colored = profiles.seen(Image.fromarray(eight_bits(deep[..., :3])), metadata.icc)
-        if keep_color and has_colors(colored):
-            own = deep[..., :3] if opacity is None else deep
-    photo = Photo(luma_of(deep[..., :colors], metadata.icc), opacity, _of_rgb(metadata), name, own)
-    return _with_preview(photo, colored, preview_px)
-
-
-def _of_rgb(metadata: Metadata) -> Metadata:
-    """Leave out a profile of another model: the result is RGB, of which it says nothing."""
-    return metadata if profiles.color_model(metadata.icc) in ("", "RGB") else replace(metadata, icc=None)
-
-
-def _with_preview(photo: Photo, colored: Image.Image | None, preview_px: int | None) -> Photo:
-    """Add the preview; `colored` is the photo as sRGB, if it is stored in colour."""
-    if preview_px is None:
-        return photo
-    before = photo.grey() if colored is None else colored
-    if colored is not None and photo.alpha is not None:
-        before = over_white(colored, Image.fromarray(photo.alpha))
-    return replace(photo, preview=shrink(before, preview_px).convert("RGB"))
+        own = np.array(flat) if deep is None else deep[..., :3]
+        if alpha is not None:
+            own = np.dstack([own, np.array(alpha)]) if deep is None else deep
+    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
+    if preview_px is not None:
+        before = photo.grey() if colored is None else colored if alpha is None else over_white(colored, alpha)
+        preview = shrink(before, preview_px).convert("RGB")
+    return replace(photo, preview=preview)
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -176,7 +176,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
         pixels, bits = pixels.astype(np.uint16), 16
     elif kind.signed and photometric not in (_CIELAB, _ICCLAB):
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
-    colors, levels = pixels[..., :count], (1 << bits) - 1
+    colors, levels, full = pixels[..., :count], (1 << bits) - 1, 255
     opacities = [place for place, meaning in enumerate(kind.extra) if meaning in (_ASSOCIATED, _UNASSOCIATED)]
     ramp = np.arange(levels + 1)
     black_to_white = ramp[::-1] if photometric == _MIN_IS_WHITE else ramp
@@ -187,27 +187,26 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes
         mode, colors = "LAB", (colors.astype(np.int32) >> (bits - 8) & 255).astype(np.uint8)
         colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
-    elif bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
-        colors = _scaled(colors, black_to_white, 65535)
-        if opacities:
-            alpha = _scaled(pixels[..., count + opacities[0]], ramp, 65535)[..., None]
-            if kind.extra[opacities[0]] == _ASSOCIATED:
-                colors = np.minimum(colors * np.uint32(65535) // np.maximum(alpha, 1), alpha.dtype.type(65535))
-            colors = np.concatenate([colors.astype(np.uint16), alpha], axis=2)
-        return deep_image(colors)
     else:
-        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, 255).astype(np.uint8)
+        full = 65535 if bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) else 255
+        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, full)
         if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
             mode = "YCbCr"
-    image = Image.frombytes(mode, size, np.ascontiguousarray(colors).tobytes())
-    if not opacities:
-        return image
-    alpha = _scaled(pixels[..., count + opacities[0]], ramp, 255).astype(np.uint8)
-    image = image if mode == "L" else image.convert("RGB")
-    made = Image.merge("LA" if mode == "L" else "RGBA", (*image.split(), Image.fromarray(alpha)))
-    if kind.extra[opacities[0]] == _ASSOCIATED:
-        made = Image.frombytes(made.mode.replace("A", "a"), size, made.tobytes()).convert(made.mode)
-    return made
+    if mode not in ("L", "RGB"):
+        image = Image.frombytes(mode, size, np.ascontiguousarray(colors).tobytes())
+        if not opacities:
+            return image
+        colors = np.asarray(image.convert("RGB"))
+    if opacities:
+        alpha = _scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
+        if kind.extra[opacities[0]] == _ASSOCIATED:
+            colors = np.minimum(colors * np.uint32(full) // np.maximum(alpha, 1), full)
+        colors = np.dstack([colors, alpha]).astype(alpha.dtype)
+    if full == 65535:
+        return deep_image(colors)
+    return Image.frombytes(
+        ("L", "LA", "RGB", "RGBA")[colors.shape[2] - 1], size, np.ascontiguousarray(colors).tobytes()
+    )
 
 
 def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
@@ -215,4 +214,4 @@ def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
     levels = len(ramp) - 1
     if levels == full and samples.dtype == np.uint16 and not ramp[0]:
         return samples
-    return ((ramp * full + levels // 2) // levels).astype(np.uint16)[samples]
+    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]
