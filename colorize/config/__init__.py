@@ -121,7 +121,14 @@ class PredictConfig:
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
         choices=("same", *FORMAT_CHOICES),
     )
-    quality: int = opt(95, "of JPEG, WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
+    quality: int = opt(
+        95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
+    )
+    chroma: str = opt(
+        "420",
+        "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole",
+        choices=("420", "444"),
+    )
     render_px: int | None = opt(
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )
@@ -129,6 +136,7 @@ class PredictConfig:
     saturation: float = opt(1.0, SATURATION, least=0)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
+    verbose: bool = opt(False, "say of each JPEG whether its luma was taken over bit for bit, and if not, why")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
     contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
     batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)
@@ -149,7 +157,10 @@ class PredictConfig:
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    shard: str | None = opt(None, "K/N: only every Nth photo, from the Kth on, for N starts that share the work")
     device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
+    num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
     precision: str = opt(
         "auto",
         "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
