@@ -22,11 +22,12 @@ _LUMA = np.array((19595, 38470, 7471), np.uint32)  # Rec. 601, as Pillow has it:
 _BAND_PIXELS = 1 << 18
 
 
-def deep_image(samples: Samples) -> Image.Image:
-    """Return samples as an image of 8 bits, which has them in its `info`."""
-    height, width, channels = samples.shape
-    image = Image.frombytes(("L", "LA", "RGB", "RGBA")[channels - 1], (width, height), eight_bits(samples).tobytes())
-    image.info["samples"] = samples
+def image_of(samples: Samples) -> Image.Image:
+    """Return samples, uint8 or uint16, as an image of 8 bits, which has those of 16 bits in its `info`."""
+    pixels = eight_bits(samples)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if samples.dtype == np.uint16:
+        image.info["samples"] = samples
     return image
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from colorize.color import rgb_to_lab
 from colorize.photos import profiles
-from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_image, deep_luma, eight_bits, grey_samples, read_deep
+from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
 from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
@@ -100,7 +100,7 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         name = "JPEG" if image.format == "MPO" else str(image.format)
         if deep is not None:
             deep = deep if turn is None else turned_pixels(deep, turn)
-            upright = deep_image(deep)
+            upright = image_of(deep)
         else:
             upright = image if turn is None else image.transpose(turn.method)
         photo = _photo(upright, deep, metadata, name, keep_color, preview_px)
@@ -119,7 +119,7 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     try:
         with image_errors():
             deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
-            image = image if deep is None else deep_image(deep)
+            image = image if deep is None else image_of(deep)
             return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error

@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from colorize.photos.deep import deep_image
+from colorize.photos.deep import image_of
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
 
@@ -102,9 +102,7 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 def _is_reduced(tags: Tags) -> bool:
     """Return whether an image is a smaller copy of another, or a mask."""
-    return (
-        bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(_PHOTOMETRIC, [1])[0] == 4
-    )
+    return bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(262, [1])[0] == 4
 
 
 def _kind(tags: Tags) -> Kind:
@@ -202,11 +200,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
         if kind.extra[opacities[0]] == _ASSOCIATED:
             colors = np.minimum(colors * np.uint32(full) // np.maximum(alpha, 1), full)
         colors = np.dstack([colors, alpha]).astype(alpha.dtype)
-    if full == 65535:
-        return deep_image(colors)
-    return Image.frombytes(
-        ("L", "LA", "RGB", "RGBA")[colors.shape[2] - 1], size, np.ascontiguousarray(colors).tobytes()
-    )
+    return image_of(colors)
 
 
 def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
