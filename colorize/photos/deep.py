@@ -19,6 +19,7 @@ JPEG2000_START = b"\xff\x4f\xff\x51"
 """First bytes of a JPEG 2000's codestream."""
 
 _LUMA = np.array((19595, 38470, 7471), np.uint32)  # Rec. 601, as Pillow has it: of 65536
+_EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _BAND_PIXELS = 1 << 18
 
 
@@ -79,4 +80,4 @@ def deep_luma(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
 
 def eight_bits(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return 16-bit samples as 8-bit ones, rounded; 8-bit ones as they are."""
-    return samples if samples.dtype == np.uint8 else ((samples + np.uint32(128)) // 257).astype(np.uint8)
+    return samples if samples.dtype == np.uint8 else _EIGHT_BITS[samples]
