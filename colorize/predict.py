@@ -282,6 +282,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
 
 def write_contact_sheet(path: Path, plan: Plan) -> None:
     """Write a page with the first photos that have results, of this start or an earlier one: before and after."""
+    import numpy as np
     from PIL import Image
 
     from colorize.evaluation.gallery import Block, Strip, page
@@ -309,7 +310,7 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         exif = Image.Exif()
         exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
         format = WRITTEN_SUFFIXES[suffix_of(path)]
-        save(path, BandedImage.of(sheet), format, Metadata(exif.tobytes()), quality=90)
+        save(path, BandedImage.of(np.asarray(sheet)), format, Metadata(exif.tobytes()), quality=90)
         log.info(f"{path}: before and after of {len(strips)} photos")
 
 

@@ -120,7 +120,10 @@ class PredictConfig:
         choices=("same", *FORMAT_CHOICES),
     )
     quality: int = opt(
-        95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
+        95,
+        "1 to 100, of lossy formats (JPEG from JPEG: of its chroma; 100: WebP and JPEG XL are lossless) and films "
+        "(95 is crf 18 of x264)",
+        least=1,
     )
     chroma: str = opt(
         "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")

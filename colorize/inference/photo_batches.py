@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -139,7 +138,7 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         if "icc" not in format.keeps:
             image = _result(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(_before_and_after(photo, rendered))
+            pair = BandedImage.of(np.asarray(_before_and_after(photo, rendered)))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -155,8 +154,9 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
 
 
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
-    if rendered is None:  # it has colours of its own
-        return BandedImage.of(cast("Image.Image", photo.own))
+    if rendered is None:
+        assert photo.own is not None
+        return BandedImage.of(photo.own)
     return coloured(photo, rendered.rgb.numpy())
 
 

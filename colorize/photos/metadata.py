@@ -61,7 +61,7 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
         dpi = _resolution(found)
         xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
     else:
-        dpi, iptc = info.get("dpi"), _iptc(image)
+        dpi, iptc = info.get("dpi"), info.get("iptc") or _iptc(image)
         xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
         xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
