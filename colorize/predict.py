@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import DiskFault, UserError, one_line
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import progress_bar
@@ -193,7 +193,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     with progress_bar("colouring", None) as advance:
         try:
             notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
-        except film.DiskIsFull:
+        except DiskFault:
             raise
         except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
             known = isinstance(error, UserError)

@@ -12,7 +12,7 @@ from av.filter.graph import Graph
 from PIL import Image, features
 
 from colorize.video import decoding, probing
-from colorize.video.chroma import coded_planes, eight_bits
+from colorize.video.chroma import coded_planes, grey_image
 from colorize.video.probing import Film, FilmFrame
 from tests.filming import grey_frames, write_film
 
@@ -99,7 +99,7 @@ def test_luma_is_what_ffmpeg_reads_whatever_the_codec_pixels_range_matrix_and_st
             luma = found[0].luma / (1 << bits)
             luma = luma / 255 if film.full_range else (luma - 16) / 219
             assert len(found) == 3 and np.abs(luma - wanted).max() * 255 < 1.6, path.name
-            assert np.abs(eight_bits(found[0].luma, film) / 255 - RAMP).mean() < 0.02 or pixels == "pal8", path.name
+            assert np.abs(grey_image(found[0].luma, film) / 255 - RAMP).mean() < 0.02 or pixels == "pal8", path.name
 
 
 @pytest.mark.parametrize("pixels", ["gray", "gray10le"])

@@ -19,7 +19,7 @@ from colorize.inference import film
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.photos.reading import Photo
 from colorize.video import decoding, encoding, probing, sniff
-from colorize.video.chroma import chroma_of, coded_planes, eight_bits
+from colorize.video.chroma import chroma_of, coded_planes, grey_image
 from tests.filming import SUBTITLES, grey_frames, read_film, write_film
 from tests.predicting import Colour, files, save
 
@@ -429,7 +429,7 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
             np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width] = values
         space = {"src_colorspace": {1: "ITU709", 6: "ITU601"}[matrix], "src_color_range": "JPEG" if full else "MPEG"}
         shown = frame.reformat(format="rgb24", dst_color_range="JPEG", **space).to_ndarray()[20, 20] / 255
-        grey_level = eight_bits(np.array([[level]], np.uint8), told)[0, 0] / 255
+        grey_level = grey_image(np.array([[level]], np.uint8), told)[0, 0] / 255
         kr, kb = told.weights
         own = kr * 0.2 + (1 - kr - kb) * 0.5 + kb * 0.3
         assert shown == pytest.approx(np.array([0.2, 0.5, 0.3]) - own + grey_level, abs=0.012)

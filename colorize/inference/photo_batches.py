@@ -22,7 +22,7 @@ from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
-from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory, one_line
+from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 from colorize.runtime.threads import submit
@@ -99,7 +99,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 if isinstance(rendered, Exception):
                     yield _failed(job, rendered)
                 else:
-                    writing.append(submit(writers, _write, job, photo, rendered, options))
+                    writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
             while len(writing) > max(options.batch_size, _WORKERS - 1):
@@ -122,7 +122,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> 
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
@@ -159,8 +159,8 @@ def _failed(job: Job, error: Exception) -> Outcome:
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """
-    if isinstance(error, OSError) and (advice := disk_advice(error)) is not None:
-        raise UserError(f"{job.result.parent}: {error.strerror}; {advice} the same command resumes") from error
+    if (fault := disk_fault(error, job.result.parent)) is not None:
+        raise fault from error
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error):

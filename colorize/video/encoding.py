@@ -137,8 +137,8 @@ class Piece:
     encoder that did not come to its end.
     """
 
-    def __init__(self, file: IO[bytes], film: Film, codec: Codec, quality: int) -> None:
-        self.times: list[int] = []
+    def __init__(self, file: IO[bytes], path: Path, film: Film, codec: Codec, quality: int) -> None:
+        self.path, self.times = path, list[int]()
         self._film = film
         odd = film.width % 2 or film.height % 2
         formats = codec.odd_formats if odd else codec.formats
@@ -231,7 +231,7 @@ def put_together(
     with (
         written_whole(path) as whole,
         (file := _Watched(whole)).told(),
-        opened(film.path) as source,
+        opened(str(pieces[0].path) if film.numbers else film.path) as source,  # a sequence has nothing but its frames
         av.open(file, "w", format=kind, container_options=options) as result,
     ):
         with av.open(pieces[0].path) as first:
