@@ -109,6 +109,8 @@ def check(config: PredictConfig) -> None:
     """Refuse a value that no photo could be coloured with, by a BadOption."""
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
+    if not math.isfinite(config.fps or 1.0):
+        raise BadOption(f"fps={config.fps}: give frames a second")
     if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
         raise BadOption(f"start={config.start} duration={config.duration}: give seconds")
     if config.every > 1 and not config.stabilize:

@@ -314,17 +314,17 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     fault: BaseException, quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_film(tmp_path / "in.mkv", grey_frames(20), sound="flac", options={"g": "6"})
-    monkeypatch.setattr(film, "PIECE_FRAMES", 6)
+    monkeypatch.setattr(encoding.Piece, "most_frames", 6)
     words = {"output": "out.mkv", "codec": "ffv1", "every": 2}
     assert colour(source, **words)[0] == 0
     whole = (tmp_path / "out.mkv").read_bytes()
     (tmp_path / "out.mkv").unlink()
     add, finish, put_together = encoding.Piece.add, encoding.Piece.finish, film.put_together
 
-    def stop_adding(self: encoding.Piece, planes: Any, time: int) -> None:
-        if time == 600:  # in the third piece, while others wait for the encoder
+    def stop_adding(self: encoding.Piece, frame: probing.FilmFrame, chroma: Any) -> None:
+        if frame.time == 600:  # in the third piece, while others wait for the encoder
             raise fault
-        add(self, planes, time)
+        add(self, frame, chroma)
 
     def stop_finishing(self: encoding.Piece) -> int:
         if self.times[0] == 480:
@@ -335,7 +335,7 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     monkeypatch.setattr(encoding.Piece, "finish", finish if isinstance(fault, OSError) else stop_finishing)
     status, err = colour(source, **words)
     assert status == (130 if isinstance(fault, KeyboardInterrupt) else 1)
-    assert "make room, and the same command goes on" in err or status == 130
+    assert "make room, and the same command resumes" in err or status == 130
     left = [name for name in files(tmp_path) if name.startswith(".out.mkv.parts") and name.endswith(".mkv")]
     assert len(left) == 2 and not (tmp_path / "out.mkv").exists()
     monkeypatch.setattr(encoding.Piece, "add", add)
@@ -467,7 +467,7 @@ def test_a_full_disk_ends_the_films_with_one_line(
         )
         status, err = colour("in")
     assert status == 1 and "b.mkv" not in err and err.count("Read-only file system") == 1
-    assert "once it can be written, and the same command goes on where it stopped" in err
+    assert "once it can be written to, the same command resumes" in err
     status, err = colour("in")
     assert status == 0 and "going on after 3 frames" in err and "2 coloured" in err
 

@@ -26,7 +26,7 @@ from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, grey_image, resized
-from colorize.video.encoding import PIECE_FRAMES, Codec, Piece, PieceFile, choose_codec, piece_file, put_together
+from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
 from colorize.video.motion import Link, Motion
 from colorize.video.numbered import frame_path, is_pattern
 from colorize.video.probing import Film, FilmFrame, Plane
@@ -202,7 +202,7 @@ def _key(film: Film, options: FilmOptions, colorizer: Colorizer, weights: str, c
     """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
-    words += [os.path.realpath(film.path), weights, colorizer.precision, codec and codec.encoder, PIECE_FRAMES]
+    words += [os.path.realpath(film.path), weights, colorizer.precision, codec and codec.encoder, Piece.most_frames]
     words += [asdict(replace(options, batch_size=1, overwrite=False)), av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image
 
-from colorize.photos import profiles, tags
+from colorize.photos import dpx, profiles, tags
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
 from colorize.runtime.formats import FORMATS, unread_kind
@@ -21,7 +21,7 @@ MAX_PIXELS = 200_000_000
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF"]
+_PILLOW_FORMATS = [format.name for format in FORMATS if format.name not in ("TIFF", "DPX")]
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -65,6 +65,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             file.seek(0)
             if head.startswith(tags.STARTS):
                 image = open_tiff(file, MAX_PIXELS)
+            elif head.startswith(dpx.STARTS):
+                image = dpx.open_dpx(file)
             else:
                 try:
                     image = Image.open(file, formats=_PILLOW_FORMATS)

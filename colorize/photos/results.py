@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from colorize.photos.dpx import write_dpx
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
 from colorize.runtime.files import written_whole
@@ -25,6 +26,7 @@ _PARTS: dict[str, tuple[str, int | None]] = {
     "dpi": ("resolution", None),
     "text": ("texts", None),
     "comment": ("comment", 0),
+    "dpx": ("DPX header", None),
 }
 """The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
@@ -103,6 +105,9 @@ def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, qua
 def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int) -> None:
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
+        return
+    if format.name == "DPX":
+        write_dpx(file, image.width, image.height, image.bits, image.bands(), metadata.dpx)
         return
     info = _png_texts(metadata) if format.name == "PNG" else PngImagePlugin.PngInfo()
     if image.bits == 16:

@@ -47,6 +47,7 @@ FORMATS = (
     Format("WEBP", (".webp",), alpha=True, lossy=True, longest_side_px=16383, keeps=ALL_METADATA - {"iptc"}),
     Format("AVIF", (".avif",), alpha=True, lossy=True, longest_side_px=65536, keeps=ALL_METADATA - {"iptc"}),
     Format("BMP", (".bmp",), keeps=frozenset(("dpi",))),
+    Format("DPX", (".dpx",), sixteen_bits=True, keeps=frozenset(("dpx",))),
     Format("GIF", (".gif",), written=False),
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), written=False),
 )

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import itemgetter
@@ -16,7 +16,8 @@ from av.video.frame import VideoFrame
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
-from colorize.video.probing import Film, opened
+from colorize.video.chroma import coded_planes
+from colorize.video.probing import Film, FilmFrame, opened
 from colorize.video.tracks import Tracks
 
 Plane = np.ndarray[Any, Any]
@@ -133,9 +134,11 @@ class Piece:
     """Some frames of a film, encoded into a file of their own, which can be decoded without the others.
 
     In it, frames are numbered in the order in which they are shown; `times` keeps theirs, in the film's time base.
-    `format` is FFmpeg's name of how their planes are stored. To be used in a `with` statement, which lets go of an
-    encoder that did not come to its end.
+    `format` is FFmpeg's name of how their planes are stored. Made by :func:`piece_file`.
     """
+
+    most_frames = 250
+    """What is lost at most where a film is interrupted."""
 
     def __init__(self, file: IO[bytes], path: Path, film: Film, codec: Codec, quality: int) -> None:
         self.path, self.times = path, list[int]()
@@ -158,22 +161,20 @@ class Piece:
         context.colorspace, context.color_primaries, context.color_trc = film.matrix, film.primaries, film.transfer
         self._order: list[int] = []
 
-    def add(self, planes: Sequence[Plane], time: int) -> None:
-        """Encode a frame, given as luma and two planes of chroma, with its time in the film's time base."""
-        frame = VideoFrame(self._film.width, self._film.height, self.format)
-        rooms: Any = frame.planes
-        for plane, values in zip(rooms, planes, strict=True):
+    def add(self, frame: FilmFrame, chroma: Plane) -> None:
+        """Encode a frame with its chroma, ``(h, w, 2)`` float32 of any size."""
+        made = VideoFrame(self._film.width, self._film.height, self.format)
+        rooms: Any = made.planes
+        for plane, values in zip(rooms, coded_planes(self._film, frame.luma, chroma, self.format), strict=True):
             room = np.frombuffer(plane, values.dtype).reshape(plane.height, -1)
             room[:, : plane.width] = values
-        frame.pts, frame.time_base = time, self._film.time_base
-        self.times.append(time)
+        made.pts, made.time_base = frame.time, self._film.time_base
+        self.times.append(frame.time)
         with self._file.told():
-            self._mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(made))
 
-    def __enter__(self) -> "Piece":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of an encoder that did not come to its end."""
         with suppress(Exception):  # of what has already failed
             self._container.close()
 
@@ -197,6 +198,13 @@ class Piece:
             packet.duration = 0
             packet.stream = self._stream
             self._container.mux(packet)
+
+
+@contextmanager
+def piece_file(path: Path, film: Film, codec: Codec, quality: int) -> Iterator[Piece]:
+    """Begin a piece in a file that appears whole or not at all."""
+    with written_whole(path) as file, closing(Piece(file, path, film, codec, quality)) as piece:
+        yield piece
 
 
 def _numbered(number: int, film: Film) -> int:

@@ -82,7 +82,7 @@ class Work:
 
     def remember(self, done: Done) -> None:
         """Write down what is finished, and what is needed to resume after it."""
-        planes = {"past": done.past, "small": done.small}
+        planes: dict[str, Any] = {"past": done.past, "small": done.small}
         with written_whole(self._state) as file:
             np.savez(
                 file,
