@@ -138,7 +138,7 @@ class Piece:
     """
 
     most_frames = 250
-    """What is lost at most where a film is interrupted."""
+    """So many are lost at most where a film is interrupted."""
 
     def __init__(self, file: IO[bytes], path: Path, film: Film, codec: Codec, quality: int) -> None:
         self.path, self.times = path, list[int]()
