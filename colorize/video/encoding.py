@@ -1,13 +1,13 @@
 """Encoding a film's frames, piece by piece, and putting the pieces together with the sound of the source."""
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -88,45 +88,6 @@ def _has(codec: Codec) -> bool:
     return True
 
 
-class _Watched:
-    """A file that FFmpeg writes to. What the system says of a failure gets lost in FFmpeg; here it is kept."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.name = file.name  # under which FFmpeg reads what it has written, to put its index first
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        return self._tried(lambda: self._file.write(content))
-
-    def seek(self, offset: int, whence: int = 0) -> int:  # which writes what Python still holds
-        return self._tried(lambda: self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return self._tried(self._file.tell)
-
-    def _tried(self, call: Callable[[], int]) -> int:
-        if self.error is not None:
-            return 0  # FFmpeg goes on tidying up; what it is told no longer matters
-        try:
-            return call()
-        except OSError as error:
-            self.error = error
-            raise
-
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Raise what the system said, not what FFmpeg makes of it."""
-        try:
-            yield
-        except Exception as error:
-            if self.error is not None:
-                raise self.error from error
-            raise
-        if self.error is not None:
-            raise self.error
-
-
 _MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an order
 
 
@@ -140,7 +101,7 @@ class Piece:
     most_frames = 250
     """So many are lost at most where a film is interrupted."""
 
-    def __init__(self, file: IO[bytes], path: Path, film: Film, codec: Codec, quality: int) -> None:
+    def __init__(self, file: str, path: Path, film: Film, codec: Codec, quality: int) -> None:
         self.path, self.times = path, list[int]()
         self._film = film
         odd = film.width % 2 or film.height % 2
@@ -150,8 +111,7 @@ class Piece:
         if codec.crf is not None:
             worst, good = codec.crf
             options["crf"] = str(max(0, round(worst + (good - worst) * quality / 95)))
-        self._file = _Watched(file)
-        self._container = av.open(self._file, "w", format="matroska")
+        self._container = av.open(file, "w", format="matroska")
         self._stream: Any = self._container.add_stream(codec.encoder, rate=film.rate, options=options)
         context: Any = self._stream.codec_context
         context.width, context.height, context.pix_fmt = film.width, film.height, self.format
@@ -170,8 +130,7 @@ class Piece:
             room[:, : plane.width] = values
         made.pts, made.time_base = frame.time, self._film.time_base
         self.times.append(frame.time)
-        with self._file.told():
-            self._mux(self._stream.encode(made))
+        self._mux(self._stream.encode(made))
 
     def close(self) -> None:
         """Let go of an encoder that did not come to its end."""
@@ -180,9 +139,8 @@ class Piece:
 
     def finish(self) -> int:
         """Finish the file, and return by how many frames what is decoded first may be shown later."""
-        with self._file.told():
-            self._mux(self._stream.encode(None))
-            self._container.close()
+        self._mux(self._stream.encode(None))
+        self._container.close()
         rank = {time: number for number, time in enumerate(self.times)}
         if sorted(self._order) != self.times:
             raise RuntimeError("the encoder gave back other frames than it got")
@@ -203,7 +161,7 @@ class Piece:
 @contextmanager
 def piece_file(path: Path, film: Film, codec: Codec, quality: int) -> Iterator[Piece]:
     """Begin a piece in a file that appears whole or not at all."""
-    with written_whole(path) as file, closing(Piece(file, path, film, codec, quality)) as piece:
+    with written_whole(path) as file, closing(Piece(file.name, path, film, codec, quality)) as piece:
         yield piece
 
 
@@ -237,10 +195,9 @@ def put_together(
     kind = MUXERS[path.suffix.lower()]
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     with (
-        written_whole(path) as whole,
-        (file := _Watched(whole)).told(),
+        written_whole(path) as file,
         opened(str(pieces[0].path) if film.numbers else film.path) as source,  # a sequence has nothing but its frames
-        av.open(file, "w", format=kind, container_options=options) as result,
+        av.open(file.name, "w", format=kind, container_options=options) as result,
     ):
         with av.open(pieces[0].path) as first:
             video = result.add_stream_from_template(first.streams.video[0], opaque=True)  # whoever decodes it
@@ -258,8 +215,8 @@ def put_together(
                 packet.stream = video
             try:
                 result.mux(packet)
-            except av.FFmpegError:
-                if track == film.stream or file.error is not None:
+            except av.FFmpegError as error:
+                if track == film.stream or isinstance(error, OSError):  # of the disk
                     raise
                 tracks.given(track, taken=False)
             else:
