@@ -326,7 +326,7 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
             raise fault
         add(self, frame, chroma)
 
-    def stop_finishing(self: encoding.Piece) -> int:
+    def stop_finishing(self: encoding.Piece) -> list[int]:
         if self.times[0] == 480:
             raise fault
         return finish(self)

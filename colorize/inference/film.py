@@ -298,10 +298,9 @@ def _write_all(
                 last, upcoming = upcoming, next(frames, None)
                 piece.add(last.seen.frame, last.chroma)
                 tick(done.frames + len(piece.times))
-            delay = piece.finish()
+            order = piece.finish()
         times = piece.times
         length = last.seen.frame.length or (times[-1] - times[-2] if len(times) > 1 else 1)
-        finished = PieceFile(piece.path, times, delay)
-        done = Done([*done.pieces, finished], last.past, last.seen.small, upcoming is None, length)
+        done = Done([*done.pieces, PieceFile(piece.path, order)], last.past, last.seen.small, upcoming is None, length)
         work.remember(done)
     return done

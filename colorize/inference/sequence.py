@@ -136,11 +136,11 @@ class FramePiece:
         if len(self._pending) > _WRITERS:
             self._wait()
 
-    def finish(self) -> int:
-        """Wait until all is written; return 0, as no frame comes before another."""
+    def finish(self) -> list[int]:
+        """Wait until all is written, and return the times."""
         while self._pending:
             self._wait()
-        return 0
+        return self.times
 
     def _wait(self) -> None:
         outcome = self._pending.popleft().result()

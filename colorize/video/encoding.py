@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,11 @@ def _has(codec: Codec) -> bool:
     return True
 
 
-_MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an order
-
-
 class Piece:
     """Some frames of a film, encoded into a file of their own, which can be decoded without the others.
 
-    In it, frames are numbered in the order in which they are shown; `times` keeps theirs, in the film's time base.
-    `format` is FFmpeg's name of how their planes are stored. Made by :func:`piece_file`.
+    In it, frames are numbered in the order in which they are decoded, as Matroska's milliseconds would round `times`,
+    which are in the film's time base. `format` is FFmpeg's name of how planes are stored. Made by :func:`piece_file`.
     """
 
     most_frames = 250
@@ -137,24 +135,19 @@ class Piece:
         with suppress(Exception):  # of what has already failed
             self._container.close()
 
-    def finish(self) -> int:
-        """Finish the file, and return by how many frames what is decoded first may be shown later."""
+    def finish(self) -> list[int]:
+        """Finish the file, and return the times in the order of decoding."""
         self._mux(self._stream.encode(None))
         self._container.close()
-        rank = {time: number for number, time in enumerate(self.times)}
         if sorted(self._order) != self.times:
             raise RuntimeError("the encoder gave back other frames than it got")
-        return max(number - rank[time] for number, time in enumerate(self._order))
+        return self._order
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            time = round(Fraction(packet.pts) * packet.time_base / self._film.time_base)
-            packet.pts = _numbered(_MOST_DELAY + self.times.index(time), self._film)
-            packet.dts = _numbered(len(self._order), self._film)
-            self._order.append(time)
-            packet.time_base = Fraction(1, 1000)
-            packet.duration = 0
-            packet.stream = self._stream
+            self._order.append(round(Fraction(packet.pts) * packet.time_base / self._film.time_base))
+            packet.pts = packet.dts = round(len(self._order) * 1000 / self._film.rate)
+            packet.time_base, packet.duration, packet.stream = Fraction(1, 1000), 0, self._stream
             self._container.mux(packet)
 
 
@@ -165,21 +158,17 @@ def piece_file(path: Path, film: Film, codec: Codec, quality: int) -> Iterator[P
         yield piece
 
 
-def _numbered(number: int, film: Film) -> int:
-    """Return a time in milliseconds from which a frame's number can be told."""
-    return round(number * max(1000 / film.rate, Fraction(1)))
-
-
 @dataclass(frozen=True)
 class PieceFile:
-    """A finished piece: its file, and its frames' times, in the order in which they are shown, in the film's time base.
-
-    `delay` is by how many frames what is decoded first may be shown later.
-    """
+    """A finished piece: its file, and its frames' times in the order of decoding, in the film's time base."""
 
     path: Path
-    times: list[int]
-    delay: int
+    order: list[int]
+
+    @property
+    def times(self) -> list[int]:
+        """The times in the order in which frames are shown."""
+        return sorted(self.order)
 
 
 def put_together(
@@ -236,29 +225,22 @@ def _video_packets(
 
     A film in MP4 is as long as it takes to decode it (`by_decoding`), so that the last packet makes it up.
     """
-    delay = max(piece.delay for piece in pieces)
     shift = round(origin / film.time_base)
-    first = pieces[0].times[0] - shift
-    step = 1
-    if len(pieces[0].times) > 1:
-        step = min(later - earlier for earlier, later in zip(pieces[0].times, pieces[0].times[1:], strict=False))
-    decode_times = [first - (delay - number) * step for number in range(delay)]
-    start = decode_times[0] if delay else first
-    left = sum(len(piece.times) for piece in pieces)
-    for number, piece in enumerate(pieces):
-        times = [time - shift for time in piece.times]
-        following = pieces[number + 1].times[0] - shift if number + 1 < len(pieces) else times[-1] + last_length
-        ranks = {_numbered(_MOST_DELAY + rank, film): rank for rank in range(len(times))}
-        decode_times += times
-        ends = [*times[1:], following]
+    order = [time - shift for piece in pieces for time in piece.order]
+    times = sorted(order)
+    rank, end = {time: at for at, time in enumerate(times)}, times[-1] + last_length
+    delay = max(at - rank[time] for at, time in enumerate(order))
+    step = min((later - earlier for earlier, later in pairwise(times)), default=1)
+    decode_times = [times[0] - number * step for number in range(delay, 0, -1)] + times
+    for at, (time, packet) in enumerate(zip(order, _packets(pieces), strict=True)):
+        packet.pts, packet.dts, packet.time_base = time, decode_times[at], film.time_base
+        packet.duration = (times[rank[time] + 1] if time < times[-1] else end) - time
+        if by_decoding and at == len(order) - 1:
+            packet.duration = max(1, end - times[0] + decode_times[0] - packet.dts)
+        yield film.stream, packet, packet.dts * film.time_base
+
+
+def _packets(pieces: Sequence[PieceFile]) -> Iterator[Any]:
+    for piece in pieces:
         with av.open(piece.path) as container:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size == 0:
-                    continue
-                rank = ranks[round(Fraction(packet.pts or 0) * packet.time_base * 1000)]
-                packet.pts, packet.dts = times[rank], decode_times.pop(0)
-                packet.duration, packet.time_base = max(1, ends[rank] - times[rank]), film.time_base
-                left -= 1
-                if by_decoding and left == 0:
-                    packet.duration = max(1, following - first + start - packet.dts)
-                yield film.stream, packet, packet.dts * film.time_base
+            yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)

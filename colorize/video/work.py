@@ -35,7 +35,7 @@ class Done:
     @property
     def frames(self) -> int:
         """Number of frames that are done."""
-        return sum(len(piece.times) for piece in self.pieces)
+        return sum(len(piece.order) for piece in self.pieces)
 
     @property
     def last(self) -> int | None:
@@ -87,9 +87,8 @@ class Work:
             np.savez(
                 file,
                 names=np.array([os.path.relpath(piece.path, self._folder) for piece in done.pieces]),
-                counts=np.array([len(piece.times) for piece in done.pieces]),
-                delays=np.array([piece.delay for piece in done.pieces]),
-                times=np.concatenate([np.array(piece.times, np.int64) for piece in done.pieces]),
+                counts=np.array([len(piece.order) for piece in done.pieces]),
+                times=np.concatenate([np.array(piece.order, np.int64) for piece in done.pieces]),
                 rest=np.array([done.ended, done.length]),
                 **{name: plane for name, plane in planes.items() if plane is not None},
             )
@@ -101,11 +100,11 @@ class Work:
                 kept = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError):
             return Done([])
-        paths = [self._folder / name for name in kept["names"].tolist()]
-        times = np.split(kept["times"], kept["counts"].cumsum()[:-1])
-        delays = kept["delays"].tolist()
-        pieces = [PieceFile(path, part.tolist(), delay) for path, part, delay in zip(paths, times, delays, strict=True)]
-        if not all(path.is_file() for path in paths):
+        orders = np.split(kept["times"], kept["counts"].cumsum()[:-1])
+        pieces = [
+            PieceFile(self._folder / name, order.tolist()) for name, order in zip(kept["names"], orders, strict=True)
+        ]
+        if not all(piece.path.is_file() for piece in pieces):
             return Done([])
         ended, length = kept["rest"].tolist()
         return Done(pieces, kept.get("past"), kept.get("small"), bool(ended), length)
