@@ -240,10 +240,7 @@ def test_a_photo_in_a_films_container_is_none(brand: bytes, tmp_path: Path) -> N
 
 def test_chroma_lies_on_even_columns() -> None:
     """Of a ramp in every column, a sample of 4:2:0 is the colour at its own even column; rows share theirs."""
-    film = Film(
-        *("", 0, 64, 48, False, (False, False), Fraction(1), Fraction(1, 25), Fraction(0), None, False, ()),
-        *(Fraction(25), 8, False, 6, 2, 2, True),
-    )
+    film = Film("", 64, 48, Fraction(1, 25), Fraction(25), bits=8, full_range=False, matrix=6)
     for width in (64, 16):  # as large as the film, as with little films, and smaller
         columns = (np.arange(width) + 0.5) * 64 / width - 0.5
         ramp = np.tile(((columns - 31.5) / 400).astype(np.float32), (48 * width // 64, 1))

@@ -162,7 +162,7 @@ def _colour(
 
     def begin(done: Done) -> AbstractContextManager[Piece | FramePiece]:
         if codec is None:
-            return FramePiece(result, film, done.frames + 1, options.quality, options.overwrite, said)
+            return closing(FramePiece(result, film, done.frames + 1, options.quality, options.overwrite, said))
         return piece_file(work.video(len(done.pieces)), film, codec, options.quality)
 
     if not done.ended:

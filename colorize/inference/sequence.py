@@ -1,11 +1,10 @@
 """Image sequences: numbered frames as the source of a film, and as its result. Each is read and written as a photo."""
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -26,7 +25,6 @@ from colorize.video.numbered import frame_numbers, frame_path
 from colorize.video.probing import REC_601, Film, FilmFrame, Plane
 
 _WRITERS = min(4, os.cpu_count() or 1)
-_UNKNOWN = 2  # of primaries and transfer, in H.273
 
 
 @dataclass(frozen=True)
@@ -43,28 +41,9 @@ def describe(pattern: str, fps: float, most_bits: int) -> Film:
     """
     numbers, rate = frame_numbers(pattern), Fraction(fps).limit_denominator(1001)
     first = _read(frame_path(pattern, numbers[0]))
-    return Film(
-        path=pattern,
-        stream=0,
-        width=first.size[0],
-        height=first.size[1],
-        transposed=False,
-        mirrored=(False, False),
-        pixel_aspect=Fraction(1),
-        time_base=1 / rate,
-        start=Fraction(0),
-        seconds=float(len(numbers) / rate),
-        says_length=True,
-        joins=(),
-        rate=rate,
-        bits=8 if first.luma.dtype == np.uint8 else most_bits,
-        full_range=True,
-        matrix=REC_601,
-        primaries=_UNKNOWN,
-        transfer=_UNKNOWN,
-        sure_seeks=True,
-        numbers=numbers,
-    )
+    bits = 8 if first.luma.dtype == np.uint8 else most_bits
+    film = Film(pattern, *first.size, 1 / rate, rate, bits, full_range=True, matrix=REC_601, numbers=numbers)
+    return replace(film, seconds=float(len(numbers) / rate), says_length=True)
 
 
 def frames(film: Film, first: Fraction, end: Fraction | None, after: int | None) -> Iterator[NumberedFrame]:
@@ -94,8 +73,8 @@ class FramePiece:
     """Some frames of a film, each written into a file of its own, by threads; used as `video.encoding.Piece` is.
 
     `pattern` names the files, by the numbers of the source, or from `number` on. Those that exist stay, if `replaces`
-    is false and the source has numbers, which say that they are of the same frame. `path` is the last file; `notes` are
-    what there was to say of how many results.
+    is false and the source has numbers, which say that they are of the same frame. `path` is the last file; `notes`
+    counts what there was to say of results.
     """
 
     most_frames = 25
@@ -104,46 +83,33 @@ class FramePiece:
     def __init__(
         self, pattern: Path, film: Film, number: int, quality: int, replaces: bool, notes: Counter[str]
     ) -> None:
-        self.times: list[int] = []
-        self.path = pattern
+        self.path, self.times = pattern, list[int]()
         self._pattern, self._film, self._number, self._replaces = pattern, film, number, replaces
         self._options, self._notes = PhotoOptions(quality=quality), notes
-        self._pending: deque[Future[Outcome]] = deque()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "FramePiece":
-        self._threads = self._stack.enter_context(ThreadPoolExecutor(_WRITERS))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._threads, self._written = ThreadPoolExecutor(_WRITERS), list[Future[Outcome]]()
 
     def add(self, frame: FilmFrame, chroma: Plane) -> None:
         """Write a frame with its chroma, ``(h, w, 2)`` float32 of any size."""
         film, number = self._film, self._number + len(self.times)
         if isinstance(frame, NumberedFrame):
             photo, number = frame.photo, film.numbers[frame.time]
+        else:
+            photo = Photo(grey_image(frame.luma, film, 8 if film.bits == 8 else 16), name=film.path)
         self.path = frame_path(self._pattern, number)
         self.times.append(frame.time)
-        if film.numbers and not self._replaces and self.path.is_file():
-            return
-        if not isinstance(frame, NumberedFrame):
-            photo = Photo(grey_image(frame.luma, film, 8 if film.bits == 8 else 16), name=film.path)
-        rgb = torch.from_numpy(np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5)
-        job = Job(photo.name, self.path, None, self.path)
-        made = Rendered(rgb, min(chroma.shape[:2]))
-        self._pending.append(submit(self._threads, write_result, job, photo, made, self._options))
-        if len(self._pending) > _WRITERS:
-            self._wait()
+        if not film.numbers or self._replaces or not self.path.is_file():
+            rgb = torch.from_numpy(np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5)
+            job, made = Job(photo.name, self.path, None, self.path), Rendered(rgb, min(chroma.shape[:2]))
+            self._written.append(submit(self._threads, write_result, job, photo, made, self._options))
 
     def finish(self) -> list[int]:
         """Wait until all is written, and return the times."""
-        while self._pending:
-            self._wait()
+        for outcome in (future.result() for future in self._written):
+            if outcome.result is None:
+                raise UserError(f"{outcome.job.result}: {outcome.reason}")
+            self._notes.update(outcome.notes)
         return self.times
 
-    def _wait(self) -> None:
-        outcome = self._pending.popleft().result()
-        if outcome.result is None:
-            raise UserError(f"{outcome.job.result}: {outcome.reason}")
-        self._notes.update(outcome.notes)
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown()

@@ -49,24 +49,24 @@ class Film:
     """
 
     path: str
-    stream: int
     width: int
     height: int
-    transposed: bool
-    mirrored: tuple[bool, bool]
-    pixel_aspect: Fraction
     time_base: Fraction
-    start: Fraction
-    seconds: float | None
-    says_length: bool
-    joins: tuple[Fraction, ...]
     rate: Fraction
     bits: int
     full_range: bool
     matrix: int
-    primaries: int
-    transfer: int
-    sure_seeks: bool
+    stream: int = 0
+    transposed: bool = False
+    mirrored: tuple[bool, bool] = (False, False)
+    pixel_aspect: Fraction = Fraction(1)
+    start: Fraction = Fraction(0)
+    seconds: float | None = None
+    says_length: bool = False
+    joins: tuple[Fraction, ...] = ()
+    primaries: int = 2
+    transfer: int = 2
+    sure_seeks: bool = True
     second_field: int | None = None
     retimed: bool = False
     numbers: range = range(0)
