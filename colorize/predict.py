@@ -166,6 +166,8 @@ def colour_photos(
             advance()
             for note in outcome.notes:
                 log.warning(f"{shown(str(outcome.result))}: {note}")
+            if config.verbose and outcome.luma:
+                log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
             if outcome.result is None:
                 failures.append((outcome.job.source, outcome.reason))
                 log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")

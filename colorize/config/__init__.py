@@ -123,7 +123,14 @@ class PredictConfig:
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
         choices=("same", *FORMAT_CHOICES),
     )
-    quality: int = opt(95, "of JPEG, WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
+    quality: int = opt(
+        95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
+    )
+    chroma: str = opt(
+        "420",
+        "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole",
+        choices=("420", "444"),
+    )
     render_px: int | None = opt(
         None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
     )
@@ -131,6 +138,7 @@ class PredictConfig:
     saturation: float = opt(1.0, SATURATION, least=0)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
+    verbose: bool = opt(False, "say of each JPEG whether its luma was taken over bit for bit, and if not, why")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
     contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
     batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)

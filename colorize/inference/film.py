@@ -21,9 +21,11 @@ from PIL import Image
 
 from colorize.inference import sequence
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.photo_batches import PhotoOptions
 from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory
+from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, grey_image, resized
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
@@ -55,10 +57,10 @@ class FilmOptions:
     `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
     image and two sizes; `saturation` is a factor on the network's chroma; `batch_size` counts the frames that it sees
     at once. It sees only `every` Nth frame, the others have their neighbours' colours; `stabilize` carries colours
-    along the motion. `codec` is a key of `encoding.CODECS`, or auto; `quality` 1 to 100; `start` seconds are left out,
-    then `duration` seconds coloured (None: to the end). `telecine`: auto brings back films that were woven into video,
-    off does not. `fps` is the frames a second (None: as the film says; 24 of a sequence). Frames of a sequence that
-    have results are written again only with `overwrite`.
+    along the motion. `codec` is a key of `encoding.CODECS`, or auto; `quality` 1 to 100; `chroma` is of JPEG; `start`
+    seconds are left out, then `duration` seconds coloured (None: to the end). `telecine`: auto brings back films that
+    were woven into video, off does not. `fps` is the frames a second (None: as the film says; 24 of a sequence). Frames
+    of a sequence that have results are written again only with `overwrite`.
     """
 
     render_px: int | None = None
@@ -69,6 +71,7 @@ class FilmOptions:
     every: int = 1
     codec: str = "auto"
     quality: int = 95
+    chroma: str = "420"
     start: float = 0.0
     duration: float | None = None
     telecine: str = "auto"
@@ -162,13 +165,15 @@ def _colour(
 
     def begin(done: Done) -> AbstractContextManager[Piece | FramePiece]:
         if codec is None:
-            return closing(FramePiece(result, film, done.frames + 1, options.quality, options.overwrite, said))
+            photo_options = PhotoOptions(quality=options.quality, chroma=options.chroma)
+            return closing(FramePiece(result, film, done.frames + 1, photo_options, options.overwrite, said))
         return piece_file(work.video(len(done.pieces)), film, codec, options.quality)
 
     if not done.ended:
         frames: Iterator[FilmFrame]
         if film.numbers:
-            frames = sequence.frames(film, origin, end, done.last)
+            as_jpeg = codec is None and WRITTEN_SUFFIXES[suffix_of(result)].name == "JPEG"
+            frames = sequence.frames(film, origin, end, done.last, as_jpeg)
         else:
             frames = decoding.frames(film, origin, end, done.last, damage, left_out)
         coloured = _coloured_frames(colorizer, film, frames, options, done)

@@ -46,25 +46,28 @@ def describe(pattern: str, fps: float, most_bits: int) -> Film:
     return replace(film, seconds=float(len(numbers) / rate), says_length=True)
 
 
-def frames(film: Film, first: Fraction, end: Fraction | None, after: int | None) -> Iterator[NumberedFrame]:
+def frames(
+    film: Film, first: Fraction, end: Fraction | None, after: int | None, as_jpeg: bool
+) -> Iterator[NumberedFrame]:
     """Read the frames from `first` to `end`, in seconds, but for those up to the time `after`.
 
-    Raises UserError where one cannot be read, or is of another size or depth than the first of all.
+    `as_jpeg` is as of :func:`colorize.photos.reading.read`. Raises UserError where one cannot be read, or is of another
+    size or depth than the first of all.
     """
     begin = max(ceil(first * film.rate), -1 if after is None else after + 1)
     until = len(film.numbers) if end is None else min(len(film.numbers), ceil(end * film.rate))
     for time in range(begin, until):
         path = frame_path(film.path, film.numbers[time])
-        photo = _read(path)
+        photo = _read(path, as_jpeg)
         if photo.size != (film.width, film.height) or (photo.luma.dtype == np.uint8) != (film.bits == 8):
             size = f"{photo.size[0]} × {photo.size[1]} px of {8 * photo.luma.itemsize} bits"
             raise UserError(f"{path}: {size}, where the first frame has others: the frames of a film are alike")
         yield NumberedFrame(time, 1, photo.luma if film.bits in (8, 16) else photo.luma >> (16 - film.bits), photo)
 
 
-def _read(path: Path) -> Photo:
+def _read(path: Path, as_jpeg: bool = False) -> Photo:
     try:
-        return reading.read(path)
+        return reading.read(path, as_jpeg=as_jpeg)
     except UnreadableImage as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -81,11 +84,11 @@ class FramePiece:
     """Frames after which the state is written down from which the next start goes on."""
 
     def __init__(
-        self, pattern: Path, film: Film, number: int, quality: int, replaces: bool, notes: Counter[str]
+        self, pattern: Path, film: Film, number: int, options: PhotoOptions, replaces: bool, notes: Counter[str]
     ) -> None:
         self.path, self.times = pattern, list[int]()
         self._pattern, self._film, self._number, self._replaces = pattern, film, number, replaces
-        self._options, self._notes = PhotoOptions(quality=quality), notes
+        self._options, self._notes = options, notes
         self._threads, self._written = ThreadPoolExecutor(_WRITERS), list[Future[Outcome]]()
 
     def add(self, frame: FilmFrame, chroma: Plane) -> None:

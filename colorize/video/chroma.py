@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from colorize.gamut import gamut_scale, green_offset
 from colorize.video.probing import Film
 
 Plane = np.ndarray[Any, Any]
@@ -31,9 +32,8 @@ def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
 
 def offsets_of(chroma: Plane, weights: tuple[float, float]) -> tuple[Plane, Plane, Plane]:
     """Return by how much red, green and blue differ from the luma, given Cb and Cr, ``(h, w, 2)``."""
-    kr, kb = weights
-    blue, red = (2 - 2 * kb) * chroma[..., 0], (2 - 2 * kr) * chroma[..., 1]
-    return red, -(kr * red + kb * blue) / (1 - kr - kb), blue
+    blue, red = (2 - 2 * weights[1]) * chroma[..., 0], (2 - 2 * weights[0]) * chroma[..., 1]
+    return red, green_offset(red, blue, weights), blue
 
 
 def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
@@ -72,10 +72,7 @@ def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> l
     low, high = (0, 255) if film.full_range else (16, 235)
     grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
     chroma = resized(chroma, shape)
-    scale = np.ones(shape, np.float32)
-    for offset in offsets_of(chroma, film.weights):
-        room = np.where(offset > 0, 1 - grey, grey)
-        np.minimum(scale, room / np.maximum(np.abs(offset), 1e-6), out=scale)
+    scale = gamut_scale(grey, offsets_of(chroma, film.weights), 1.0)
     span, middle, top = (255 if film.full_range else 224) << (bits - 8), 128 << (bits - 8), (1 << bits) - 1
     kind = np.uint8 if bits == 8 else np.uint16
     planes = [np.clip(np.rint(plane * scale * span + middle), 0, top).astype(kind) for plane in cv2.split(chroma)]
