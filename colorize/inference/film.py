@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 from itertools import islice
@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from colorize.config import PredictConfig
 from colorize.inference import sequence
 from colorize.inference.colorizer import Colorizer
-from colorize.inference.photo_batches import PhotoOptions
 from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
-from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory
+from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, grey_image, resized
@@ -46,37 +46,14 @@ SEQUENCE_FPS = 24.0
 FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
+_DECISIVE = (
+    *("render_px", "tta", "saturation", "stabilize", "every", "telecine", "fps", "start", "duration"),
+    *("codec", "quality", "chroma"),
+)
+"""Options that another start must share to go on with the pieces of this one."""
+
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
-
-
-@dataclass(frozen=True)
-class FilmOptions:
-    """Options that hold for every film of a command.
-
-    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
-    image and two sizes; `saturation` is a factor on the network's chroma; `batch_size` counts the frames that it sees
-    at once. It sees only `every` Nth frame, the others have their neighbours' colours; `stabilize` carries colours
-    along the motion. `codec` is a key of `encoding.CODECS`, or auto; `quality` 1 to 100; `chroma` is of JPEG; `start`
-    seconds are left out, then `duration` seconds coloured (None: to the end). `telecine`: auto brings back films that
-    were woven into video, off does not. `fps` is the frames a second (None: as the film says; 24 of a sequence). Frames
-    of a sequence that have results are written again only with `overwrite`.
-    """
-
-    render_px: int | None = None
-    tta: bool = False
-    saturation: float = 1.0
-    batch_size: int = 1
-    stabilize: bool = True
-    every: int = 1
-    codec: str = "auto"
-    quality: int = 95
-    chroma: str = "420"
-    start: float = 0.0
-    duration: float | None = None
-    telecine: str = "auto"
-    fps: float | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +76,7 @@ class _Coloured:
 
 
 def colour_film(
-    colorizer: Colorizer, source: str, result: Path, options: FilmOptions, tick: Tick, weights: str
+    colorizer: Colorizer, source: str, result: Path, options: PredictConfig, tick: Tick, weights: str
 ) -> list[str]:
     """Colour a film, or resume where an earlier start with the same arguments stopped; return notes on the result.
 
@@ -110,7 +87,7 @@ def colour_film(
     Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskFault where nothing
     can be written; BadOption where the result cannot hold the codec.
     """
-    with _faults_told(result):
+    with _faults_told(result), lack_of_memory_told("this film"):
         to_frames = is_pattern(result)
         film = _described(source, options, deep=to_frames)
         codec = None if to_frames else choose_codec(options.codec, result, film)
@@ -120,7 +97,7 @@ def colour_film(
             return _colour(colorizer, film, result, options, codec, tick, work)
 
 
-def _described(source: str, options: FilmOptions, deep: bool) -> Film:
+def _described(source: str, options: PredictConfig, deep: bool) -> Film:
     """Describe the source, with the frames a second that it shall have; `deep`: the result can hold 16 bits."""
     if is_pattern(source):
         film = sequence.describe(source, options.fps or SEQUENCE_FPS, 16 if deep else 10)
@@ -141,8 +118,6 @@ def _faults_told(result: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
-            raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
         if isinstance(error, (av.FFmpegError, OSError)):
             if (fault := disk_fault(error, result.parent)) is not None:
                 raise fault from error
@@ -153,7 +128,7 @@ def _faults_told(result: Path) -> Iterator[None]:
 
 
 def _colour(
-    colorizer: Colorizer, film: Film, result: Path, options: FilmOptions, codec: Codec | None, tick: Tick, work: Work
+    colorizer: Colorizer, film: Film, result: Path, options: PredictConfig, codec: Codec | None, tick: Tick, work: Work
 ) -> list[str]:
     origin = film.start + Fraction(options.start).limit_denominator(1_000_000)
     end = None if options.duration is None else origin + Fraction(options.duration).limit_denominator(1_000_000)
@@ -165,8 +140,7 @@ def _colour(
 
     def begin(done: Done) -> AbstractContextManager[Piece | FramePiece]:
         if codec is None:
-            photo_options = PhotoOptions(quality=options.quality, chroma=options.chroma)
-            return closing(FramePiece(result, film, done.frames + 1, photo_options, options.overwrite, said))
+            return closing(FramePiece(result, film, done.frames + 1, options, said))
         return piece_file(work.video(len(done.pieces)), film, codec, options.quality)
 
     if not done.ended:
@@ -183,10 +157,10 @@ def _colour(
         raise UserError(f"{film.path}: there is no frame to colour" + (f" ({damage[0]})" if damage else ""))
     notes = [f"{words} ({count} frames)" for words, count in said.items()]
     if codec is not None:
-        notes = put_together(film, done.pieces, done.length, origin, end, work.joined())
+        notes = put_together(film, done.pieces, done.length, origin, end, result)
     elif film.pixel_aspect != 1:
         notes.append(f"its pixels are not square ({film.pixel_aspect}), and its frames do not say so")
-    work.publish()
+    work.clear()
     notes += [f"without {words}" for words in sorted(left_out)]
     if damage:
         notes.append(f"without what is damaged in the film ({len(damage)} times: {damage[0]})")
@@ -196,19 +170,19 @@ def _colour(
     return notes
 
 
-def _expected(film: Film, options: FilmOptions) -> int | None:
+def _expected(film: Film, options: PredictConfig) -> int | None:
     if film.seconds is None:
         return None
     seconds = film.seconds - options.start
     return max(1, round((seconds if options.duration is None else min(seconds, options.duration)) * float(film.rate)))
 
 
-def _key(film: Film, options: FilmOptions, colorizer: Colorizer, weights: str, codec: Codec | None) -> str:
+def _key(film: Film, options: PredictConfig, colorizer: Colorizer, weights: str, codec: Codec | None) -> str:
     """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
     words += [os.path.realpath(film.path), weights, colorizer.precision, codec and codec.encoder, Piece.most_frames]
-    words += [asdict(replace(options, batch_size=1, overwrite=False)), av.__version__, cv2.__version__]
+    words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
 
@@ -216,7 +190,7 @@ def _key(film: Film, options: FilmOptions, colorizer: Colorizer, weights: str, c
 
 
 def _coloured_frames(
-    colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: FilmOptions, done: Done
+    colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
     """Let the network colour the frames, and carry their colours along the motion."""
     stabilizer = Stabilizer(past=done.past) if options.stabilize else None
@@ -227,8 +201,9 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, None if stabilizer is None else stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
-    with closing(_ahead(looked_at, _DECODED_AHEAD + options.batch_size)) as ready:
-        while batch := list(islice(ready, options.batch_size)):
+    at_once = options.batch_size or 1
+    with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
+        while batch := list(islice(ready, at_once)):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
             rendered = iter(
                 colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else []
@@ -246,7 +221,7 @@ def _coloured_frames(
 
 
 def _looked_at(
-    film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: FilmOptions, done: Done
+    film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: PredictConfig, done: Done
 ) -> Stream[_Seen]:
     """Find the motion of frames, which decides whether the network is asked."""
     motion = Motion(done.small)
@@ -259,7 +234,7 @@ def _looked_at(
             yield _Seen(frame, None, None, asked=True)
 
 
-def _flow_size(film: Film, colorizer: Colorizer, options: FilmOptions) -> tuple[int, int]:
+def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tuple[int, int]:
     """Return the width and height at which motion is looked for, at least the network's, but at most the film's."""
     width, height = film.square_size
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
+from colorize.config import PredictConfig
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.inference.jobs import Job
 from colorize.photos import reading
@@ -35,27 +36,6 @@ _OUT_OF_MEMORY = "not enough memory for a photo of its size"
 
 
 @dataclass(frozen=True)
-class PhotoOptions:
-    """Options that hold for every photo of a start.
-
-    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
-    image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
-    of their own as they are; `quality` is of JPEG, WebP and AVIF, 1 to 100; `chroma` of JPEG: 420 at half the size, 444
-    at the whole; `compare` writes before and after beside each result; `batch_size` photos are read, coloured and
-    written together.
-    """
-
-    render_px: int | None = None
-    tta: bool = False
-    saturation: float = 1.0
-    keep_color: bool = False
-    quality: int = 95
-    chroma: str = "420"
-    compare: bool = False
-    batch_size: int = 1
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
 
@@ -71,13 +51,14 @@ class Outcome:
     luma: str = ""
 
 
-def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions) -> Iterator[Outcome]:
+def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig) -> Iterator[Outcome]:
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
     their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
-    batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
+    at_once = options.batch_size or 1
+    batches = deque(jobs[start : start + at_once] for start in range(0, len(jobs), at_once))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
     with ExitStack() as stack:
@@ -106,18 +87,18 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                     writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(options.batch_size, _WORKERS - 1):
+            while len(writing) > max(at_once, _WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
 
 
-def _read(job: Job, options: PhotoOptions) -> Photo:
+def _read(job: Job, options: PredictConfig) -> Photo:
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
     return reading.read(job.source, options.keep_color, COMPARE_PX if options.compare else None, as_jpeg)
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
@@ -127,7 +108,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> 
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from colorize.config import PredictConfig
 from colorize.inference.colorizer import Rendered
 from colorize.inference.jobs import Job
-from colorize.inference.photo_batches import Outcome, PhotoOptions, write_result
+from colorize.inference.photo_batches import Outcome, write_result
 from colorize.photos import reading
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
@@ -75,20 +76,18 @@ def _read(path: Path, as_jpeg: bool = False) -> Photo:
 class FramePiece:
     """Some frames of a film, each written into a file of its own, by threads; used as `video.encoding.Piece` is.
 
-    `pattern` names the files, by the numbers of the source, or from `number` on. Those that exist stay, if `replaces`
-    is false and the source has numbers, which say that they are of the same frame. `path` is the last file; `notes`
-    counts what there was to say of results.
+    `pattern` names the files, by the numbers of the source, or from `number` on. Those that exist stay, but for
+    `options.overwrite`, where the source has numbers, which say that they are of the same frame. `path` is the last
+    file; `notes` counts what there was to say of results.
     """
 
     most_frames = 25
     """Frames after which the state is written down from which the next start goes on."""
 
-    def __init__(
-        self, pattern: Path, film: Film, number: int, options: PhotoOptions, replaces: bool, notes: Counter[str]
-    ) -> None:
+    def __init__(self, pattern: Path, film: Film, number: int, options: PredictConfig, notes: Counter[str]) -> None:
         self.path, self.times = pattern, list[int]()
-        self._pattern, self._film, self._number, self._replaces = pattern, film, number, replaces
-        self._options, self._notes = options, notes
+        self._pattern, self._film, self._number, self._notes = pattern, film, number, notes
+        self._options, self._replaces = replace(options, compare=False), options.overwrite or not film.numbers
         self._threads, self._written = ThreadPoolExecutor(_WRITERS), list[Future[Outcome]]()
 
     def add(self, frame: FilmFrame, chroma: Plane) -> None:
@@ -100,7 +99,7 @@ class FramePiece:
             photo = Photo(grey_image(frame.luma, film, 8 if film.bits == 8 else 16), name=film.path)
         self.path = frame_path(self._pattern, number)
         self.times.append(frame.time)
-        if not film.numbers or self._replaces or not self.path.is_file():
+        if self._replaces or not self.path.is_file():
             rgb = torch.from_numpy(np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5)
             job, made = Job(photo.name, self.path, None, self.path), Rendered(rgb, min(chroma.shape[:2]))
             self._written.append(submit(self._threads, write_result, job, photo, made, self._options))

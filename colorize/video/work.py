@@ -76,10 +76,6 @@ class Work:
         """File of a piece's pictures."""
         return self._folder / f"{number:06}.mkv"
 
-    def joined(self) -> Path:
-        """File in which the pieces are put together, before it becomes the result."""
-        return self._folder / f"joined{self._result.suffix}"
-
     def remember(self, done: Done) -> None:
         """Write down what is finished, and what is needed to resume after it."""
         planes: dict[str, Any] = {"past": done.past, "small": done.small}
@@ -109,8 +105,6 @@ class Work:
         ended, length = kept["rest"].tolist()
         return Done(pieces, kept.get("past"), kept.get("small"), bool(ended), length)
 
-    def publish(self) -> None:
-        """Let what was put together, if anything, become the result, and remove all else."""
-        if self.joined().exists():
-            os.replace(self.joined(), self._result)
+    def clear(self) -> None:
+        """Remove all, once the result is there."""
         shutil.rmtree(self._all, ignore_errors=True)
