@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runtime.errors import DiskFault, UserError, one_line
+from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import progress_bar
@@ -181,6 +181,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     """Colour a film under a progress bar; return why it failed, if it did."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
+    from colorize.inference.photo_batches import failed
 
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
@@ -192,10 +193,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
         except DiskFault:
             raise
         except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-            known = isinstance(error, UserError)
-            reason = (
-                str(error).removeprefix(f"{job.source}: ") if known else f"{type(error).__name__}: {one_line(error)}"
-            )
+            reason = failed(job, error).reason
             log.warning(f"{shown(job.source)}: {reason}")
             log.debug("where it failed", exc_info=error)
             return reason

@@ -76,13 +76,13 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
                 try:
                     read.append((job, future.result()))
                 except Exception as error:
-                    yield _failed(job, error)
+                    yield failed(job, error)
             to_colour = [photo for _, photo in read if photo.own is None]
             made = iter(_render(colorizer, to_colour, options) if to_colour else [])
             for job, photo in read:
                 rendered = next(made) if photo.own is None else None
                 if isinstance(rendered, Exception):
-                    yield _failed(job, rendered)
+                    yield failed(job, rendered)
                 else:
                     writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
@@ -132,7 +132,7 @@ def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: Pre
         luma = "luma as it was stored, bit for bit" if photo.stored else f"encoded anew: {photo.encoded_anew}"
         return Outcome(job, path, rendered is None, notes=notes, luma=luma if format.name == "JPEG" else "")
     except Exception as error:
-        return _failed(job, error)
+        return failed(job, error)
 
 
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
@@ -141,7 +141,7 @@ def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
     return coloured(photo, rendered.rgb.numpy())
 
 
-def _failed(job: Job, error: Exception) -> Outcome:
+def failed(job: Job, error: Exception) -> Outcome:
     """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
