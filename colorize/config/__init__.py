@@ -164,7 +164,10 @@ class PredictConfig:
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    shard: str | None = opt(None, "K/N: only every Nth photo, from the Kth on, for N starts that share the work")
     device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
+    num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
     precision: str = opt(
         "auto",
         "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
