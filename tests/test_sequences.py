@@ -41,10 +41,10 @@ def pixels(path: Path) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("name", "frames", "deep"),
     [
-        ("scan_%06d.tif", deep_frames(12), True),
-        ("%d.png", deep_frames(12), True),
-        ("a%%b.%03d.png", grey_frames(12), False),
-        ("%d.jpg", grey_frames(12), False),
+        ("scan_%06d.tif", deep_frames(6), True),
+        ("%d.png", deep_frames(6), True),
+        ("a%%b.%03d.png", grey_frames(6), False),
+        ("%d.jpg", grey_frames(6), False),
     ],
 )
 def test_frames_keep_numbers_depth_luma_and_metadata(
@@ -52,8 +52,8 @@ def test_frames_keep_numbers_depth_luma_and_metadata(
 ) -> None:
     given = write_frames(tmp_path / "in", name, 97, frames)
     status, err = colour(given, output=None, fps=18)
-    assert status == 0 and "frames 97 to 108, 18 a second" in err and "1 coloured" in err, err
-    assert files(tmp_path / "in_colour") == sorted(name % number for number in range(97, 109))
+    assert status == 0 and "frames 97 to 102, 18 a second" in err and "1 coloured" in err, err
+    assert files(tmp_path / "in_colour") == sorted(name % number for number in range(97, 103))
     for number, frame in enumerate(frames, 97):
         path = tmp_path / "in_colour" / (name % number)
         if name.endswith(".jpg"):  # its luma as it was stored
@@ -69,14 +69,12 @@ def test_frames_keep_numbers_depth_luma_and_metadata(
     assert "0 coloured, 1 skipped" in colour(given, output=None)[1]
 
 
-@pytest.mark.parametrize(
-    ("bits", "pixel_format"), [(8, "rgb24"), (10, "gbrp10le"), (10, "gbrp10be"), (12, "gbrp12le"), (16, "rgb48be")]
-)
+@pytest.mark.parametrize(("bits", "pixel_format"), [(8, "rgb24"), (10, "gbrp10be"), (12, "gbrp12le"), (16, "rgb48be")])
 def test_dpx_keeps_its_depth_and_what_its_header_says(
     bits: int, pixel_format: str, colour: Colour, tmp_path: Path
 ) -> None:
     order = b"SDPX" if pixel_format.endswith("be") else b"XPDS"
-    frames = [(frame.astype(np.uint16) << 8) + 5 >> (16 - bits) for frame in grey_frames(3, 63, 48)]
+    frames = [(frame.astype(np.uint16) << 8) + 5 >> (16 - bits) for frame in grey_frames(2, 63, 48)]
     (tmp_path / "in").mkdir()
     with av.open(tmp_path / "in" / "%04d.dpx", "w") as container:  # FFmpeg's own
         stream = container.add_stream("dpx", rate=24)
@@ -102,7 +100,7 @@ def test_dpx_keeps_its_depth_and_what_its_header_says(
         assert np.abs(rgb @ LUMA - frame).max() < 0.6
     if bits == 10:
         status, err = colour("in/%04d.dpx", output="tiff/%04d.tif")
-        assert status == 0 and "without its DPX header, for which a TIFF has no place (3 frames)" in err
+        assert status == 0 and "without its DPX header, for which a TIFF has no place (2 frames)" in err
         assert pixels(tmp_path / "tiff" / "0001.tif").dtype == np.uint16
 
 
@@ -140,6 +138,7 @@ def test_an_interrupted_sequence_goes_on_to_the_same_frames(
     assert "1 coloured" in part and files(tmp_path / "part") == [f"{number:06}.tif" for number in range(15, 19)]
 
 
+@pytest.mark.slow
 def test_frames_become_a_film_and_a_film_frames(colour: Colour, tmp_path: Path) -> None:
     frames = deep_frames(12)
     status, err = colour(write_frames(tmp_path / "in", "%d.png", 1, frames), output="out.mkv", codec="ffv1")
@@ -161,41 +160,40 @@ def test_frames_become_a_film_and_a_film_frames(colour: Colour, tmp_path: Path) 
     assert "0 coloured, 1 skipped" in colour(source, output="frames/%03d.png")[1]
 
 
+@pytest.mark.slow
 def test_a_film_runs_at_another_speed_without_its_sound(colour: Colour, tmp_path: Path) -> None:
-    source = write_film(tmp_path / "in.mkv", grey_frames(36), sound="flac", subtitles="subrip")
+    source = write_film(tmp_path / "in.mkv", grey_frames(24), sound="flac", subtitles="subrip")
     for name in ("out.mkv", "out.mp4"):
-        status, err = colour(source, output=name, fps=18, start=0.5, duration=1)
+        status, err = colour(source, output=name, fps=18, start=0.5, duration=0.5)
         assert status == 0 and "without its sound and subtitles: at fps=18 they would not fit" in err, err
         made = read_film(tmp_path / name)
-        assert made.times == pytest.approx([number / 18 for number in range(18)], abs=6e-4)
+        assert made.times == pytest.approx([number / 18 for number in range(9)], abs=6e-4)
         off = [np.abs(made.luma[0].astype(int) - luma).mean() for luma in read_film(source).luma]
         assert off.index(min(off)) == 9 and made.sound == [] and made.codecs == ["h264"]
         with av.open(tmp_path / name) as container:
             assert container.streams.video[0].average_rate == 18 and not container.chapters()
 
 
-@pytest.mark.parametrize(
-    ("given", "keys", "message"),
-    [
-        ("in/%02d.tif", {}, "in/04.tif is missing: of the frames 1 to 5 only 4 are there"),
-        ("in/%03d.tif", {}, "input=in/%03d.tif: there is no file of such a name"),
-        ("in/%02d.exr", {}, "EXR holds linear light and is not read; make 16-bit TIFFs or DPX of it first"),
-        ("whole/%d.png", {"output": "whole/x_%d.png"}, "is where the source is"),
-        ("whole/%d.png", {"output": "one.png"}, "give a folder, NAME_%06d or a film's NAME"),
-        ("whole/%d.png", {"output": "out/%d.gif"}, "give a folder, NAME_%06d or a film's NAME"),
-        ("whole/%d.png", {"output": "out/%d.jpg"}, "a JPEG file cannot hold 16 bits a channel"),
-        ("whole/%d.png", {"start": 1}, "start=1 is after its end, at 0.1 s"),
-        ("mixed/%d.png", {}, "mixed/2.png: 64 × 48 px of 8 bits, where the first frame has others"),
-        ("whole", {"output": "out/%d.png"}, "is no film"),
-    ],
+WRONG = (
+    ("in/%02d.tif", {}, "in/04.tif is missing: of the frames 1 to 5 only 4 are there"),
+    ("in/%03d.tif", {}, "input=in/%03d.tif: there is no file of such a name"),
+    ("in/%02d.exr", {}, "EXR holds linear light and is not read; make 16-bit TIFFs or DPX of it first"),
+    ("whole/%d.png", {"output": "whole/x_%d.png"}, "is where the source is"),
+    ("whole/%d.png", {"output": "one.png"}, "give a folder, NAME_%06d or a film's NAME"),
+    ("whole/%d.png", {"output": "out/%d.gif"}, "give a folder, NAME_%06d or a film's NAME"),
+    ("whole/%d.png", {"output": "out/%d.jpg"}, "a JPEG file cannot hold 16 bits a channel"),
+    ("whole/%d.png", {"start": 1}, "start=1 is after its end, at 0.1 s"),
+    ("mixed/%d.png", {}, "mixed/2.png: 64 × 48 px of 8 bits, where the first frame has others"),
+    ("whole", {"output": "out/%d.png"}, "is no film"),
 )
-def test_what_is_wrong_with_a_sequence_is_said(
-    given: str, keys: dict[str, Any], message: str, colour: Colour, tmp_path: Path
-) -> None:
+
+
+def test_what_is_wrong_with_a_sequence_is_said(colour: Colour, tmp_path: Path) -> None:
     write_frames(tmp_path / "in", "%02d.tif", 1, grey_frames(5))
     (tmp_path / "in" / "04.tif").unlink()
     write_frames(tmp_path / "whole", "%d.png", 1, deep_frames(2))
     write_frames(tmp_path / "mixed", "%d.png", 1, [*deep_frames(1), *grey_frames(1)])
-    status, err = colour(given, **keys)
-    assert status == 1 and message in err, err
-    assert not (tmp_path / "out").exists() or not files(tmp_path / "out")
+    for given, keys, message in WRONG:
+        status, err = colour(given, **keys)
+        assert status == 1 and message in err, err
+        assert not (tmp_path / "out").exists() or not files(tmp_path / "out")
