@@ -374,7 +374,7 @@ def test_checkpoints_and_exports_give_the_same_colours(tmp_path: Path) -> None:
     [
         ({"format": 2}, "export format 2"),
         ({"generator": {"encoder": "resnet12"}}, "does not state its network"),
-        ({"generator": {"encoder": "resnet10_half"}}, "do not fit the network"),
+        ({"generator": {"encoder": "resnet10_half"}}, "does not fit the architecture it states"),
         ({"preprocessing": {}}, "does not state its network"),
         ({"preprocessing": {"render_px": 3}}, "does not state its network"),
     ],

@@ -13,10 +13,10 @@ from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption
 
 
-def check_processes(settings: DevicesConfig, prefix: str = "trainer.") -> None:
-    """Check that there are as many processes as the configuration says, by its keys that begin with `prefix`.
+def take_place(settings: DevicesConfig, prefix: str = "trainer.") -> None:
+    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down.
 
-    Raises BadOption where torchrun or srun started another number of them; each would do, and write, all of the work.
+    Raises BadOption where torchrun or srun started another number of processes than its keys, `prefix`…, say.
     """
     started, wanted = processes_started(), settings.devices * settings.num_nodes
     if started not in (1, wanted):
@@ -24,10 +24,6 @@ def check_processes(settings: DevicesConfig, prefix: str = "trainer.") -> None:
             f"{started} processes were started, but {prefix}devices={settings.devices} times "
             f"{prefix}num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
         )
-
-
-def set_threads(settings: DevicesConfig) -> None:
-    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
@@ -41,11 +37,10 @@ def quieten() -> None:
 def launch(settings: DevicesConfig, prefix: str = "trainer.", patient: bool = False) -> L.Fabric:
     """Return this one of the processes that share a command's photos; the first starts the others if need be.
 
-    `prefix` is as for `check_processes`. A `patient` one waits for the others at the end for as long as they take, by
-    way of the CPUs.
+    `prefix` is as for `take_place`. A `patient` one waits for the others at the end for as long as they take, by way of
+    the CPUs.
     """
-    check_processes(settings, prefix)
-    set_threads(settings)
+    take_place(settings, prefix)
     quieten()
     strategy: str | DDPStrategy = "auto"
     if settings.devices * settings.num_nodes > 1:

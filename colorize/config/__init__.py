@@ -83,9 +83,7 @@ class MetricWeightsConfig:
 
 @dataclass
 class EvaluateConfig(CommonConfig):
-    checkpoint: list[str] = opt(
-        [], "what is measured: weights, the word bundled, runs (name or folder), [a,b]; none: those of run", path=True
-    )
+    checkpoint: list[str] = opt([], "measured: weights, bundled, runs or [a,b] of them; none: those of run", path=True)
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
         "val5k",
@@ -127,13 +125,9 @@ class PredictConfig:
         95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
     )
     chroma: str = opt(
-        "420",
-        "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole",
-        choices=("420", "444"),
+        "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")
     )
-    render_px: int | None = opt(
-        None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
-    )
+    render_px: int | None = opt(None, "short side that is shown (null: as trained); larger: finer, duller", least=32)
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
@@ -153,9 +147,7 @@ class PredictConfig:
         choices=("auto", "off"),
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
-    every: int = opt(
-        1, "films: show the network only every Nth frame; the frames between take their neighbours' colours", least=1
-    )
+    every: int = opt(1, "films: the network colours every Nth frame alone, neighbours those between", least=1)
     fps: float | None = opt(
         None,
         "films: frames a second, where the file says wrong ones (leaves sound out); of numbered frames (null: 24)",
@@ -186,9 +178,7 @@ class ExportConfig:
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
-    render_px: int | None = opt(
-        None, "short side at which the file says photos are to be shown (null: as it was trained)", least=32
-    )
+    render_px: int | None = opt(None, "short side at which it says to show photos (null: as it was trained)", least=32)
     overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 
@@ -202,9 +192,7 @@ class OnlyConfig:
 
 @dataclass
 class PipelineConfig(TrainConfig):
-    steps: list[str] = opt(
-        ["pretrain_gen", "generate", "pretrain_critic", "gan"], "which of the four steps are done, in this order"
-    )
+    steps: list[str] = opt(["pretrain_gen", "generate", "pretrain_critic", "gan"], "the steps to do, in this order")
     cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 
