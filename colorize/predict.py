@@ -17,13 +17,13 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.processes import processes_started
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from colorize.inference.jobs import Job, Plan
 
 log = logging.getLogger("colorize")
-T = TypeVar("T")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
@@ -119,6 +118,7 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         from colorize.inference.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
+        config = replace(config, batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8))
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
             require_packages()
@@ -179,6 +179,8 @@ def check(config: PredictConfig) -> None:
     """Refuse a value that no photo could be coloured with, by a BadOption."""
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
+    if not math.isfinite(config.fps or 1.0):
+        raise BadOption(f"fps={config.fps}: give frames a second")
     if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
         raise BadOption(f"start={config.start} duration={config.duration}: give seconds")
     if config.every > 1 and not config.stabilize:
@@ -223,14 +225,13 @@ def colour_photos(
 ) -> tuple[int, int, list[tuple[str, str]]]:
     """Colour photos under a progress bar; return how many were coloured, how many kept their own, and what failed."""
     from colorize.inference.jobs import shown
-    from colorize.inference.photo_batches import PhotoOptions, colour_all
+    from colorize.inference.photo_batches import colour_all
 
-    options = options_of(PhotoOptions, config, 1 if colorizer.device.type == "cpu" else 8)
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
     coloured, kept, failures = 0, 0, []
     with progress_bar("colouring", len(todo)) as advance:
-        for outcome in colour_all(colorizer, todo, options):
+        for outcome in colour_all(colorizer, todo, config):
             advance()
             for note in outcome.notes:
                 log.warning(f"{shown(str(outcome.result))}: {note}")
@@ -246,32 +247,23 @@ def colour_photos(
     return coloured, kept, failures
 
 
-def options_of(kind: type[T], config: PredictConfig, batch_size: int) -> T:
-    """Return those options of `config` that the dataclass `kind` has; `batch_size` is for where none is given."""
-    given = {**vars(config), "batch_size": config.batch_size or batch_size}
-    return kind(**{entry.name: given[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
-
-
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
     """Colour a film under a progress bar; return why it failed, if it did."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
+    from colorize.inference.photo_batches import failed
 
-    options = options_of(film.FilmOptions, config, 1 if colorizer.device.type == "cpu" else 8)
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
-    render_px = options.render_px or colorizer.preprocessing.render_px
+    render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
         try:
-            notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
-        except film.DiskIsFull:
+            notes = film.colour_film(colorizer, job.source, job.result, config, advance, weights)
+        except DiskFault:
             raise
         except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-            known = isinstance(error, UserError)
-            reason = (
-                str(error).removeprefix(f"{job.source}: ") if known else f"{type(error).__name__}: {one_line(error)}"
-            )
+            reason = failed(job, error).reason
             log.warning(f"{shown(job.source)}: {reason}")
             log.debug("where it failed", exc_info=error)
             return reason

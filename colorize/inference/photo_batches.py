@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from colorize.config import PredictConfig
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.inference.jobs import Job
 from colorize.photos import reading
@@ -21,7 +22,7 @@ from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
-from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory, one_line
+from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 from colorize.runtime.threads import submit
@@ -31,27 +32,6 @@ COMPARE_PX = 1000
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _OUT_OF_MEMORY = "not enough memory for a photo of its size"
-
-
-@dataclass(frozen=True)
-class PhotoOptions:
-    """Options that hold for every photo of a start.
-
-    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
-    image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
-    of their own as they are; `quality` is of JPEG, WebP and AVIF, 1 to 100; `chroma` of JPEG: 420 at half the size, 444
-    at the whole; `compare` writes before and after beside each result; `batch_size` photos are read, coloured and
-    written together.
-    """
-
-    render_px: int | None = None
-    tta: bool = False
-    saturation: float = 1.0
-    keep_color: bool = False
-    quality: int = 95
-    chroma: str = "420"
-    compare: bool = False
-    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,13 +50,14 @@ class Outcome:
     luma: str = ""
 
 
-def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions) -> Iterator[Outcome]:
+def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig) -> Iterator[Outcome]:
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
     their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
-    batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
+    at_once = options.batch_size or 1
+    batches = deque(jobs[start : start + at_once] for start in range(0, len(jobs), at_once))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
     with ExitStack() as stack:
@@ -94,29 +75,29 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 try:
                     read.append((job, future.result()))
                 except Exception as error:
-                    yield _failed(job, error)
+                    yield failed(job, error)
             to_colour = [photo for _, photo in read if photo.own is None]
             made = iter(_render(colorizer, to_colour, options) if to_colour else [])
             for job, photo in read:
                 rendered = next(made) if photo.own is None else None
                 if isinstance(rendered, Exception):
-                    yield _failed(job, rendered)
+                    yield failed(job, rendered)
                 else:
-                    writing.append(submit(writers, _write, job, photo, rendered, options))
+                    writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(options.batch_size, _WORKERS - 1):
+            while len(writing) > max(at_once, _WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
 
 
-def _read(job: Job, options: PhotoOptions) -> Photo:
+def _read(job: Job, options: PredictConfig) -> Photo:
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
     return reading.read(job.source, options.keep_color, COMPARE_PX if options.compare else None, as_jpeg)
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
@@ -126,7 +107,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> 
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
@@ -150,7 +131,7 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         luma = "luma as it was stored, bit for bit" if photo.stored else f"encoded anew: {photo.encoded_anew}"
         return Outcome(job, path, rendered is None, notes=notes, luma=luma if format.name == "JPEG" else "")
     except Exception as error:
-        return _failed(job, error)
+        return failed(job, error)
 
 
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
@@ -160,13 +141,13 @@ def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
     return coloured(photo, rendered.rgb.numpy())
 
 
-def _failed(job: Job, error: Exception) -> Outcome:
+def failed(job: Job, error: Exception) -> Outcome:
     """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """
-    if isinstance(error, OSError) and (advice := disk_advice(error)) is not None:
-        raise UserError(f"{job.result.parent}: {error.strerror}; {advice} the same command resumes") from error
+    if (fault := disk_fault(error, job.result.parent)) is not None:
+        raise fault from error
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from PIL import ExifTags, Image
 
-from colorize.photos import profiles, tags
+from colorize.photos import dpx, profiles, tags
 from colorize.photos.boxes import jxl_size, read_boxes
 from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
 from colorize.photos.profiles import Pixels
@@ -27,7 +27,7 @@ MAX_PIXELS = 200_000_000
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF" and not format.plugin]
+_PILLOW_FORMATS = [format.name for format in FORMATS if format.name not in ("TIFF", "DPX") and not format.plugin]
 
 
 class Turn(NamedTuple):
@@ -70,7 +70,12 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             file.seek(0)
             if rare_kind(head) == RAW:  # Canon's CR2 is a TIFF whose first image is but a preview
                 raise UnreadKind(RAW)
-            image = open_tiff(file, MAX_PIXELS) if head.startswith(tags.STARTS) else _open_other(file, head)
+            if head.startswith(tags.STARTS):
+                image = open_tiff(file, MAX_PIXELS)
+            elif head.startswith(dpx.STARTS):
+                image = dpx.open_dpx(file)
+            else:
+                image = _open_other(file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image

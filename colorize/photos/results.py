@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
+from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, header, with_header
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
@@ -31,6 +32,7 @@ _PARTS: dict[str, tuple[str, int | None]] = {
     "dpi": ("resolution", None),
     "text": ("texts", None),
     "comment": ("comment", 0),
+    "dpx": ("DPX header", None),
 }
 """The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
@@ -121,6 +123,9 @@ def _write(
     """Write the file; return in words what of the photo could not be taken over, beside metadata."""
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
+        return []
+    if format.name == "DPX":
+        write_dpx(file, image.width, image.height, image.bits, image.bands(), metadata.dpx)
         return []
     if format.name == "PNG":
         info = _png_texts(metadata)

@@ -61,6 +61,7 @@ FORMATS = (
         plugin="pillow_heif.HeifImagePlugin",
     ),
     Format("BMP", (".bmp",), keeps=frozenset(("dpi",))),
+    Format("DPX", (".dpx",), sixteen_bits=True, keeps=frozenset(("dpx",))),
     Format("PSD", (".psd",), written=False),
     Format("GIF", (".gif",), written=False),
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), written=False),
