@@ -13,8 +13,9 @@ from colorize.runtime.version import __version__
 
 if TYPE_CHECKING:
     from colorize.inference.colorizer import Colorizer
+    from colorize.photos.hints import Hint
 
-__all__ = ["Colorizer", "__version__", "run_evaluation", "run_training"]
+__all__ = ["Colorizer", "Hint", "__version__", "run_evaluation", "run_training"]
 
 
 def run_training(*options: str) -> float | None:
@@ -59,9 +60,13 @@ def __getattr__(name: str) -> Any:
         from colorize.inference.colorizer import Colorizer
 
         return Colorizer
+    if name == "Hint":
+        from colorize.photos.hints import Hint
+
+        return Hint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List what `help(colorize)` is to show, `Colorizer` included."""
-    return [*globals(), "Colorizer"]
+    """List what `help(colorize)` is to show, `Colorizer` and `Hint` included."""
+    return [*globals(), "Colorizer", "Hint"]

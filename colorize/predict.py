@@ -56,6 +56,9 @@ def run(config: PredictConfig) -> None:
     format = None if config.format == "same" else config.format
     plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
     check_report(config, plan)
+    if config.hints is not None:
+        plan = replace(plan, jobs=jobs.with_hints(plan.jobs, config.hints))
+        log.info(f"hints for {sum(job.hints is not None for job in plan.jobs)} of {len(plan.jobs)} photos")
     for folder in {plan.folder, *(job.result.parent for job in plan.jobs)}:
         clear_unfinished(folder)
     failures = list(plan.unreadable)

@@ -127,6 +127,7 @@ class PredictConfig:
     )
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)
+    hints: str | None = opt(None, "colours known of points: a photo's FILE.json, or a folder of NAME.json", path=True)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from colorize.inference.result_names import COMPARE, name_results, same_name, with_suffix
@@ -32,7 +32,7 @@ class Job:
     """A photo or a film to colour, from the file `source` to the file `result`.
 
     The result goes to `as_png` instead if the format of its name cannot hold it (None where the user named the file);
-    before and after go to `compare`.
+    before and after go to `compare`. `hints` is the file with what somebody knows of a photo's colours.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Job:
     as_png: Path | None
     compare: Path
     film: bool = False
+    hints: Path | None = None
 
     def done(self) -> bool:
         """Return whether there is a result of an earlier start."""
@@ -78,10 +79,6 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
         format: one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES,
             others become Matroska.
         contact_sheet: a file of ours that is not to be taken for a photo.
-
-    `output` is a folder, which may lie in a folder that is given; for a single one also the result's own file. `format`
-    is one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES, others
-    become Matroska. `contact_sheet` is a file of ours that is not to be taken for a photo.
 
     Raises UserError where nothing is found, or the results would come to lie where the photos are; BadOption where the
     result is called as a film of a kind that is not written.
@@ -132,6 +129,24 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
         photos = {source: name for source, name in photos.items() if os.path.splitext(source)[0] not in earlier}
     jobs = _jobs(photos, Path(output or ""), same_name(target), format)
     return Plan(target, jobs, unreadable, target / "failed.txt" if own_folder else None, left)
+
+
+def with_hints(jobs: Sequence[Job], given: str) -> list[Job]:
+    """Give photos their files of hints.
+
+    `given` is that of a single photo; or a folder, in which a/NAME.json is for each photo NAME in a folder a, NAME.json
+    for every other photo NAME. Raises UserError where it is neither.
+    """
+    if os.path.isfile(given) and len(jobs) == 1 and not jobs[0].film:
+        return [replace(jobs[0], hints=Path(given))]
+    if not os.path.isdir(given):
+        raise UserError(f"hints={given}: give a single photo's file, or a folder with NAME.json for each photo NAME")
+
+    def find(source: str) -> Path | None:
+        parts = Path(f"{os.path.splitext(os.path.abspath(source))[0]}.json").parts[1:]
+        return next((file for first in range(len(parts)) if (file := Path(given, *parts[first:])).is_file()), None)
+
+    return [job if job.film else replace(job, hints=find(job.source)) for job in jobs]
 
 
 def input_files(jobs: list[Job]) -> dict[FileId, str]:
