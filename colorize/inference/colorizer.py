@@ -24,7 +24,6 @@ from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
 from colorize.inference.palette import palette
-from colorize.inference.spreading import spread
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator
@@ -222,6 +221,8 @@ class Colorizer:
     def _corrected(self, photo: Photo, made: Rendered) -> Rendered:
         if not photo.hints:
             return made
+        from colorize.inference.spreading import spread  # and SciPy, for who has hints
+
         height, width = made.rgb.shape[-2:]
         grey = self.preprocessing.show(photo.grey(), (width, height))[:, :height, :width]
         return replace(made, rgb=spread(made.rgb, grey, photo.hints, photo.size))
