@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from colorize.data.scenes import draw_scene
 from colorize.inference.colorizer import Colorizer
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
-from colorize.photos import rendering
 from colorize.runtime.devices import pick_precision
 from colorize.weights.load import load_weights
 
@@ -131,51 +129,6 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     return {"loaded_mb": before, "peak_mb": peak_mb()}
 
 
-def large_jpeg(megapixels: int, repeats: int) -> list[dict[str, Any]]:
-    """Processor seconds of a noisy JPEG from file to file, one thread: the bundled generator and the paper's network.
-
-    The baseline merges in RGB at full size, as everything but JPEG still does.
-    """
-    import dataclasses
-    from unittest import mock
-
-    from PIL import Image
-
-    from colorize.inference import photo_batches
-    from colorize.inference.jobs import plan
-
-    height = round((megapixels * 1e6 / 1.5) ** 0.5)
-    paper = Colorizer(random_network("paper"), Preprocessing(220), "cpu")
-    pocket = Colorizer.from_checkpoint(device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder, "photo.jpg"), Path(folder, "result.jpg")
-        scene = Image.fromarray(draw_scene(0, 0, 1024).rgb).convert("L").resize((round(1.5 * height), height))
-        noise = np.random.default_rng(0).normal(0, 4, (height, scene.width))
-        Image.fromarray((np.asarray(scene) + noise).clip(0, 255).astype(np.uint8)).save(source, quality=92)
-
-        def colour(colorizer: Colorizer) -> None:
-            result.unlink(missing_ok=True)
-            for outcome in photo_batches.colour_all(
-                colorizer, plan([str(source)], str(result), None, None).jobs, photo_batches.PhotoOptions()
-            ):
-                assert outcome.result is not None, outcome.reason
-
-        def in_rgb(*given: Any) -> Any:
-            return dataclasses.replace(rendering.coloured(*given), ycc=None)
-
-        def before() -> None:
-            with mock.patch.object(photo_batches, "coloured", in_rgb):
-                colour(paper)
-
-        candidates = {
-            "paper, merged in RGB": before,
-            "paper": lambda: colour(paper),
-            f"pocket, shown {pocket.preprocessing.render_px} px": lambda: colour(pocket),
-        }
-        timed = {name: (lambda run=run: processor_seconds(run)) for name, run in candidates.items()}
-        return compare(interleaved(timed, repeats), "paper, merged in RGB")
-
-
 def _draw_large(path: str, width: int, height: int) -> None:
     from PIL import Image
 
@@ -230,7 +183,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="px")
     options.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     options.add_argument("--weights", type=Path, help="also this file of weights, as predict takes it")
-    options.add_argument("--without", nargs="+", default=[], choices=["speed", "memory", "jpeg", "folder"])
+    options.add_argument("--without", nargs="+", default=[], choices=["speed", "memory", "folder"])
     given = options.parse_args()
     start(given)
     if given.quick:
@@ -262,9 +215,6 @@ def main() -> None:
             row["above_loaded_mb"] = row["peak_mb"] - row["loaded_mb"]
         results["memory"] = memory
         print(table(memory, "Peak memory"))
-    if "jpeg" not in given.without:
-        results["jpeg"] = large_jpeg(1 if given.quick else 12, given.repeats)
-        print(table(results["jpeg"], "A JPEG of 12 megapixels, from file to file, processor seconds"))
     if "folder" not in given.without:
         share = folder_share("paper", 3 if given.quick else 12, (300, 200) if given.quick else (3000, 2000))
         results["folder"] = share

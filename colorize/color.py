@@ -1,8 +1,7 @@
 """Colour spaces: pure tensor functions on RGB, grey and Lab images.
 
-RGB, ``(..., 3, H, W)``, and grey or luma, ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else is said.
-Luma is Rec. 601's; Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. The chroma of RGB is the offset of each pixel
-from its own luma.
+RGB, ``(..., 3, H, W)``, and grey or luma (Rec. 601), ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else
+is said. Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. Chroma of RGB is the offset from its own luma.
 """
 
 import math
@@ -35,18 +34,14 @@ def rgb_to_grey(rgb: Tensor) -> Tensor:
 
 
 def onto_luma(rgb: Tensor, luma: Tensor) -> Tensor:
-    """Add the chroma of ``rgb`` to ``luma`` in full: linear, for training, where every gradient has to flow.
-
-    The result may lie outside [0, 1]; its luma is ``luma``, to rounding.
-    """
+    """Add the chroma of ``rgb`` to ``luma`` in full, outside [0, 1] too: linear, so that in training gradients flow."""
     return luma + (rgb - rgb_to_grey(rgb))
 
 
 def merge_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     """Join the luma of ``grey`` with the chroma of ``rgb``, which may lie outside [0, 1], to RGB in [0, 1].
 
-    The chroma is added in full where the sum is a colour, and scaled down as little as possible where it is not: luma
-    and hue stay, saturation gives way.
+    Where the sum is no colour, saturation gives way, as little as possible: luma and hue stay.
     """
     chroma = rgb - rgb_to_grey(rgb)
     room = torch.where(chroma > 0, 1 - grey, grey)
@@ -88,11 +83,10 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
 
 
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
-    """Return the CIEDE2000 colour difference of each pixel, with all parametric factors 1.
+    """Return the CIEDE2000 colour difference, ``(..., H, W)``, of each pixel of two Lab images ``(..., 3, H, W)``.
 
-    Two Lab images ``(..., 3, H, W)`` give ``(..., H, W)``, at least 0; 1 is about a just noticeable difference.
-    Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
-    mathematical observations", Color Research & Application 30(1), 2005; names and cases follow its equations 2-22.
+    All parametric factors are 1. Sharma, Wu & Dalal, "The CIEDE2000 color-difference formula", Color Research &
+    Application 30(1), 2005; names and cases follow its equations 2-22.
     """
     lightness1, a1, b1 = lab1.unbind(dim=-3)
     lightness2, a2, b2 = lab2.unbind(dim=-3)

@@ -24,22 +24,17 @@ from colorize.evaluation.candidates import find_checkpoints, output_folder, take
 from colorize.runtime.files import locked
 
 if TYPE_CHECKING:
+    from colorize.data.datasets import RawBatch
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
-    from colorize.evaluation.protocols import EvaluationBatch
     from colorize.evaluation.scores import Table
 
 log = logging.getLogger("colorize")
-
-ANOTHER_PHOTO_DB = 18.0
-"""Coloured images that keep the photos' luma no better than this show something else."""
+ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
 
 def run(config: EvaluateConfig) -> Score | None:
-    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first of several ranks.
-
-    Each rank measures a share of the photos.
-    """
+    """Measure, write and print; return the CIEDE2000 of the last checkpoint or folder, on the first rank."""
     checkpoints = find_checkpoints(config)
     take_data_of_run(config, checkpoints)
     check_root(config.data, val_alone=True)
@@ -52,6 +47,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     """Measure, write and print, in a folder that this process holds."""
     from colorize.cli.launch import launch
     from colorize.data.from_config import list_photos
+    from colorize.data.sources import spread
     from colorize.evaluation import candidates, measuring, scores, tables
     from colorize.evaluation.learned_metrics import Learned
     from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches, leave_out
@@ -88,23 +84,21 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     learned = Learned(vars(config.weights), "weights", device)
     unusable: dict[str, str] = {}
 
-    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[EvaluationBatch]:
+    def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[RawBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
         found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
         return tracked(found, doing, len(names), lambda batch: len(batch.names) + len(batch.unreadable))
 
-    def share(names: Sequence[str]) -> Sequence[str]:
-        return names[fabric.global_rank :: fabric.world_size]
-
+    own = slice(fabric.global_rank, None, fabric.world_size)
     render_px = {row: config.render_px or colorizer.preprocessing.render_px for row, colorizer in colorizers.items()}
     with distributed.abort_together(fabric.strategy.launcher):
-        averaged_photos = share(measuring.lookup_photos(photos.train or identities))
+        averaged_photos = spread(photos.train or identities, measuring.LOOKUP_PHOTOS)[own]
         lookup = measuring.fit_luma_lookup(read(averaged_photos, "luma look-up", measured=False))
         methods = {row: measuring.by(made, render_px[row], config.saturation) for row, made in colorizers.items()}
         methods |= {row: measuring.from_folder(number) for number, row in enumerate(folders)}
         rows = measuring.with_baselines(methods, lookup)
-        measured = measuring.measure_rows(rows, read(share(identities), "evaluate"), device, learned, order=identities)
+        measured = measuring.measure_rows(rows, read(identities[own], "evaluate"), device, learned, order=identities)
         elsewhere = [found for rank, found in enumerate(distributed.gathered(unusable)) if rank]
     if not first:
         return None
@@ -121,13 +115,8 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
         sampled_from=chosen.sampled_from,
         notes=[*notes(config, photos, measured, list(folders)), *(f"{doubt}." for doubt in doubts), *advice],
     )
-    gallery = tables.draw_gallery(
-        content,
-        measured,
-        judged,
-        config.gallery_photos,
-        lambda names: measuring.coloured(rows, read(names, "gallery"), device),
-    )
+    show = partial(measuring.coloured, rows, device)
+    gallery = tables.draw_gallery(content, measured, judged, config.gallery_photos, lambda n: show(read(n, "gallery")))
     tables.write(content, measured, gallery, output)
     printed = [name for name in table.columns if COLUMNS[name].printed]
     print_table(tables.markdown(content["rows"], printed))
@@ -139,8 +128,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
 def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
     """Draw the scores of each phase in its training, and say which checkpoint of it to take.
 
-    That is judged by the table, where two or more of the phase or what it started from are in it: one screen has one
-    protocol. Else it is judged by the training's own scores, and said so.
+    The table judges, where two or more of the phase or what it started from are in it; else the training's own scores.
     """
     from colorize.data.images import save_png
     from colorize.evaluation.candidates import named

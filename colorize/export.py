@@ -23,14 +23,9 @@ from colorize.weights.bundled import existing_weights
 
 log = logging.getLogger("colorize")
 
-SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}
-
 
 def run(config: ExportConfig) -> None:
-    """Write the file and its card.
-
-    Raises UserError: wrong weights, something in the way, the extra is missing, or what ONNX Runtime computes differs.
-    """
+    """Write the file and its card."""
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     output = Path(config.output)
     card_file = output.with_name(f"{output.name}.md")
@@ -61,13 +56,8 @@ def run(config: ExportConfig) -> None:
 
 
 def check(config: ExportConfig, output: Path, card: Path) -> None:
-    """Refuse, before anything is read, what cannot be done.
-
-    Raises:
-        BadOption: the output's name is not that of its format.
-        UserError: something is in the way of the output.
-    """
-    suffix = SUFFIXES[config.format]
+    """Refuse, before anything is read, a name that is not of its format, and what is in the way of the output."""
+    suffix = f".{config.format}"
     if output.suffix.lower() != suffix:
         raise BadOption(f"output={output} with format={config.format}: give a file name that ends in {suffix}")
     if output.exists() and output.samefile(config.checkpoint):

@@ -9,7 +9,6 @@ The images are the network's raw output on centre squares, without loss. Started
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from colorize.config import GenerateConfig
 from colorize.data.roots import check_root
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import locked
+from colorize.runtime.files import clear_unfinished, locked
 from colorize.weights.bundled import find_weights
 
 log = logging.getLogger("colorize")
@@ -45,7 +44,6 @@ def output_folder(config: GenerateConfig) -> Path:
 def save_images(config: GenerateConfig, output: Path) -> None:
     """Colour and save, in a folder that this process holds."""
     import torch
-    from rich.progress import track
 
     from colorize.cli.launch import launch
     from colorize.data.from_config import make_center_squares
@@ -55,6 +53,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
     from colorize.runtime.files import sha256
+    from colorize.runtime.progress import tracked
     from colorize.weights.checkpoints import has_average
     from colorize.weights.load import load_network
 
@@ -74,17 +73,15 @@ def save_images(config: GenerateConfig, output: Path) -> None:
         if lacking:
             if fabric.is_global_zero:
                 Manifest(config.checkpoint, digest, config.size_px, [], [], False, averaged).write(output)
-                for unfinished in output.rglob(".*.tmp"):  # of a process that was killed
-                    unfinished.unlink()
+                for folder in {image_path(output, identity).parent for identity in wanted}:
+                    clear_unfinished(folder)
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
             network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
             network = place(use_cpu_kernels(network), device)
             again = whole_batches(share, set(missing), config.batch_size)
-            on_terminal = fabric.is_global_zero and sys.stdout.isatty()  # in a notebook, rich would want a widget
-            rounds = -(-len(again) // config.batch_size)
-            for batch in track(datamodule.center_squares(again), "generate", rounds, disable=not on_terminal):
+            for batch in tracked(datamodule.center_squares(again), "generate", -(-len(again) // config.batch_size)):
                 with torch.inference_mode(), autocast(precision, device):
                     coloured = network(batch.grey.to(device)).cpu()
                 for name, image in zip(batch.names, coloured, strict=True):
@@ -100,10 +97,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
 
 
 def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
-    """Return those of `identities` that share a batch with a missing one, when all go in batches from the first on.
-
-    Thus an image is the same to the bit, interrupted or not: the others in its batch may change its last bit.
-    """
+    """Return those of `identities` whose batch lacks some: others in its batch may change the last bit of an image."""
     batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
     return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
 

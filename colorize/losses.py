@@ -13,14 +13,12 @@ from colorize.networks.layers import imagenet_std
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
 
-PIXEL_LOSSES = ("mse", "l1")
-
 
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    `feature_weights` has a weight for each layer of `vgg` (None: pixels only); `pixel` is "mse" or "l1", on
-    ImageNet-normalised pixels. Raises UserError for another pixel loss, a negative weight, or not one weight a layer.
+    `feature_weights` has a weight for each layer of `vgg` (None: pixels only), else it raises a UserError; `pixel` is
+    "mse" or "l1", on ImageNet-normalised pixels.
     """
 
     def __init__(
@@ -31,25 +29,17 @@ class ContentLoss(nn.Module):
         pixel_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if pixel not in PIXEL_LOSSES:
-            raise UserError(f"unknown pixel loss {pixel!r}: one of {', '.join(PIXEL_LOSSES)}")
         if vgg is not None and len(feature_weights) != len(vgg.layers):
-            raise UserError(
-                f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give one for each"
-            )
-        if min((pixel_weight, *feature_weights)) < 0:
-            raise UserError(f"negative weight among pixel {pixel_weight} and features {list(feature_weights)}")
+            raise UserError(f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give each one")
         self.vgg = vgg
         self.feature_weights = tuple(feature_weights)
         self.pixel = pixel
         self.pixel_weight = pixel_weight
 
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted terms, whose sum is the loss: float32 scalars.
+        """Return the weighted terms, whose sum is the loss: float32 scalars; "pixel", "feature_0", "feature_1"….
 
-        Their names are "pixel", and "feature_0", "feature_1"… by the position in `vgg.layers` (mean absolute
-        differences). Those with weight zero are not computed, so that there may be none at all. Both images are
-        `(B, 3, H, W)` RGB, nominally in [0, 1]; only `prediction` receives a gradient.
+        Those with weight zero are left out. Both images are `(B, 3, H, W)` RGB; only `prediction` receives a gradient.
         """
         terms = {}
         if self.pixel_weight:
@@ -61,22 +51,17 @@ class ContentLoss(nn.Module):
             with torch.no_grad():
                 wanted = self.vgg(target)
             for index, (features, goal) in enumerate(zip(self.vgg(prediction), wanted, strict=True)):
-                if self.feature_weights[index]:
-                    terms[f"feature_{index}"] = self.feature_weights[index] * mean_absolute_difference(features, goal)
+                if weight := self.feature_weights[index]:
+                    terms[f"feature_{index}"] = weight * MeanAbsoluteDifference.apply(features, goal)
         return terms
 
 
-def mean_absolute_difference(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean of |one - other|, both (B, C, H, W): a float32 scalar.
+class MeanAbsoluteDifference(torch.autograd.Function):
+    """Mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
 
-    Only `one` receives a gradient. In half precision the difference is rounded, and each sum over a
-    map: no float32 copy of large features is made, and the mean of many sums does not show it.
+    In half precision each sum over a map is rounded: no float32 copy of large features is made.
     """
-    distance: Tensor = _MeanAbsoluteDifference.apply(one, other)
-    return distance
 
-
-class _MeanAbsoluteDifference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
         difference = one - other
@@ -94,17 +79,14 @@ class ChromaLoss(nn.Module):
     """Distance of a predicted chroma, or distribution of chroma, to the original's, at the network's own resolution.
 
     The distribution is compared by cross-entropy with soft targets, each colour shared by the cells nearest to it
-    (Zhang et al. 2016, "Colorful image colorization"). Rare colours count more than common ones: a cell's weight is 1 /
-    ((1 - rebalance) prior + rebalance / cells), 1 on average over pixels. At 1 every pixel counts alike, and the
-    distribution's mean is as pale as what a pixel loss teaches; at 0 every cell does; theirs is 0.5. Chroma is compared
-    by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
+    (Zhang et al. 2016, "Colorful image colorization"). A cell's weight is 1 / ((1 - rebalance) prior + rebalance /
+    cells), 1 on average over pixels: at 1 every pixel counts alike, at 0 every cell does; theirs is 0.5. Chroma is
+    compared by the smooth L1 distance of Lab's a and b, in units of 110 (as CT2, Weng et al. 2022).
 
-    `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution. Raises UserError for
-    `rebalance` outside [0, 1] or a negative weight.
+    `centres` are `(cells, 2)`, see `BinsHead`; None of networks without a distribution.
     """
 
     SIGMA, NEIGHBOURS = 5.0, 5
-
     nearest: Tensor
     shares: Tensor
 
@@ -112,10 +94,6 @@ class ChromaLoss(nn.Module):
         self, distribution_weight: float, chroma_weight: float, rebalance: float, centres: Tensor | None = None
     ) -> None:
         super().__init__()
-        if not 0 <= rebalance <= 1:
-            raise UserError(f"loss.rebalance={rebalance}: from 0 to 1")
-        if min(distribution_weight, chroma_weight) < 0:
-            raise UserError(f"negative weight among distribution {distribution_weight} and chroma {chroma_weight}")
         self.distribution_weight, self.chroma_weight, self.rebalance = distribution_weight, chroma_weight, rebalance
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
             values = torch.arange(-MOST_AB, MOST_AB + 1.0)
@@ -125,10 +103,7 @@ class ChromaLoss(nn.Module):
             self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
 
     def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the weighted terms, "distribution" and "chroma", as far as they apply: float32 scalars.
-
-        `target` is `(B, 3, H, W)` RGB in [0, 1], `prior` `(cells,)`, needed where there is a distribution.
-        """
+        """Return the weighted terms that apply, of RGB `(B, 3, H, W)` in [0, 1] and its prior: float32 scalars."""
         terms = {}
         if prediction.logits is not None and prior is not None and self.distribution_weight:
             cross_entropy = self._cross_entropy(prediction.logits, _chroma_at(prediction.logits, target), prior)
@@ -172,8 +147,8 @@ def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
 def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
     """Loss of the critic, the mean over real and generated images: a float32 scalar.
 
-    Logits are `(B,)` or `(B, patches)`, positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al.
-    2014), ln 2 at chance; "hinge" is 1 at chance (Lim & Ye 2017, "Geometric GAN").
+    Logits are positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance;
+    "hinge" is 1 at chance (Lim & Ye 2017).
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2
@@ -181,10 +156,7 @@ def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> 
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
-    """Loss of the generator by the critic's logits of its images: a float32 scalar, low where the critic is deceived.
-
-    Non-saturating for "bce" (Goodfellow et al. 2014), the negative logit for "hinge".
-    """
+    """Loss of the generator by its images' logits: non-saturating (Goodfellow et al. 2014); of "hinge", minus these."""
     return -fake_logits.float().mean() if kind == "hinge" else _cross_entropy(fake_logits, real=True)
 
 
@@ -194,8 +166,5 @@ def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
 
 
 def critic_accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shares of real and of generated images that the critic tells right: float32 scalars in [0, 1].
-
-    A logit of exactly zero counts as "generated", so that a constant critic scores 1/2 on the two together.
-    """
+    """Return the shares of real and generated images that the critic tells right; a logit of 0 counts as generated."""
     return (real_logits > 0).float().mean(), (fake_logits <= 0).float().mean()

@@ -1,12 +1,9 @@
-"""Distances of a colourization from the truth: each metric and its row in one table.
-
-A metric is a function and a row of `METRICS`, which says where it is shown: in the logs of training, in the scores that
-choose a checkpoint, in the tables of `colorize.evaluate` and of the pipeline.
-"""
+"""Distances of a colourization from the truth: each metric, and its row in the table that says where it is shown."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,18 +13,12 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from colorize.color import ciede2000, rgb_to_lab
 from colorize.runtime import distributed
 
-SSIM_WINDOW_PX = 11
-"""Side of the Gaussian window (σ 1.5 px); smaller images have no SSIM."""
-
-TRUE_GREY_SPREAD = 2
-"""A photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round."""
+SSIM_WINDOW_PX = 11  # side of the Gaussian window (σ 1.5 px); smaller images have no SSIM
+TRUE_GREY_SPREAD = 2  # a photo whose channels differ by no more than this (of 255) in any pixel is grey: codecs round
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image over its three channels, in dB; infinite for equal images.
-
-    ``(B, 3, H, W)``, RGB in [0, 1], floating point (8-bit differences would wrap), gives ``(B,)``.
-    """
+    """Return the PSNR in dB of ``(B, 3, H, W)``, RGB floats in [0, 1], as ``(B,)``; infinite for equal images."""
     if not (prediction.is_floating_point() and target.is_floating_point()):
         raise ValueError(f"psnr takes floats in [0, 1], got {prediction.dtype} and {target.dtype}")
     prediction, target = prediction.float(), target.float()
@@ -35,11 +26,9 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the structural similarity of each image, the mean over channels and windows that lie in the image.
+    """Return the structural similarity (Wang et al. 2004), the mean over channels and windows that lie in the image.
 
     ``(B, 3, H, W)``, RGB in [0, 1], both sides at least ``SSIM_WINDOW_PX``, gives ``(B,)``, 1 for identical images.
-    Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-    Transactions on Image Processing 13(4), 2004; Gaussian windows of 11 × 11 px with σ 1.5, data range 255.
     """
     if min(prediction.shape[-2:]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim takes images of at least {SSIM_WINDOW_PX} px, not {tuple(prediction.shape[-2:])}")
@@ -56,51 +45,31 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
     return ciede2000(rgb_to_lab(rgb1), rgb_to_lab(rgb2)).mean(dim=(-2, -1))
 
 
-def colourfulness(rgb: Tensor) -> Tensor:
+def colourfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
-    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255).
-    Hasler & Süsstrunk, "Measuring colourfulness in natural images", Human Vision and Electronic Imaging VIII (SPIE),
-    2003: spread and mean of the opponent colours red - green and yellow - blue, both with their signs.
+    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255). Hasler & Süsstrunk,
+    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue; published
+    colourization scripts take their `absolute` values.
     """
-    return _spread_and_mean(_opponents(rgb))
-
-
-def colourfulness_abs(rgb: Tensor) -> Tensor:
-    """Return :func:`colourfulness` of the opponents' absolute values, as published colourization scripts compute it.
-
-    Where both signs occur in a photo, the spread shrinks: most photos score a few units less. Only for comparison with
-    published results.
-    """
-    return _spread_and_mean(_opponents(rgb).abs())
-
-
-def _opponents(rgb: Tensor) -> Tensor:
-    """Red - green and yellow - blue on a scale of 255, ``(B, 2, H * W)``."""
     red, green, blue = (255 * rgb).unbind(dim=1)
-    return torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
-
-
-def _spread_and_mean(opponents: Tensor) -> Tensor:
-    variance, mean = torch.var_mean(opponents, dim=2, correction=0)
+    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
+    variance, mean = torch.var_mean(opponents.abs() if absolute else opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
 
 
 def is_true_grey(rgb: Tensor) -> Tensor:
-    """Tell which photos, ``(B, 3, H, W)`` in [0, 1], are grey themselves: ``(B,)``, bool.
-
-    In these no pixel's channels differ by more than ``TRUE_GREY_SPREAD``.
-    """
+    """Tell which photos, ``(B, 3, H, W)`` in [0, 1], are grey themselves, to ``TRUE_GREY_SPREAD``: ``(B,)``, bool."""
     spread = (rgb.amax(dim=1) - rgb.amin(dim=1)).amax(dim=(-2, -1))
     return spread * 255 < TRUE_GREY_SPREAD + 0.5
 
 
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
-    """Return the sums over pixels that :func:`skill` is computed from; those of several photos add up.
+    """Return the sums over pixels that :func:`skill` is computed from, which add up over photos: ``(B, 3)``.
 
     All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is the luma look-up's prediction for the luma of ``target``. The
-    result, ``(B, 3)``, has the sums of p · t, p · p and t · t, with p and t the chroma (a and b of CIE L*a*b*) of
-    ``prediction`` and ``target`` less that of ``lookup``.
+    sums are of p · t, p · p and t · t, with p and t the chroma (Lab's a and b) of ``prediction`` and ``target`` less
+    that of ``lookup``.
     """
     known = rgb_to_lab(lookup)[:, 1:]
     own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
@@ -110,9 +79,7 @@ def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
 def skill(sums: Tensor) -> Tensor:
     """Return the cosine between prediction and truth of chroma less the luma look-up's, over all pixels summed up.
 
-    From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, 0 where either has the look-up's
-    colours, near 0 for any tint that follows from luma, however strong. Blind to strength: give it beside
-    :func:`colourfulness`.
+    From :func:`skill_sums`, ``(..., 3)``, to ``(...)`` in [-1, 1]: 1 for the truth, near 0 for any tint from luma.
     """
     product, own, true = sums.unbind(dim=-1)
     length = own.sqrt() * true.sqrt()
@@ -121,35 +88,21 @@ def skill(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """Row of `METRICS`; `title` (with the unit) and `decimals` are for tables.
+    """Row of `METRICS`."""
 
-    Attributes:
-        better: "truth" for a property of a single image that should be the truth's: tables show its differences from
-            the truth too (`COLUMNS`), and training logs the difference alone (`LOGGED`).
-        measure: from prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1] each, to ``(B,)``; from the prediction alone
-            where "truth" is better. None: it needs networks or regions, see `colorize.evaluation.measuring`.
-        of_sums: makes the metric of sums over pixels ``(..., n)``; `measure` then gives these sums, ``(B, n)``, and
-            takes the prediction of the luma look-up as its third argument.
-        overlap_px: rows that neighbouring windows share, of a mean (or sums) over windows: a large image is measured in
-            strips. None: it is measured whole.
-        most: larger values count as this in training's means, for PSNR may be infinite.
-        note: the meaning of its ends.
-        validated: training logs it of the validation photos, and the pipeline's table shows it.
-        scored: it is among the scores on fixed photos that say which checkpoint to take.
-        printed: `colorize.evaluate` prints it; metrics.md and metrics.json have every metric.
-    """
-
-    title: str
+    title: str  # with the unit
     decimals: int
-    better: Literal["higher", "lower", "truth"]
+    better: Literal["higher", "lower", "truth"]  # "truth": a property of one image, whose differences are shown
     measure: Callable[..., Tensor] | None = None
+    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1], to ``(B,)``, or from the first alone ("truth")."""
     of_sums: Callable[[Tensor], Tensor] | None = None
-    overlap_px: int | None = None
-    most: float = math.inf
-    note: str = ""
-    validated: bool = False
-    scored: bool = False
-    printed: bool = False
+    """Makes it of sums over pixels; `measure` then gives these, ``(B, n)``, and takes the luma look-up's image too."""
+    overlap_px: int | None = None  # rows that windows share, to measure a large image in strips; None: it is not
+    most: float = math.inf  # larger values count as this in training's means, for PSNR may be infinite
+    note: str = ""  # the meaning of its ends
+    validated: bool = False  # training logs it of the validation photos, and the pipeline's table shows it
+    scored: bool = False  # it is among the scores on fixed photos that say which checkpoint to take
+    printed: bool = False  # `colorize.evaluate` prints it; metrics.md and metrics.json have every metric
 
 
 METRICS = {
@@ -166,14 +119,13 @@ METRICS = {
         printed=True,
     ),
     "cf": Metric("CF", 2, "truth", colourfulness, note="colourfulness", validated=True, scored=True, printed=True),
-    "cf_abs": Metric("CF abs", 2, "truth", colourfulness_abs),
+    "cf_abs": Metric("CF abs", 2, "truth", partial(colourfulness, absolute=True)),
     "fid": Metric("FID", 2, "lower", printed=True),
     "region_accuracy": Metric("regions right", 3, "higher"),
 }  # fmt: skip
 """Every metric, in the order of the tables."""
 
-JUDGED_BY = "ciede2000"
-"""The metric that sums up an evaluation, and by which its gallery sorts photos; lower is better."""
+JUDGED_BY = "ciede2000"  # the metric that sums up an evaluation, and by which its gallery sorts photos; lower is better
 
 
 def _columns() -> Iterator[tuple[str, Metric]]:
@@ -195,15 +147,11 @@ def _logged(name: str, metric: Metric) -> tuple[str, Metric]:
     return f"delta_{name}", replace(metric, title=f"Δ{metric.title}", better="lower", measure=difference)
 
 
-COLUMNS = dict(_columns())
-"""Every column of a table: the metrics, and after those that should be the truth's their differences from it."""
-
+COLUMNS = dict(_columns())  # of tables: after metrics that should be the truth's come their differences from it
 MEASURED = dict(sorted((row for row in METRICS.items() if row[1].measure), key=lambda row: bool(row[1].of_sums)))
 """The metrics that need no network; what the look-up is needed for comes last."""
 
-LOGGED = dict(_logged(*row) for row in MEASURED.items())
-"""The same as training logs them: `delta_cf`, the mean difference from the truth's, in place of `cf`."""
-
+LOGGED = dict(_logged(*row) for row in MEASURED.items())  # as training logs them: `delta_cf` in place of `cf`
 SUMMARY = [
     column
     for name, metric in MEASURED.items()
@@ -227,40 +175,29 @@ def measure(
     """Measure each image of a batch by `rows` of `MEASURED` or `LOGGED`: by name ``(B,)``, or ``(B, n)`` of `of_sums`.
 
     Images are ``(B, 3, H, W)``, RGB in [0, 1]. `lookup` is the prediction of the luma look-up; None leaves out the
-    metrics that need it. `strip_pixels` are measured at a time, so that a large image needs little more memory than a
-    small one; None: all.
+    metrics that need it. `strip_pixels` are measured at a time, for the memory of large images; None: all.
     """
-    images = [prediction, truth] if lookup is None else [prediction, truth, lookup]
+    images, (height, width) = [prediction, truth], truth.shape[-2:]
+    images += [] if lookup is None else [lookup]
     found = {}
     for name, metric in rows.items():
         needed = 3 if metric.of_sums else 1 if metric.better == "truth" else 2
-        if needed <= len(images):
-            found[name] = _measure(metric, images[:needed], strip_pixels)
+        if needed > len(images) or metric.measure is None:
+            continue
+        overlap = metric.overlap_px or 0
+        windows = tall = max(1, height - overlap)
+        if strip_pixels is not None and metric.overlap_px is not None:
+            tall = max(1, strip_pixels // (width * len(truth)))
+        found[name] = truth.new_zeros(())
+        for top in range(0, windows, tall):
+            count = min(tall, windows - top)
+            strips = (rgb[..., top : top + count + overlap, :] for rgb in images[:needed])
+            found[name] = found[name] + metric.measure(*strips) * (1.0 if metric.of_sums else count / windows)
     return found
 
 
-def _measure(metric: Metric, images: Sequence[Tensor], strip_pixels: int | None) -> Tensor:
-    assert metric.measure is not None
-    if strip_pixels is None or metric.overlap_px is None:
-        return metric.measure(*images)
-    height, width = images[0].shape[-2:]
-    windows = height - metric.overlap_px
-    rows = max(1, strip_pixels // (width * len(images[0])))
-    total = images[0].new_zeros(())
-    for top in range(0, windows, rows):
-        count = min(rows, windows - top)
-        strip = slice(top, top + count + metric.overlap_px)
-        share = 1.0 if metric.of_sums else count / windows
-        total = total + metric.measure(*(rgb[..., strip, :] for rgb in images)) * share
-    return total
-
-
 class MeanMetrics:
-    """Means over photos, whichever rank had how many of them, summed up without waiting for the device.
-
-    Lightning's own means take the ranks' mean number of photos as a whole number: of 3 and 2 photos it makes 2, and so
-    means that are a quarter too large.
-    """
+    """Means over photos, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

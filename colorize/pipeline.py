@@ -33,22 +33,15 @@ from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
 
 if TYPE_CHECKING:
-    from colorize.evaluation.protocols import EvaluationBatch
+    from colorize.data.datasets import RawBatch
 
 log = logging.getLogger("colorize")
 
 STEPS = ("pretrain_gen", "generate", "pretrain_critic", "gan")
 
 
-class StepFailed(UserError):
-    """A step ended with an error, which it has printed itself."""
-
-
 def run(config: PipelineConfig) -> Score | None:
-    """Run the steps, each in a process of its own, then write the gallery and the table; return the last CIEDE2000.
-
-    With `data.report`, only describe the photos.
-    """
+    """Run the steps, each in a process of its own, then write gallery and table; return the last CIEDE2000."""
     given = given_overrides()
     check(config, given)
     check_root(config.data)
@@ -74,7 +67,7 @@ def run(config: PipelineConfig) -> Score | None:
             log.info(f"{where}: {shlex.join(['python', *command])}")
             status = signals.run([sys.executable, *command])
             if status:
-                raise StepFailed(f"step {step} failed (status {status}); mend it and start the same command again")
+                raise UserError(f"step {step} failed (status {status}); mend it and start the same command again")
     return summarize(config) if {"pretrain_gen", "gan"} & set(config.steps) else None
 
 
@@ -88,11 +81,7 @@ def for_steps(config: PipelineConfig, overrides: list[str], cycle: int = 1) -> l
 
 
 def from_previous_cycle(config: PipelineConfig, step: str, cycle: int) -> list[str]:
-    """Return the overrides by which a step of a later cycle starts from the cycle before, whatever the first was given.
-
-    Both networks are those of its best.ckpt: that critic was trained against this very generator, the one of last.ckpt
-    against a generator that is given up.
-    """
+    """Return the overrides by which a step of a later cycle starts from the networks in best.ckpt of the one before."""
     if cycle == 1:
         return []
     before, own = (cycle_name(run_name(config), number) for number in (cycle - 1, cycle))
@@ -118,11 +107,15 @@ def resolved(config: PipelineConfig, override: str) -> str:
 def step_command(step: str, overrides: list[str], only: list[str], config_dir: str | None = None) -> list[str]:
     """Return the arguments of `python` for one step: the user's overrides as far as the step knows their keys."""
     flags = [] if config_dir is None else ["--config-dir", config_dir]
-    if step != "generate":
-        return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *overrides_for(step, overrides), *only]
     known = {key.name for key in leaves(GenerateConfig)} - {"model"} | {"data", "recipe", SEARCH_PATH}
-    shared = [override for override in overrides_for(step, overrides) if key_of(override) in known]
-    return ["-m", "colorize.generate", *flags, *shared, *only]
+    own = []
+    for override, key in zip(overrides, map(key_of, overrides), strict=True):
+        pipelines = key.partition(".")[0] in PIPELINE_KEYS and key != SEARCH_PATH
+        if not pipelines and STARTS.get(key, step) == step and (step != "generate" or key in known):
+            own.append(override)
+    if step == "generate":
+        return ["-m", "colorize.generate", *flags, *own, *only]
+    return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *own, *only]
 
 
 PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")
@@ -137,22 +130,8 @@ SHARED_KEYS = ("data", *SPLIT_KEYS)
 """Keys that are the same in all steps, so that none validates on what another trained on."""
 
 
-def overrides_for(step: str, overrides: list[str]) -> list[str]:
-    """Return those of the pipeline's overrides that are for `step`."""
-
-    def is_for_step(key: str) -> bool:
-        is_pipelines = key.partition(".")[0] in PIPELINE_KEYS and key != SEARCH_PATH
-        return not is_pipelines and STARTS.get(key, step) == step
-
-    return [override for override in overrides if is_for_step(key_of(override))]
-
-
 def check(config: PipelineConfig, overrides: list[str]) -> None:
-    """Refuse what would make the steps contradict each other.
-
-    Raises:
-        BadOption: it says which option, and what to do instead.
-    """
+    """Refuse, by BadOption, what would make the steps contradict each other."""
     if processes_started() > 1:
         raise BadOption("start the pipeline once, with trainer.devices=N: it starts the processes of each step itself")
     for key in map(key_of, overrides):
@@ -175,8 +154,10 @@ def summarize(config: PipelineConfig) -> Score:
 
     Photos are scored as a user sees them, with their own luma, at the size that it ended with.
     """
+    from colorize.data.datasets import to_floats
     from colorize.data.from_config import make_photos
     from colorize.data.images import save_png
+    from colorize.data.sources import spread
     from colorize.evaluation import measuring, scores, tables
     from colorize.evaluation.gallery import sheet
     from colorize.evaluation.protocols import Protocol, ProtocolDataset, batches
@@ -200,7 +181,7 @@ def summarize(config: PipelineConfig) -> Score:
     size_px = config.data.val_size_px or read_checkpoint(trained)[0].size_px
     device, protocol, photos = pick_device(config.trainer.accelerator), Protocol(size_px), make_photos(config)
 
-    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[EvaluationBatch]:
+    def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[RawBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
         return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
 
@@ -208,9 +189,10 @@ def summarize(config: PipelineConfig) -> Score:
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
         for row, path in checkpoints.items()
     }
-    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(squares(measuring.lookup_photos(photos.train))))
+    averaged = squares(spread(photos.train, measuring.LOOKUP_PHOTOS))
+    rows = measuring.with_baselines(networks, measuring.fit_luma_lookup(averaged))
     table = scores.tabulate(measuring.measure_rows(rows, squares(photos.val), device), config.seed)
-    shown = measuring.to_shown(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
+    shown = to_floats(next(squares(photos.val[: config.grid_photos], config.grid_photos)), device)
     columns = [
         ("grey", shown.grey),
         *((row.partition(" (")[0].replace("step 4, ", ""), network(shown)) for row, network in networks.items()),
@@ -224,28 +206,8 @@ def summarize(config: PipelineConfig) -> Score:
     write_text(folder / "scores.md", f"{cells}\n{caption}\n{verdict}\n")
     print_table(cells)
     print(f"{caption}\nGallery: {folder / 'gallery.png'}")
-    if lacks := short_of_the_paper(config, size_px):
-        print(f"\nShort of the paper: {'; '.join(lacks)}.\nThe real thing: {THE_REAL_THING}")
     print(f"\n{verdict}")
     return Score(table.rows[last][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
-
-
-THE_REAL_THING = "python -m colorize.pipeline run=paper data=imagenet data.root=IMAGENET (a GPU, and days)"
-
-
-def short_of_the_paper(config: PipelineConfig, size_px: int) -> list[str]:
-    """Return in what this run fell short of the published method, each in a few words."""
-    model, data = config.model, config.data
-    given = {
-        "drawn scenes for photographs": data.kind == "scenes",
-        "an encoder that starts from random weights": model.encoder_weights == "none",
-        "a critic that starts from random weights": model.critic_weights == "none",
-        "a random VGG behind the perceptual loss": model.vgg_weights == "none",
-        f"{model.encoder} for ResNet-34 in the generator": model.encoder != "resnet34",
-        f"{model.critic} for ResNet-34 in the critic": model.critic != "resnet34",
-        f"images of {size_px} px for 220": size_px < 220,
-    }
-    return [lack for lack, applies in given.items() if applies]
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,11 +26,14 @@ from colorize.config import PredictConfig
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.processes import processes_started
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
 from colorize.weights.bundled import existing_weights
 
 if TYPE_CHECKING:
+    from lightning import Fabric
+
     from colorize.inference.colorizer import Colorizer
     from colorize.inference.jobs import Job, Plan
 
@@ -47,33 +51,74 @@ def run(config: PredictConfig) -> None:
     Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
     from colorize.inference import jobs
-    from colorize.video import require_packages
 
     since = time.monotonic()
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     check(config)
+    number, count = shard_of(config)
     check_contact_sheet(config)
+    together = config.devices * config.num_nodes > 1 or processes_started() > 1
+    fabric = shared_by(config) if together else None
     format = None if config.format == "same" else config.format
     plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
-    check_report(config, plan)
     if config.hints is not None:
         plan = replace(plan, jobs=jobs.with_hints(plan.jobs, config.hints))
         log.info(f"hints for {sum(job.hints is not None for job in plan.jobs)} of {len(plan.jobs)} photos")
+    plan = plan.share(number, count)
+    check_report(config, plan)
+    if fabric is None:
+        done = colour(config, plan)
+    else:  # one of them has listed the photos: the others may have found its first results among them
+        plan = fabric.broadcast(plan)
+        own = replace(plan.share(fabric.global_rank, fabric.world_size), report=None)
+        if fabric.device.type == "cuda":
+            config = replace(config, device=str(fabric.device))
+        done = added_up(colour(config, own))
+        if not fabric.is_global_zero:
+            return
+    if config.contact_sheet is not None:
+        write_contact_sheet(Path(config.contact_sheet), plan)
+    report_failures(plan, done.failures)
+    if plan.left:
+        left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
+        log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
+    counts = [f"{done.coloured} coloured", f"{done.skipped} skipped (their results exist)"]
+    counts += [f"{len(done.failures)} failed"]
+    results = plan.jobs[0].result if len(plan.jobs) == 1 else plan.folder
+    said = ", ".join(counts[:1] + [f"{done.kept} left in their own colours"] * config.keep_color + counts[1:])
+    log.info(f"{said} in {time.monotonic() - since:.1f} s; results: {jobs.shown(results)}")
+    if done.failures:
+        where = f", see {plan.report}" if plan.report else ""
+        raise UserError(f"{len(done.failures)} could not be coloured{where}")
+
+
+@dataclass
+class Done:
+    """The end of a start: how many photos and films it coloured, left in their own colours and skipped, what failed."""
+
+    coloured: int = 0
+    kept: int = 0
+    skipped: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def colour(config: PredictConfig, plan: Plan) -> Done:
+    """Colour what a plan has no result of."""
+    from colorize.inference import jobs
+    from colorize.video import require_packages
+
     for folder in {plan.folder, *(job.result.parent for job in plan.jobs)}:
         clear_unfinished(folder)
-    failures = list(plan.unreadable)
-    todo: list[Job] = []
-    skipped, originals = 0, jobs.input_files(plan.jobs)
+    done, todo, originals = Done(failures=list(plan.unreadable)), list["Job"](), jobs.input_files(plan.jobs)
     for job in plan.jobs:
         if original := jobs.overwritten_input(job, originals):
-            failures.append((job.source, f"its result would replace the photo {original}: give another output"))
+            done.failures.append((job.source, f"its result would replace the photo {original}: give another output"))
         elif job.done() and not config.overwrite:
-            skipped += 1
+            done.skipped += 1
         else:
             todo.append(job)
-    for name, reason in failures:
+    for name, reason in done.failures:
         log.warning(f"{jobs.shown(name)}: {reason}")
-    coloured = kept = 0
     if todo:
         from colorize.inference.colorizer import Colorizer
 
@@ -82,30 +127,56 @@ def run(config: PredictConfig) -> None:
         if films:
             require_packages()
         if photos:
-            coloured, kept, failed = colour_photos(config, colorizer, photos)
-            failures += failed
+            done.coloured, done.kept, failed = colour_photos(config, colorizer, photos)
+            done.failures += failed
         for job in films:
             if why := colour_film(config, colorizer, job):
-                failures.append((job.source, why))
+                done.failures.append((job.source, why))
             else:
-                coloured += 1
+                done.coloured += 1
     if not config.overwrite:  # another process on the same folder may have made what this one could not
         made = {job.source for job in todo if job.done()}
-        skipped += sum(source in made for source, _ in failures)
-        failures = [(source, reason) for source, reason in failures if source not in made]
-    if config.contact_sheet is not None:
-        write_contact_sheet(Path(config.contact_sheet), plan)
-    report_failures(plan, failures)
-    if plan.left:
-        left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
-        log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
-    counts = [f"{coloured} coloured", f"{skipped} skipped (their results exist)", f"{len(failures)} failed"]
-    results = plan.jobs[0].result if len(plan.jobs) == 1 else plan.folder
-    said = ", ".join(counts[:1] + [f"{kept} left in their own colours"] * config.keep_color + counts[1:])
-    log.info(f"{said} in {time.monotonic() - since:.1f} s; results: {jobs.shown(results)}")
-    if failures:
-        where = f", see {plan.report}" if plan.report else ""
-        raise UserError(f"{len(failures)} could not be coloured{where}")
+        done.skipped += sum(source in made for source, _ in done.failures)
+        done.failures = [(source, reason) for source, reason in done.failures if source not in made]
+    return done
+
+
+def shard_of(config: PredictConfig) -> tuple[int, int]:
+    """Return which share of the work is this start's, from 0, and of how many. Raises BadOption where there is none."""
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", config.shard or "1/1")
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadOption(f"shard={config.shard}: give K/N, as 3/16 for the third of sixteen starts")
+    return int(match[1]) - 1, int(match[2])
+
+
+def shared_by(config: PredictConfig) -> Fabric:
+    """Return this one of the processes that share the photos; where they compute on a CPU, they share its cores."""
+    from colorize.cli.launch import launch
+    from colorize.config.sections import DevicesConfig
+
+    accelerator, _, which = config.device.partition(":")
+    if which:
+        raise BadOption(f"device={config.device} is one, and devices={config.devices} takes several: give device=cuda")
+    threads = max(1, (os.cpu_count() or 1) // config.devices)
+    return launch(
+        DevicesConfig(accelerator, devices=config.devices, num_nodes=config.num_nodes, threads=threads),
+        "",
+        patient=True,
+    )
+
+
+def added_up(own: Done) -> Done:
+    """Return what all processes did. Raises UserError where one of them has ended before."""
+    from colorize.runtime.distributed import gathered
+
+    try:
+        every = gathered(own)
+    except RuntimeError as error:
+        raise UserError(
+            "one of the processes ended before its work was done: the same command makes up for it"
+        ) from error
+    coloured, kept, skipped = (sum(getattr(one, name) for one in every) for name in ("coloured", "kept", "skipped"))
+    return Done(coloured, kept, skipped, [failure for one in every for failure in one.failures])
 
 
 def check(config: PredictConfig) -> None:
@@ -167,6 +238,8 @@ def colour_photos(
             advance()
             for note in outcome.notes:
                 log.warning(f"{shown(str(outcome.result))}: {note}")
+            if config.verbose and outcome.luma:
+                log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
             if outcome.result is None:
                 failures.append((outcome.job.source, outcome.reason))
                 log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorize.cli.command import given_overrides, run_command
+from colorize.cli.command import run_command
 from colorize.cli.sweep_jobs import Score
 from colorize.config import TrainConfig
 from colorize.data.roots import check_root
@@ -31,10 +30,7 @@ log = logging.getLogger("colorize")
 
 
 def run(config: TrainConfig) -> Score | None:
-    """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better).
-
-    With `data.report`, only describe the photos.
-    """
+    """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better)."""
     check_root(config.data)
     if config.data.report:
         from colorize.training import dataset_report
@@ -45,7 +41,7 @@ def run(config: TrainConfig) -> Score | None:
     if start is not None:
         config.init_from.generator = str(find_weights(start))
     monitors = monitored(config).replace(f"{VAL_EMA}/", f"{VAL}/")  # one name, so that a sweep compares both weights
-    folder, overrides = PhaseFolder(config.runs_dir, run_name(config), config.phase), given_overrides()
+    folder = PhaseFolder(config.runs_dir, run_name(config), config.phase)
     if not folder.checkpoints.exists():
         for name in PHASES[config.phase].trains:
             starting_weights(config, name)
@@ -54,14 +50,15 @@ def run(config: TrainConfig) -> Score | None:
     from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
 
     with locked(folder.path):
-        photos = build.photos_to_fit(config)
-        if photos is not None:
+        photos = None
+        if config.resolution.steps is not None or config.resolution.batch_share is not None:
+            photos = build.make_photos(config)
             config = build.fit_to_photos(config, len(photos.train))
-        found = where_to_resume(config, folder, overrides)
+        found = where_to_resume(config, folder)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
             return Score(best_metric(found[0]), monitors)
-        trainer = fit(config, folder, found[0] if found else None, overrides, photos)
+        trainer = fit(config, folder, found[0] if found else None, photos)
         best = next(c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
         value = math.nan if best is None else best
         log.info(f"phase {config.phase} is complete: best {monitored(config)} {value:.4g}; {folder.best}")
@@ -71,30 +68,23 @@ def run(config: TrainConfig) -> Score | None:
         return Score(value, monitors)
 
 
-def fit(
-    config: TrainConfig,
-    folder: PhaseFolder,
-    resume_from: Path | None,
-    overrides: Sequence[str] = (),
-    photos: Photos | None = None,
-) -> L.Trainer:
-    """Build everything, and train; `overrides` are the options as they were typed, `photos` the data, if listed."""
+def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, photos: Photos | None = None) -> L.Trainer:
+    """Build everything, and train; `photos` are the data, if listed."""
     import lightning as L
 
-    from colorize.cli.launch import check_processes, set_threads
+    from colorize.cli.launch import take_place
     from colorize.runtime import distributed, signals
     from colorize.training import build
     from colorize.training.first_weights import measure_prior
 
-    check_processes(config.trainer)
-    set_threads(config.trainer)
+    take_place(config.trainer)
     L.seed_everything(config.seed, workers=True, verbose=False)
     schedule = build.make_schedule(config)
     datamodule = build.make_datamodule(config, photos)
     module = build.make_module(config, resume_from)
     if resume_from is None:
         measure_prior(config, module.generator, datamodule)
-    trainer = build.make_trainer(config, folder, schedule, resume_from, overrides)
+    trainer = build.make_trainer(config, folder, schedule, resume_from)
     if trainer.is_global_zero:
         build.warn_of_few(config, schedule, datamodule.photos)
         write_config(folder.config, config)

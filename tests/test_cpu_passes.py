@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm
 
-from colorize.losses import mean_absolute_difference
+from colorize.losses import MeanAbsoluteDifference
 from colorize.networks import cpu_kernels
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
@@ -93,7 +93,7 @@ def test_mean_absolute_difference_keeps_its_precision_in_half():
     torch.manual_seed(0)
     one, other = (torch.randn(8, 64, 16, 16).relu().bfloat16() for _ in range(2))
     one.requires_grad_()
-    found = mean_absolute_difference(one, other)
+    found = MeanAbsoluteDifference.apply(one, other)
     expected = (one.double() - other.double()).abs().mean().item()
     assert found.item() == pytest.approx(expected, rel=1e-3)  # the mean of 512 rounded sums
     (gradient,) = torch.autograd.grad(found * one.numel(), one)

@@ -34,7 +34,7 @@ def started(average: GeneratorEMA, trainer: Any = None) -> nn.Sequential:
     """A generator of one weight and a batch norm, of which `average` has taken its first copy."""
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    module = SimpleNamespace(network=lambda _: generator, images_seen=0, set_ema_model=lambda ema: None)
+    module = SimpleNamespace(network=lambda _: generator, images_seen=0)
     average.on_fit_start(trainer, module)
     return generator
 

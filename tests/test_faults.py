@@ -74,7 +74,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_training_resumes(
     assert not list(folder.checkpoints.glob(".*"))
     monkeypatch.setattr(torch, "save", save)
     assert typed(photos, capsys, "resume=auto")[0] == 0
-    assert read_checkpoint(folder.last)[0].complete
+    metadata, _ = read_checkpoint(folder.last)
+    assert metadata.epochs_done == metadata.epochs
 
 
 def test_a_folder_that_turns_read_only_is_named_and_keeps_what_it_has(
@@ -220,7 +221,7 @@ def test_one_validation_photo_a_batch_larger_than_the_data_and_photos_under_32_p
     config = configure("train", *words, "resolution.epochs=[1]", "save.score_photos=9")
     train.run(config)
     card, state = read_checkpoint(PhaseFolder(config.runs_dir, config.run, phase).last)
-    assert (card.images_seen, card.complete) == (3, True)
+    assert (card.images_seen, card.epochs_done) == (3, card.epochs)
     assert all(value.isfinite().all() for value in state.values())
 
 

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from colorize.config import conf_dir
+from colorize.networks.layers import normalize_imagenet
 from colorize.networks.options import UNetOptions
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
@@ -40,7 +41,7 @@ def shapes(source: Source) -> Shapes:
     """Names and shapes of the file's tensors. They are right if `fill`, which goes by them, leads to parity."""
     with torch.device("meta"):
         state = UNet(**source.options).state_dict()
-    return {source.spelling.translate(name): tensor.shape for name, tensor in state.items()}
+    return {source.translate(name): tensor.shape for name, tensor in state.items()}
 
 
 def filled(source: Source) -> dict[str, Tensor]:
@@ -54,7 +55,8 @@ def differences(unet: UNet, reference: str, *sizes: str) -> dict[str, Tensor]:
         for size in sizes or answers:
             image = reference_input(*map(int, size.split("x"))).to(unet.to_colour.conv.bias.dtype)
             with torch.no_grad():
-                found[size] = (unet.head(unet.raw(image)) - torch.from_numpy(answers[size])).abs()
+                answer = normalize_imagenet(unet.head(unet.raw(image), image).rgb)
+            found[size] = (answer - torch.from_numpy(answers[size])).abs()
     return found
 
 

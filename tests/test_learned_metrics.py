@@ -11,7 +11,7 @@ import torchvision
 
 from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import measuring, scores, tables
-from colorize.evaluation.learned_metrics import FeatureStatistics, Inception, Learned, Lpips, frechet_distance
+from colorize.evaluation.learned_metrics import Inception, Learned, Lpips, frechet_distance, moments, summed
 from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 from colorize.runtime.errors import UserError
 
@@ -124,18 +124,13 @@ def test_fid_compares_each_row_with_the_truth() -> None:
 def test_frechet_distance_is_scipys() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(40, 6)), rng.normal(0.3, 2, size=(30, 6)) @ rng.normal(size=(6, 6))
-    statistics = []
-    for features in (first, second):
-        gathered = FeatureStatistics()
-        for part in np.array_split(features, 4):
-            gathered.update(torch.from_numpy(part))
-        statistics.append(gathered)
+    statistics = [
+        summed(moments(torch.from_numpy(part)) for part in np.array_split(features, 4)) for features in (first, second)
+    ]
     covariance1, covariance2 = np.cov(first.T), np.cov(second.T)
     root = scipy.linalg.sqrtm(covariance1 @ covariance2).real
     expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(covariance1 + covariance2 - 2 * root)
     assert frechet_distance(*statistics) == pytest.approx(expected)
     assert frechet_distance(statistics[0], statistics[0]) == pytest.approx(0, abs=1e-6)
-    single = FeatureStatistics()
-    single.update(torch.zeros(1, 6))
     with pytest.raises(ValueError, match="at least two"):
-        frechet_distance(single, statistics[0])
+        frechet_distance(moments(torch.zeros(1, 6)), statistics[0])

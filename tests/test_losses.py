@@ -94,12 +94,6 @@ def test_terms_without_weight_are_left_out(vgg, images):
 def test_bad_options_are_named(vgg):
     with pytest.raises(UserError, match="2 feature weights for 3 VGG layers"):
         ContentLoss(vgg, feature_weights=(1.0, 2.0))
-    with pytest.raises(UserError, match="l3"):
-        ContentLoss(None, pixel="l3")
-    with pytest.raises(UserError, match="negative"):
-        ContentLoss(None, pixel_weight=-1.0)
-    with pytest.raises(UserError, match="vgg19"):
-        VGGFeatures("vgg19")
     for layers in ((), (5, 3), (31,), (-1,)):
         with pytest.raises(UserError, match="ascending"), torch.device("meta"):
             VGGFeatures("vgg16", layers=layers)

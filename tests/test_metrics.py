@@ -12,7 +12,6 @@ from colorize.color import ciede2000, lab_to_rgb, merge_luma, rgb_to_grey, rgb_t
 from colorize.data.luma_lookup import LumaLookup
 from colorize.metrics import (
     colourfulness,
-    colourfulness_abs,
     is_true_grey,
     mean_ciede2000,
     psnr,
@@ -120,12 +119,14 @@ def test_ssim_is_scikit_images_with_gaussian_windows() -> None:
 
 def test_cf_abs_takes_absolute_values_first() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30))
-    for image, value in zip(pixels, colourfulness_abs(torch.from_numpy(pixels) / 255), strict=True):
+    for image, value in zip(pixels, colourfulness(torch.from_numpy(pixels) / 255, absolute=True), strict=True):
         red, green, blue = (plane.ravel() for plane in image)
         rg, yb = abs(red - green), abs(0.5 * (red + green) - blue)
         expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
         assert value.item() == pytest.approx(expected, rel=1e-5)
-    assert (colourfulness_abs(torch.from_numpy(pixels) / 255) < colourfulness(torch.from_numpy(pixels) / 255)).all()
+    assert (
+        colourfulness(torch.from_numpy(pixels) / 255, absolute=True) < colourfulness(torch.from_numpy(pixels) / 255)
+    ).all()
 
 
 def test_a_true_grey_has_no_coloured_pixel() -> None:

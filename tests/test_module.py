@@ -25,11 +25,11 @@ from colorize.evaluation.stopping import read_scores
 from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
+from colorize.runtime.errors import UserError
 from colorize.runtime.schema import leaves
 from colorize.training import build
-from colorize.training.callbacks.image_grid import abreast
 from colorize.training.hyper_parameters import NO_HYPER_PARAMETERS, hyper_parameters
-from colorize.training.module import ColorizationModule, NonFiniteLoss
+from colorize.training.module import ColorizationModule
 from colorize.training.objective import gradient_at
 from colorize.training.phases import PHASES, VAL
 from colorize.weights.checkpoints import AVERAGE, read_checkpoint
@@ -269,7 +269,7 @@ def test_a_frozen_encoder_stands_still_as_the_configuration_says(
 def test_a_loss_that_is_not_finite_names_batch_and_files(configure: Configure, tmp_path: Path) -> None:
     batch = some_batch()
     batch.rgb[1, 0, 0, 0] = float("nan")
-    with pytest.raises(NonFiniteLoss, match=r"generator's loss is nan in epoch 1, batch 0, on photo 0, photo 1"):
+    with pytest.raises(UserError, match=r"generator's loss is nan in epoch 1, batch 0, on photo 0, photo 1"):
         fit_batch(configure, tmp_path, batch, 1, "phase=pretrain_gen")
 
 
@@ -403,7 +403,7 @@ def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configur
     content = final_state(config)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"generator"}
     card, _ = read_checkpoint(PhaseFolder(config.runs_dir, config.run, config.phase).best)
-    assert (card.phase, card.epochs_done, card.complete, card.images_seen) == ("pretrain_gen", 1, True, 16)
+    assert (card.phase, card.epochs_done, card.epochs, card.images_seen) == ("pretrain_gen", 1, 1, 16)
     network = load_network(PhaseFolder(config.runs_dir, config.run, config.phase).best, "generator")
     assert network.architecture == card.generator
     with PhaseFolder(config.runs_dir, config.run, config.phase).metrics.open() as file:
@@ -467,10 +467,3 @@ def test_the_command_of_a_job_can_be_typed() -> None:
     command = build.shell_command(config, ["data.root=my photos", "seed=1", "sweep=seeds"]) or ""
     words = shlex.split(command.replace("\\\n", " "))
     assert words == ["python", "-m", "colorize.train", "data.root=my photos", "seed=1", "sweep=seeds", "job=3"]
-
-
-def test_photos_stand_two_abreast_whatever_their_number() -> None:
-    pictures = torch.arange(3.0).view(3, 1, 1, 1) / 4
-    left, right = abreast([("grey", pictures)])
-    assert (left[1].flatten().tolist(), right[1].flatten().tolist()) == ([0.0, 0.25], [0.5, 1.0])
-    assert len(abreast([("grey", pictures[:1])])) == 1

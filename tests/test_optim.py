@@ -1,21 +1,16 @@
 """Layer groups, discriminative learning rates, freezing, schedules."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
 from colorize.networks.critic import Critic
 from colorize.networks.unet import UNet
-from colorize.training.optim import (
-    LearningRates,
-    constant,
-    drop_frozen_gradients,
-    make_learning_rates,
-    make_optimizer,
-    one_cycle,
-)
+from colorize.training.optim import LearningRates, drop_frozen_gradients, make_optimizer, one_cycle
 
 
 @pytest.mark.parametrize(
@@ -29,7 +24,7 @@ from colorize.training.optim import (
 def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
-    plan = LearningRates(1e-2, dict(zip(groups, (0.01, 0.1, 1.0), strict=True)), constant())
+    plan = LearningRates(NetworkOptimConfig(lr=1e-2, schedule="constant"), list(groups), ResolutionConfig())
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
@@ -48,13 +43,9 @@ def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
 
 def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
     network = Critic("resnet18")
-    plan = LearningRates(
-        1.0,
-        {"body_low": 0.1, "body_high": 0.5, "head": 1.0},
-        constant(),
-        {"body_low": [0, -1], "body_high": [1, 3]},
-        frozen_norms="learn",
-    )
+    frozen = {"freeze_low": [0, -1], "freeze_high": [1, 3], "frozen_norms": "learn"}
+    optim = NetworkOptimConfig(lr=1.0, lr_multipliers=[0.1, 0.5, 1.0], schedule="constant", **frozen)
+    plan = LearningRates(optim, list(network.layer_groups()), ResolutionConfig())
     assert [sorted(plan.frozen_at(epoch)) for epoch in range(4)] == [
         ["body_low"],
         ["body_high", "body_low"],
@@ -80,7 +71,7 @@ def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
 
 
 def test_one_cycle_rises_falls_and_is_a_function_of_progress() -> None:
-    factor = one_cycle(0.25)
+    factor = partial(one_cycle, pct_start=0.25)
     assert factor(0.0) == pytest.approx(1 / 25)
     assert factor(0.25) == pytest.approx(1.0)
     assert factor(1.0) == pytest.approx(1e-5)
@@ -89,7 +80,7 @@ def test_one_cycle_rises_falls_and_is_a_function_of_progress() -> None:
     assert rising == sorted(rising)
     assert falling == sorted(falling, reverse=True)
     with pytest.raises(ValueError, match="pct_start"):
-        one_cycle(0.0)
+        LearningRates(NetworkOptimConfig(pct_start=0.0), ["low", "high", "last"], ResolutionConfig())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +93,7 @@ def test_rates_follow_the_batch_of_the_first_stage_with_an_epoch(
     config = configure("train", "phase=pretrain_critic", *table, f"resolution.rate_scale={scale}")
     network = Critic("resnet18")
     groups = network.layer_groups()
-    plan = make_learning_rates(config.optim.critic, list(groups), config.resolution)
+    plan = LearningRates(config.optim.critic, list(groups), config.resolution)
     optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), 0.0)
     found = []
     for epoch in range(4):  # one more than there are

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from skimage import color
@@ -16,7 +15,6 @@ from skimage import color
 from colorize.data.images import load_rgb
 from colorize.photos import reading, tags
 from colorize.photos.metadata import Metadata, photoshop_block
-from colorize.photos.rendering import merged_bands, merged_ycc
 from colorize.photos.strip_files import write_tiff
 from tests.predicting import PROFILES, Colour, files, grey, is_coloured_version, save
 
@@ -151,27 +149,6 @@ def test_transparency_stays_where_the_format_has_it(colour: Colour, tmp_path: Pa
     assert modes == {**rgba, "b.tif": "RGB", "b.jpg": "RGB"}
     status, err = colour("in/a.png", output="a.jpg")
     assert status == 1 and "a JPEG file cannot hold transparency" in err and not (tmp_path / "a.jpg").exists()
-
-
-@pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 2), (5, 1)])
-def test_jpegs_chroma_is_that_of_the_pixels_and_their_luma_the_photos(size: tuple[int, int]) -> None:
-    width, height = size
-    rng = np.random.default_rng(0)
-    luma = np.asarray(
-        Image.fromarray(rng.integers(0, 256, (6, 8), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    )
-    rgb = torch.from_numpy(rng.uniform(0.1, 0.9, (3, 3, 4)).astype(np.float32))
-    ycc = np.asarray(merged_ycc(luma, rgb))
-    assert ycc.shape == (height, width, 3) and np.array_equal(ycc[..., 0], luma)
-    pixels = Image.fromarray(np.concatenate(list(merged_bands(luma, rgb)))).convert("YCbCr")
-    blocks = [
-        pixels.resize((-(-width // 2), -(-height // 2)), Image.Resampling.BOX),
-        Image.fromarray(ycc[::2, ::2].copy(), "YCbCr"),
-    ]
-    away = np.abs(np.subtract(*(np.asarray(image)[..., 1:].astype(int) for image in blocks)))
-    assert away.mean() < 2.5, "what is interpolated at half the size differs a little at edges, as does the gamut"
-    shown = np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB").convert("L")).astype(int)
-    assert np.median(np.abs(shown - luma)) <= 1
 
 
 # ------------------------------------------------------------------------------------------------ nothing lost silently

@@ -175,7 +175,7 @@ def test_quality_compare_and_contact_sheet(colour: Colour, tmp_path: Path) -> No
     small = (tmp_path / "out" / "0.jpg").stat().st_size
     status, err = colour("in", **words, overwrite=True)  # its own page is no photo to colour
     assert status == 0 and "2 coloured" in err
-    assert (tmp_path / "out" / "0.jpg").stat().st_size > 1.5 * small
+    assert (tmp_path / "out" / "0.jpg").stat().st_size > 1.2 * small, "of the chroma: the luma is that of the source"
     with Image.open(tmp_path / "in" / "page.png") as page:
         assert page.width > 900 and np.ptp(np.asarray(page, int), axis=2).max() > 10
 

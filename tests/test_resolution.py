@@ -44,8 +44,6 @@ def test_stages_that_fit_few_photos_have_small_batches_and_as_many_epochs_as_the
     [
         (([64], [8, 4], [1]), "one length"),
         (([], [], []), "one length"),
-        (([16], [8], [1]), "size_px=.16."),
-        (([64], [0], [1]), "batch_size=.0."),
         (([64], [8], [0]), "epochs=.0."),
     ],
 )

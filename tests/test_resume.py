@@ -29,8 +29,7 @@ from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import locked
 from colorize.training import build, hyper_parameters, resuming
-from colorize.training.callbacks import random_states
-from colorize.training.callbacks.checkpointing import WholeFiles
+from colorize.training.callbacks.checkpointing import WholeFiles, random_states, restore_random_states
 from colorize.training.module import ColorizationModule
 from colorize.training.resuming import compare, newest_whole
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
@@ -176,9 +175,9 @@ def test_an_optimizer_that_decayed_the_lengths_of_weight_norms_does_not_go_on_bu
 
 
 def test_random_states_come_back() -> None:
-    saved = random_states.states()
+    saved = random_states()
     drawn = [(random.random(), np.random.rand(), float(torch.rand(1))) for _ in range(2)]
-    random_states.restore(saved)
+    restore_random_states(saved)
     assert (random.random(), np.random.rand(), float(torch.rand(1))) == drawn[0] != drawn[1]
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from colorize.color import rgb_to_grey, rgb_to_lab
 from colorize.data.images import center_box
 from colorize.data.luma_lookup import LumaLookup
-from colorize.data.scenes import HUE_CLASSES, MIN_CHROMA, MIN_SIZE_PX, REGIONS, Scene, draw_scene
+from colorize.data.scene_painting import HUE_CLASSES, MIN_CHROMA, MIN_SIZE_PX, REGIONS
+from colorize.data.scenes import Scene, draw_scene
 from colorize.data.sources import Split, list_scenes
 from colorize.metrics import mean_ciede2000
 

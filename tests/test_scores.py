@@ -9,13 +9,14 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.data.datasets import Batch
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import measuring, scores, tables
-from colorize.evaluation.bootstrap import interval, resampled_ratios
 from colorize.evaluation.candidates import choose_photos
 from colorize.evaluation.protocols import PROTOCOLS, Protocol, ProtocolDataset, batches
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
+from colorize.evaluation.scores import Score, resampled_ratios
 from colorize.metrics import colourfulness
 from colorize.runtime.errors import UserError
 
@@ -37,7 +38,7 @@ def test_photos_come_by_their_file_names_and_true_greys_are_not_the_best() -> No
 def test_a_bootstrap_interval_is_the_normal_one_for_normal_values() -> None:
     values = np.random.default_rng(0).normal(5, 2, size=(400, 1))
     samples = resampled_ratios(values, np.ones_like(values), seed=1)[:, 0]
-    low, high = interval(samples)
+    low, high = Score(5.0, samples).bounds
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
     assert np.array_equal(samples, resampled_ratios(values, np.ones_like(values), seed=1)[:, 0])
@@ -47,7 +48,7 @@ def test_a_bootstrap_interval_is_the_normal_one_for_normal_values() -> None:
     assert np.ptp(apart[:, 1] - apart[:, 0]) < 1e-9
     weights = np.array([[1.0], [3.0]])
     assert set(np.round(resampled_ratios(weights * [[0.0], [1.0]], weights, seed=0)[:, 0], 9)) == {0, 0.75, 1}
-    assert all(map(np.isnan, interval(np.array([np.nan]))))
+    assert all(map(np.isnan, Score(5.0, np.array([np.nan])).bounds))
 
 
 def measurements(**rows: Sequence[Sequence[float]]) -> measuring.Measurements:
@@ -133,10 +134,10 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     scenes = list_scenes(6, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=48)
 
-    def half_way(shown: measuring.Shown) -> torch.Tensor:
+    def half_way(shown: Batch) -> torch.Tensor:
         return shown.rgb * 0.7 + 0.13 / 255
 
-    def bluish(shown: measuring.Shown) -> torch.Tensor:
+    def bluish(shown: Batch) -> torch.Tensor:
         return merge_luma(shown.grey + torch.tensor([-0.05, 0.0, 0.1]).view(3, 1, 1), shown.grey)
 
     def measured() -> measuring.Measurements:
@@ -154,7 +155,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
     assert list(whole.values) == ["grey", "half", measuring.LOOKUP, "truth"], "in the order given"
     own, true = (rgb_to_lab(torch.from_numpy(rgb / 255).permute(2, 0, 1)) for rgb in (picture, truth))
     shown = torch.from_numpy(truth / 255).permute(2, 0, 1)[None]
-    reference = bluish(measuring.Shown(shown, rgb_to_grey(shown), []))[0]
+    reference = bluish(Batch(shown, rgb_to_grey(shown), rgb_to_grey(shown), None, []))[0]
     known = rgb_to_lab((reference * 255).round() / 255)
     cosine = torch.cosine_similarity((own - known)[1:].flatten(), (true - known)[1:].flatten(), dim=0).item()
     assert whole.values["half"]["skill"][0] == pytest.approx(cosine, abs=1e-4)

@@ -22,7 +22,7 @@ from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies, markdown
+from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 
@@ -246,8 +246,6 @@ def test_regions_are_right_in_the_truth_and_colourless_in_grey() -> None:
     assert none["mean"] < 0.01 and none["colourless"] > 0.99
     assert meadow["sea_as_grass"] > 0.9 < meadow["grass"] and meadow["sea"] == meadow["grass_as_sea"] == 0
     table = torch.zeros(len(COUNTED), len(COUNTED) + 2, dtype=torch.int64)
-    table[list(COUNTED).index("sea")][[list(COUNTED).index("sea"), list(COUNTED).index("grass")]] = torch.tensor([1, 3])
-    assert markdown(table) == "| per cent taken for | sea | grass |\n| --- | --- | --- |\n| sea | **25** | 75 |\n"
     assert accuracies(torch.zeros_like(table)) == {}
 
 
@@ -256,7 +254,7 @@ def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None
     start.write_bytes(b"weights")
     phase = tmp_path / "gan"
     (phase / "checkpoints").mkdir(parents=True)
-    (phase / "config.yaml").write_text(f"init_from: {{generator: {start}}}\n")
+    (phase / "config.yaml").write_text(f"data: {{}}\ninit_from: {{generator: {start}}}\n")
     point = {"images_seen": 0, "ciede2000": 5.0, "delta_cf": 15.0, "distance": 0.5}
     sources = {"init_from.generator": fingerprint(start)}
     card = CheckpointMetadata(images_seen=9, curve=[point, point | {"images_seen": 9}], sources=sources, **CARD)

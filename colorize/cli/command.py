@@ -39,16 +39,11 @@ T = TypeVar("T")
 
 
 def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | None = None) -> None:
-    """Run `task` on the configuration that conf/NAME.yaml and the command line make.
+    """Run `task` on what conf/NAME.yaml and the words `argv` (by default this process's) make, as `SCHEMAS[name]`.
 
-    Args:
-        name: the command: its primary file conf/NAME.yaml and its schema `SCHEMAS[name]`.
-        task: takes an instance of that schema; what it returns goes to Hydra (a sweeper can minimise it). The docstring
-            of its module opens `--help`.
-        argv: the words after the program's name; by default those of this process.
-
-    Returns on success. Raises SystemExit with the statuses above, once the reason is on stderr; an exception that is
-    neither a UserError nor an OSError is a bug and passes with its traceback.
+    What it returns goes to Hydra (a sweeper can minimise it); the docstring of its module opens `--help`. Raises
+    SystemExit with the statuses above, once the reason is on stderr; an exception that is neither a UserError nor an
+    OSError is a bug and passes with its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with exit_statuses(f"colorize.{name}", lambda stop: how_to_resume(name, words, stop)), _log_to_stderr():
@@ -232,11 +227,7 @@ _PIECE = re.compile(rf"\s*({_QUOTED}(?=\s*,)|[^,]*?)\s*,", re.DOTALL)
 
 
 def configured(name: str, overrides: Sequence[str]) -> Any:
-    """Return the configuration that a command gets from `overrides` typed after its name: an instance of its schema.
-
-    Raises:
-        BadOption: what the command would refuse.
-    """
+    """Return the configuration, an instance of its schema, that a command gets from the `overrides` typed after it."""
     register()
     overrides = [*overrides, *default_recipe(name, overrides)]
     with refusals_as_bad_options(name, overrides):
@@ -257,7 +248,6 @@ def default_recipe(name: str, overrides: Sequence[str]) -> list[str]:
     """Return the recipe of `data=folder` where none is typed, as an override: a folder tends to hold few photos.
 
     That is finetune, or paper where keys of `model` are typed, since a network of one's own has nothing to start from.
-    Hydra's defaults lists know no conditions.
     """
     groups = {key_of(override).partition(".")[0] for override in overrides}
     if name not in ("train", "generate", "pipeline") or "data=folder" not in overrides or "recipe" in groups:
@@ -268,13 +258,9 @@ def default_recipe(name: str, overrides: Sequence[str]) -> list[str]:
 def quoted(overrides: Sequence[str], schema: type[Any], *, sweep: bool = False) -> list[str]:
     r"""Quote the values of literal keys in `overrides`: Hydra's grammar rejects `it's.jpg`, `a=b`, `(1)`, `Фото`.
 
-    The value of a path key is taken as it stands, spaces at its ends included, but for:
-    - a value in quotes from its first to its last character: it is Hydra's to read, as is the word null for a key that
-      may be null;
-    - `${key}`, an interpolation as in any value (`\${key}` is the literal);
-    - a comma in a sweep, which separates the values of the jobs, and choice(…) and its like.
-
-    A key that takes several paths is given them as `[a,b]`; any other value is one path.
+    Left to Hydra are a value in quotes from its first to its last character, null for a key that may be null, `${key}`
+    (`\${key}` is the literal) and, in a sweep, commas between the values of jobs, choice(…) and its like. A key that
+    takes several paths is given them as `[a,b]`; any other value is one path.
     """
     kinds = {key.name: key.kind for key in leaves(schema) if key.literal}
 

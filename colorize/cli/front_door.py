@@ -49,8 +49,7 @@ def command_line(words: Sequence[str]) -> tuple[str, list[str]]:
 def photo_options(words: Sequence[str]) -> list[str]:
     """Return the options of `colorize.predict` for photos, `-o OUTPUT` and options, in any order; `--` ends the latter.
 
-    Raises:
-        BadOption: a flag there is not, no photo, or the name of a command misspelt.
+    Raises BadOption for a flag there is not, no photo, or the name of a command misspelt.
     """
     photos, options, rest = list[str](), list[str](), iter(words)
     for word in rest:

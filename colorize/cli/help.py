@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from colorize.config import SCHEMAS, composed, conf_dir
-from colorize.runtime.schema import BadOption, Key, leaves, sections
+from colorize.runtime.schema import BadOption, leaves, sections
 
 FIRST_KEYS = {
     "train": "phase data data.root run recipe model resume resolution.epochs optim.generator.lr trainer.accelerator",
@@ -32,18 +32,11 @@ _NAMES_OPTION = {"data": "data.kind", "model": "model.name"}
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = (), topic: str = "") -> str:
-    """Return the page of command `name`: keys with their types, values, meanings and choices.
+    """Return the page of command `name`: keys with their types, values, meanings and choices; `doc` opens it.
 
-    Args:
-        name: the command.
-        doc: opens the first page.
-        typed: the options as they were typed, for people to read.
-        overrides: the same as Hydra reads them: the values shown are those that they compose to; where they do not
-            compose, those of the default options.
-        topic: "" for the keys needed first, and the flags; "all", or the name of a section or config group.
-
-    Raises:
-        BadOption: there is no such topic.
+    The values are those that `overrides` (as Hydra reads them; `typed` as people do) compose to, or else the defaults.
+    `topic` is "" for the keys needed first, and the flags; "all", or the name of a section or config group; another
+    raises BadOption.
     """
     schema, origin = SCHEMAS[name], "with the default options"
     try:
@@ -56,7 +49,11 @@ def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequenc
 
     def entry(key: str) -> str:
         value = reduce(getitem, _NAMES_OPTION.get(key, key).split("."), values)
-        return _entry(f"{key}={_flow(value)}", _explanation(keys.get(key), options.get(key, []), meanings.get(key, "")))
+        own = keys.get(key)
+        kind = "" if own is None else own.kind.replace("str", "path") if own.path else own.kind
+        accepts = [file.stem for file in options.get(key, [])] or (own.choices if own else ())
+        meaning = own.meaning if own else meanings.get(key, "")
+        return _entry(f"{key}={_flow(value)}", f"({' | '.join(accepts) or kind.replace('None', 'null')}) {meaning}")
 
     topics = ["all", *sorted({section.partition(".")[0] for section in meanings} | options.keys())]
     page = [
@@ -103,13 +100,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return "(required)" if value == "???" else str(value)
-
-
-def _explanation(key: Key | None, options: Sequence[Path], meaning: str) -> str:
-    """Return what a key or a config group takes, and its meaning; a name may be both."""
-    kind = "" if key is None else key.kind.replace("str", "path") if key.path else key.kind
-    accepts = [file.stem for file in options] or (key.choices if key else ())
-    return f"({' | '.join(accepts) or kind.replace('None', 'null')}) {key.meaning if key else meaning}"
 
 
 def _entry(head: str, text: str) -> str:

@@ -1,9 +1,11 @@
 """The processes and threads of a command."""
 
 import logging
+from datetime import timedelta
 
 import lightning as L
 import torch
+from lightning.fabric.strategies import DDPStrategy
 
 from colorize.config.sections import DevicesConfig
 from colorize.runtime.devices import pick_device
@@ -11,21 +13,17 @@ from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption
 
 
-def check_processes(settings: DevicesConfig) -> None:
-    """Check that there are as many processes as the configuration says.
+def take_place(settings: DevicesConfig, prefix: str = "trainer.") -> None:
+    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down.
 
-    Raises BadOption where torchrun or srun started another number of them; each would do, and write, all of the work.
+    Raises BadOption where torchrun or srun started another number of processes than its keys, `prefix`…, say.
     """
     started, wanted = processes_started(), settings.devices * settings.num_nodes
     if started not in (1, wanted):
         raise BadOption(
-            f"{started} processes were started, but trainer.devices={settings.devices} times "
-            f"trainer.num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
+            f"{started} processes were started, but {prefix}devices={settings.devices} times "
+            f"{prefix}num_nodes={settings.num_nodes} is {wanted}: give the devices of a machine, and the machines"
         )
-
-
-def set_threads(settings: DevicesConfig) -> None:
-    """Compute on as many cores as the configuration says: threads that wait for a busy one spin, and slow it down."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
@@ -36,17 +34,22 @@ def quieten() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def launch(settings: DevicesConfig) -> L.Fabric:
-    """Return this one of the processes that share a command's photos; the first starts the others if need be."""
-    check_processes(settings)
-    set_threads(settings)
+def launch(settings: DevicesConfig, prefix: str = "trainer.", patient: bool = False) -> L.Fabric:
+    """Return this one of the processes that share a command's photos; the first starts the others if need be.
+
+    `prefix` is as for `take_place`. A `patient` one waits for the others at the end for as long as they take, by way of
+    the CPUs.
+    """
+    take_place(settings, prefix)
     quieten()
-    several = settings.devices * settings.num_nodes > 1
+    strategy: str | DDPStrategy = "auto"
+    if settings.devices * settings.num_nodes > 1:
+        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(days=365)) if patient else "ddp"
     fabric = L.Fabric(
         accelerator=pick_device(settings.accelerator).type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy="ddp" if several else "auto",
+        strategy=strategy,
     )
     fabric.launch()
     return fabric

@@ -67,25 +67,16 @@ def refusals_as_bad_options(name: str, overrides: Sequence[str]) -> Iterator[Non
         raise BadOption(reason) from error
 
 
-def _missing_file(error: MissingConfigException, overrides: Sequence[str]) -> str:
-    """Say which group option, or which YAML file that another names, is not there."""
-    missing = error.missing_cfg_file or ""
-    group, _, option = missing.rpartition("/")
-    if error.options and group in map(key_of, overrides):
-        near = did_you_mean(option, error.options)
-        return f"{group}={option}: no such option{near}; there are {', '.join(error.options)}"
-    if missing:
-        return f"there is no {missing}.yaml in {conf_dir()} nor in a folder given by --config-dir"
-    return str(error).splitlines()[0]
-
-
 def _refusal(error: Exception, name: str, overrides: Sequence[str]) -> str | None:
-    """Return one line for what Hydra or OmegaConf refuses, whose own texts take several; None for other exceptions.
-
-    ValueError is what Hydra raises for a defaults list or flags that make no sense to it.
-    """
+    """Return one line for what Hydra (also by ValueError) or OmegaConf refuses; None for other exceptions."""
     if isinstance(error, MissingConfigException):
-        return _missing_file(error, overrides)
+        missing = error.missing_cfg_file or ""
+        group, _, option = missing.rpartition("/")
+        if error.options and group in map(key_of, overrides):
+            near = did_you_mean(option, error.options)
+            return f"{group}={option}: no such option{near}; there are {', '.join(error.options)}"
+        there = f"there is no {missing}.yaml in {conf_dir()} nor in a folder given by --config-dir"
+        return there if missing else str(error).splitlines()[0]
     if isinstance(error, OverrideParseException):
         key = error.override.partition("=")[0]
         return f"{error.override}: Hydra cannot read this value; quote it twice: \"{key}='…'\""

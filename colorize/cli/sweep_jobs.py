@@ -1,14 +1,14 @@
 """The result of a job of a sweep, as it lies in the job's folder, and the table of all jobs."""
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import csv_text, locked, write_text
+from colorize.runtime.files import csv_text, locked, markdown_table, write_text
+from colorize.runtime.progress import print_table
 
 
 class Score(float):
@@ -17,7 +17,6 @@ class Score(float):
     name: str
 
     def __new__(cls, value: float, name: str = "score") -> "Score":
-        """Return the number `value`, called `name`."""
         made = super().__new__(cls, value)
         made.name = name
         return made
@@ -28,9 +27,8 @@ class Result:
     """The content of a job's result.json.
 
     Its status is running, complete, failed or interrupted; "lost" is one that says running though nothing runs. `swept`
-    are the values in which it differs from the others; `figure` is its score (None where the command has none, or it is
-    not finite); `seconds` are of all its starts, but those that were killed; `start` tells of which start of the sweep
-    it is.
+    are the values in which it differs from the others, `figure` is its score, if that is finite, `seconds` are of all
+    its starts, but those that were killed, and `start` tells of which start of the sweep it is.
     """
 
     job: int
@@ -46,7 +44,6 @@ class Result:
     error: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Replace result.json in one step."""
         write_text(folder / "result.json", json.dumps(asdict(self), indent=1) + "\n")
 
 
@@ -89,37 +86,22 @@ def as_csv(results: Sequence[Result]) -> str:
     return csv_text(rows)
 
 
-def print_table(results: Sequence[Result], folder: Path) -> None:
-    """Print the jobs, in 80 columns or the terminal's; then the best one, and why others have no score.
+def print_jobs(results: Sequence[Result], folder: Path) -> None:
+    """Print the table of jobs; then the best one, and why others have no score.
 
     The best is the complete job with the lowest score; there is none where the scores do not compare.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    keys, console = swept_keys(results), Console(file=sys.stdout)
+    keys = swept_keys(results)
     scored = [result for result in results if result.figure is not None]
     names = {result.figure_name for result in results if result.figure_name}
     best = min(scored, key=lambda result: result.figure or 0.0) if scored and len(names) == 1 else None
-    title = Text(f"sweep {_plain(folder.name)}")
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    table.add_column("job", justify="right", no_wrap=True)
-    share = max(4, (console.width - 45) // max(1, len(keys)) - 2)  # of what the other columns leave
-    for key, short in zip(keys, _shortened(keys), strict=True):
-        widest = max(len(_rounded(result.swept.get(key, ""))) for result in results)
-        table.add_column(Text(short), overflow="fold", min_width=min(widest, share))
-    table.add_column(Text(str(*names) if len(names) == 1 else "score"), justify="right", no_wrap=True)
-    table.add_column("minutes", justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    rows = []
     for result in results:
-        values = [_rounded(_plain(result.swept.get(key, ""))) for key in keys]
         score = "–" if result.figure is None else f"{result.figure:.5g}"
-        cells = [str(result.job), *values, score, f"{result.seconds / 60:.1f}", result.status]
-        table.add_row(*map(Text, cells), style="bold" if result is best else "")
-    console.print(table)
-    print()
+        cells = [str(result.job), *(result.swept.get(key, "") for key in keys), score, f"{result.seconds / 60:.1f}"]
+        rows.append([_plain(cell).replace("|", "¦") for cell in (*cells, result.status)])
+    print(_plain(f"sweep {folder.name}"))
+    print_table(markdown_table(["job", *keys, str(*names) if len(names) == 1 else "score", "minutes", "status"], rows))
     if best is not None:
         said = f"job {best.job}, {best.figure_name} {best.figure:.5g} (lower is better)"
         print(_plain(f"Best: {said}, in {folder / str(best.job)}"))
@@ -127,23 +109,6 @@ def print_table(results: Sequence[Result], folder: Path) -> None:
         if result.error is not None:
             print(_plain(f"Job {result.job} {result.status}: {result.error}"))
     print(_plain(f"Table: {folder / 'jobs.csv'}"))
-
-
-def _shortened(keys: Sequence[str]) -> list[str]:
-    """Return the end of each key, as long as it takes to tell it from the others."""
-
-    def end(key: str, parts: int) -> str:
-        return ".".join(key.split(".")[-parts:])
-
-    return [next(e for n in range(1, 9) if [end(k, n) for k in keys].count(e := end(key, n)) == 1) for key in keys]
-
-
-def _rounded(text: str) -> str:
-    """Shorten a sweeper's number of many digits."""
-    try:
-        return f"{float(text):.4g}" if len(text) > 8 else text
-    except ValueError:
-        return text
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,7 @@
 """Sweeps (`-m`): what their jobs share, how a job runs, and how they end.
 
-runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json of its own; runs/NAME/sweeps/LABEL/jobs.csv is
-the table. The jobs and the process that was typed know of each other by these files alone, so that it makes no
-difference in which process, or on which machine, a launcher runs a job.
+runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json; LABEL/jobs.csv is the table. The jobs and the
+process that was typed know of each other by these files alone, on whatever machine a launcher runs a job.
 """
 
 import gc
@@ -23,7 +22,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from colorize.cli.sweep_jobs import Result, Score, as_csv, print_table, read_result, results_in
+from colorize.cli.sweep_jobs import Result, Score, as_csv, print_jobs, read_result, results_in
 from colorize.config import CommonConfig, composed
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError, one_line
@@ -39,7 +38,7 @@ SHARED_KEYS = ("run", "runs_dir", "sweep")
 RUNTIME_KEYS = (
     *SHARED_KEYS,
     *("job", "resume", "data.num_workers", "trainer.enable_progress_bar"),
-    *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "strategy", "compile")),
+    *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "compile")),
 )
 """Keys that say where and how a job runs, not what it is: they may change when a sweep is resumed."""
 
@@ -59,9 +58,8 @@ def _differs(line: str) -> Refused:
 class Sweep:
     """The decisions of the process that was typed, which every job is told.
 
-    `folder`, runs_dir/run/sweeps/LABEL, has those of its jobs in it. `fixed` are keys that the command line sets to one
-    value for all jobs (None where only one job is resumed). `keeps_files`: a launcher or sweeper was chosen that may
-    have files to keep. `start` tells this start of the sweep from others with the same label.
+    `fixed` are keys that the command line sets to one value for all jobs (None where only one job is resumed).
+    `keeps_files`: a launcher or sweeper may have files to keep.
     """
 
     command: str
@@ -76,10 +74,9 @@ class Sweep:
 
 
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
-    """Decide what all jobs share, from what the command line gives them all.
+    """Decide what all jobs share, from what the command line gives them all, as Hydra reads it.
 
-    The overrides are as Hydra reads them; `config_dir` is a folder of YAML files beside conf/. Raises BadOption where
-    the jobs would not lie together, or the label is none.
+    Raises BadOption where the jobs would not lie together, or the label is none.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
@@ -113,12 +110,9 @@ def run_job(
 ) -> float | None:
     """Run job `job` of a sweep. A failure of its work is its own: it is said on stderr, and the other jobs run.
 
-    `overrides` are this job's, as Hydra reads them, and compose to `config`, which is told the number of the job;
-    `work` reads it, does the job, and returns its score. Return the score for a sweeper to minimise; None where there
-    is none, which hydra-optuna-sweeper takes for a failed trial (of NaN it dies).
-
-    Raises Refused where the sweep cannot be; UserError where the job can leave no result, as another process does the
-    same job, or its folder cannot be written.
+    `overrides` are this job's, as Hydra reads them, and compose to `config`, which `work` reads. Return its score for a
+    sweeper to minimise; None where there is none, which hydra-optuna-sweeper takes for a failed trial (of NaN it dies).
+    Raises Refused where the sweep cannot be; UserError where the job can leave no result.
     """
     swept = " ".join(f"{key}={text}" for key, text in sweep.swept(_values(overrides)).items())
     label = f"job {job} ({swept})" if swept else f"job {job}"
@@ -141,10 +135,7 @@ def run_job(
 
 
 def run_alone(command: str, config: object, overrides: Sequence[str], work: Callable[[], object]) -> object:
-    """Return what `work` does, outside a sweep; with sweep=LABEL job=N, resume one job of it, and keep its result.
-
-    Raises UserError as `work` and `run_job` do.
-    """
+    """Return what `work` does, outside a sweep; with sweep=LABEL job=N, resume one job of it, and keep its result."""
     if not isinstance(config, CommonConfig) or (config.sweep is None and config.job is None):
         return work()
     folder = run_folder(config)
@@ -166,7 +157,15 @@ def _recorded(
     with locked(folder):
         earlier = read_result(folder)
         if earlier is not None:
-            _refuse_other_overrides(folder, _values(earlier.overrides), values)
+            made_with, differing = _values(earlier.overrides), []
+            for key in made_with | values:
+                if key not in RUNTIME_KEYS and made_with.get(key) != values.get(key):
+                    now = f" (not {values[key]})" if key in values else ""
+                    differing.append(f"with {key}={made_with[key]}{now}" if key in made_with else f"without {key}")
+            if differing:
+                raise Refused(
+                    f"{folder} was made {', '.join(differing)}: give the same options, or another sweep=LABEL"
+                )
             result.swept, result.seconds = result.swept or earlier.swept, earlier.seconds
             if earlier.status == "complete":
                 log.info(f"job {job} is complete: {folder}")
@@ -209,22 +208,11 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def _refuse_other_overrides(folder: Path, made_with: dict[str, str], given: dict[str, str]) -> None:
-    differing = []
-    for key in made_with | given:
-        if key not in RUNTIME_KEYS and made_with.get(key) != given.get(key):
-            now = f" (not {given[key]})" if key in given else ""
-            differing.append(f"with {key}={made_with[key]}{now}" if key in made_with else f"without {key}")
-    if differing:
-        raise Refused(f"{folder} was made {', '.join(differing)}: give the same options, or another sweep=LABEL")
-
-
 @contextmanager
 def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
-    """End the jobs that run within it with their table, whatever becomes of them.
+    """End the jobs that run within it with their table, whatever becomes of them; raise UserError where some failed.
 
-    `unrecorded` is filled meanwhile with what jobs raised that could leave no result. Raises UserError after the table
-    where some jobs failed.
+    `unrecorded` is filled meanwhile with what jobs raised that could leave no result.
     """
     trouble: Exception | None = None
     try:
@@ -251,6 +239,6 @@ def _report(sweep: Sweep, unrecorded: int) -> str:
     failed = unrecorded + sum(result.status != "complete" for result in started)
     if results and (started or unrecorded):
         write_text(sweep.folder / "jobs.csv", as_csv(results))
-        print_table(results, sweep.folder)
+        print_jobs(results, sweep.folder)
     again = f"the same command with sweep={sweep.folder.name}{' resume=auto' if sweep.command == 'train' else ''}"
     return f"{failed} of {unrecorded + len(started)} jobs failed, see above; {again} resumes them" if failed else ""

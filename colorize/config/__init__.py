@@ -83,9 +83,7 @@ class MetricWeightsConfig:
 
 @dataclass
 class EvaluateConfig(CommonConfig):
-    checkpoint: list[str] = opt(
-        [], "what is measured: weights, the word bundled, runs (name or folder), [a,b]; none: those of run", path=True
-    )
+    checkpoint: list[str] = opt([], "measured: weights, bundled, runs or [a,b] of them; none: those of run", path=True)
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
         "val5k",
@@ -121,15 +119,19 @@ class PredictConfig:
         "of photos' results; same: that of each photo. PNG where it cannot hold transparency, 16 bits or the size",
         choices=("same", *FORMAT_CHOICES),
     )
-    quality: int = opt(95, "of JPEG, WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1)
-    render_px: int | None = opt(
-        None, "short side of what the network is shown (null: as it was trained); larger is finer and duller", least=32
+    quality: int = opt(
+        95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
     )
+    chroma: str = opt(
+        "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")
+    )
+    render_px: int | None = opt(None, "short side that is shown (null: as trained); larger: finer, duller", least=32)
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)
     hints: str | None = opt(None, "colours known of points: a photo's FILE.json, or a folder of NAME.json", path=True)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
+    verbose: bool = opt(False, "say of each JPEG whether its luma was taken over bit for bit, and if not, why")
     compare: bool = opt(False, "write before and after beside each result, as NAME.compare.jpg")
     contact_sheet: str | None = opt(None, "file for a page of the first 40 photos, before and after", path=True)
     batch_size: int | None = opt(None, "photos at once, as far as shapes agree (null: 8 on a GPU, 1 on a CPU)", least=1)
@@ -144,13 +146,14 @@ class PredictConfig:
         choices=("auto", "off"),
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
-    every: int = opt(
-        1, "films: show the network only every Nth frame; the frames between take their neighbours' colours", least=1
-    )
+    every: int = opt(1, "films: the network colours every Nth frame alone, neighbours those between", least=1)
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    shard: str | None = opt(None, "K/N: only every Nth photo, from the Kth on, for N starts that share the work")
     device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
+    num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
     precision: str = opt(
         "auto",
         "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
@@ -169,9 +172,7 @@ class ExportConfig:
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
-    render_px: int | None = opt(
-        None, "short side at which the file says photos are to be shown (null: as it was trained)", least=32
-    )
+    render_px: int | None = opt(None, "short side at which it says to show photos (null: as it was trained)", least=32)
     overwrite: bool = opt(False, "replace the file and its card where they exist")
 
 
@@ -185,9 +186,7 @@ class OnlyConfig:
 
 @dataclass
 class PipelineConfig(TrainConfig):
-    steps: list[str] = opt(
-        ["pretrain_gen", "generate", "pretrain_critic", "gan"], "which of the four steps are done, in this order"
-    )
+    steps: list[str] = opt(["pretrain_gen", "generate", "pretrain_critic", "gan"], "the steps to do, in this order")
     cycles: int = opt(1, "how often steps 2 to 4 are done, each time from the networks of the time before", least=1)
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 

@@ -10,17 +10,23 @@ from colorize.runtime.schema import node, opt
 
 @dataclass
 class JitterConfig:
-    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0)
-    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
-    saturation: float = opt(0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0)
-    hue: float = opt(0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0)
+    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0, most=1)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
+    saturation: float = opt(
+        0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0, most=1
+    )
+    hue: float = opt(
+        0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0, most=0.5
+    )
 
 
 @dataclass
 class OldPhotoConfig:
-    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0)
-    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0)
-    blur_px: float = opt(0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0)
+    gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0, most=2)
+    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
+    blur_px: float = opt(
+        0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0, most=5
+    )
 
 
 @dataclass
@@ -29,22 +35,27 @@ class DataConfig:
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
     scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
-    val_fraction: float = opt(0.05, "share of the photos kept for validation where the folder has no val/ of its own")
-    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity")
+    val_fraction: float = opt(
+        0.05, "share of the photos kept for validation where the folder has no val/ of its own", least=0, most=1
+    )
+    train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity", least=1e-06, most=1)
     max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
     val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)", least=32)
     val_batch_size: int = opt(16, "validation photos a batch", least=1)
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
-    rotation_deg: float = opt(0.0, "turn each training crop by up to this either way, within its photo", least=0)
+    rotation_deg: float = opt(
+        0.0, "turn each training crop by up to this either way, within its photo", least=0, most=180
+    )
     noise: float = opt(
-        0.0, "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic", least=0
+        0.0,
+        "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic",
+        least=0,
+        most=1,
     )
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
-    old_photo: OldPhotoConfig = node(
-        OldPhotoConfig, "an old look for the grey of training photos, applied where noise is"
-    )
+    old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
     min_colourfulness: float | None = opt(
         None, "leave duller photos out of training (Hasler and Süsstrunk, 64 px; dull: under 15; null: none)", least=0
     )
@@ -66,12 +77,8 @@ class ModelConfig(UNetOptions, LightUNetOptions):
         "unet: fastai's DynamicUnet, as the paper; light: chroma at 1/4 of the size, refined at 1/2, for CPUs",
         choices=("unet", "light"),
     )
-    encoder_weights: str = opt(
-        "imagenet", "the encoder's first weights: imagenet, none, or a state dict as published", path=True
-    )
-    critic: str = opt(
-        "resnet34", "the critic's network; patch: a logit for each 70 x 70 px, no weights", choices=(*ENCODERS, "patch")
-    )
+    encoder_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
+    critic: str = opt("resnet34", "critic; patch: one logit per 70 x 70 px, no weights", choices=(*ENCODERS, "patch"))
     critic_weights: str = opt("imagenet", "its first weights: imagenet, none, or a state dict as published", path=True)
     vgg: str = opt("vgg16_bn", "network of the perceptual loss", choices=("vgg16", "vgg16_bn"))
     vgg_weights: str = opt("imagenet", "its weights: imagenet, none, or a torchvision state dict", path=True)
@@ -80,12 +87,14 @@ class ModelConfig(UNetOptions, LightUNetOptions):
 @dataclass
 class LossConfig:
     pixel: str = opt("mse", "pixel loss, on ImageNet-normalised colours", choices=("mse", "l1"))
-    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss")
+    pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss", least=0)
     feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
-    feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)")
+    feature_weights: list[float] = opt(
+        [20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)", least=0
+    )
     distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
     rebalance: float = opt(
-        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger"
+        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger", least=0, most=1
     )
     chroma_weight: float = opt(0.0, "chroma, bins: weight of the distance of Lab's a and b, in units of 110", least=0)
     content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
@@ -103,9 +112,7 @@ class LossConfig:
 class NetworkOptimConfig:
     lr: float = opt(1e-3, "highest learning rate, that of the last layer group", least=0)
     lr_multipliers: list[float] = opt([0.01, 0.1, 1.0], "factors on it for the groups low, high, last (discriminative)")
-    freeze_low: list[int] | None = opt(
-        None, "epochs [first, end), from 0, in which the low group is frozen (end -1: all on)"
-    )
+    freeze_low: list[int] | None = opt(None, "epochs [first, end), from 0, with the low group frozen (end -1: all on)")
     freeze_high: list[int] | None = opt(None, "the same for the high group; must lie within freeze_low")
     frozen_norms: str = opt(
         "statistics",
@@ -141,12 +148,12 @@ class SwitchConfig:
 
 @dataclass
 class ResolutionConfig:
-    size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares, stage by stage")
-    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together")
-    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training")
-    steps: list[int] | None = opt(
-        None, "at least so many steps in each stage: as many epochs, in the place of epochs, as the photos need for it"
+    size_px: list[int] = opt(
+        [64, 128, 220], "progressive resizing: side of the training squares, stage by stage", least=32
     )
+    batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together", least=1)
+    epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training", least=0)
+    steps: list[int] | None = opt(None, "at least so many steps a stage, by as many epochs as that takes, not epochs")
     batch_share: float | None = opt(
         None, "a batch holds at most this share of the training photos, but 4 at least (null: any)", least=1e-06
     )
@@ -165,30 +172,18 @@ class ResolutionConfig:
 
 @dataclass
 class EmaConfig:
-    half_life_images: int | None = opt(
-        None, "half-life of the generator's averaged weights, in images learned from (null: no average)", least=1
-    )
+    half_life_images: int | None = opt(None, "half-life of the average, in images learned from (null: none)", least=1)
     half_life_share: float | None = opt(None, "the same as a share of the images of the whole phase", least=1e-06)
-    ramp_up: float = opt(
-        0.05, "half-life of at most this share of the images learned from so far (0: full length at once)", least=0
-    )
+    ramp_up: float = opt(0.05, "half-life ≤ this share of images learned from so far (0: full at once)", least=0)
 
 
 @dataclass
 class SaveConfig:
-    every_n_images: int | None = opt(
-        None, "keep checkpoints/images-COUNT.ckpt this often, inside epochs (null: only last and best)", least=1
-    )
+    every_n_images: int | None = opt(None, "keep checkpoints this often, inside epochs (null: last, best)", least=1)
     keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
-    every_n_minutes: float | None = opt(
-        30, "inside epochs, write last.ckpt at least this often (null: only when a checkpoint is kept)", least=0
-    )
-    score_photos: int = opt(
-        256, "validation photos, always the same, on which they and the epochs of phase gan are scored", least=1
-    )
-    score_fid: str = opt(
-        "none", "FID among the scores: Inception as imagenet (downloaded) or torch-fidelity's file; none", path=True
-    )
+    every_n_minutes: float | None = opt(30, "write last.ckpt so often inside epochs (null: with kept ones)", least=0)
+    score_photos: int = opt(256, "fixed validation photos on which they and epochs of phase gan are scored", least=1)
+    score_fid: str = opt("none", "FID among the scores, Inception: imagenet, none or torch-fidelity's file", path=True)
 
 
 @dataclass
@@ -212,7 +207,6 @@ class DevicesConfig:
 
 @dataclass
 class TrainerConfig(DevicesConfig):
-    strategy: str = opt("auto", "Lightning strategy", choices=("auto", "ddp"))
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)

@@ -1,10 +1,8 @@
-"""Augmentation of training photos: part, flip, rotation, light and colours, and the wear of their grey alone.
-
-Crop and flip share one sequence of random numbers; each other has one of its own, which switching it on leaves alone.
-"""
+"""Augmentation of training photos: part and flip, by one sequence of random numbers; each other by one of its own."""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +13,7 @@ from colorize.data.images import center_box, image_rng, random_box
 from colorize.data.tilt import BoxChooser
 
 
-@dataclass(frozen=True)
-class Jitter:
+class Jitter(NamedTuple):
     """Factors on a photo's brightness, contrast and saturation, and the turn of its hues (1: once around)."""
 
     brightness: float
@@ -38,12 +35,10 @@ class Jitter:
         return (floats * 255).round().to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(NamedTuple):
     """Gaussian noise, independent from pixel to pixel."""
 
-    std: float
-    """Standard deviation, in grey units of [0, 1]."""
+    std: float  # standard deviation, in grey units of [0, 1]
     seed: int
 
     def __call__(self, size_px: int) -> Tensor:
@@ -52,15 +47,12 @@ class Noise:
         return (self.std * torch.randn(1, size_px, size_px, generator=generator)).half()
 
 
-@dataclass(frozen=True)
-class OldPhoto:
+class OldPhoto(NamedTuple):
     """The effect of an old lens, film and print on a grey: blur, then gamma, then contrast."""
 
     gamma: float
-    contrast: float
-    """Factor on the distances from the mean grey."""
-    blur_px: float
-    """Standard deviation of the blur; 0 for none."""
+    contrast: float  # factor on the distances from the mean grey
+    blur_px: float  # standard deviation of the blur; 0 for none
 
     def __call__(self, grey: Tensor) -> Tensor:
         """Age a grey of ``(1, 1, H, W)`` float32 in [0, 1]; contrast may take some values outside."""
@@ -77,8 +69,7 @@ class OldPhoto:
         return torch.from_numpy(values.mean() + self.contrast * (values - values.mean()))
 
 
-@dataclass(frozen=True)
-class SampledAugmentation:
+class SampledAugmentation(NamedTuple):
     """One photo's augmentation in one epoch. The default is the centre square as it is."""
 
     choose_box: BoxChooser = center_box
@@ -105,14 +96,10 @@ class SampledAugmentation:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges from which each training photo's augmentation is drawn; all but crop and flip are off at 0.
+    """Ranges of each training photo's augmentation, as the schema explains them. Raises ValueError for a bad crop."""
 
-    Each is the option of ``data`` that is called so, of ``data.jitter`` (brightness to hue) or of ``data.old_photo``,
-    whose meanings the schema of the configuration states. Raises ValueError for a value out of its range.
-    """
-
-    crop_scale: tuple[float, float] = (0.5, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_scale: tuple[float, ...] = (0.5, 1.0)
+    crop_ratio: tuple[float, ...] = (0.75, 1.3333)
     flip: bool = True
     rotation_deg: float = 0.0
     brightness: float = 0.0
@@ -125,48 +112,28 @@ class Augmentation:
     old_blur_px: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"data.crop_scale=[{low}, {high}] must be two rising shares, above 0 and at most 1")
-        low, high = self.crop_ratio
-        if not 0 < low <= high:
-            raise ValueError(f"data.crop_ratio=[{low}, {high}] must be two rising ratios above 0")
-        for prefix, limits in (
-            ("", {"rotation_deg": 180, "noise": 1}),
-            ("jitter.", {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5}),
-            ("old_photo.", {"gamma": 2, "contrast": 1, "blur_px": 5}),
-        ):
-            for name, most in limits.items():
-                value = getattr(self, f"old_{name}" if prefix == "old_photo." else name)
-                if not 0 <= value <= most:
-                    raise ValueError(f"data.{prefix}{name}={value} must be from 0 to {most:g}")
-
-    @property
-    def _jitters(self) -> bool:
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
+        for name, given, most in (("crop_scale", self.crop_scale, 1), ("crop_ratio", self.crop_ratio, math.inf)):
+            if len(given) != 2 or not 0 < given[0] <= given[1] <= most:
+                raise ValueError(f"data.{name}={list(given)}: [least, most], above 0 and at most {most}")
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that worker processes need besides :mod:`colorize.data.datasets`."""
-        return ("torchvision.transforms.v2.functional",) if self._jitters else ()
+        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for jitter."""
+        jitters = any((self.brightness, self.contrast, self.saturation, self.hue))
+        return ("torchvision.transforms.v2.functional",) if jitters else ()
 
     def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
-        """Draw the augmentation of this photo in this epoch."""
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)
         angle_deg, jitter, noise, old_photo = 0.0, None, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
-        if self._jitters:
+        if self.modules:
             rng = image_rng(seed, epoch, identity, "jitter")
             brightness, contrast, saturation, hue = (rng.uniform(-1, 1) for _ in range(4))
-            jitter = Jitter(
-                brightness=1 + self.brightness * brightness,
-                contrast=1 + self.contrast * contrast,
-                saturation=1 + self.saturation * saturation,
-                hue=self.hue * hue,
-            )
+            factors = (1 + self.brightness * brightness, 1 + self.contrast * contrast, 1 + self.saturation * saturation)
+            jitter = Jitter(*factors, self.hue * hue)
         if self.noise:
             rng = image_rng(seed, epoch, identity, "noise")
             noise = Noise(self.noise * rng.uniform(0, 1), rng.getrandbits(63))

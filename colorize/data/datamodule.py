@@ -19,24 +19,19 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 
 _log = logging.getLogger("colorize")
-
-LOOKUP_PHOTOS, LOOKUP_PX = 500, 64
-"""Training photos that the luma look-up averages, and their side at most: it is to cost little."""
+LOOKUP_PHOTOS, LOOKUP_PX = 500, 64  # training photos that the luma look-up averages, and their side at most
 
 
 class ColorizationDataModule(L.LightningDataModule):
     """Batches of photos, with their grey made on the device; in the critic's phase with their generated images too.
 
     Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
-    every global batch: the numbers of workers, ranks and restarts change nothing. The Trainer has to be given
-    ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
-
-    A file that cannot be read is named once in a warning and counted. In training the next image takes its place, in
-    validation it is left out.
+    every global batch. The Trainer has to be given ``reload_dataloaders_every_n_epochs=1`` and
+    ``use_distributed_sampler=False``. Of a file that cannot be read, the next image takes the place in training; it is
+    named once and counted.
     """
 
-    schedule: ResolutionSchedule | None = None
-    """Image and batch size by epoch; the resolution-scheduler callback sets it in ``setup``."""
+    schedule: ResolutionSchedule | None = None  # the resolution-scheduler callback sets it in `setup`
 
     def __init__(
         self,
@@ -51,11 +46,7 @@ class ColorizationDataModule(L.LightningDataModule):
         generated: Generated | None = None,
         copies: Photos | None = None,
     ) -> None:
-        """Take the photos, and options of ``data``, whose meanings the schema of the configuration states.
-
-        With ``generated``, their saved images, ``photos`` are only those that have one, and batches have ``fake``.
-        ``augmentation`` is by default crop and flip alone. Training photos are read from ``copies`` where given.
-        """
+        """Take the photos, those with a saved image where these are ``generated``, and options of ``data``."""
         super().__init__()
         self.photos = photos
         self.seed = seed
@@ -66,40 +57,25 @@ class ColorizationDataModule(L.LightningDataModule):
         self.max_unreadable = max_unreadable
         self.generated = generated
         self.copies = copies or photos
-        self.unreadable: dict[str, str] = {}
-        """Names of the files met so far that could not be read, and why."""
+        self.unreadable: dict[str, str] = {}  # names of the files met so far that could not be read, and why
         self._news: dict[str, str] = {}
         self._train_loader: PhotoLoader | None = None
         self._val_loader: PhotoLoader | None = None
 
     def train_dataloader(self) -> PhotoLoader:
-        """Return the loader of the trainer's current epoch; see :meth:`train_loader`."""
-        if self.trainer is None:
-            raise ValueError("training needs a trainer; train_loader(epoch) goes without")
+        assert self.trainer is not None
         return self.train_loader(self.trainer.current_epoch)
 
     def train_loader(self, epoch: int) -> PhotoLoader:
-        """Return the loader of an epoch, at that epoch's image and batch size; outside training too.
-
-        :meth:`on_after_batch_transfer` makes floats and grey of its batches. Raises UserError where images, or the
-        images of a batch, are fewer than devices.
-        """
-        if self.schedule is None:
-            raise ValueError("training needs a schedule, which the resolution scheduler sets")
-        stage = self.schedule.at(epoch)
-        rank, world_size = self._rank_and_world_size()
-        count = len(self.photos.train)
-        if count < world_size:
-            raise UserError(f"{count} training images in {self.photos.root} are too few for {world_size} devices")
-        if stage.batch_size < world_size:
-            raise UserError(
-                f"a batch of {stage.batch_size} images ({stage.size_px} px) is too small for {world_size} devices"
-            )
+        """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
+        assert self.schedule is not None, "which the resolution scheduler sets"
+        stage, count = self.schedule.at(epoch), len(self.photos.train)
+        rank, world_size = self._share_of(count, f"training images in {self.photos.root}")
+        self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
         sample = partial(self.augmentation.sample, self.seed, epoch)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
-        dataset = AugmentedDataset(
-            self.copies, self.photos.train, stage.size_px, self.generated, sample=sample, max_tries=tries
-        )
+        squares = (self.copies, self.photos.train, stage.size_px, self.generated)
+        dataset = AugmentedDataset(*squares, sample=sample, max_tries=tries)
         batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
         if self._train_loader is not None:
             self._train_loader.stop()
@@ -110,11 +86,7 @@ class ColorizationDataModule(L.LightningDataModule):
         """Return the loader of the validation photos' centre squares, every photo on exactly one rank."""
         # One loader for all epochs, though Lightning asks in each: its workers persist.
         if self._val_loader is None:
-            rank, world_size = self._rank_and_world_size()
-            if len(self.photos.val) < world_size:
-                raise UserError(
-                    f"{len(self.photos.val)} validation images in {self.photos.root}: too few for {world_size} devices"
-                )
+            rank, world_size = self._share_of(len(self.photos.val), f"validation images in {self.photos.root}")
             dataset = self._center_squares(self.photos.val[rank::world_size])
             # Pinned and persistent together can crash: https://github.com/pytorch/pytorch/issues/91252
             persistent = self.num_workers > 0 and not self._pins_memory
@@ -130,29 +102,19 @@ class ColorizationDataModule(L.LightningDataModule):
         self._train_loader = self._val_loader = None
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the workers of a training that failed."""
         self.teardown("fit")
 
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
-        """Note unreadable files, in the main process.
-
-        Raises UserError after more than ``max_unreadable``, or where no training image is readable.
-        """
+        """Note unreadable files. Raises UserError after more than ``max_unreadable``, or without a training image."""
         self._noted(batch)
-        if self.trainer is not None and self.trainer.training:
-            lacking = self.share_unreadable(lacking=not batch.names)
-            if lacking:
-                named = listed(self._met())
-                raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
+        training = self.trainer is not None and self.trainer.training
+        if training and self.share_unreadable(lacking=not batch.names):
+            named = listed(self._met())
+            raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
         return batch
 
     def share_unreadable(self, lacking: bool = False) -> bool:
-        """Exchange what the ranks have met, so that each file is named once and the limit counts for all together.
-
-        Every rank has to call it at the same moment: in training that is each batch, in validation there is none.
-        Returns whether some rank has no image to train on, as `lacking` says of this one. Raises UserError after more
-        than ``max_unreadable`` files.
-        """
+        """Exchange what all ranks have met: each file counts once. Return whether some rank is `lacking` any image."""
         news, without = distributed.total([len(self._news), lacking])
         if news:
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):
@@ -165,14 +127,10 @@ class ColorizationDataModule(L.LightningDataModule):
         return without > 0
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        """Make floats, luma and the grey that is shown of 8-bit RGB, on the device."""
         return to_floats(batch, batch.rgb.device)
 
     def fixed_val(self, n: int) -> Batch:
-        """Return the first ``n`` readable validation photos at ``val_size_px``, on the CPU: the same in every run.
-
-        Raises UserError where more than ``max_unreadable`` files are unreadable, or all.
-        """
+        """Return the first ``n`` readable validation photos, on the CPU. Raises UserError where there are none."""
         dataset = self._center_squares(self.photos.val)
         samples = (self._noted(dataset[index]) for index in range(len(dataset)))
         found = list(islice((sample for sample in samples if sample.names), n))
@@ -190,10 +148,7 @@ class ColorizationDataModule(L.LightningDataModule):
         return lookup
 
     def center_squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
-        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
-
-        Raises UserError where more than ``max_unreadable`` files are unreadable.
-        """
+        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out."""
         for raw in self._loader(self._center_squares(identities, size_px), batch_size=self.val_batch_size):
             self._noted(raw)
             if len(self._met()) > self.max_unreadable:  # this rank alone has met as many
@@ -204,8 +159,12 @@ class ColorizationDataModule(L.LightningDataModule):
     def _center_squares(self, identities: Sequence[str], size_px: int | None = None) -> CenterSquareDataset:
         return CenterSquareDataset(self.photos, identities, size_px or self.val_size_px, self.generated)
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _share_of(self, count: int, images: str) -> tuple[int, int]:
+        """Return rank and world size. Raises UserError where so many images do not give each rank one."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if count < world_size:
+            raise UserError(f"{count} {images} are too few for {world_size} devices")
+        return rank, world_size
 
     @property
     def _pins_memory(self) -> bool:
@@ -216,7 +175,6 @@ class ColorizationDataModule(L.LightningDataModule):
         return make_loader(dataset, self.num_workers, self.augmentation.modules, **options)
 
     def _noted(self, batch: RawBatch) -> RawBatch:
-        """Take note of the unreadable files in a batch."""
         self._news |= {name: reason for name, reason in batch.unreadable if name not in self.unreadable}
         if distributed.world_size() == 1:
             self.share_unreadable()

@@ -22,38 +22,26 @@ Sample = TypeVar("Sample")
 
 
 class RawBatch(NamedTuple):
-    """8-bit images, as workers hand them over. B may be 0, where no file could be read."""
+    """8-bit images of one size, as workers hand them over. B may be 0, where no file could be read."""
 
-    rgb: Tensor
-    """``(B, 3, S, S)`` uint8, the photos."""
-    fake: Tensor | None
-    """``(B, 3, S, S)`` uint8, the generator's images of them; ``None`` where generated images play no part."""
-    names: list[str]
-    """The B identities."""
-    unreadable: list[tuple[str, str]]
-    """Names of the files met that could not be read, and why."""
-    grey_change: Tensor | None = None
-    """``(B, 1, S, S)`` float16, to be added to the grey of ``rgb``; ``None`` for nothing."""
-    regions: Tensor | None = None
-    """``(B, S, S)`` uint8, indices into ``REGIONS``; ``None`` but for the centre squares of scenes."""
+    rgb: Tensor  # (B, 3, S, S) uint8, the photos
+    fake: Tensor | None  # (B, 3, S, S) uint8, the generator's images of them; None where generated images play no part
+    names: list[str]  # the B identities
+    unreadable: list[tuple[str, str]]  # names of the files met that could not be read, and why
+    grey_change: Tensor | None = None  # (B, 1, S, S) float16, to be added to the grey of rgb; None for nothing
+    regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; None but for the centre squares of scenes
+    digests: Sequence[str] = ()  # in an evaluation, SHA-256 of each photo's file, or of the pixels of a scene
 
 
 class Batch(NamedTuple):
-    """Images of a training or validation step."""
+    """Images of a step, or an evaluation."""
 
-    rgb: Tensor
-    """``(B, 3, S, S)`` float32, RGB in [0, 1]."""
-    grey: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], what a network is shown: ``luma``, in training as ``data.old_photo`` and
-    ``data.noise`` leave it."""
-    luma: Tensor
-    """``(B, 1, S, S)`` float32 in [0, 1], the Rec. 601 luma of ``rgb``; is ``grey`` where nothing was done to it."""
-    fake: Tensor | None
-    """``(B, 3, S, S)`` float32, RGB in [0, 1], the saved generated images; ``None`` except in the critic's phase."""
-    names: list[str]
-    """The B identities."""
-    regions: Tensor | None = None
-    """``(B, S, S)`` uint8, what each pixel shows, as an index into ``REGIONS``; of validation scenes alone."""
+    rgb: Tensor  # (B, 3, S, S) float32, RGB in [0, 1]
+    grey: Tensor  # (B, 1, S, S) float32 in [0, 1], shown to a network: luma, aged and noisy in training
+    luma: Tensor  # (B, 1, S, S) float32 in [0, 1], the Rec. 601 luma of rgb; is grey where nothing was done to it
+    fake: Tensor | None  # (B, 3, S, S) float32, RGB in [0, 1], saved generated images; None but in the critic's phase
+    names: list[str]  # the B identities
+    regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; of validation scenes alone
 
 
 def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
@@ -109,11 +97,7 @@ class PhotoDataset(Dataset[Sample]):
 
 
 class CenterSquareDataset(PhotoDataset[RawBatch]):
-    """Centre squares of photos, and of their generated images where there are any, for validation and generating.
-
-    Each sample is a :class:`RawBatch` of one image, a scene's with its regions, or of none for an unreadable file: use
-    :func:`collate`.
-    """
+    """Centre squares of photos, and of their generated images where there are any; scenes with their regions."""
 
     def __init__(
         self, photos: Photos, identities: Sequence[str], size_px: int, generated: Generated | None = None
@@ -136,9 +120,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
             if self.generated is None:
                 images = [self.photos.square(identity, self.size_px, choose_box, angle_deg)]
             else:
-                # The photo goes the way that its generated image came: the same centre square at the same size. From
-                # there on both are 8-bit squares treated alike, so that only their content tells them apart. (Noise and
-                # age are for a grey that is coloured, and here none is.)
+                # The photo goes the way that its generated image came, so that only their content tells them apart.
+                # (Noise and age are for a grey that is coloured, and here none is.)
                 side = self.generated.size_px
                 photo = self.photos.square(identity, side, center_box)
                 saved = image_path(self.generated.folder, identity)
@@ -152,29 +135,16 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
         tensors = [sampled.transformed(to_uint8(image)).unsqueeze(0) for image in images]
-        if self.generated is not None:
-            return RawBatch(tensors[0], tensors[1], [identity], [])
-        return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
+        if self.generated is None:
+            return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
+        return RawBatch(tensors[0], tensors[1], [identity], [])
 
 
 class AugmentedDataset(CenterSquareDataset):
-    """Augmented squares of one epoch instead, as `sample` draws them for each identity.
+    """Augmented squares of one epoch instead, as `sample` draws them; for an unreadable file comes the next."""
 
-    In the place of a file that cannot be read comes the next one that can. Each sample is a :class:`RawBatch` of one
-    image; of none where ``max_tries`` files in a row, or all, are unreadable.
-    """
-
-    def __init__(
-        self,
-        photos: Photos,
-        identities: Sequence[str],
-        size_px: int,
-        generated: Generated | None = None,
-        *,
-        sample: Callable[[str], SampledAugmentation],
-        max_tries: int,
-    ) -> None:
-        super().__init__(photos, identities, size_px, generated)
+    def __init__(self, *squares: Any, sample: Callable[[str], SampledAugmentation], max_tries: int) -> None:
+        super().__init__(*squares)
         self.sample, self.max_tries = sample, max_tries
 
     def __getitem__(self, index: int) -> RawBatch:

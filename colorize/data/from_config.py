@@ -21,10 +21,7 @@ def make_photos(config: CommonConfig) -> Photos:
 
 
 def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
-    """Return all photos of `data.root` in their split; long listings are kept in the `.cache` of `runs_dir`.
-
-    With `val_alone`, a tree that has val/ and no train/ will do.
-    """
+    """Return all photos of `data.root` in their split; with `val_alone`, a tree that has val/ and no train/ will do."""
     split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
         return list_scenes(data.scenes, split)
@@ -38,11 +35,9 @@ def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = Fa
 @value_errors_as_bad_options()
 def make_augmentation(data: DataConfig) -> Augmentation:
     """Return the augmentation of training photos."""
-    if len(data.crop_scale) != 2 or len(data.crop_ratio) != 2:
-        raise BadOption(f"data.crop_scale={data.crop_scale}, data.crop_ratio={data.crop_ratio}: each is [least, most]")
     return Augmentation(
-        crop_scale=(data.crop_scale[0], data.crop_scale[1]),
-        crop_ratio=(data.crop_ratio[0], data.crop_ratio[1]),
+        crop_scale=tuple(data.crop_scale),
+        crop_ratio=tuple(data.crop_ratio),
         flip=data.flip,
         rotation_deg=data.rotation_deg,
         noise=data.noise,

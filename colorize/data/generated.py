@@ -3,22 +3,20 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import get_origin, get_type_hints
+from typing import NamedTuple, get_origin, get_type_hints
 
 from colorize.data.sources import Photos
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief
 from colorize.runtime.files import write_text
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """A folder of saved generator output: for each photo, ``IDENTITY.png``, made from its centre square."""
 
     folder: Path
-    size_px: int
-    """Width and height of these."""
+    size_px: int  # width and height of these
 
 
 def image_path(folder: Path, identity: str) -> Path:
@@ -28,31 +26,23 @@ def image_path(folder: Path, identity: str) -> Path:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png".
-
-    `unreadable` lists photos that could not be decoded; `complete` says whether all images are there, `averaged`
-    whether they were made by the checkpoint's averaged weights (EMA).
-    """
+    """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png"."""
 
     checkpoint: str
     checkpoint_sha256: str
     size_px: int
     images: list[str]
-    unreadable: list[str]
-    complete: bool
-    averaged: bool = False
+    unreadable: list[str]  # photos that could not be decoded
+    complete: bool  # all images are there
+    averaged: bool = False  # they were made by the checkpoint's averaged weights (EMA)
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        """Write it into `folder`, whole or not at all."""
         write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of `folder`.
-
-    Raises UserError where there is none, it cannot be understood, or it points outside its folder.
-    """
+    """Read the manifest of `folder`. Raises UserError where there is none, or it is not one of files in its folder."""
     path = folder / "manifest.json"
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
@@ -67,8 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no saved images: run `python -m colorize.generate` first or give generated=DIR"
         ) from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a manifest of saved images: {reason}") from error
+        raise UserError(f"{path} is not a manifest of saved images: {brief(error)}") from error
     for identity in identities:
         if identity.is_absolute() or ".." in identity.parts:
             raise UserError(f"{path} names {identity}, which lies outside its folder")
@@ -76,16 +65,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
-    """Return those of `photos` that have a saved image in `folder`, in their split, and these images.
-
-    Raises UserError where they are unfinished, or no training or no validation photo has one.
-    """
+    """Return the photos with a saved image in `folder`, and these. Raises UserError where one split has none."""
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"{folder} is unfinished: run `python -m colorize.generate` again, it goes on where it stopped")
     saved = set(manifest.images)
-    train = [identity for identity in photos.train if identity in saved]
-    val = [identity for identity in photos.val if identity in saved]
+    train, val = ([identity for identity in part if identity in saved] for part in (photos.train, photos.val))
     if not train or not val:
         part = "training" if not train else "validation"
         raise UserError(

@@ -2,7 +2,7 @@
 
 import math
 import random
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +15,14 @@ from colorize.data.tilt import Box, BoxChooser, Corners, Point, cut_tilted, scal
 from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
 from colorize.photos.profiles import seen
 from colorize.runtime.errors import writing
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import digest, written_whole
 
 
 def load_rgb(path: str | Path) -> Image.Image:
-    """Read a whole photo, upright.
+    """Read a whole photo, upright, without metadata.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
-    transparency is composited over white; of an animation it is the first frame. The result has no metadata. Raises
-    UnreadableImage, whatever is wrong with the file.
+    transparency is composited over white; of an animation it is the first frame. Raises UnreadableImage.
     """
     with opened(path) as image, image_errors():
         turn = find_turn(image)
@@ -40,8 +39,8 @@ def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_de
     """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
-    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, whatever is wrong
-    with the file, and ValueError where the chosen box is empty or leaves the photo.
+    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, and ValueError where
+    the chosen box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)
@@ -50,30 +49,17 @@ def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_de
 class Thumbnail(NamedTuple):
     """A photo at a glance."""
 
-    format: str
-    """As Pillow names it: JPEG, PNG…"""
-    width: int
-    """Of the upright photo, in pixels."""
+    format: str  # as Pillow names it: JPEG, PNG…
+    width: int  # of the upright photo, in pixels
     height: int
-    square: Image.Image
-    """The whole photo squeezed into a square, whatever its shape: RGB."""
+    square: Image.Image  # the whole photo squeezed into a square, whatever its shape: RGB
 
 
 def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
-    """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be, and what it is at full size.
-
-    Raises UnreadableImage, whatever is wrong with the file.
-    """
-    sizes: list[tuple[int, int]] = []
-
-    def whole(width: int, height: int) -> Box:
-        sizes.append((width, height))
-        return (0, 0, width, height)
-
+    """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be. Raises UnreadableImage."""
     with opened(path) as image:
-        name = image.format or ""
-        square = square_of(image, size_px, whole)
-    return Thumbnail(name, *sizes[0], square)
+        name, (_, upright) = image.format or "", _turn_and_size(image)
+        return Thumbnail(name, *upright, square_of(image, size_px, lambda width, height: (0, 0, width, height)))
 
 
 def cut_square(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
@@ -96,16 +82,16 @@ def center_box(width: int, height: int) -> Box:
     return (left, top, left + side, top + side)
 
 
-def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[float, float]) -> BoxChooser:
+def random_box(rng: random.Random, scale: Sequence[float], ratio: Sequence[float]) -> BoxChooser:
     """Choose a random part of a photo, as in Szegedy et al., "Going deeper with convolutions", 2015.
 
-    ``scale`` is the least and greatest share of the photo's area, ``ratio`` of width over height, drawn evenly in its
-    logarithm. After ten draws that do not fit in the photo (a panorama), it is the largest centred square.
+    ``scale`` is [least, most] of its share of the area, ``ratio`` of width over height, drawn evenly in its logarithm.
+    Where ten draws do not fit (a panorama), it is the largest centred square.
     """
 
     def choose(width: int, height: int) -> Box:
         for _ in range(10):
-            area = width * height * rng.uniform(*scale)
+            area = width * height * rng.uniform(scale[0], scale[1])
             aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
             box_width, box_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
             if box_width <= width and box_height <= height:
@@ -117,33 +103,25 @@ def random_box(rng: random.Random, scale: tuple[float, float], ratio: tuple[floa
 
 
 def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random.Random:
-    """Return the randomness of one image in one epoch: the same in any process, at any place in any batch.
-
-    Each ``purpose`` has numbers of its own, so that what one augmentation draws does not depend on the others.
-    """
-    parts = (str(seed), str(epoch), identity, *([purpose] if purpose else []))
-    key = "\n".join(parts).encode("utf-8", "surrogatepass")
-    return random.Random(int.from_bytes(blake2b(key, digest_size=16).digest(), "big"))
+    """Return the randomness of an image in an epoch, the same in any process; each ``purpose`` has its own numbers."""
+    parts = (seed, epoch, identity, *([purpose] if purpose else []))
+    return random.Random(int.from_bytes(digest(*parts, size=16), "big"))
 
 
 def to_uint8(image: Image.Image) -> Tensor:
     """Return an RGB image as a ``(3, H, W)`` uint8 tensor."""
-    if image.mode != "RGB":
-        raise ValueError(f"expected an RGB image, got mode {image.mode}")
     # Pillow turns planes out, and NumPy the order of axes, in a fraction of the time that torch's contiguous() takes.
     return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
 def to_pil(rgb: Tensor) -> Image.Image:
     """Return a ``(3, H, W)`` float tensor, RGB in [0, 1] (clamped), as an image, rounded to 8 bits."""
-    if rgb.ndim != 3 or rgb.shape[0] != 3 or not rgb.is_floating_point():
-        raise ValueError(f"expected a float tensor (3, H, W), got {rgb.dtype} {tuple(rgb.shape)}")
     pixels = (rgb.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
     return Image.frombytes("RGB", (rgb.shape[2], rgb.shape[1]), pixels.numpy().tobytes())
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Save losslessly, whole or not at all; see :func:`colorize.runtime.files.written_whole`."""
+    """Save losslessly, whole or not at all."""
     with writing(path), written_whole(Path(path), sync=False) as file:
         # Generated training images are many and read soon: level 1 is several times faster for little more size.
         image.save(file, format="PNG", compress_level=1)
@@ -153,6 +131,13 @@ def _seen(rgb: Image.Image, photo: Image.Image) -> Image.Image:
     """Return what was made of a photo as sRGB: small squares are converted after all else, which is faster."""
     grey = photo.mode in ("1", "L", "LA", *SIXTEEN_BIT_MODES)
     return seen(rgb.getchannel("G") if grey else rgb, photo.info.get("icc_profile")).convert("RGB")
+
+
+def _turn_and_size(image: Image.Image) -> tuple[Turn | None, tuple[int, int]]:
+    """Return what turns a photo upright, and its width and height then."""
+    with image_errors():
+        turn = find_turn(image)
+    return turn, image.size[::-1] if turn is not None and turn.swap else image.size
 
 
 def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
@@ -166,20 +151,15 @@ def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> P
 def _draft(image: Image.Image, size_px: int, side: float) -> int:
     """Ask for reduced decoding as far as ``side`` px keep ``size_px``; return by how much it will be reduced."""
     shrink = next((s for s in (8, 4, 2) if side >= s * size_px), 1)
-    if shrink == 1:
-        return 1
-    # The JPEG plug-in takes the greatest reduction that leaves the size asked for: with this size, just `shrink`.
     width = image.width
-    drafted = image.draft(None, (image.width // shrink, image.height // shrink))
+    # The JPEG plug-in takes the greatest reduction that leaves the size asked for: with this size, just `shrink`.
+    drafted = None if shrink == 1 else image.draft(None, (width // shrink, image.height // shrink))
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
 
 
 def square_of(image: Image.Image, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
     """Do the work of :func:`load_square` with a photo that is opened and not yet decoded."""
-    with image_errors():
-        turn = find_turn(image)
-        width, height = image.size
-    upright = (height, width) if turn is not None and turn.swap else (width, height)
+    (turn, upright), (width, height) = _turn_and_size(image), image.size
     box = left, top, right, bottom = choose_box(*upright)
     if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
         raise ValueError(f"box {box} is empty or leaves the photo of {upright[0]} × {upright[1]} px")

@@ -4,7 +4,6 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 from weakref import WeakSet
@@ -12,14 +11,15 @@ from weakref import WeakSet
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from colorize.runtime.files import digest
+
 
 def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
     """Way for a DataLoader to start its workers (its ``multiprocessing_context``); ``None`` without workers.
 
-    Not by a fork of the training process, which has threads (progress bar, logger, CUDA) that a fork can leave with a
-    lock held for ever. A server process imports torch once, and ``modules`` where it is started by this call; the
-    workers of all epochs are quick copies of it. They import the script that was started once more: it needs
-    ``if __name__ == "__main__"``, and is better light.
+    Not by a fork of the training process, whose threads (progress bar, logger, CUDA) a fork can leave with a lock held
+    for ever. A server process imports torch and ``modules`` once; the workers of all epochs are quick copies of it.
+    They import the script that was started once more: it needs ``if __name__ == "__main__"``.
     """
     if num_workers == 0:
         return None
@@ -55,7 +55,6 @@ class PhotoLoader(DataLoader[Any]):
         return self._running
 
     def stop(self) -> None:
-        """End the workers."""
         if self.num_workers and self._running is not None:
             self._running._shutdown_workers()
 
@@ -71,15 +70,12 @@ def _stop_all() -> None:
 
 
 class LatePhotoLoader(PhotoLoader):
-    """Starts its workers when the first batch is asked for, and resumes inside an epoch.
+    """Starts its workers when the first batch is asked for, and resumes inside an epoch by ``state_dict()``.
 
-    Lightning makes two iterators in every epoch after the first and uses one: the other's workers would be started, and
-    read their first batches, for nothing. Into checkpoints from inside an epoch it puts ``state_dict()``, to give it to
-    the loader of the resumed epoch before its first batch; those of an epoch's end start a new one.
+    Lightning makes two iterators in every epoch after the first and uses one.
     """
 
-    given = 0
-    """Batches of the epoch that were handed out; Lightning trains on each before it asks for the next."""
+    given = 0  # batches of the epoch that were handed out; Lightning trains on each before it asks for the next
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self.given = self.batch_sampler.first  # type: ignore[union-attr]
@@ -88,11 +84,9 @@ class LatePhotoLoader(PhotoLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position inside the epoch."""
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin after the batches that were handed out before."""
         self.batch_sampler.first = state["given"]  # type: ignore[union-attr]
 
 
@@ -119,18 +113,13 @@ class GlobalBatches(Sampler[list[int]]):
     """One rank's share of an epoch's batches.
 
     The order is a function of (seed, epoch); it is cut into batches over all ranks, and rank r of w takes every w-th
-    index of each from the r-th on. So the same images meet in a batch whatever the number of devices. An incomplete
-    last batch is left out, unless it is the only one.
-
-    A resumed epoch begins with batch ``first``. The length stays that of the whole epoch, by which Lightning counts.
+    index of each from the r-th on. An incomplete last batch is left out, unless it is the only one. A resumed epoch
+    begins with batch ``first``; the length stays that of the whole epoch, by which Lightning counts.
     """
 
     first = 0
 
     def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
-        """Take the number of images, the batch size over all ranks, and the rank that asks."""
-        if not 0 <= rank < world_size <= min(size, batch_size):
-            raise ValueError(f"no share for rank {rank} of {world_size} in batches of {batch_size} from {size} images")
         self.size, self.batch_size = size, min(batch_size, size)
         self.seed, self.epoch = seed, epoch
         self.rank, self.world_size = rank, world_size
@@ -139,7 +128,7 @@ class GlobalBatches(Sampler[list[int]]):
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        key = blake2b(f"{self.seed}\n{self.epoch}\norder".encode(), digest_size=8).digest()
+        key = digest(self.seed, self.epoch, "order")
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
         order = torch.randperm(self.size, generator=generator)
         for number in range(self.first, len(self)):

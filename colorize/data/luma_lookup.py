@@ -11,40 +11,29 @@ _GREY_VALUES = 256
 
 
 class LumaLookup:
-    """Mean colour of a set of photos for each of 256 grey values.
-
-    The best that can be done from one pixel's grey alone: a network that does not beat it has learned no more than a
-    tint. Memory is constant, whatever the number of photos.
-    """
+    """Mean colour of a set of photos for each of 256 grey values: the best that one pixel's grey alone can tell."""
 
     def __init__(self) -> None:
-        self._offset_sum = torch.zeros(_GREY_VALUES, 3, dtype=torch.float64)
-        self._count = torch.zeros(_GREY_VALUES, dtype=torch.float64)
+        self.sums = torch.zeros(_GREY_VALUES, 4, dtype=torch.float64)
+        """By grey value: colours minus grey, and how many pixels; those of several sets of photos add up."""
 
     def update(self, rgb: Tensor) -> None:
         """Add a batch of photos: ``(B, 3, H, W)``, RGB in [0, 1], on any device."""
         rgb = rgb.detach().cpu().double()
         grey = rgb_to_grey(rgb)
-        offsets = (rgb - grey).movedim(1, -1).reshape(-1, 3)
-        value = _grey_value(grey).flatten()
-        self._offset_sum.index_add_(0, value, offsets)
-        self._count += torch.bincount(value, minlength=_GREY_VALUES)
-
-    def add(self, other: "LumaLookup") -> None:
-        """Add the photos that another one was given."""
-        self._offset_sum += other._offset_sum
-        self._count += other._count
+        values = torch.cat([rgb - grey, torch.ones_like(grey)], dim=1).movedim(1, -1).reshape(-1, 4)
+        self.sums.index_add_(0, _grey_value(grey).flatten(), values)
 
     def predict(self, grey: Tensor) -> Tensor:
         """Colour pixels by their grey alone: RGB ``(B, 3, H, W)`` in [0, 1] with the luma, type and device of `grey`.
 
-        `grey` is ``(B, 1, H, W)``, Rec. 601 luma in [0, 1]. Values that no photo had take the offset (colour minus
-        grey) interpolated between their neighbours. Raises UserError before the first :meth:`update`.
+        Values that no photo had take the offset (colour minus grey) between their neighbours. Raises UserError for no
+        photo.
         """
-        known = self._count.nonzero().flatten()
+        known = self.sums[:, 3].nonzero().flatten()
         if len(known) == 0:
             raise UserError("the luma look-up has seen no photo: none of those for it can be read")
-        mean = self._offset_sum[known] / self._count[known].unsqueeze(1)
+        mean = self.sums[known, :3] / self.sums[known, 3:]
         # Beyond the outermost known value both neighbours are that value: clamped, not extrapolated.
         columns = [np.interp(np.arange(_GREY_VALUES), known.numpy(), column) for column in mean.T.numpy()]
         offsets = torch.from_numpy(np.stack(columns, axis=1)).to(dtype=grey.dtype, device=grey.device)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from colorize.config.sections import ResolutionConfig
 
-LEAST_BATCH = 4
-"""Photos from which BatchNorm still learns something of use."""
+LEAST_BATCH = 4  # photos from which BatchNorm still learns something of use
 
 
 class Stage(NamedTuple):
@@ -19,10 +18,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """The `Stage` of each epoch. Beyond the last epoch the last stage that has one continues.
-
-    Raises ValueError where the three columns differ in length, or hold a size under 32 px, an empty batch or no epoch.
-    """
+    """The `Stage` of each epoch; the last goes on. Raises ValueError for columns of unlike lengths, or no epoch."""
 
     size_px: Sequence[int]
     batch_size: Sequence[int]
@@ -34,20 +30,14 @@ class ResolutionSchedule:
                 "resolution.size_px, .batch_size and .epochs must be of one length, not "
                 f"{len(self.size_px)}, {len(self.batch_size)} and {len(self.stage_epochs)}"
             )
-        if min(self.size_px) < 32:
-            raise ValueError(f"resolution.size_px={list(self.size_px)}: the networks need at least 32 px")
-        if min(self.batch_size) < 1:
-            raise ValueError(f"resolution.batch_size={list(self.batch_size)}: a batch holds at least one photo")
-        if min(self.stage_epochs) < 0 or self.epochs < 1:
+        if self.epochs < 1:
             raise ValueError(f"resolution.epochs={list(self.stage_epochs)}: a fit needs at least one epoch")
 
     @property
     def epochs(self) -> int:
-        """Length of the training."""
         return sum(self.stage_epochs)
 
     def at(self, epoch: int) -> Stage:
-        """Return the stage of `epoch` (from 0)."""
         table = zip(self.size_px, self.batch_size, self.stage_epochs, strict=True)
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
@@ -68,13 +58,10 @@ def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
 
 
 def fit_to_photos(resolution: ResolutionConfig, photos: int, limit: int | None = None) -> ResolutionConfig:
-    """Return `resolution` with batches and epochs that suit so many training photos.
+    """Return `resolution` with batches and epochs that suit so many training photos; doing it twice changes nothing.
 
     Batches are cut to `batch_share` of the photos; where `steps` are asked for, each stage gets as many epochs, of at
-    most `limit` steps, as they take. Doing it twice changes nothing.
-
-    Raises:
-        ValueError: `steps` differs in length from `batch_size`.
+    most `limit` steps, as they take. Raises ValueError where `steps` differs in length from `batch_size`.
     """
     batches, epochs = list(resolution.batch_size), list(resolution.epochs)
     if resolution.batch_share is not None:

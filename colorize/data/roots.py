@@ -7,17 +7,9 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.files import walk_files
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
-_IMAGENET_TREES = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
-
 
 def check_root(data: DataConfig, val_alone: bool = False) -> None:
-    """Make sure that `data.root` has photos, before anything is started; reading stops at the first one.
-
-    With `val_alone`, as for `colorize.data.sources.list_imagenet`.
-
-    Raises:
-        UserError: no such folder, no photo in it, or no ImageNet tree with data=imagenet.
-    """
+    """Make sure that `data.root` has photos, or raise a UserError; with `val_alone`, a tree without train/ will do."""
     if data.kind == "scenes":
         return
     root = existing_folder(data.root)
@@ -40,7 +32,7 @@ def existing_folder(root: str | Path) -> Path:
 
 def imagenet_tree(root: Path, val_alone: bool = False) -> Path:
     """Return the folder in which `train/` and `val/` of an ImageNet tree lie, or raise a UserError."""
-    for tree in _IMAGENET_TREES:
+    for tree in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"):
         if ((root / tree / "train").is_dir() or val_alone) and (root / tree / "val").is_dir():
             return root / tree
     raise UserError(
@@ -51,5 +43,4 @@ def imagenet_tree(root: Path, val_alone: bool = False) -> Path:
 
 def no_images(folder: Path) -> UserError:
     """Return the error that says that `folder` holds no photos."""
-    extensions = " ".join(extension[1:] for extension in IMAGE_SUFFIXES)
-    return UserError(f"no images in {folder} (looked for the extensions {extensions})")
+    return UserError(f"no images in {folder} (looked for the extensions {' '.join(IMAGE_SUFFIXES).replace('.', '')})")

@@ -15,19 +15,11 @@ HUE_CLASSES: dict[str, tuple[float, float] | None] = {
     "boat": None, "wall": None, "roof": (28, 65), "door": None, "window": None,
     "skin": (38, 80), "hair": (35, 98), "eye": None, "lips": (5, 50), "clothes": None,
 }  # fmt: skip
-"""The hues that a person expects in each region, from and to, in degrees of CIELAB hue ``atan2(b, a)``.
+"""Hues that a person expects in each region, as CIELAB ``atan2(b, a)`` in degrees; ``None`` where any will do."""
 
-``None`` where any colour, or none, will do; a pixel's hue counts where its chroma is at least ``MIN_CHROMA``.
-"""
-
-REGIONS = tuple(HUE_CLASSES)
-"""Regions by id; ``sunset`` is the glow at dusk, in the sky and on the sea, ``sky`` all other clear sky."""
-
-MIN_CHROMA = 5.0
-"""CIELAB chroma under which nobody sees a hue: in black and grey hair, deep shade and haze."""
-
+REGIONS = tuple(HUE_CLASSES)  # by id; sunset is the glow at dusk, in the sky and on the sea, sky all other clear sky
+MIN_CHROMA = 5.0  # CIELAB chroma under which nobody sees a hue: in black and grey hair, deep shade and haze
 MIN_SIZE_PX = 32
-
 _T = TypeVar("_T")
 _Rgb = tuple[float, ...]
 _Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -264,7 +256,6 @@ class Painter:
         self._person(x, y - 11.5 * radius, radius, near=False)
 
     def portrait(self) -> None:
-        """Paint, in a part of the scenes, one or two faces near the viewer."""
         dice = self.dice
         if dice.random() < 0.45:
             radius, x = dice.between(0.1, 0.21), dice.between(0.3, 0.7)
@@ -312,7 +303,6 @@ class Painter:
 
 
 def _scaled(color: _Rgb, gain: float) -> _Rgb:
-    """Darker or lighter, with the hue kept."""
     return tuple(channel * min(gain, 1 / max(color)) for channel in color)
 
 

@@ -1,22 +1,19 @@
 """The built-in data set: procedural landscapes and people, whose colours follow from what is depicted.
 
-A scene is a plan in relative coordinates, painted flat on an oversampled canvas, which anti-aliases it and carries
-region ids along; sky, texture, shade and light come in at the final size. Light and the brightness of each material
-vary independently of its hue: a grey value says little about the colour, while shape, texture and place say much.
+A scene is a plan in relative coordinates, painted flat on an oversampled canvas with region ids; sky, texture, shade
+and light come in at the final size. Light and brightness vary independently of hue: a grey value says little about it.
 """
 
 import math
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colorize.data.scene_painting import HUE_CLASSES as HUE_CLASSES
-from colorize.data.scene_painting import MIN_CHROMA as MIN_CHROMA
 from colorize.data.scene_painting import MIN_SIZE_PX, OVERSAMPLING, REGION_ID, REGIONS, Dice, Floats, Ids, Painter
+from colorize.runtime.files import digest
 
 _ON_GROUND = np.array([name in ("sea", "grass", "sand", "flower") for name in REGIONS], dtype=np.float32)
 # Factors on a material's colour: a constant, and noise as (weight, rows, columns, corner, lies on the ground?).
@@ -34,22 +31,15 @@ _TEXTURES: dict[str, tuple[float, tuple[tuple[float, int, int, int, bool], ...]]
 class Scene(NamedTuple):
     """An image and its regions."""
 
-    rgb: NDArray[np.uint8]
-    """``(H, W, 3)``, sRGB-encoded."""
-    regions: NDArray[np.uint8]
-    """``(H, W)``, indices into ``REGIONS``: the region at the centre of each pixel."""
+    rgb: NDArray[np.uint8]  # (H, W, 3), sRGB-encoded
+    regions: NDArray[np.uint8]  # (H, W), indices into REGIONS: the region at the centre of each pixel
 
 
 def draw_scene(seed: int, index: int, size_px: int) -> Scene:
-    """Draw a scene: always the same for the same arguments (any integers), and the same scene at any size.
-
-    Between processors and versions of numpy and Pillow a byte may differ by a rounding. Raises ValueError where the
-    size, height and width, is below ``MIN_SIZE_PX``.
-    """
+    """Draw a scene, the same for the same arguments at any size. Raises ValueError for one below ``MIN_SIZE_PX``."""
     if size_px < MIN_SIZE_PX:
         raise ValueError(f"a scene is at least {MIN_SIZE_PX} px wide, not {size_px}")
-    digest = blake2b(f"{seed}\n{index}".encode(), digest_size=16).digest()
-    painter = _Developer(Dice(np.random.PCG64(int.from_bytes(digest, "big"))), size_px)
+    painter = _Developer(Dice(np.random.PCG64(int.from_bytes(digest(seed, index, size=16), "big"))), size_px)
     painter.land()
     painter.things()
     painter.portrait()
@@ -60,7 +50,6 @@ class _Developer(Painter):
     """Adds sky, texture, shade and light to what is painted."""
 
     def develop(self) -> Scene:
-        """Return the finished scene."""
         size, middle = self.size_px, slice(OVERSAMPLING // 2, None, OVERSAMPLING)
         tags = self.canvas.getchannel(3)
         centers = np.asarray(tags)[middle, middle]

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -18,40 +17,29 @@ from colorize.data.roots import existing_folder, imagenet_tree
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import digest
 from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
-_SCENE_UNITS = 1024
-"""Width and height in which boxes of a scene are chosen."""
+_SCENE_UNITS = 1024  # width and height in which boxes of a scene are chosen
 
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos of a run.
+    """Photos of a run by their identities: POSIX paths relative to ``root``, by which all randomness goes."""
 
-    An identity is a photo's POSIX path relative to ``root``: it names the photo in the split, in the randomness of its
-    augmentation, in manifests and in messages.
-    """
-
-    on_disk: ClassVar[bool] = True
-    """True where each photo is a file."""
-
+    on_disk: ClassVar[bool] = True  # true where each photo is a file
     root: Path
-    train: list[str]
-    """Sorted."""
-    val: list[str]
-    """In the order of their hashes: the first few are a fixed sample that mixes all folders."""
+    train: list[str]  # sorted
+    val: list[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
 
     def path(self, identity: str) -> Path:
-        """Return the file of a photo."""
         return self.root / identity
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-        """Return a part of a photo at ``size_px`` × ``size_px``; see :func:`colorize.data.images.load_square`."""
         return load_square(self.path(identity), size_px, choose_box, angle_deg)
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
-        """Return the whole photo in a small square; see :func:`colorize.data.images.read_thumbnail`."""
         return read_thumbnail(self.path(identity), size_px)
 
 
@@ -60,7 +48,6 @@ class Scenes(Photos):
     """The built-in scenes: nothing is read, each is drawn from ``seed`` and its number, at any size."""
 
     on_disk: ClassVar[bool] = False
-
     seed: int = 0
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
@@ -86,37 +73,18 @@ def spread(identities: Sequence[str], most: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Split:
-    """Division of a source into training and validation, and the share of each that is used.
+    """Division of a source by a hash of seed and identity (adding photos moves no other), and what is used of it."""
 
-    Each photo is assigned by a hash of the seed and its identity, so that adding or removing photos moves no other from
-    one split to the other. Raises UserError for a share out of its range.
-    """
-
-    val_fraction: float
-    """Share of the photos for validation, in [0, 1]; at least one goes to each split."""
+    val_fraction: float  # share of the photos for validation, in [0, 1]; at least one goes to each split
     seed: int
-    train_fraction: float = 1.0
-    """Share of the training photos to keep, in (0, 1], at least one. A smaller share is a subset of a greater one."""
-    max_val: int | None = None
-    """Most validation photos to keep."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction <= 1:
-            raise UserError(f"data.val_fraction must be from 0 to 1, not {self.val_fraction}")
-        if not 0 < self.train_fraction <= 1:
-            raise UserError(f"data.train_fraction must be above 0 and at most 1, not {self.train_fraction}")
-        if self.max_val is not None and self.max_val < 1:
-            raise UserError(f"data.max_val must be at least 1, not {self.max_val}")
+    train_fraction: float = 1.0  # share of the training photos to keep, in (0, 1], at least one
+    max_val: int | None = None  # most validation photos to keep
 
     def is_val(self, identity: str) -> bool:
-        """Return whether a photo belongs to validation."""
         return self._hash("split", identity) < self.val_fraction
 
     def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
-        """Return the photos for training and for validation; where one stays empty, it gets the nearest photo.
-
-        Raises UserError where there is only one photo, named as in `where`.
-        """
+        """Return training and validation photos, at least one each. Raises UserError where `where` has only one."""
         if len(identities) < 2:
             raise UserError(f"only one image in {where}: at least 2 are needed, for training and validation")
         hashes = sorted((self._hash("split", identity), identity) for identity in identities)
@@ -125,7 +93,6 @@ class Split:
         return by_hash[count:], by_hash[:count]
 
     def photos(self, root: Path, train: list[str], val: list[str]) -> Photos:
-        """Return the photos of the two splits that are kept."""
         if self.train_fraction < 1 and train:
             # Not the hash of the split: that one is above val_fraction for every training photo.
             share = partial(self._hash, "subset")
@@ -134,9 +101,7 @@ class Split:
         return Photos(root, sorted(train), val[: self.max_val])
 
     def _hash(self, purpose: str, identity: str) -> float:
-        """Return a number in [0, 1) that depends on nothing but seed and arguments."""
-        key = f"{self.seed}\n{purpose}\n{identity}".encode("utf-8", "surrogatepass")
-        return (int.from_bytes(blake2b(key, digest_size=8).digest(), "big") >> 11) / 2**53
+        return (int.from_bytes(digest(self.seed, purpose, identity), "big") >> 11) / 2**53
 
 
 def list_scenes(count: int, split: Split) -> Scenes:
@@ -147,14 +112,10 @@ def list_scenes(count: int, split: Split) -> Scenes:
 
 
 def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
-    """List all photos of a folder and the folders in it.
+    """List all photos below a folder, as `Listing` finds them. Raises UserError where there are none, or only one.
 
     With ``train/`` and ``val/`` in it, these are the two splits (with ``val_alone`` ``train/`` may be missing, as for
-    measuring); without ``val/``, ``split`` divides them. Hidden files and folders (``.name``) are left out. Links to
-    folders are followed, each folder once. What folders of many photos hold is kept in the ``.cache`` of ``runs_dir``
-    (None: nowhere); see ``Listing``.
-
-    Raises UserError where there is no such folder, no photo or only one, or the layout can be read in two ways.
+    measuring); without ``val/``, ``split`` divides them; where that could be meant in two ways, it is a UserError.
     """
     root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
@@ -186,29 +147,23 @@ def list_imagenet(
     runs_dir: str | Path | None = None,
     val_alone: bool = False,
 ) -> Photos:
-    """List the photos of an extracted ImageNet tree, or those that a file lists.
-
-    Without ``file_list``, ``root`` (or ``ILSVRC/Data/CLS-LOC`` or ``Data/CLS-LOC`` in it) holds ``train/`` with a
-    folder a class, and ``val/``, flat or with a folder a class.
+    """List the photos of an extracted ImageNet tree (see `imagenet_tree`), or those that a file lists.
 
     A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
     index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
-    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. The files are
-    not looked up one by one. All other arguments are those of :func:`list_folder`.
-
-    Raises UserError for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
+    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. Raises UserError
+    for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
     """
     root = existing_folder(root)
     if file_list is not None:
         listed = _read_list(Path(file_list), root)
-        if not any(identity.startswith("val/") for identity in listed):
+        val = {identity for identity in listed if identity.startswith("val/")}
+        if not val:
             return split.photos(root, *split.divide(listed, Path(file_list)))
-        named = [identity for identity in listed if identity.startswith(("train/", "val/"))]
-        by_hash = set(listed) - set(named)
-        val = {identity for identity in named if identity.startswith("val/")} | set(filter(split.is_val, by_hash))
-        if val == set(listed):
+        val |= {identity for identity in listed if not identity.startswith("train/") and split.is_val(identity)}
+        if len(val) == len(listed):
             raise UserError(f"the file list {file_list} names images for validation only: add some for training")
-        return split.photos(root, list(set(listed) - val), list(val))
+        return split.photos(root, [identity for identity in listed if identity not in val], list(val))
     return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
 
 
@@ -219,7 +174,7 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
         raise UserError(f"cannot read the file list {file_list}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the file list {file_list} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    identities: dict[str, None] = {}
+    found: list[str] = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -230,11 +185,10 @@ def _read_list(file_list: Path, root: Path) -> list[str]:
             raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
         if not has_image_suffix(text):
             raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
-        identities[PurePosixPath(text).as_posix()] = None
-    found = list(identities)
+        found.append(PurePosixPath(text).as_posix())
     if not found:
         raise UserError(f"no images in the file list {file_list}")
     # A look at a few: a list made for another root would otherwise come to light in the middle of the first epoch.
     if not any((root / identity).is_file() for identity in found[:10]):
         raise UserError(f"{file_list} does not fit data.root: there is no {root / found[0]}")
-    return found
+    return list(dict.fromkeys(found))

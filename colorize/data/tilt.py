@@ -6,24 +6,17 @@ from typing import cast
 
 from PIL import Image
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the upright full-size image."""
-
-BoxChooser = Callable[[int, int], Box]
-"""Says, told width and height of the upright image, which part to take."""
-
-Point = tuple[float, float]
-"""Pixels to the right and down from the image's top left corner."""
-
-Corners = tuple[Point, Point, Point]
-"""Top left, top right and bottom left corner of a tilted part."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright full-size image
+BoxChooser = Callable[[int, int], Box]  # says, told width and height of the upright image, which part to take
+Point = tuple[float, float]  # pixels to the right and down from the image's top left corner
+Corners = tuple[Point, Point, Point]  # top left, top right and bottom left corner of a tilted part
 
 
 def tilt(box: Box, angle_deg: float, width: int, height: int) -> Corners:
-    """Turn ``box`` about its centre, with all its corners inside the image of ``width`` × ``height`` px.
+    """Turn ``box`` about its centre, inside the image of ``width`` × ``height`` px, which it shows turned to the left.
 
-    It shows the image turned counter-clockwise. Where the turned part would stick out, it is moved inwards and, if it
-    is too large even so, made smaller in proportion: there is nothing to fill in, neither black nor a mirrored border.
+    Where the turned part would stick out, it is moved inwards and, if it is too large even so, made smaller in
+    proportion: there is nothing to fill in, neither black nor a mirrored border.
     """
     left, top, right, bottom = box
     if not angle_deg:  # exactly, so that whole pixels stay whole
@@ -56,9 +49,7 @@ def scaled(corners: Corners, factor: float) -> Corners:
 def cut_tilted(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
     """Cut out the tilted part, upright, still to be resized to ``size_px`` × ``size_px``; no side is shorter than that.
 
-    Pillow tilts without antialiasing. So the part is tilted at its own scale, or at a whole fraction of it where it is
-    several times too large, and the resizing, which does antialias, comes after; a part that has to grow is sampled
-    once, at its final size.
+    Pillow tilts without antialiasing: the part is tilted at its own scale, or a whole fraction of it, before resizing.
     """
     reduction = int(min(sides(corners)) // (2 * size_px))
     if reduction > 1:

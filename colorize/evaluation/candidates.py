@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from colorize.evaluation.protocols import Protocol
 
 log = logging.getLogger("colorize")
-
 OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 """The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
 
@@ -70,10 +69,7 @@ def _checkpoints_of(run: Path) -> list[Path]:
 
 
 def named(paths: Iterable[str | Path], taken: Iterable[str] = ()) -> dict[str, Path]:
-    """Name a row for each path of a checkpoint or folder: by the shortest end of it that tells it from the others.
-
-    `taken` are names that rows have already. Raises BadOption where a path is given twice.
-    """
+    """Name a row for each path of a checkpoint or folder by the shortest end that no other and none of `taken` has."""
     parts: dict[Path, list[str]] = {}
     for path in map(Path, paths):
         whole = path.resolve()
@@ -107,13 +103,9 @@ def output_folder(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Path:
 
 
 def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
-    """Measure on the photos, and by the split, that the first of `checkpoints` was trained with.
-
-    What was typed stays, and where that is another kind of photos, so does all the rest. Raises BadOption where nobody
-    says where the photos are.
-    """
+    """Measure on the photos and the split that the first of `checkpoints` was trained with, but for what was typed."""
     typed = set(map(key_of, given_overrides()))
-    trained = next(filter(None, (_trained_with(path.parent.parent) for path in checkpoints)), None)
+    trained = next(filter(None, (trained_with(path.parent.parent) for path in checkpoints)), None)
     other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
         for key in SPLIT_KEYS:
@@ -126,7 +118,7 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
         raise BadOption("data.root is not set, and there is no run that says it: give data=folder data.root=PHOTOS")
 
 
-def _trained_with(phase: Path) -> dict[str, Any] | None:
+def trained_with(phase: Path) -> dict[str, Any] | None:
     """Return the configuration that a phase keeps; None where that is no phase of a run of this program."""
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
@@ -135,32 +127,22 @@ def _trained_with(phase: Path) -> dict[str, Any] | None:
         return None
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Choice of the photos that are measured: their `identities`, in order, and those `left_out`, with the reason.
+class Chosen(NamedTuple):
+    """Choice of the photos that are measured."""
 
-    `photos` is the source, with those training photos that the luma look-up may be fitted on; `coloured` has, for each
-    folder of coloured images, the file of each identity. `sampled_from` is how many the split has, where a fixed sample
-    of its validation photos is measured.
-    """
-
-    photos: Photos
-    identities: list[str]
-    coloured: list[dict[str, Path]]
-    left_out: dict[str, str]
-    sampled_from: int | None
+    photos: Photos  # the source, with those training photos that the luma look-up may be fitted on
+    identities: list[str]  # in order
+    coloured: list[dict[str, Path]]  # for each folder of coloured images, the file of each identity
+    left_out: dict[str, str]  # identities, and why
+    sampled_from: int | None  # how many the split has, where a fixed sample of its validation photos is measured
 
 
 def choose(
-    config: EvaluateConfig,
-    protocol: Protocol,
-    folders: Mapping[str, Path],
-    list_photos: Callable[[DataConfig], Photos],
+    config: EvaluateConfig, protocol: Protocol, folders: Mapping[str, Path], list_photos: Callable[[DataConfig], Photos]
 ) -> Chosen:
-    """Choose the photos of the split that the protocol takes and that have an image in each folder.
+    """Choose the photos of the split that the protocol takes and that have an image in each of the named folders.
 
-    `folders` of coloured images are named as their rows; `list_photos` gives all photos of a source. Raises UserError
-    where no photo is left.
+    `list_photos` gives all photos of a source. Raises UserError where no photo is left.
     """
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
@@ -194,10 +176,7 @@ def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
 
 
 def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Find the coloured image of each photo in `folder`; a warning names the images that belong to none.
-
-    Raises UserError where none of `identities`, the photos that are to be measured, has one.
-    """
+    """Find the coloured image of each photo in `folder`, with a warning of surplus ones. Raises UserError for none."""
     from colorize.evaluation.protocols import match
 
     found, surplus = match(sorted({*photos.train, *photos.val, *identities}), folder)
@@ -213,20 +192,16 @@ def match_coloured(photos: Photos, identities: Sequence[str], folder: Path) -> d
 
 def of_another_split(config: EvaluateConfig, checkpoint: Path) -> str | None:
     """Say so where a checkpoint was trained on another split of the same photos, and may know those it is shown."""
-    is_scenes = config.data.kind == "scenes"
-    if config.split != "val" or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
+    is_scenes, trained = config.data.kind == "scenes", trained_with(checkpoint.parent.parent)
+    if config.split != "val" or trained is None or (not is_scenes and (Path(config.data.root) / "val").is_dir()):
         return None
-    trained = _trained_with(checkpoint.parent.parent) or {}
-    try:
-        data = trained["data"]
-        there, here = (trained["seed"], data["val_fraction"]), (config.seed, config.data.val_fraction)
-        if is_scenes:  # another seed draws other scenes
-            same = data["kind"] == "scenes" and there[0] == here[0]
-        else:
-            same = Path(data["root"]).resolve() == Path(config.data.root).resolve()
-    except (KeyError, TypeError):
-        return None
-    if not same or there == here:
+    data = trained["data"]
+    there, here = (trained.get("seed"), data.get("val_fraction")), (config.seed, config.data.val_fraction)
+    if is_scenes:  # another seed draws other scenes
+        same = data.get("kind") == "scenes" and there[0] == here[0]
+    else:
+        same = Path(str(data.get("root"))).resolve() == Path(config.data.root).resolve()
+    if not same or None in there or there == here:
         return None
     decisive = f"seed={there[0]} data.val_fraction={there[1]}"
     return f"{checkpoint} was trained on another split, and knows some of these photos: give {decisive}"

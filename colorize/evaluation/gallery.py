@@ -1,7 +1,7 @@
 """Images side by side on one captioned sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -10,20 +10,17 @@ from colorize.data.images import to_pil
 
 
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
-    """Lay out one row a photo and one captioned column a version of it, as RGB on white.
+    """Lay out one row a photo and one captioned column a version of it, as RGB on white, in tiles of `tile_px`.
 
-    `columns` pairs captions with images: (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and
-    size. `tile_px` is the side of a tile; None keeps the images' own size.
+    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size.
     """
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:
         height_px, width_px = round(height_px * tile_px / width_px), tile_px
     font = ImageFont.load_default(size=max(10, min(18, width_px // 8)))
     caption_px = max(int(font.getbbox("Ag")[3]) + 2 * gap_px, 12)
-    rows = len(columns[0][1])
-    canvas = Image.new(
-        "RGB", (len(columns) * (width_px + gap_px) + gap_px, caption_px + rows * (height_px + gap_px)), "white"
-    )
+    size = len(columns) * (width_px + gap_px) + gap_px, caption_px + len(columns[0][1]) * (height_px + gap_px)
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for x, (caption, images) in enumerate(columns):
         left = gap_px + x * (width_px + gap_px)
@@ -39,19 +36,15 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
 INK, PALE = (32, 32, 36), (112, 112, 120)
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """Photo in all its versions, side by side."""
 
     caption: str
-    tiles: Sequence[Image.Image]
-    """RGB, of any size: they are fitted into square tiles."""
-    notes: Sequence[str]
-    """A short text below each tile."""
+    tiles: Sequence[Image.Image]  # RGB, of any size: they are fitted into square tiles
+    notes: Sequence[str]  # a short text below each tile
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Photos that belong together."""
 
     title: str
@@ -59,10 +52,7 @@ class Block:
 
 
 def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Block], tile_px: int = 176) -> Image.Image:
-    """Lay out blocks of captioned photos under a title, two side by side where there is room, as RGB on white.
-
-    `columns` names the versions; a photo has a tile of side `tile_px` for each.
-    """
+    """Lay out blocks of photos, a tile for each of the `columns`, under a title, two abreast where there is room."""
     margin, gap, line = 28, 8, 22
     big, middle, small = (ImageFont.load_default(size=size) for size in (24, 17, 13))
     width = len(columns) * (tile_px + gap) - gap
@@ -71,8 +61,7 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
     tiers = [blocks[first : first + abreast] for first in range(0, len(blocks), abreast)]
     tier_heights = [3 * line + max(len(block.strips) for block in tier) * height + margin for tier in tiers]
     top = margin + 4 * line
-    size = (2 * margin * abreast + abreast * width, top + sum(tier_heights))
-    canvas = Image.new("RGB", size, "white")
+    canvas = Image.new("RGB", (2 * margin * abreast + abreast * width, top + sum(tier_heights)), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((margin, margin), _fitting(title, big, canvas.width - 2 * margin), fill=INK, font=big)
     draw.text((margin, margin + 38), _fitting(subtitle, small, canvas.width - 2 * margin), fill=PALE, font=small)

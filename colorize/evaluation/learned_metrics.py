@@ -1,36 +1,28 @@
 """Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
 from colorize.runtime import distributed
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, brief
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
 log = logging.getLogger("colorize")
-
-BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}
-"""Torchvision's name of the network behind each LPIPS."""
-
-MOST_LPIPS_PIXELS = 1 << 20
-"""LPIPS sees larger images reduced to this: its networks' memory grows with the image."""
-
+BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}  # torchvision's name of the network behind each LPIPS
+MOST_LPIPS_PIXELS = 1 << 20  # LPIPS sees larger images reduced to this: its networks' memory grows with the image
 INCEPTION_FEATURES = 2048
 
 
 class Lpips(nn.Module):
-    """Learned perceptual image patch similarity, version 0.1 with its linear weights, by torchmetrics.
+    """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1 with its linear weights.
 
-    Zhang, Isola, Efros, Shechtman & Wang, "The unreasonable effectiveness of deep features as a perceptual metric",
-    CVPR 2018. `name` is "lpips_alex" or "lpips_vgg", `source` of its backbone as
-    :func:`colorize.weights.pretrained.load_pretrained` takes it; messages name the key `option`, which set it. Raises
-    UserError where the weights cannot be had.
+    `name` is of `BACKBONES`, `source` of its weights as for `load_pretrained`; messages name the key `option`, which
+    set it. Raises UserError where the weights cannot be had.
     """
 
     def __init__(self, name: str, source: str, option: str) -> None:
@@ -57,9 +49,8 @@ class Lpips(nn.Module):
 class Inception(nn.Module):
     """The features of FID: TensorFlow's Inception v3 in torch-fidelity's port, on antialiased 299 × 299 px.
 
-    `source` is "imagenet" (torch-fidelity's file, downloaded where torch's cache lacks it) or the file's path; messages
-    name the key `option`, which set it. Raises UserError where torch-fidelity is not installed or the weights cannot be
-    had.
+    `source` is "imagenet" (torch-fidelity's file, downloaded where torch's cache lacks it) or the file's path. Raises
+    UserError, naming the key `option`, where torch-fidelity is not installed or the weights cannot be had.
     """
 
     def __init__(self, source: str, option: str) -> None:
@@ -76,69 +67,49 @@ class Inception(nn.Module):
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", [str(INCEPTION_FEATURES)], str(file))
         except Exception as error:  # other tensors, or another format of file
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {reason}") from error
+            raise UserError(f"{option}: {file} is not torch-fidelity's Inception: {brief(error)}") from error
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(B, INCEPTION_FEATURES)`` of ``(B, 3, H, W)``, RGB in [0, 1], which is rounded to 8 bits."""
         return self.network((images.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
-class FeatureStatistics:
-    """Mean and covariance of features, in memory that does not grow with their number."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: Any = 0.0
-        self._products: Any = 0.0
-
-    def update(self, features: Tensor) -> None:
-        """Add ``(B, features)``."""
-        features = features.detach().cpu().double()
-        self.count += len(features)
-        self._sum = self._sum + features.sum(dim=0)
-        self._products = self._products + features.T @ features
-
-    def over_ranks(self) -> "FeatureStatistics":
-        """Return the statistics of the features of all ranks."""
-        found = FeatureStatistics()
-        for part in distributed.gathered(self):
-            found.count += part.count
-            found._sum, found._products = found._sum + part._sum, found._products + part._products
-        return found
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Return the mean ``(features,)`` and covariance ``(features, features)``, float64.
-
-        Raises ValueError for fewer than two images so far.
-        """
-        if self.count < 2:
-            raise ValueError("a covariance needs at least two")
-        mean = self._sum / self.count
-        return mean, (self._products - self.count * torch.outer(mean, mean)) / (self.count - 1)
+def moments(features: Tensor) -> Tensor:
+    """Sum up products of ``(B, n)`` and a column of ones: ``(n + 1, n + 1)`` float64, which adds up over batches."""
+    extended = nn.functional.pad(features.detach().cpu().double(), (0, 1), value=1.0)
+    return extended.T @ extended
 
 
-def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """Return the Fréchet inception distance of two sets of images, seen as normal distributions of their features.
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Return the Fréchet inception distance (Heusel et al. 2017) of two sets of images by their `moments`.
 
-    Heusel, Ramsauer, Unterthiner, Nessler & Hochreiter, "GANs trained by a two time-scale update rule converge to a
-    local Nash equilibrium", NeurIPS 2017. Raises ValueError for fewer than two images in one of them.
+    Raises ValueError for fewer than two images.
     """
-    (mean1, covariance1), (mean2, covariance2) = first.moments(), second.moments()
+    means, covariances = [], []
+    for sums in (first, second):
+        count, mean = sums[-1, -1], sums[-1, :-1] / sums[-1, -1]
+        if count < 2:
+            raise ValueError("a covariance needs at least two images")
+        means.append(mean)
+        covariances.append((sums[:-1, :-1] - count * torch.outer(mean, mean)) / (count - 1))
     # The trace of the root of the product, by symmetric matrices: theirs are exact where a general root is not.
-    values, vectors = torch.linalg.eigh(covariance1)
+    values, vectors = torch.linalg.eigh(covariances[0])
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance2 @ root).clamp_min(0).sqrt().sum()
-    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * cross
+    cross = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp_min(0).sqrt().sum()
+    distance = (means[0] - means[1]).square().sum() + sum(covariance.trace() for covariance in covariances) - 2 * cross
     return max(0.0, float(distance))
+
+
+def summed(parts: Iterable[Tensor]) -> Tensor:
+    """Add up `moments` of batches, over all ranks."""
+    return sum(distributed.gathered(sum(parts, torch.zeros(()))), torch.zeros(()))
 
 
 class Learned:
     """Learned metrics that can be had here, and why the others cannot.
 
-    `sources` says for each of lpips_alex, lpips_vgg and fid: "imagenet" (the published weights, or a note in `missing`
-    where they cannot be had), "none" (no such column), or the path of their file. `option` is the beginning of the keys
-    that set them, for the messages. Raises UserError where a given file is missing or does not fit.
+    `sources` says for each "imagenet" (the published weights, or a note in `missing`), "none" (no such column), or the
+    path of their file; messages name its key `option.NAME`. Raises UserError where a file is missing or does not fit.
     """
 
     def __init__(self, sources: Mapping[str, str], option: str, device: torch.device) -> None:

@@ -3,46 +3,35 @@
 import hashlib
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 
-from colorize.data.datasets import PhotoDataset
+from colorize.data.datasets import PhotoDataset, RawBatch, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
+from colorize.data.roots import no_images
 from colorize.data.sources import Photos, Scenes
 from colorize.photos.opening import UnreadableImage
-from colorize.runtime.errors import UserError
-from colorize.runtime.files import sha256
+from colorize.runtime.errors import UserError, listed
+from colorize.runtime.files import sha256, walk_files
 from colorize.runtime.formats import has_image_suffix
 
 log = logging.getLogger("colorize")
-
-LEAST_PX = 11
-"""Smaller images have no structural similarity: this is the side of its window."""
-
-NAMED_AT_MOST = 20
-
-SAME_SHAPE = 0.02
-"""Two images whose width over height differs by a smaller share have the same shape: sizes are rounded."""
+LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
+SAME_SHAPE = 0.02  # images whose width over height differs by less have the same shape: sizes are rounded
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(NamedTuple):
     """Preparation of a photo before it is coloured and measured."""
 
-    size_px: int | None
-    """Side of the squares; ``None``: every photo keeps its own size and shape."""
-    stretch: bool = False
-    """The whole photo, squeezed into the square; otherwise its centre square."""
-    photos: int | None = None
-    """Greatest number of photos that the protocol takes, the first by their file names."""
+    size_px: int | None  # side of the squares; None: every photo keeps its own size and shape
+    stretch: bool = False  # the whole photo, squeezed into the square; otherwise its centre square
+    photos: int | None = None  # greatest number of photos that the protocol takes, the first by their file names
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Take the part of an RGB image that is measured, at its size."""
@@ -56,10 +45,9 @@ class Protocol:
         return image.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
 
     def apply_to_coloured(self, image: Image.Image, original: tuple[int, int]) -> Image.Image:
-        """Do the same to what somebody made of a photo of ``original`` = (width, height).
+        """Do the same to what somebody made of a photo of ``original`` = (width, height). Raises UnreadableImage.
 
-        It may have the photo's shape, at any size, or already be the square that the protocol makes of it. Raises
-        UnreadableImage where it is neither; or no square is made, and it has another size.
+        It may have the photo's shape, at any size, or already be the protocol's square; where there is none, its size.
         """
         if self.size_px is None:
             if image.size != original:
@@ -73,50 +61,23 @@ class Protocol:
         raise UnreadableImage(f"is {_by(image.size)} px, neither a square nor of the photo's shape")
 
 
-PROTOCOLS = {
-    "val5k": Protocol(256, photos=5000),
-    "stretch256": Protocol(256, stretch=True),
-    "native": Protocol(None),
-}
+PROTOCOLS = {"val5k": Protocol(256, photos=5000), "stretch256": Protocol(256, stretch=True), "native": Protocol(None)}
+Files = Sequence[Mapping[str, Path]]  # for each folder of coloured images, the file of each identity
 
 
-class EvaluationBatch(NamedTuple):
-    """Batch of photos as a protocol has them, all of one size. B may be 0, where no file could be read."""
+class ProtocolDataset(PhotoDataset[RawBatch]):
+    """Photos of a source, each a batch of one image or none: their ``fake`` is ``(B, folders, 3, H, W)``.
 
-    rgb: Tensor
-    """``(B, 3, H, W)`` uint8."""
-    coloured: list[Tensor]
-    """The images in each folder of coloured ones: ``(B, 3, H, W)`` uint8."""
-    regions: Tensor | None
-    """``(B, H, W)`` uint8, indices into ``REGIONS``; ``None`` for photos."""
-    names: list[str]
-    """The B identities."""
-    digests: list[str]
-    """SHA-256 of each photo's file, or of the pixels of a scene."""
-    unreadable: list[tuple[str, str]]
-    """Names of the files met that could not be used, and why."""
-
-
-class ProtocolDataset(PhotoDataset[EvaluationBatch]):
-    """Photos of a source, each a batch of one image or none, to be joined by :func:`collate`.
-
-    ``coloured`` has, for each folder of coloured images, the file of each identity; scenes are drawn at ``scene_px``
-    where the protocol says no size.
+    Scenes are drawn at ``scene_px`` where the protocol says no size.
     """
 
     def __init__(
-        self,
-        photos: Photos,
-        identities: Sequence[str],
-        protocol: Protocol,
-        *,
-        coloured: Sequence[Mapping[str, Path]] = (),
-        scene_px: int = 256,
+        self, photos: Photos, identities: Sequence[str], protocol: Protocol, coloured: Files = (), scene_px: int = 256
     ) -> None:
         super().__init__(photos, identities, protocol.size_px or scene_px)
         self.protocol, self.coloured = protocol, coloured
 
-    def __getitem__(self, index: int) -> EvaluationBatch:
+    def __getitem__(self, index: int) -> RawBatch:
         identity, where, regions = self.identities[index], "", None
         try:
             if isinstance(self.photos, Scenes):
@@ -132,26 +93,12 @@ class ProtocolDataset(PhotoDataset[EvaluationBatch]):
             coloured = []
             for files in self.coloured:
                 where = f"{files[identity]}: "
-                made = self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)
-                coloured.append(to_uint8(made).unsqueeze(0))
+                coloured.append(to_uint8(self.protocol.apply_to_coloured(load_rgb(files[identity]), original.size)))
         except UnreadableImage as error:
-            nothing = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-            return EvaluationBatch(nothing, [], None, [], [], [(identity, f"{where}{error}")])
-        return EvaluationBatch(to_uint8(image).unsqueeze(0), coloured, regions, [identity], [digest], [])
-
-
-def collate(samples: Sequence[EvaluationBatch]) -> EvaluationBatch:
-    """Join batches of one image or none, all of one size."""
-    found = [sample for sample in samples if sample.names] or samples[:1]
-    regions = [sample.regions for sample in found if sample.regions is not None]
-    return EvaluationBatch(
-        rgb=torch.cat([sample.rgb for sample in found]),
-        coloured=[torch.cat(parts) for parts in zip(*(sample.coloured for sample in found), strict=True)],
-        regions=torch.cat(regions) if regions else None,
-        names=[name for sample in found for name in sample.names],
-        digests=[digest for sample in found for digest in sample.digests],
-        unreadable=[problem for sample in samples for problem in sample.unreadable],
-    )
+            nothing = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
+            return RawBatch(nothing, None, [], [(identity, f"{where}{error}")])
+        folders = torch.stack(coloured).unsqueeze(0) if coloured else None
+        return RawBatch(to_uint8(image).unsqueeze(0), folders, [identity], [], None, regions, [digest])
 
 
 def batches(
@@ -160,11 +107,10 @@ def batches(
     num_workers: int = 0,
     max_unreadable: int = 100,
     unusable: dict[str, str] | None = None,
-) -> Iterator[EvaluationBatch]:
+) -> Iterator[RawBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
-    ``num_workers`` processes read them (0: this one). ``unusable`` is filled with the names of the unusable ones, and
-    why; UserError is raised after more than ``max_unreadable``.
+    ``unusable`` is filled with their names, and why; UserError is raised after more than ``max_unreadable``.
     """
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
@@ -176,16 +122,14 @@ def batches(
 
 
 def leave_out(more: Mapping[str, str], unusable: dict[str, str], most: int) -> None:
-    """Add names of files and why they cannot be used to those met before, with a warning each.
-
-    Raises UserError where there are more than ``most`` now.
-    """
+    """Add names of files and why they cannot be used, with a warning each. Raises UserError for more than ``most``."""
     for name, reason in more.items():
         unusable[name] = reason
         log.warning("left out %s (%s)", name, reason)
     if len(unusable) > most:
-        named = ", ".join(list(unusable)[:NAMED_AT_MOST])
-        raise UserError(f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {named}, …")
+        raise UserError(
+            f"{len(unusable)} images cannot be used, more than data.max_unreadable={most}: {listed(list(unusable))}"
+        )
 
 
 def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -193,15 +137,18 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
 
     For the photo ``a/b.jpg`` that is ``a/b.jpg``, else ``a/b.jpg.png`` (as colorize.generate names them), else ``a/b``
     with any extension, else ``b`` or ``b.jpg`` with any extension anywhere in the folder; the last two where no other
-    photo is called so. Raises UserError where there is no such folder, it holds no images, or two of them may be meant.
+    photo is called so. Raises UserError where no folder or image is there, or two of them may be meant.
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if _is_image(file))
+    files = sorted(below + name for below, names in walk_files(folder) for name in names if has_image_suffix(name))
     if not files:
-        raise UserError(f"no images in {folder}")
+        raise no_images(folder)
     identities = list(identities)
-    exact, by_stem, by_name = set(files), _grouped(files, _stem), _grouped(files, _name)
+    exact, by_stem, by_name = set(files), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for file in files:
+        by_stem[_stem(file)].append(file)
+        by_name[_name(file)].append(file)
     stems, names = Counter(map(_stem, identities)), Counter(map(_name, identities))
     found: dict[str, Path] = {}
     for identity in identities:
@@ -218,13 +165,6 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
     return found, [file for file in files if folder / file not in used]
 
 
-def _grouped(files: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        groups.setdefault(key(file), []).append(file)
-    return groups
-
-
 def _stem(path: str) -> str:
     """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
@@ -232,10 +172,6 @@ def _stem(path: str) -> str:
 
 def _name(path: str) -> str:
     return PurePosixPath(_stem(path)).name
-
-
-def _is_image(file: Path) -> bool:
-    return has_image_suffix(file.name) and not file.name.startswith(".") and file.is_file()
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -1,21 +1,42 @@
 """Means over photos with their intervals and differences, from what each photo scored, and as metrics.json has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from colorize.evaluation.bootstrap import Floats, interval, resampled_ratios
-from colorize.evaluation.measuring import GREY, TRUTH, Measurements
+from colorize.evaluation.measuring import GREY, TRUTH, Floats, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
 from colorize.evaluation.stopping import OF_GREY, distance
 from colorize.metrics import COLUMNS, METRICS, SCORED
 
 _REGIONS = "region_accuracy"
-
 _NONE = np.full(1, np.nan)
+RESAMPLES = 2000
+_CELLS_AT_ONCE = 2_000_000  # counts held at a time, so that memory does not grow with resamples times photos
+
+
+def resampled_ratios(numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int) -> Floats:
+    """Divide sums by sums over many samples of as many photos, drawn with replacement (Efron 1979).
+
+    Both are ``(photos, columns)``, finite; the result is ``(RESAMPLES, columns)``, NaN where a sample's denominator is
+    0. All columns are resampled alike, and so are two calls with as many photos and the same seed: differences are
+    paired.
+    """
+    photos, columns = numerators.shape
+    table = np.concatenate([numerators, denominators], axis=1).astype(np.float64)
+    rng, sums, at_once = np.random.default_rng(seed), [], max(1, _CELLS_AT_ONCE // photos)
+    for first in range(0, RESAMPLES, at_once):
+        count = min(at_once, RESAMPLES - first)
+        drawn = rng.integers(photos, size=(count, photos)) + photos * np.arange(count)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=count * photos).reshape(count, photos)
+        sums.append(counts.astype(np.float64) @ table)
+    total = np.concatenate(sums)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total[:, :columns] / total[:, columns:])
 
 
 @dataclass(frozen=True)
@@ -23,17 +44,16 @@ class Score:
     """Mean over photos, or the difference of two; NaN where there is none."""
 
     mean: float
-    samples: Floats
-    """``(resamples,)``, paired between all rows and metrics."""
-    without_greys: float = np.nan
-    """The mean over the photos that are not grey themselves."""
-    left_out: int = 0
-    """Photos without a finite value, which are in no mean."""
+    samples: Floats  # (resamples,), paired between all rows and metrics
+    without_greys: float = np.nan  # the mean over the photos that are not grey themselves
+    left_out: int = 0  # photos without a finite value, which are in no mean
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """Bounds of a 95 % bootstrap interval; NaN where it has none."""
-        return interval(self.samples)
+        """Bounds of the middle 95 % of the samples that are there, a percentile interval; NaN where none is."""
+        kept = self.samples[~np.isnan(self.samples)]
+        low, high = np.percentile(kept, [2.5, 97.5]) if len(kept) else (np.nan, np.nan)
+        return float(low), float(high)
 
     @property
     def exceeds(self) -> bool:
@@ -42,7 +62,6 @@ class Score:
         return low > 0 or high < 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the mean and the bounds of its interval."""
         low, high = self.bounds
         return {"mean": self.mean, "low": low, "high": high}
 
@@ -65,7 +84,7 @@ class Table:
         """Return how much higher `row` scores than `minus`, on the same photos."""
         first, second = self.rows[row][metric], self.rows[minus][metric]
         if not first.left_out and not second.left_out:
-            return Score(first.mean - second.mean, first.samples - second.samples)
+            return _combined(np.subtract, first, second)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
 
@@ -95,9 +114,8 @@ def tabulate(measured: Measurements, seed: int) -> Table:
     rows: dict[str, dict[str, Score]] = {row: {} for row in measured.values}
     regions: dict[str, dict[str, Score]] = {row: {} for row, found in measured.sums.items() if _REGIONS in found}
     coloured = ~measured.true_grey
-    for ((row, name), (sums, counts)), samples in zip(
-        cells.items(), resampled_ratios(all_sums, all_counts, seed).T, strict=True
-    ):
+    resampled = resampled_ratios(all_sums, all_counts, seed).T
+    for ((row, name), (sums, counts)), samples in zip(cells.items(), resampled, strict=True):
         without_greys = _ratio(sums[coloured], counts[coloured])
         kind, _, region = name.partition("/")
         if kind == "region":
@@ -106,18 +124,14 @@ def tabulate(measured: Measurements, seed: int) -> Table:
             rows[row][name] = Score(_ratio(sums, counts), samples, without_greys, int((counts == 0).sum()))
     for row, scores in rows.items():
         for name in _like_the_truth(scores):
-            one, truth = scores[name], rows[TRUTH][name]
-            scores[f"delta_{name}_of_means"] = Score(
-                abs(one.mean - truth.mean),
-                np.abs(one.samples - truth.samples),
-                abs(one.without_greys - truth.without_greys),
-            )
+            gap = _combined(np.subtract, scores[name], rows[TRUTH][name])
+            scores[f"delta_{name}_of_means"] = _combined(np.abs, gap)
         if "skill/own" in scores:
-            scores["skill"] = _geometric_mean(scores.pop("skill/own"), scores.pop("skill/true"))
+            scores["skill"] = _combined(_geometric_mean, scores.pop("skill/own"), scores.pop("skill/true"))
         if row in measured.fid:  # only running sums of the features are kept, of which no interval can be had
             scores["fid"] = Score(measured.fid[row], _NONE)
         if row in regions:
-            scores[_REGIONS] = _mean_of(list(regions[row].values()))
+            scores[_REGIONS] = _combined(_mean, *regions[row].values())
     return Table(rows, regions, measured, seed)
 
 
@@ -141,30 +155,25 @@ def _ratio(sums: Floats, counts: Floats) -> float:
     return float(sums.sum() / counts.sum()) if counts.sum() else float("nan")
 
 
-def _geometric_mean(own: Score, true: Score) -> Score:
+def _combined(compute: Callable[..., Any], *scores: Score) -> Score:
+    """Compute a score of others: its mean, the same without true greys, and in each sample."""
+    parts = [[getattr(score, part) for score in scores] for part in ("mean", "without_greys", "samples")]
+    mean, without_greys, samples = (compute(*values) for values in parts)
+    return Score(float(mean), samples, float(without_greys))
+
+
+def _geometric_mean(own: Floats, true: Floats) -> Floats:
     """Return the skill p · t / |p||t| from p · t / p · p and p · t / t · t; 0 where p is 0."""
-    pairs = ((own.mean, true.mean), (own.without_greys, true.without_greys), (own.samples, true.samples))
-    mean, without, samples = (np.where(np.isnan(p), 0 * t, np.sign(p) * np.sqrt(p * t)) for p, t in pairs)
-    return Score(float(mean), samples, float(without))
+    return np.where(np.isnan(own), 0 * true, np.sign(own) * np.sqrt(own * true))
 
 
-def _mean_of(regions: Sequence[Score]) -> Score:
+def _mean(*regions: Floats) -> Floats:
     """Every region that occurs counts alike, faces as much as the sky."""
-    there = [region for region in regions if not np.isnan(region.mean)]
-    if not there:
-        return Score(np.nan, _NONE)
-    samples = np.stack([region.samples for region in there])
-    present = ~np.isnan(samples)
-    means = np.where(present, samples, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
-    mean, without_greys = (float(np.nanmean([getattr(r, part) for r in there])) for part in ("mean", "without_greys"))
-    return Score(mean, np.where(present.any(axis=0), means, np.nan), without_greys)
+    return np.asarray(np.ma.filled(np.ma.masked_invalid(np.stack(regions)).mean(axis=0), np.nan))
 
 
 def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
-    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and than grey.
-
-    Better, or worse, is what skill or CIEDE2000 shows beyond what other photos would bring, the other not against it.
-    """
+    """Return sentences that say if `row` is better than the row `start`, which is that of `checkpoint`, and grey."""
     scores, grey = table.rows[row], table.rows[GREY]["ciede2000"].mean
     skill, ciede2000 = scores["skill"], scores["ciede2000"].mean
     said = [f"CIEDE2000 {ciede2000:.2f} (grey: {grey:.2f}), skill {skill.mean:.3f} ({_span(skill, '.3f')})"]
@@ -186,11 +195,7 @@ def verdict(table: Table, row: str, start: str, checkpoint: str) -> str:
 
 
 def _span(score: Score, form: str) -> str:
-    """Return the bounds of a score's interval."""
     return " to ".join(format(bound, form) for bound in score.bounds)
-
-
-# --- as in metrics.json, but for rounding -----------------------------------------------------------------------------
 
 
 def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
@@ -199,13 +204,11 @@ def rows_to_json(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
     for row, scores in table.rows.items():
         cells = found[row] = {}
         for metric in table.columns:
-            score = scores.get(metric)
-            if score is None:  # its weights are missing
+            if metric not in scores:  # its weights are missing
                 cells[metric] = {"mean": None, "low": None, "high": None}
                 continue
-            cells[metric] = score.to_json() | {"without_greys": score.without_greys}
-            if metric == "psnr":
-                cells[metric]["infinite"] = score.left_out
+            cells[metric] = scores[metric].to_json() | {"without_greys": scores[metric].without_greys}
+        cells["psnr"]["infinite"] = scores["psnr"].left_out
     return found
 
 

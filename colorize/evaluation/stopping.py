@@ -12,26 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.luma_lookup import LumaLookup
-from colorize.evaluation.learned_metrics import FeatureStatistics
+from colorize.evaluation.candidates import trained_with
+from colorize.evaluation.learned_metrics import moments, summed
 from colorize.metrics import SCORED, MeanMetrics, measure
 from colorize.runtime.errors import UserError
 from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 
 log = logging.getLogger("colorize")
-
-OF_GREY = "grey_"
-"""Prefix of the scores of grey, on the same photos."""
-
-LEAST_OF_GREY = 1.0
-"""The least that grey is taken to score, so that photos which are grey themselves divide nothing by zero."""
-
+OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos
+LEAST_OF_GREY = 1.0  # least that grey is taken to score, so that true greys divide nothing by zero
 _AT_ONCE = 16
 
 
@@ -48,22 +43,21 @@ def score(
     device: torch.device,
     lookup: LumaLookup,
     inception: nn.Module | None = None,
-) -> tuple[dict[str, float], FeatureStatistics]:
-    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and the features of FID.
+) -> tuple[dict[str, float], Tensor]:
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and `moments` for FID.
 
     `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
-    H, W) uint8, where N may be 0; `lookup` is of the training photos; `inception` is `learned_metrics.Inception`, None
-    for no features.
+    H, W) uint8, where N may be 0; `inception` is `learned_metrics.Inception`, None for no features.
     """
-    means, features = MeanMetrics(), FeatureStatistics()
+    means, features = MeanMetrics(), torch.zeros(())
     for truth in batches(rgb, device):
         grey = rgb_to_grey(truth)
         seen = merge_luma(colour(grey), grey)
         terms = measure(SCORED, seen, truth, lookup.predict(grey))
         means.add({name: values.cpu().double() for name, values in terms.items()}, len(truth))
         if inception is not None:
-            features.update(inception(seen))
-    return means.means(), features.over_ranks()
+            features = features + moments(inception(seen))
+    return means.means(), summed([features])
 
 
 def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
@@ -74,8 +68,7 @@ def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
 def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
     """Return the sort key of a curve's points, the one to take first: True where skill has fallen, and the distance.
 
-    First come those whose skill has not fallen below that of the curve's `first` point, the start of the training; the
-    nearest to the truth leads. Where skill was not measured, all count. `best.ckpt` and the advice go by this rule.
+    That is from the `first` point, the start; where it was not measured, all count. `best.ckpt` goes by this rule.
     """
     return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
 
@@ -85,22 +78,16 @@ def beats_start(curve: Sequence[Mapping[str, float]]) -> bool | None:
     return min(rank(point, curve[0]) for point in curve[1:]) < rank(curve[0], curve[0]) if len(curve) > 1 else None
 
 
-Points = list[tuple[int, dict[str, float]]]
-"""Images seen, and the scores of that moment, in order."""
+Points = list[tuple[int, dict[str, float]]]  # images seen, and the scores of that moment, in order
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of a phase, from the metadata of its checkpoints.
+    """Scores of a phase, from the metadata of its checkpoints."""
 
-    `curve` has the scores of each moment, also of checkpoints that are no longer kept, and those of grey; empty where
-    none was scored. `files` are the checkpoints that are there, by the images that they have seen; `start` is the one
-    that the phase got its generator from, where that is known and there.
-    """
-
-    curve: Points
-    files: dict[int, Path]
-    start: Path | None = None
+    curve: Points  # also of checkpoints that are no longer kept; empty where none was scored
+    files: dict[int, Path]  # the checkpoints that are there, by the images that they have seen
+    start: Path | None = None  # the one that the phase got its generator from, where that is known and there
 
     @property
     def nearest(self) -> int | None:
@@ -109,7 +96,6 @@ class Scored:
         return min(there)[1] if there else None
 
     def has(self, images: int) -> bool:
-        """Tell whether the weights of a moment are there."""
         return images in self.files or (images == 0 and self.start is not None)
 
 
@@ -133,9 +119,9 @@ def read_scores(phase: Path) -> Scored:
 def _start(phase: Path, digest: str | None) -> Path | None:
     """Return the generator that a phase began with, as its config.yaml names it, if that has the same content still."""
     try:
-        found = Path(yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))["init_from"]["generator"])
+        found = Path((trained_with(phase) or {})["init_from"]["generator"])
         return found if fingerprint(found) == digest else None
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return None
 
 
@@ -171,15 +157,13 @@ def advice(scores: Scored) -> str | None:
 
 
 INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 40)
-LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34
-"""Margins of a curve and the space between its panels, in pixels."""
+LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34  # margins of a curve and the space between its panels, in pixels
 
 
 def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
     """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
 
-    The checkpoint to take by these scores is red, moments whose weights are gone are hollow, and a thin line is what
-    grey scores.
+    The checkpoint to take is red, moments without weights are hollow, and a thin line is what grey scores.
     """
     curve = scores.curve
     if len(curve) < 2:

@@ -24,11 +24,9 @@ from colorize.runtime.files import csv_text, markdown_table, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
-
 Coloured = Iterable[tuple[str, Mapping[str, Image.Image]]]
-
-Content = Mapping[str, Any]
-"""Content of metrics.json before rounding; docs/EVALUATION.md describes it. Means that do not exist are NaN."""
+Content = Mapping[str, Any]  # of metrics.json before rounding, see docs/EVALUATION.md; means that do not exist are NaN
+Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in metrics.json
 
 
 def to_json(
@@ -42,11 +40,16 @@ def to_json(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of metrics.json; the arguments are called as its fields, see docs/EVALUATION.md."""
-    measured = table.measured
+    measured, rows = table.measured, methods(table.rows)
+    # As `sha256sum` prints it, sorted by path.
+    files = sorted(zip(measured.names, measured.digests, strict=True))
+    photos = "".join(f"{digest}  {name}\n" for name, digest in files)
+    # Each row is compared with the first, and with the one before it.
+    pairs = [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
     content: dict[str, Any] = {
         "protocol": config.protocol,
         "n": len(measured.names),
-        "files_sha256": files_sha256(measured),
+        "files_sha256": hashlib.sha256(photos.encode("utf-8", "surrogateescape")).hexdigest(),
         "checkpoint_sha256": checkpoint_sha256,
         "versions": versions(),
         "rows": scores.rows_to_json(table),
@@ -55,7 +58,7 @@ def to_json(
         "seed": config.seed,
         "render_px": render_px,
         "true_greys": int(measured.true_grey.sum()),
-        "differences": [scores.difference_to_json(table, *pair) for pair in pairs(methods(table.rows))],
+        "differences": [scores.difference_to_json(table, *pair) for pair in pairs],
         "missing": measured.missing,
         "left_out": left_out,
         "sampled_from": sampled_from,
@@ -67,10 +70,15 @@ def to_json(
 
 
 def write(content: Content, measured: Measurements, gallery: Image.Image, folder: Path) -> None:
-    """Write the four files, each whole or not at all."""
+    """Write the four files, each whole or not at all; in CSV, an infinite PSNR is `inf`."""
     write_text(folder / "metrics.json", json.dumps(_rounded(content), indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "metrics.md", to_markdown(content))
-    write_text(folder / "per_image.csv", to_csv(measured))
+    columns = list(measured.values[TRUTH])
+    lines: list[list[object]] = [["photo", "row", "true_grey", *columns]]
+    for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
+        for row, values in measured.values.items():
+            lines.append([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
+    write_text(folder / "per_image.csv", csv_text(lines))
     save_png(gallery, folder / "gallery.png")
 
 
@@ -90,18 +98,6 @@ def methods(rows: Iterable[str]) -> list[str]:
     return [row for row in rows if row not in (GREY, LOOKUP, TRUTH)]
 
 
-def pairs(rows: list[str]) -> list[tuple[str, str]]:
-    """List the rows that are compared: each with the first, and with the one before it."""
-    return [(row, minus) for n, row in enumerate(rows) for minus in dict.fromkeys(rows[:n][:1] + rows[:n][-1:])]
-
-
-def files_sha256(measured: Measurements) -> str:
-    """Hash what `sha256sum` prints of the photos, sorted by path: a line of digest, two spaces and path each."""
-    lines = sorted(zip(measured.names, measured.digests, strict=True))
-    text = "".join(f"{digest}  {name}\n" for name, digest in lines)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def versions() -> dict[str, str | None]:
     """Return the versions of this program and of the libraries that compute; None where one is not installed."""
     found: dict[str, str | None] = {"colorize": __version__, "python": platform.python_version()}
@@ -111,16 +107,6 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[library] = None
     return found
-
-
-def to_csv(measured: Measurements) -> str:
-    """Return a line for each photo in each row; an infinite PSNR is `inf`."""
-    columns = list(measured.values[TRUTH])
-    rows: list[list[object]] = [["photo", "row", "true_grey", *columns]]
-    for number, (name, grey) in enumerate(zip(measured.names, measured.true_grey, strict=True)):
-        for row, values in measured.values.items():
-            rows.append([name, row, int(grey), *(f"{values[column][number]:.6g}" for column in columns)])
-    return csv_text(rows)
 
 
 def to_markdown(content: Content) -> str:
@@ -157,19 +143,14 @@ def title(row: str) -> str:
 
 
 def markdown(
-    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    rows: Rows,
     columns: Sequence[str],
     *,
     value: Literal["mean", "without_greys"] = "mean",
     intervals: bool = False,
     truth: bool = True,
 ) -> str:
-    """Return scores as a Markdown table.
-
-    `rows` are as in metrics.json, not rounded, and `columns` names of `COLUMNS`. The `value` is the mean over all
-    photos, or over those that are not grey themselves; `intervals` adds half the width of each, `truth` the row of the
-    originals.
-    """
+    """Return scores as a Markdown table, `intervals` with half their width, `truth` with the row of the originals."""
 
     def cell(found: Mapping[str, Any], decimals: int) -> str:
         if value not in found or found[value] is None:
@@ -178,12 +159,7 @@ def markdown(
             return "∞" if value == "mean" and found.get("infinite") else "–"
         return f"{found[value]:.{decimals}f}{_half_width(found, decimals) if intervals else ''}"
 
-    lines = [
-        [title(row), *(cell(cells[name], COLUMNS[name].decimals) for name in columns)]
-        for row, cells in rows.items()
-        if row != TRUTH or truth
-    ]
-    return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
+    return _table({title(row): cells for row, cells in rows.items() if row != TRUTH or truth}, columns, cell)
 
 
 def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
@@ -194,14 +170,12 @@ def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
         text = "–" if math.isnan(mean) else f"{mean:+.{decimals}f}{_half_width(found, decimals)}"
         return f"**{text}**" if found["exceeds"] else text
 
-    columns = list(differences[0]["metrics"])
-    lines = [
-        [
-            f"{title(found['row'])} − {title(found['minus'])}",
-            *(cell(found["metrics"][name], COLUMNS[name].decimals) for name in columns),
-        ]
-        for found in differences
-    ]
+    rows = {f"{title(found['row'])} − {title(found['minus'])}": found["metrics"] for found in differences}
+    return _table(rows, list(differences[0]["metrics"]), cell)
+
+
+def _table(rows: Rows, columns: Sequence[str], cell: Callable[[Mapping[str, Any], int], str]) -> str:
+    lines = [[row, *(cell(cells[name], COLUMNS[name].decimals) for name in columns)] for row, cells in rows.items()]
     return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
 
 
@@ -255,10 +229,7 @@ def remarks(content: Content) -> list[str]:
 def draw_gallery(
     content: Content, measured: Measurements, judged: str, count: int, colour: Callable[[list[str]], Coloured]
 ) -> Image.Image:
-    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`.
-
-    `colour` gives photos by their identities, in all rows.
-    """
+    """Draw `count` random, best, median and worst photos each, by `JUDGED_BY` of the row `judged`."""
     metric = METRICS[JUDGED_BY]
     chosen = choose(measured, judged, count, content["seed"])
     images = dict(colour(list(dict.fromkeys(name for picked in chosen.values() for name in picked))))
@@ -270,9 +241,7 @@ def draw_gallery(
         return Strip(PurePosixPath(name).name, [images[name][row] for row in rows], ["", *notes, ""])
 
     blocks = [
-        Block(
-            title if title == "Random" else f"{title} of {judged}", [strip(name) for name in picked if name in images]
-        )
+        Block(title + f" of {judged}" * (title != "Random"), [strip(name) for name in picked if name in images])
         for title, picked in chosen.items()
         if picked
     ]

@@ -3,8 +3,10 @@
 from typing import Any
 
 from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
+from colorize.metrics import LOGGED
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import markdown_table
 from colorize.training.phases import PHASES
 from colorize.weights.load import Weights
 
@@ -19,21 +21,14 @@ _ENCODER = {
 }
 _ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
 _HALF = ", stored as float16 (its arithmetic is float32)"
-_METRICS = {
-    "psnr": "PSNR, dB",
-    "ciede2000": "CIEDE2000",
-    "delta_cf": "ΔCF per photo",
-    "skill": "skill (0: what luma tells, 1: truth)",
-    "content": "content loss",
-    "distance": "distance (0: truth, 1: grey)",
-}
+_METRICS = {name: f"{row.title} ({row.note})" if row.note else row.title for name, row in LOGGED.items()}
+_METRICS |= {"content": "content loss", "distance": "distance (0: truth, 1: grey)"}
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """Write the card of an export to the file `name`.
+    """Write the card of an export; `difference` is an ONNX file's largest from PyTorch, None for safetensors.
 
-    `difference` is an ONNX file's largest from PyTorch, None for safetensors; with `half` weights are float16. Raises
-    UserError where an export states its training in a way that this program does not read.
+    Raises UserError where an export states its training in a way that this program does not read.
     """
     try:
         training, scores = _training(weights.provenance), _scores(weights.provenance)
@@ -62,8 +57,7 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
 
 
 def _table(rows: dict[str, Any], head: tuple[str, str] = ("option", "value")) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
-    return "\n".join(lines)
+    return markdown_table(head, ([key, str(value)] for key, value in rows.items())).rstrip()
 
 
 def _training(stated: dict[str, Any]) -> str:

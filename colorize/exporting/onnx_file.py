@@ -49,12 +49,9 @@ def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
     The network in `content` is changed: its norms are folded. With `half`, its weights are rounded and stored as
-    float16, cast to float32 when the file is loaded: all arithmetic stays float32. The file's metadata hold `colorize`,
-    the same JSON as an export in safetensors, and what "grey" and "rgb" are.
-
-    Return the file, and the largest difference between PyTorch's float32 (of the network as it came; with `half` of the
-    one with rounded weights) and ONNX Runtime. Raises UserError where that is more than `LARGEST_DIFFERENCE`, or not a
-    number, or where float16 cannot hold a weight.
+    float16, cast to float32 when the file is loaded. The file's metadata hold `colorize`, as in safetensors, and what
+    "grey" and "rgb" are. Return the file, and the largest difference between PyTorch's float32 (with `half` of the
+    rounded weights) and ONNX Runtime. Raises UserError where that is too large, or float16 cannot hold a weight.
     """
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]

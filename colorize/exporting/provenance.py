@@ -26,19 +26,10 @@ METRICS = (*VALIDATED, "content")
 def find_provenance(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
     """Return the provenance of the generator that `load_weights(path, use_ema)` gave; an export's is its own.
 
-    Keys that nothing is known of are left out:
-
-        program, source, sha256      what exported it; what the file was, and its digest
-        phase, images_seen, epochs_done, epochs, size_px, averaged
-                                     the training that wrote the checkpoint
-        figures                      scores of exactly these weights, see `METRICS`
-        score                        theirs on the run's fixed photos, see `colorize.evaluation.stopping`
-        training                     settings of the training, from config.yaml in its folder
-        started_from                 phase and images_seen of the checkpoint that its generator came from, or source,
-                                     where it was no checkpoint of this program
-
-    Raises:
-        UserError: the file cannot be read.
+    As far as they are known: `program` that exported it; `source`, what the file was, and its `sha256`; of a checkpoint
+    its `phase`, `images_seen`, `epochs_done`, `epochs`, `size_px`, `averaged`; `figures`, scores of exactly these
+    weights, and `score`, theirs on the run's fixed photos; `training`, settings from its run's config.yaml;
+    `started_from`, `phase` and `images_seen` of the checkpoint that its generator came from, or its `source`.
     """
     if weights.provenance:
         return weights.provenance

@@ -11,10 +11,7 @@ from colorize.weights.load import EXPORT_FORMAT, Weights
 
 
 def to_bytes(weights: Weights, half: bool = False) -> bytes:
-    """Make the file that `load_weights` reads as the same network, preprocessing and provenance.
-
-    Raises UserError where, with `half`, float16 cannot hold a weight.
-    """
+    """Make the file that `load_weights` reads as the same, but for rounding with `half`."""
     state = weights.network.state_dict()
     tensors = {name: (round_to_half(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"colorize": describe(weights)})

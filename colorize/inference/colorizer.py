@@ -188,7 +188,7 @@ class Colorizer:
         rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
-            made = coloured(photo, next(rendered).rgb) if photo.own is None else BandedImage.of(photo.own)
+            made = coloured(photo, next(rendered).rgb.numpy()) if photo.own is None else BandedImage.of(photo.own)
             results.append(made.to_array() if isinstance(image, np.ndarray) else made.to_image())
         return results
 

@@ -65,6 +65,17 @@ class Plan:
     report: Path | None
     left: Counter[str] = field(default_factory=Counter)
 
+    def share(self, number: int, count: int) -> "Plan":
+        """Return what the one with `number`, from 0, has to do of `count` that share the work, whatever is done of it.
+
+        It has a list of failures of its own.
+        """
+        if count == 1:
+            return self
+        plan = self if number == 0 else replace(self, unreadable=[], left=Counter())  # which one of them tells
+        report = self.report and self.report.with_stem(f"{self.report.stem}-{number + 1}-of-{count}")
+        return replace(plan, jobs=self.jobs[number::count], report=report)
+
 
 def plan(given: Sequence[str], output: str | None, format: str | None, contact_sheet: str | None = None) -> Plan:
     """Find the photos, and give each a result of its own.

@@ -41,8 +41,9 @@ class PhotoOptions:
 
     `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
     image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
-    of their own as they are; `quality` is of JPEG and WebP, 1 to 100; `compare` writes before and after beside each
-    result; `batch_size` photos are read, coloured and written together.
+    of their own as they are; `quality` is of JPEG, WebP and AVIF, 1 to 100; `chroma` of JPEG: 420 at half the size, 444
+    at the whole; `compare` writes before and after beside each result; `batch_size` photos are read, coloured and
+    written together.
     """
 
     render_px: int | None = None
@@ -50,6 +51,7 @@ class PhotoOptions:
     saturation: float = 1.0
     keep_color: bool = False
     quality: int = 95
+    chroma: str = "420"
     compare: bool = False
     batch_size: int = 1
 
@@ -58,7 +60,8 @@ class PhotoOptions:
 class Outcome:
     """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
 
-    `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result.
+    `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result; `luma` says
+    of a JPEG whether its luma was taken over from another, for who wants to know.
     """
 
     job: Job
@@ -66,6 +69,7 @@ class Outcome:
     kept: bool = False
     reason: str = ""
     notes: list[str] = field(default_factory=list)
+    luma: str = ""
 
 
 def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions) -> Iterator[Outcome]:
@@ -111,7 +115,8 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
 
 def _read(job: Job, options: PhotoOptions) -> Photo:
     keep_color = options.keep_color and job.hints is None
-    photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None)
+    as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
+    photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None, as_jpeg)
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
@@ -144,9 +149,10 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
             with written_whole(path) as file, open(job.source, "rb") as source:
                 shutil.copyfileobj(source, file)
         else:
-            left_out = save(path, image, format, photo.metadata, options.quality)
+            left_out = save(path, image, format, photo.metadata, options.quality, options.chroma)
             notes = [*photo.notes, *(f"without {part}" for part in left_out)]
-        return Outcome(job, path, kept=rendered is None, notes=notes)
+        luma = "luma as it was stored, bit for bit" if photo.stored else f"encoded anew: {photo.encoded_anew}"
+        return Outcome(job, path, rendered is None, notes=notes, luma=luma if format.name == "JPEG" else "")
     except Exception as error:
         return _failed(job, error)
 
@@ -154,7 +160,7 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
     if rendered is None:  # it has colours of its own
         return BandedImage.of(cast("Image.Image", photo.own))
-    return coloured(photo, rendered.rgb)
+    return coloured(photo, rendered.rgb.numpy())
 
 
 def _failed(job: Job, error: Exception) -> Outcome:
@@ -183,7 +189,7 @@ def _before_and_after(photo: Photo, rendered: Rendered | None) -> Image.Image:
     assert before is not None
     after = before
     if rendered is not None:
-        after = coloured(Photo(np.array(before.convert("L"))), rendered.rgb).to_image()
+        after = coloured(Photo(np.array(before.convert("L"))), rendered.rgb.numpy()).to_image()
     pair = Image.new("RGB", (2 * before.width, before.height))
     pair.paste(before, (0, 0))
     pair.paste(after, (before.width, 0))

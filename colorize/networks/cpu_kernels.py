@@ -18,9 +18,7 @@ from torch.nn.functional import conv2d, pad
 from torch.nn.utils.parametrizations import _WeightNorm
 
 Network = TypeVar("Network", bound=nn.Module)
-
-FORWARD, BACKWARD = 1, 4
-"""Up to so many positions (of the whole batch) for each output channel, the matrix product wins. Measured."""
+FORWARD, BACKWARD = 1, 4  # positions of the whole batch for each output channel up to which the product wins
 
 
 def use_cpu_kernels(network: Network) -> Network:
@@ -34,8 +32,8 @@ def use_cpu_kernels(network: Network) -> Network:
 
 
 def _kernel(conv: nn.Conv2d) -> Callable[..., Tensor] | None:
-    side, stride = conv.kernel_size[0], conv.stride[0]
-    if conv.kernel_size != (side, side) or conv.stride != (stride, stride) or conv.dilation != (1, 1):
+    side = conv.kernel_size[0]
+    if conv.kernel_size != (side, side) or len({*conv.stride}) > 1 or conv.dilation != (1, 1):
         return None
     if conv.groups == 1 and side in (1, 3) and conv.padding == (side // 2, side // 2) and conv.padding_mode == "zeros":
         return _matrix_conv
@@ -45,30 +43,28 @@ def _kernel(conv: nn.Conv2d) -> Callable[..., Tensor] | None:
 
 
 def _matrix_conv(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if (
-        input.device.type != "cpu"
-        or input.ndim != 4
-        or torch.compiler.is_compiling()
-        or _positions(input, conv.stride[0]) > BACKWARD * conv.out_channels
-    ):
+    if not _applies(input) or _positions(input, conv.stride[0]) > BACKWARD * conv.out_channels:
         return nn.Conv2d._conv_forward(conv, input, weight, bias)
-    input, weight = _as_autocast(input), _as_autocast(weight)
-    bias = _as_autocast(bias) if bias is not None else None
-    return _MatrixConv.apply(input, weight, bias, conv.stride[0])  # type: ignore[no-any-return]
+    cast = (x if x is None else _as_autocast(x) for x in (input, weight, bias))
+    return _MatrixConv.apply(*cast, conv.stride[0])  # type: ignore[no-any-return]
 
 
 def _depthwise_conv(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
-    if not learns or input.device.type != "cpu" or torch.compiler.is_compiling():
+    if not (learns and _applies(input)):
         return nn.Conv2d._conv_forward(conv, input, weight, bias)
     return _DepthwiseConv.apply(input, weight, conv.stride[0])  # type: ignore[no-any-return]
 
 
 def _weight_norm(norm: _WeightNorm, length: Tensor, direction: Tensor) -> Tensor:
     """Length (O, 1, 1, 1) and direction (O, C, k, k) -> (O, C, k, k), in autocast's precision."""
-    if direction.device.type != "cpu" or direction.ndim != 4 or torch.compiler.is_compiling():
+    if not _applies(direction):
         return torch._weight_norm(direction, length, norm.dim)
     return _WeightNormPass.apply(length, direction)  # type: ignore[no-any-return]
+
+
+def _applies(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.ndim == 4 and not torch.compiler.is_compiling()
 
 
 def _as_autocast(x: Tensor) -> Tensor:
@@ -143,9 +139,8 @@ def _from_columns(columns: Tensor, shape: torch.Size, side: int, stride: int) ->
     x = columns.new_zeros(batch, height + side - 1, width + side - 1, channels)
     for i in range(side):
         for j in range(side):
-            x[:, i : i + stride * rows : stride, j : j + stride * steps : stride][:, :rows, :steps] += patches[
-                :, :, :, i, j
-            ]
+            places = x[:, i : i + stride * rows : stride, j : j + stride * steps : stride][:, :rows, :steps]
+            places += patches[:, :, :, i, j]
     inside = x[:, side // 2 : side // 2 + height, side // 2 : side // 2 + width]
     return inside.contiguous().permute(0, 3, 1, 2)
 

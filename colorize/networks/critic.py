@@ -4,20 +4,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from colorize.networks.encoder import BodyNetwork, Encoder
 from colorize.networks.encoder_registry import make_encoder
-from colorize.networks.layers import init_conv, normalize_imagenet, spectral_norm
+from colorize.networks.layers import SpectralNorm, init_conv, normalize_imagenet
 
 PATCH = "patch"
 
 
 class Critic(BodyNetwork):
-    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder with a single logit, or one logit for each patch.
-
-    Layer groups: body_low, body_high, head. `backbone` is an encoder's name, see `colorize.networks.encoder_registry`;
-    or "patch", see `PatchBody`.
-    """
+    """Discriminator of a GAN (Goodfellow et al. 2014): an encoder of this name and a logit; for "patch" `PatchBody`."""
 
     body_name = "body"
     own_group = "head"
@@ -30,14 +27,10 @@ class Critic(BodyNetwork):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `BodyNetwork.architecture`."""
         return {"backbone": self.body.name}
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits, positive for a real photo: `(B,)`, or `(B, patches)`.
-
-        Raises ValueError where H or W is below 32.
-        """
+        """`(B, 3, H, W)` RGB in [0, 1] -> float32 logits, positive for a real photo: `(B,)`, or `(B, patches)`."""
         features = self.body(self.body.normalize(rgb))[-1]
         if self.body.name == PATCH:
             return self.head(features).float().flatten(1)
@@ -47,11 +40,7 @@ class Critic(BodyNetwork):
 
 
 class PatchBody(Encoder):
-    """Body of the patch critic: four 4x4 convolutions under spectral norm, no batch norm, for logits of 70 x 70 px.
-
-    Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"; Miyato et al. 2018. Colours
-    are judged place by place, as the critics of DeOldify and DDColor do, rather than photo by photo.
-    """
+    """Body of the patch critic (Isola et al. 2017): four 4x4 convolutions, spectral norm, for logits of 70 x 70 px."""
 
     low_parts = ("layers.0", "layers.1")
     high_parts = ("layers.2", "layers.3")
@@ -59,11 +48,8 @@ class PatchBody(Encoder):
 
     def __init__(self) -> None:
         super().__init__(PATCH, (64, 128, 256, 512))
-        ins = (3, *self.channels)
-        self.layers = nn.ModuleList(
-            nn.Sequential(_spectral(ins[number], ins[number + 1], 1 if number == 3 else 2), nn.LeakyReLU(0.2))
-            for number in range(4)
-        )
+        pairs = zip((3, *self.channels[:-1]), self.channels, (2, 2, 2, 1), strict=True)
+        self.layers = nn.ModuleList(nn.Sequential(_spectral(*pair), nn.LeakyReLU(0.2)) for pair in pairs)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """`(B, 3, H, W)` -> the outputs of the four layers, at 1/2, 1/4, 1/8 and just under 1/8 of the size."""
@@ -76,4 +62,5 @@ class PatchBody(Encoder):
 def _spectral(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, 4, stride, padding=1)
     init_conv(conv, "relu")
-    return spectral_norm(conv)
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+    return conv

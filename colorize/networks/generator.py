@@ -18,17 +18,14 @@ from colorize.networks.options import LightUNetOptions, UNetOptions
 class Generator(BodyNetwork):
     """Network from grey to colour, in the layer groups encoder_low, encoder_high and decoder.
 
-    With `keep_luma` it puts its colours onto the luma of its input, as users will see them, so that losses, critic and
-    exports see the same (DDColor and others put Lab's L back before their losses); by addition alone, so that gradients
-    flow where a sum is no colour. Raises ValueError where `options`, of the subclass's `options_type`, make no network.
+    With `keep_luma` it puts its colours onto the luma of its input, for losses, critic and exports; by addition alone,
+    so that gradients flow. Raises ValueError where `options` make no network.
     """
 
     body_name = "encoder"
     own_group = "decoder"
-
     options_type: ClassVar[type[UNetOptions | LightUNetOptions]]
-
-    head: RGBHead | ChromaHead | BinsHead
+    head: RGBHead | ChromaHead
     to_colour: ConvLayer
 
     def __init__(self, **options: Any) -> None:
@@ -38,7 +35,6 @@ class Generator(BodyNetwork):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `BodyNetwork.architecture`."""
         return asdict(self.options)
 
     @abstractmethod
@@ -48,9 +44,8 @@ class Generator(BodyNetwork):
     def forward(self, grey: Tensor, luma: Tensor | None = None, detailed: bool = False) -> Tensor | Prediction:
         """`(B, 1, H, W)` grey in [0, 1] -> `(B, 3, H, W)` RGB, float32, nominally [0, 1] but not clamped.
 
-        `luma`, `(B, 1, H, W)` in [0, 1], is that of the result where it is not that of `grey`, to which noise or age
-        may have been added; it matters with `keep_luma`, and for heads that predict chroma. With `detailed` the whole
-        `Prediction` is returned. Raises ValueError where the input has not one channel, or H or W is below 32.
+        `luma` is that of the result where noise or age was added to `grey`. With `detailed` the whole `Prediction` is
+        returned. Raises ValueError where the input has not one channel, or H or W is below 32.
         """
         if grey.ndim != 4 or grey.shape[1] != 1:
             raise ValueError(f"grey images (B, 1, H, W) are needed, not {tuple(grey.shape)}")

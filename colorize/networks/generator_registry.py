@@ -11,10 +11,7 @@ GENERATORS: dict[str, type[Generator]] = {"unet": UNet, "light": LightUNet}
 
 
 def make_generator(architecture: Mapping[str, Any]) -> Generator:
-    """Build the network that `Generator.architecture` states; files from before there was a choice mean `UNet`.
-
-    Raises ValueError or TypeError where no such network can be made.
-    """
+    """Build what `Generator.architecture` states, by default a `UNet`. Raises ValueError or TypeError for nonsense."""
     options = dict(architecture)
     decoder = options.pop("decoder", "unet")
     if decoder not in GENERATORS:

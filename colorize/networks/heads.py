@@ -1,5 +1,6 @@
 """Heads, which read a generator's last features as RGB, the chroma of Lab, or a distribution over cells of it."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -8,37 +9,32 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
+from colorize.networks.layers import denormalize_imagenet
 
-CELL = 10
-"""Side of a cell, in units of Lab's a and b."""
-MOST_AB = 110
-"""Beyond ± this no sRGB colour has a or b."""
+CELL = 10  # side of a cell, in units of Lab's a and b
+MOST_AB = 110  # beyond ± this no sRGB colour has a or b
 
 
 class Prediction(NamedTuple):
     """Colours that a generator gives grey images, and what they rest on."""
 
-    rgb: Tensor
-    """`(B, 3, H, W)` float32, sRGB-encoded, nominally in [0, 1] but not clamped."""
-    ab: Tensor | None = None
-    """`(B, 2, h, w)` float32, Lab chroma at the network's own resolution; None of a head that gives RGB."""
-    logits: Tensor | None = None
-    """`(B, cells, h, w)` float32, the distribution over `BinsHead.centres`; None of other heads."""
+    rgb: Tensor  # (B, 3, H, W) float32, sRGB-encoded, nominally in [0, 1] but not clamped
+    ab: Tensor | None = None  # (B, 2, h, w) float32, Lab chroma at the network's own resolution; None of `RGBHead`
+    logits: Tensor | None = None  # (B, cells, h, w) float32, over `BinsHead.centres`; None of other heads
 
 
 class RGBHead(nn.Module):
-    """RGB by a scaled sigmoid in ImageNet-normalised space, as fastai and DeOldify have it."""
+    """RGB by a scaled sigmoid in ImageNet-normalised space, in `output_range`, as fastai and DeOldify have it."""
 
     channels = 3
 
-    def __init__(self, output_range: tuple[float, float]) -> None:
+    def __init__(self, output_range: Sequence[float]) -> None:
         super().__init__()
-        self.output_range = output_range
+        self.low, self.high = output_range
 
-    def forward(self, raw: Tensor) -> Tensor:
-        """`(B, 3, H, W)` -> `(B, 3, H, W)` ImageNet-normalised RGB in `output_range`."""
-        low, high = self.output_range
-        return low + (high - low) * torch.sigmoid(raw)
+    def forward(self, raw: Tensor, luma: Tensor) -> Prediction:
+        """Read `(B, 3, H, W)`; a head that predicts chroma puts it on the lightness of `luma`, `(B, 1, H, W)`."""
+        return Prediction(denormalize_imagenet(self.low + (self.high - self.low) * torch.sigmoid(raw)))
 
 
 class ChromaHead(nn.Module):
@@ -47,17 +43,18 @@ class ChromaHead(nn.Module):
     channels = 2
 
     def to_ab(self, raw: Tensor) -> Tensor:
-        """`(B, 2, h, w)` -> `(B, 2, h, w)` Lab chroma."""
         return MOST_AB * torch.tanh(raw)
 
+    def forward(self, raw: Tensor, luma: Tensor) -> Prediction:
+        ab = self.to_ab(raw)
+        return Prediction(paint(ab, luma), ab, raw if isinstance(self, BinsHead) else None)
 
-class BinsHead(nn.Module):
-    """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean.
 
-    Zhang, Isola & Efros, "Colorful image colorization", ECCV 2016: of several likely colours a mean is none of them.
+class BinsHead(ChromaHead):
+    """Distribution over the cells of Lab chroma that sRGB has, decoded by its annealed mean (Zhang et al. 2016).
+
     The softmax's `temperature` moves it from the plain mean, 1, towards the likeliest cell, near 0. `centres` are a and
-    b of each cell, `(cells, 2)`; `prior` is how often each occurs in training photos, `(cells,)`, uniform until
-    `set_prior`.
+    b of each cell, `(cells, 2)`; `prior` is its share in training photos, `(cells,)`, uniform until `set_prior`.
     """
 
     centres: Tensor
@@ -80,18 +77,14 @@ class BinsHead(nn.Module):
             return (share @ self.centres).permute(0, 3, 1, 2)
 
 
-def make_head(output: str, output_range: tuple[float, float], temperature: float) -> RGBHead | ChromaHead | BinsHead:
-    """Build a head by its name: rgb, chroma or bins.
-
-    Raises ValueError for an unknown name, or a temperature out of (0, 1].
-    """
-    if output == "rgb":
-        return RGBHead(output_range)
-    if output == "chroma":
-        return ChromaHead()
-    if output == "bins":
-        return BinsHead(temperature)
-    raise ValueError(f"output={output!r}: rgb, chroma or bins")
+def make_head(output: str, output_range: Sequence[float], temperature: float) -> RGBHead | ChromaHead:
+    """Build a head by its name. Raises ValueError for an unknown one, or a temperature out of (0, 1]."""
+    heads: dict[str, Callable[[], RGBHead | ChromaHead]] = {
+        "rgb": lambda: RGBHead(output_range), "chroma": ChromaHead, "bins": lambda: BinsHead(temperature),
+    }  # fmt: skip
+    if output not in heads:
+        raise ValueError(f"output={output!r}: {', '.join(heads)}")
+    return heads[output]()
 
 
 @cache
@@ -105,9 +98,9 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Put Lab chroma of any resolution, `(B, 2, h, w)`, on the lightness of a Rec. 601 luma in [0, 1], `(B, 1, H, W)`.
+    """Put Lab chroma `(B, 2, h, w)`, enlarged by bicubic interpolation, on the lightness of a luma in [0, 1].
 
-    Gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped; chroma is enlarged by bicubic interpolation (docs/LOG.md).
+    From `(B, 1, H, W)` it gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
     """
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():

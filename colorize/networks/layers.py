@@ -1,7 +1,7 @@
 """Building blocks of the networks: ImageNet normalisation, convolution, pixel shuffle, self-attention."""
 
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,8 @@ from torch.nn.functional import avg_pool2d, linear, pad, pixel_shuffle, scaled_d
 from torch.nn.utils.parametrizations import _SpectralNorm, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
 
-Convolution = TypeVar("Convolution", nn.Conv1d, nn.Conv2d)
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMS = ("weight", "batch", "spectral", "spectral_batch", "none")
 
 
 def _per_channel(values: Iterable[float], like: Tensor) -> Tensor:
@@ -48,49 +45,33 @@ def init_conv(
 
 
 class SpectralNorm(_SpectralNorm):
-    """torch's spectral norm (Miyato et al. 2018), which divides a weight by its largest singular value.
-
-    Differs where torch's rounds under autocast on a GPU, and takes a second for a network whose weights are to come.
-    """
+    """torch's spectral norm (Miyato et al. 2018), less its rounding under autocast, and its work on a device meta."""
 
     def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
         if not weight_mat.is_meta:
             super()._power_method(weight_mat, n_power_iterations)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Weight of any shape -> the same shape; rows of the matrix are its first dimension."""
         if weight.is_meta:
             return weight  # autocast knows no such device
         with torch.autocast(weight.device.type, enabled=False):
             return super().forward(weight)
 
 
-def spectral_norm(conv: Convolution) -> Convolution:
-    """Put a convolution's weight under `SpectralNorm`, in place."""
-    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
-    return conv
-
-
 class ConvLayer(nn.Module):
     """Convolution that keeps height and width, normalisation, ReLU: `(B, in, H, W)` -> `(B, out, H, W)`.
 
-    Args:
-        norm: "weight": the convolution's weight is split into length and direction (Salimans & Kingma 2016), with a
-            bias; "batch": a convolution without bias, then batch norm (Ioffe & Szegedy 2015); "spectral": the weight
-            is divided by its largest singular value (Miyato et al. 2018), with a bias; "spectral_batch": the same
-            without bias, and batch norm, which as in DeOldify comes after the ReLU, but before it where a pixel
-            shuffle follows; "none": with a bias.
-        relu: whether there is a ReLU.
-        icnr: for a pixel shuffle by two: the four channels that become one pixel block start equal, so that there is
-            no checkerboard pattern (ICNR, Aitken et al. 2017).
+    `norm` "weight": weight norm (Salimans & Kingma 2016), with a bias; "batch": without bias, then batch norm (Ioffe &
+    Szegedy 2015); "spectral": spectral norm (Miyato et al. 2018), with a bias; "spectral_batch": spectral norm without
+    bias, and batch norm, which as in DeOldify comes after the ReLU, but before it where a pixel shuffle follows;
+    "none": with a bias. `icnr`, for a pixel shuffle by two: the four channels that become one block of pixels start
+    equal, so that there is no checkerboard pattern (ICNR, Aitken et al. 2017).
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, norm: str, relu: bool = True, icnr: bool = False
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm={norm!r}: one of {', '.join(NORMS)}")
         batch_norm = norm in ("batch", "spectral_batch")
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=not batch_norm)
         init_conv(conv, "relu" if relu else "linear")
@@ -100,7 +81,7 @@ class ConvLayer(nn.Module):
         if norm == "weight":
             weight_norm(conv)
         elif norm in ("spectral", "spectral_batch"):
-            spectral_norm(conv)
+            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
         self.relu_first = norm == "spectral_batch" and not icnr
         self.conv_norm_pairs = () if self.relu_first else (("conv", "norm"),)
         self.conv = conv
@@ -117,7 +98,6 @@ class ConvLayer(nn.Module):
             parametrizations.weight.original0.mul_(factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H, W)`."""
         x = self.conv(x)
         return self.norm(self.activation(x)) if self.relu_first else self.activation(self.norm(x))
 
@@ -125,7 +105,7 @@ class ConvLayer(nn.Module):
 class PixelShuffleUp(nn.Module):
     """Twice the height and width by sub-pixel convolution (Shi et al. 2016), optionally blurred.
 
-    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018: no checkerboard).
+    The blur averages each pixel with its left, upper and upper-left neighbours (Sugawara et al. 2018).
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, blur: bool) -> None:
@@ -151,38 +131,27 @@ class PixelShuffleUp(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention over positions (Zhang et al. 2019, SAGAN), added with a weight `gamma` that starts at zero.
 
-    As in fastai, the softmax runs over the positions of the query convolution's output, so in the usual terms what
-    is called `key` here asks and what is called `query` answers. The 1x1 convolutions have no bias and are spectrally
-    normalised (Miyato et al. 2018).
+    As in fastai, what is called `key` here asks and what is called `query` answers.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query = self._pointwise(channels, max(1, channels // 8))
-        self.key = self._pointwise(channels, max(1, channels // 8))
-        self.value = self._pointwise(channels, channels)
+        for name, width in (("query", max(1, channels // 8)), ("key", max(1, channels // 8)), ("value", channels)):
+            conv = nn.Conv1d(channels, width, 1, bias=False)
+            init_conv(conv, "linear")
+            register_parametrization(conv, "weight", SpectralNorm(conv.weight))
+            self.add_module(name, conv)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    @staticmethod
-    def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
-        conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
-        init_conv(conv, "linear")
-        return spectral_norm(conv)
-
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` -> `(B, C, H, W)`."""
         height, width = x.shape[-2:]
-        to_query, to_key, to_value = (conv.weight.squeeze(-1) for conv in (self.query, self.key, self.value))
+        to_query, to_key, to_value = (getattr(self, name).weight.squeeze(-1) for name in ("query", "key", "value"))
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C); a view in channels_last
         query, key, value = linear(tokens, to_query), linear(tokens, to_key), linear(tokens, to_value)
         # Zero channels leave the products as they are; equal widths let the fused kernel run, whose memory grows with
         # the positions, not with their square.
         lacking = value.shape[-1] - key.shape[-1]
-        attended = scaled_dot_product_attention(
-            pad(key, (0, lacking)).unsqueeze(1),
-            pad(query, (0, lacking)).unsqueeze(1),
-            value.unsqueeze(1),
-            scale=1.0,
-        )
+        asking, answering = (pad(tokens, (0, lacking)).unsqueeze(1) for tokens in (key, query))
+        attended = scaled_dot_product_attention(asking, answering, value.unsqueeze(1), scale=1.0)
         attended = attended.squeeze(1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return torch.addcmul(x, attended, self.gamma.to(x.dtype))

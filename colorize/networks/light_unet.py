@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorize.networks.generator import Generator
-from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, RGBHead, make_head, paint
+from colorize.networks.heads import MOST_AB, BinsHead, ChromaHead, Prediction, make_head, paint
 from colorize.networks.layers import ConvLayer
 from colorize.networks.options import LightUNetOptions
 
@@ -15,14 +15,13 @@ from colorize.networks.options import LightUNetOptions
 class LightUNet(Generator):
     """U-Net that predicts chroma at 1/4 of the size and refines it at 1/2, guided by the grey.
 
-    Half of a U-Net's arithmetic lies at 1/2 and 1/1, where chroma hardly lives. Every step up is bilinear, joins the
-    encoder's features and has two 3x3 convolutions with batch norm; the mean over the whole image is added at 1/32, so
-    that each place knows what kind of scene it is in.
+    Every step up is bilinear; the mean over the whole image is added at 1/32, which tells places what scene they are
+    in.
     """
 
     options_type = LightUNetOptions
     options: LightUNetOptions
-    head: ChromaHead | BinsHead
+    head: ChromaHead
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -38,7 +37,7 @@ class LightUNet(Generator):
             first = ConvLayer(below + skip + grey, width, 3, "batch")
             self.blocks.append(nn.Sequential(first, ConvLayer(width, width, 3, "batch")))
         head = make_head(self.options.output, (0.0, 1.0), self.options.temperature)
-        if isinstance(head, RGBHead):
+        if not isinstance(head, ChromaHead):
             raise ValueError("output=rgb: decoder=light predicts chroma or bins")
         self.head = head
         self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)
@@ -51,11 +50,9 @@ class LightUNet(Generator):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """See `Generator.architecture`; it states the decoder too."""
         return {"decoder": "light", **super().architecture}
 
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
-        """See `Generator.predict`."""
         half, *skips, deepest = self.encoder(self.encoder.normalize(grey))
         x = self.bottom(deepest)
         x = x + self.context(x.mean(dim=(2, 3)))[:, :, None, None]

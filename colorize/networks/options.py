@@ -8,8 +8,7 @@ from typing import Any
 
 from colorize.runtime.keys import opt
 
-ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")
-"""Names in the registry, `colorize.networks.encoder_registry`."""
+ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")  # names in the encoder registry
 
 
 @dataclass
@@ -28,11 +27,7 @@ class GeneratorOptions:
 
 @dataclass
 class UNetOptions(GeneratorOptions):
-    """Options of `colorize.networks.unet.UNet`, from fastai's network (the defaults) to those of DeOldify.
-
-    `block_width` is the channels of an up block's pixel shuffle and of what comes after it, half of it in the last
-    block; None: half the block's input for the pixel shuffle, and as many as are joined after it (half in the last).
-    """
+    """Options of `colorize.networks.unet.UNet`, from fastai's network (the defaults) to those of DeOldify."""
 
     encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)
     width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)

@@ -9,10 +9,9 @@ from colorize.networks.layers import normalize_imagenet
 
 
 class Block(nn.Module):
-    """Convolutions with batch norm, added to the block's input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`.
+    """Convolutions with batch norm, added to the input: `(B, in, H, W)` -> `(B, out, H/s, W/s)`.
 
-    Two of 3x3; as a bottleneck 1x1, 3x3 and 1x1, where the first two have a quarter of the channels. The stride is in
-    the first 3x3, as torchvision has it ("ResNet v1.5").
+    Two of 3x3; as a bottleneck 1x1, 3x3 with the stride and 1x1, the first two with a quarter of the channels.
     """
 
     conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))
@@ -34,7 +33,6 @@ class Block(nn.Module):
             self.downsample.extend([_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in, H, W)` -> `(B, out, H/s, W/s)`."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         if self.bottleneck:
             y = self.bn3(self.conv3(self.relu(y)))
@@ -52,11 +50,7 @@ RESNETS: dict[str, tuple[bool, tuple[int, ...], tuple[int, ...]]] = {
 
 
 class ResNetBody(Encoder):
-    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under torchvision's names; random weights.
-
-    A torchvision state dict less `fc.*` loads strictly. `name` is of `RESNETS`; no weights are published for
-    "resnet10_half": one block a layer and half the channels, for a CPU.
-    """
+    """torchvision's ResNet (He et al. 2016) without pooling and classifier, under its names; random weights."""
 
     conv_norm_pairs = (("conv1", "bn1"),)
     low_parts = ("conv1", "bn1", "layer1", "layer2")
@@ -76,12 +70,10 @@ class ResNetBody(Encoder):
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """See `Encoder.features`; that of 1/2 is taken before the max pool."""
-        half = self.relu(self._run("bn1", self._run("conv1", x)))
-        quarter = self._run("layer1", self.maxpool(half))
-        eighth = self._run("layer2", quarter)
-        sixteenth = self._run("layer3", eighth)
-        return [half, quarter, eighth, sixteenth, self._run("layer4", sixteenth)]
+        found = [self.relu(self._run("bn1", self._run("conv1", x)))]
+        for number in range(1, 5):  # the feature of 1/2 is taken before the max pool
+            found.append(self._run(f"layer{number}", self.maxpool(found[0]) if number == 1 else found[-1]))
+        return found
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -1,13 +1,14 @@
 """The paper's generator: a U-Net whose down-sampling half is a ResNet, or another encoder."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from colorize.networks.generator import Generator
-from colorize.networks.heads import BinsHead, Prediction, RGBHead, make_head, paint
-from colorize.networks.layers import ConvLayer, PixelShuffleUp, SelfAttention, denormalize_imagenet
+from colorize.networks.heads import Prediction, make_head
+from colorize.networks.layers import ConvLayer, PixelShuffleUp, SelfAttention
 from colorize.networks.options import UNetOptions
 
 NORMS = {
@@ -15,35 +16,20 @@ NORMS = {
     "batch": ("batch", "batch", "batch", "none"),
     "spectral": ("spectral_batch", "weight", "spectral", "spectral"),
 }
-"""A U-Net's `norm` -> that of its blocks, its last pixel shuffle, its last block and its last convolution.
-
-"weight": weight norm. "batch": convolution without bias, batch norm, ReLU, in this order; the last convolution, which
-gives the colours, goes without. "spectral", as DeOldify: convolution without bias under spectral norm, ReLU, batch norm
-(in front of a pixel shuffle the ReLU comes last), where the last block and the last convolution go without batch norm,
-and the last pixel shuffle has weight norm instead of both.
-"""
+"""A U-Net's `norm` -> the `ConvLayer` norm of its blocks, last pixel shuffle, last block and last convolution."""
 
 
 class UpBlock(nn.Module):
     """One step up: sub-pixel convolution, concatenation with the batch-normed skip, one or two 3x3 convolutions."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        up_channels: int,
-        skip_channels: int,
-        out_channels: int,
-        convs: int,
-        norm: str,
-        blur: bool,
-        attention: bool,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], norm: str, convs: int, blur: bool, attention: bool) -> None:
         super().__init__()
-        self.up = PixelShuffleUp(in_channels, up_channels, norm, blur)
-        self.skip_norm = nn.BatchNorm2d(skip_channels)
-        self.conv1 = ConvLayer(up_channels + skip_channels, out_channels, 3, norm)
-        self.conv2 = ConvLayer(out_channels, out_channels, 3, norm) if convs == 2 else nn.Identity()
-        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+        before, up, skip, out = channels  # of its input, the pixel shuffle, the skip, and the result
+        self.up = PixelShuffleUp(before, up, norm, blur)
+        self.skip_norm = nn.BatchNorm2d(skip)
+        self.conv1 = ConvLayer(up + skip, out, 3, norm)
+        self.conv2 = ConvLayer(out, out, 3, norm) if convs == 2 else nn.Identity()
+        self.attention = SelfAttention(out) if attention else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """`(B, in, h, w)` and the skip `(B, skip, H, W)` of about twice the size -> `(B, out, H, W)`."""
@@ -53,10 +39,9 @@ class UpBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, added to the block's input: `(B, C, H, W)` -> `(B, C, H, W)`.
+    """Two 3x3 convolutions, added to the block's input.
 
-    The second ReLU stands after the sum (He et al. 2016, "Deep residual learning") or, with `relu_before_sum`, before
-    it (the same authors' "Identity mappings", figure 4c).
+    The second ReLU stands after the sum (He et al. 2016) or before it ("Identity mappings", figure 4c).
     """
 
     def __init__(self, channels: int, norm: str, relu_before_sum: bool) -> None:
@@ -66,17 +51,12 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvLayer(channels, channels, 3, norm, relu=relu_before_sum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` -> `(B, C, H, W)`."""
         total = self.conv2(self.conv1(x)) + x
         return total if self.relu_before_sum else total.relu_()
 
 
 class UNet(Generator):
-    """U-Net (Ronneberger et al. 2015) on an encoder, as fastai's DynamicUnet, from grey to colour.
-
-    The options reach from fastai's network (the defaults) to the generators of DeOldify (Antic 2018), which were built
-    on fastai 1.0.51: see conf/model/deoldify_artistic.yaml and deoldify_stable.yaml.
-    """
+    """U-Net (Ronneberger et al. 2015) on an encoder: fastai's DynamicUnet, by its options DeOldify's (Antic 2018)."""
 
     options_type = UNetOptions
     options: UNetOptions
@@ -103,25 +83,19 @@ class UNet(Generator):
                 raise ValueError(f"width_factor={o.width_factor} leaves up block {index + 1} without channels")
             up = out if o.block_width else channels // 2
             attention = o.self_attention and index == 1
-            self.up_blocks.append(UpBlock(channels, up, skip, out, o.block_convs, block_norm, o.blur, attention))
+            self.up_blocks.append(UpBlock((channels, up, skip, out), block_norm, o.block_convs, o.blur, attention))
             channels = out
         self.last_up = PixelShuffleUp(channels, channels, last_up_norm, o.last_blur)
         if o.last_cross:
             channels += 3
             self.last_block = ResidualBlock(channels, last_block_norm, o.relu_before_sum)
-        low, high = o.output_range
-        self.head = make_head(o.output, (low, high), o.temperature)
+        self.head = make_head(o.output, o.output_range, o.temperature)
         self.to_colour = ConvLayer(channels, self.head.channels, 1, colour_norm, relu=False)
         self.to_colour.scale(0.1)  # first colours near the middle: at the sigmoid's ends, where they fell, it is flat
 
     def predict(self, grey: Tensor, luma: Tensor) -> Prediction:
-        """See `Generator.predict`."""
-        x = self.encoder.normalize(grey)
-        raw = self.raw(x)
-        if isinstance(self.head, RGBHead):
-            return Prediction(denormalize_imagenet(self.head(raw)))
-        ab = self.head.to_ab(raw)
-        return Prediction(paint(ab, luma), ab, raw if isinstance(self.head, BinsHead) else None)
+        found: Prediction = self.head(self.raw(self.encoder.normalize(grey)), luma)
+        return found
 
     def raw(self, x: Tensor) -> Tensor:
         """`(B, 3, H, W)`, as the encoder normalises it -> `(B, C, H, W)` float32, which the head reads."""

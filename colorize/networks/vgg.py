@@ -14,20 +14,14 @@ _BEFORE_POOLS_3_4_5 = {"vgg16": (15, 22, 29), "vgg16_bn": (22, 32, 42)}
 
 
 class VGGFeatures(nn.Module):
-    """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; never trained.
+    """Features of VGG-16 (Simonyan & Zisserman 2015), for a perceptual loss; random, and never trained.
 
     `name` is "vgg16_bn" (with batch norm) or "vgg16"; `layers` are ascending indices into torchvision's `features`, by
-    default the ReLUs before pools 3, 4 and 5. Randomly initialised; its tensors have torchvision's names
-    (`features.*`), up to the last layer that is needed. It stays in evaluation mode whatever `train()` says, and no
-    parameter requires a gradient. Raises UserError for another name, or layers that are not such indices of this
-    network.
+    default the ReLUs before pools 3, 4 and 5, else it raises a UserError. Tensors have torchvision's names.
     """
 
     def __init__(self, name: str = "vgg16_bn", layers: Sequence[int] | None = None) -> None:
         super().__init__()
-        if name not in _BEFORE_POOLS_3_4_5:
-            raise UserError(f"unknown VGG {name!r}: one of {', '.join(_BEFORE_POOLS_3_4_5)}")
-        self.name = name
         self.layers = tuple(_BEFORE_POOLS_3_4_5[name] if layers is None else layers)
         ascending = all(before < index for before, index in pairwise((-1, *self.layers)))
         layers_needed = max(self.layers, default=-1) + 1
@@ -63,7 +57,6 @@ class VGGFeatures(nn.Module):
                 layer.to(dtype)
 
     def train(self, mode: bool = True) -> "VGGFeatures":
-        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:

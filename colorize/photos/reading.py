@@ -11,12 +11,16 @@ from PIL import Image
 from colorize.color import rgb_to_lab
 from colorize.photos import profiles
 from colorize.photos.hints import Hint
+from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, image_errors, opened, to_rgb
 
 Plane = np.ndarray[Any, Any]
 
 _ORIENTATION = 274
+
+_HALVED_FROM_PX = 1024
+"""A short side that is more than any network is shown: no more of a JPEG's pixels is decoded to show it to one."""
 
 COLOURED_LAB = 3.5
 """Colours of their own: the least root-mean-square distance in CIE a*b* between pixels of equal lightness."""
@@ -31,7 +35,9 @@ class Photo:
     space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
     photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
     before, over white. `name` is for messages; `notes` are what is to be said of its result; `hints` are colours that
-    somebody knows of points in it.
+    somebody knows of points in it, at full size. `stored` is the luma of a JPEG whose result takes it over from the
+    file: `luma` may be half its size then, rounded up. Where it cannot be taken over though it was asked for,
+    `encoded_anew` says why.
     """
 
     luma: Plane
@@ -43,10 +49,14 @@ class Photo:
     name: str = "a photo"
     notes: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
+    stored: StoredLuma | None = None
+    encoded_anew: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
+        if self.stored is not None:
+            return self.stored.size
         height, width = self.luma.shape
         return width, height
 
@@ -63,16 +73,25 @@ class Photo:
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
 
 
-def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None) -> Photo:
+def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None, as_jpeg: bool = False) -> Photo:
     """Read a photo from a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
 
     The format, one of `colorize.runtime.formats.FORMATS`, is recognised by the content. With `keep_color`, colours of
-    its own are kept in `own`; `preview_px` is the longer side of `preview` (None makes none). Raises UnreadableImage
-    with whatever is wrong with the file, without its name.
+    its own are kept in `own`; `preview_px` is the longer side of `preview` (None makes none). `as_jpeg` says that the
+    result will be a JPEG, which takes over the luma of another as it is stored. Raises UnreadableImage with whatever is
+    wrong with the file, without its name.
     """
     with opened(path) as image, image_errors():
         notes = _notes(image)
         turn = find_turn(image)
+        stored: StoredLuma | str = ""
+        if as_jpeg:
+            is_jpeg = image.format in ("JPEG", "MPO")
+            stored = stored_luma(image, Path(path).read_bytes(), turn) if is_jpeg else f"it is a {image.format}"
+        if isinstance(stored, StoredLuma):
+            seen_px = min(image.size) // 2
+            if seen_px >= _HALVED_FROM_PX and (preview_px is None or seen_px >= preview_px):
+                image.draft(None if keep_color or preview_px else "L", (image.width // 2, image.height // 2))
         image.load()
         # Pillow turns a TIFF by itself on loading, and forgets that it had to.
         turned = "tags" in image.info and image.info["tags"].numbers(_ORIENTATION, [1])[0] in (5, 6, 7, 8)
@@ -80,7 +99,8 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         name = "JPEG" if image.format == "MPO" else str(image.format)
         upright = image if turn is None else image.transpose(turn.method)
         photo = _photo(upright, metadata, name, keep_color, preview_px)
-    return replace(photo, name=str(path), notes=(*photo.notes, *notes))
+    photo = replace(photo, name=str(path), notes=(*photo.notes, *notes))
+    return replace(photo, encoded_anew=stored) if isinstance(stored, str) else replace(photo, stored=stored)
 
 
 def from_image(image: Image.Image, keep_color: bool = False) -> Photo:

@@ -1,17 +1,19 @@
 """Writing a coloured photo: the pixels and what is known of them, whole or not at all."""
 
+import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import error as struct_error
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from colorize.photos.jpeg import StoredLuma, header, with_header
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
-from colorize.photos.strip_files import ZLIB_LEVEL, Band, write_png, write_tiff
+from colorize.photos.strip_files import Band, write_png, write_tiff
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import Format
 
@@ -29,13 +31,23 @@ _PARTS: dict[str, tuple[str, int | None]] = {
 """The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
 
+class Planes(NamedTuple):
+    """An image as JPEG keeps it (JFIF's YCbCr): luma, (H, W) uint8 or as a file has it, and what makes its chroma.
+
+    `chroma` returns Cb and Cr, uint8, of the luma's size, or, if it is told so, of half of it, rounded up.
+    """
+
+    luma: np.ndarray[Any, Any] | StoredLuma
+    chroma: Callable[[bool], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+
 @dataclass(frozen=True)
 class BandedImage:
     """An image in colour, computed band by band as it is used.
 
     Sizes are in pixels; `channels` is 3, RGB, or 4, RGBA with opacity that is not multiplied into the colours; `bits` 8
-    or 16 a channel. `bands` makes the pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16; `ycc`
-    the same for JPEG in a third of the time, as YCbCr (JFIF) with one chroma for each 2 x 2, or is None.
+    or 16 a channel. `bands` makes the pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16; `planes`
+    are the same for JPEG, or None.
     """
 
     width: int
@@ -43,7 +55,7 @@ class BandedImage:
     channels: int
     bits: int
     bands: Callable[[], Iterator[Band]]
-    ycc: Callable[[], Image.Image] | None = None
+    planes: Planes | None = None
 
     @classmethod
     def of(cls, image: Image.Image) -> "BandedImage":
@@ -79,16 +91,18 @@ class BandedImage:
         return array
 
 
-def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, quality: int) -> list[str]:
+def save(
+    path: Path, image: BandedImage, format: Format, metadata: Metadata, quality: int, chroma: str = "420"
+) -> list[str]:
     """Write an image and its source's metadata, whole or not at all; return in words what of them the file cannot take.
 
-    The format can hold the image (`format.can_hold(*image.shape)`); `quality` of lossy ones is 1 to 100. Folders are
-    created. Raises OSError where it cannot be written.
+    The format can hold the image (`format.can_hold(*image.shape)`); `quality` of lossy ones is 1 to 100; `chroma` of
+    JPEG is 420, half the size, or 444, the whole. Folders are created. Raises OSError where it cannot be written.
     """
     metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
-            _write(file, image, format, metadata, quality)
+            left_out += _write(file, image, format, metadata, quality, chroma)
         except OSError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError, struct_error):
@@ -96,44 +110,76 @@ def save(path: Path, image: BandedImage, format: Format, metadata: Metadata, qua
             file.seek(0)
             file.truncate()
             left_out.append("its metadata, which is damaged")
-            _write(file, image, format, Metadata(), quality)
+            left_out += _write(file, image, format, Metadata(), quality, chroma)
     return left_out
 
 
-def _write(file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int) -> None:
+def _write(
+    file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int, chroma: str
+) -> list[str]:
+    """Write the file; return in words what of the photo could not be taken over, beside metadata."""
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
-        return
-    info = _png_texts(metadata) if format.name == "PNG" else PngImagePlugin.PngInfo()
-    if image.bits == 16:
-        if metadata.icc is not None:
-            info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
-        if metadata.dpi is not None:
-            per_metre = (round(value / 0.0254).to_bytes(4, "big") for value in metadata.dpi)
-            info.add(b"pHYs", b"".join(per_metre) + b"\x01")
+        return []
+    if format.name == "PNG":
+        info = _png_texts(metadata)
         write_png(file, image.width, image.height, image.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
-        return
+        return []
     options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
     options["dpi"] = metadata.dpi
     options = {name: value for name, value in options.items() if value}
-    if format.lossy:
-        options["quality"] = quality
-    made = image.ycc() if format.name == "JPEG" and image.ycc is not None else image.to_image()
-    if format.name == "PNG":
-        options |= {"pnginfo": info, "compress_level": ZLIB_LEVEL}
-    elif format.name == "JPEG":
+    if format.name == "JPEG":
         if metadata.comment is not None:
             options["comment"] = metadata.comment
         if metadata.iptc is not None:
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
-    elif metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
+        return _write_jpeg(file, image, options, quality, chroma == "420")
+    if format.lossy:
+        options["quality"] = quality
+    if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
         options["exif"] = with_resolution(metadata)
-    made.save(file, format=format.name, **options)
+    image.to_image().save(file, format=format.name, **options)
+    return []
+
+
+def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool) -> list[str]:
+    """Write a JPEG; `options` are Pillow's for its metadata. Return in words what could not be taken over."""
+    left_out: list[str] = []
+    if image.planes is None:
+        made = image.to_image()
+    else:
+        luma, planes = image.planes.luma, image.planes.chroma(halved)
+        if isinstance(luma, StoredLuma):
+            head = io.BytesIO()
+            Image.new("L", (8, 8)).save(head, "JPEG", **options)
+            try:
+                file.write(with_header(luma.with_chroma(*planes, quality), header(head.getvalue())))
+                return []
+            except OSError as error:
+                if error.errno is not None:  # the system's; libjpeg's have none
+                    raise
+            left_out.append("its luma as it was stored, which libjpeg cannot read")
+            luma = luma.decoded()
+        if halved:
+            box, doubled = (0, 0, image.width, image.height), (2 * planes[0].shape[1], 2 * planes[0].shape[0])
+            nearest = Image.Resampling.NEAREST
+            whole = [Image.fromarray(plane).resize(doubled, nearest).crop(box) for plane in planes]
+        else:
+            whole = [Image.fromarray(plane) for plane in planes]
+        made = Image.merge("YCbCr", [Image.fromarray(luma), *whole])
+    made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
+    return left_out
 
 
 def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    """Return the chunks of a PNG's metadata, but for EXIF."""
     info = PngImagePlugin.PngInfo()
+    if metadata.icc is not None:
+        info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.dpi is not None:
+        per_metre = (round(value / 0.0254).to_bytes(4, "big") for value in metadata.dpi)
+        info.add(b"pHYs", b"".join(per_metre) + b"\x01")
     for key, value in metadata.text.items():
         info.add_itxt(key, value)
     if metadata.xmp is not None:

@@ -1,4 +1,4 @@
-"""Writing what Pillow cannot: 16 bits a channel in PNG and TIFF, compressed TIFF with all its EXIF; band by band."""
+"""Writing PNG and TIFF band by band: 16 bits a channel, all of the EXIF, and in less time than Pillow takes."""
 
 import zlib
 from collections.abc import Iterable
@@ -14,8 +14,9 @@ from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
 Band = np.ndarray[Any, Any]
 """(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
 
-ZLIB_LEVEL = 3
-"""For a photo four times as fast as zlib's usual 6, and no larger (27 MB each for 24 million noisy pixels)."""
+_PNG_LEVEL, _TIFF_LEVEL = 1, 3
+"""Of zlib, for a PNG's one stream, and of libdeflate, for a TIFF's strips: both write three times as fast as zlib at 3,
+the PNG 5 % larger than Pillow would at that (twenty photographs), the TIFF no larger."""
 
 _UNDEFINED = 7
 _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -26,27 +27,29 @@ _PLANAR_CONFIGURATION, _PREDICTOR, _EXTRA_SAMPLES = 284, 317, 338
 def write_png(
     file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo, exif: bytes
 ) -> None:
-    """Write a PNG (W3C Portable Network Graphics, third edition) of 16 bits a channel.
+    """Write a PNG (W3C Portable Network Graphics, third edition) of 8 or 16 bits a channel.
 
-    `bands` are the uint16 pixels from top to bottom, `info` chunks to put before them, `exif` the EXIF data from its
-    byte order mark on (empty for none).
+    `bands` are the uint8 or uint16 pixels from top to bottom, `info` chunks to put before them, `exif` the EXIF data
+    from its byte order mark on (empty for none).
     """
     file.write(b"\x89PNG\r\n\x1a\n")
-    compressor, first = zlib.compressobj(ZLIB_LEVEL), True
+    compressor, first = zlib.compressobj(_PNG_LEVEL), True
     for band in bands:
         if first:
             colour_type = {3: 2, 4: 6}[band.shape[2]]
-            header = (width.to_bytes(4, "big"), height.to_bytes(4, "big"), bytes((16, colour_type, 0, 0, 0)))
+            bits = 8 * band.dtype.itemsize
+            header = (width.to_bytes(4, "big"), height.to_bytes(4, "big"), bytes((bits, colour_type, 0, 0, 0)))
             PngImagePlugin.putchunk(file, b"IHDR", *header)
             for name, data, *_ in info.chunks:
                 PngImagePlugin.putchunk(file, name, data)
             if exif:
                 PngImagePlugin.putchunk(file, b"eXIf", exif)
             first = False
-        rows = np.ascontiguousarray(band.astype(">u2")).view(np.uint8).reshape(len(band), -1)
+        big_endian = band.astype(band.dtype.newbyteorder(">"), copy=False)
+        rows = np.ascontiguousarray(big_endian).view(np.uint8).reshape(len(band), -1)
         filtered = np.empty((len(band), rows.shape[1] + 1), np.uint8)
         filtered[:, 0] = 1  # filter Sub: the difference to the pixel on the left
-        step = 2 * band.shape[2]
+        step = band.dtype.itemsize * band.shape[2]
         filtered[:, 1 : step + 1] = rows[:, :step]
         np.subtract(rows[:, step:], rows[:, :-step], out=filtered[:, step + 1 :])
         if data := compressor.compress(filtered.tobytes()):
@@ -61,6 +64,8 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
     `bands` are the pixels from top to bottom; each makes a strip, so that all but the last have the same number of
     rows. `metadata` is for its directory, with those of EXIF and GPS.
     """
+    from imagecodecs import deflate_encode  # takes a tenth of a second, and few results are TIFFs
+
     strips: list[bytes] = []
     rows_per_strip = channels = bits = 0
     for strip in bands:
@@ -68,7 +73,7 @@ def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], 
         rows_per_strip = rows_per_strip or len(strip)
         little = strip.astype(strip.dtype.newbyteorder("<"))
         little[:, 1:] -= strip[:, :-1]
-        strips.append(zlib.compress(little.tobytes(), ZLIB_LEVEL))
+        strips.append(bytes(deflate_encode(little.tobytes(), _TIFF_LEVEL)))
     sizes = [len(strip) for strip in strips]
     tags = unpack(metadata.exif)
     main = tags.main | resolution_tags(metadata)

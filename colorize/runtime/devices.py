@@ -16,10 +16,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.device:
-    """Return the torch device for auto, cpu, gpu, cuda or mps, to which the user set the option `key`.
-
-    Raises UserError where the machine has none of that kind.
-    """
+    """Return the torch device for auto, cpu, gpu, cuda or mps, set by the option `key`; raise UserError if none is."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
     for kind in wanted:
@@ -31,8 +28,7 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
     """Resolve `auto`: to bf16-mixed where the device computes it in hardware, else to 32-true; keep other words.
 
-    Those are 32-true, bf16-mixed and 16-mixed; `key` is what the user set, for the message. Raises UserError where the
-    device cannot do it.
+    `key` is what the user set. Raises UserError where the device cannot do it.
     """
     if precision == "16-mixed" and device.type == "cpu":
         raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")

@@ -24,12 +24,6 @@ _GRACE_S = 10.0
 """Time for other processes to end by themselves once the first one has failed."""
 
 
-class EndedElsewhere(UserError):
-    """Another rank has ended, and its message says why."""
-
-    on_all_ranks = True
-
-
 def world_size() -> int:
     """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -67,11 +61,10 @@ def on_all(error: UserError) -> UserError:
 
 
 def average_statistics(network: nn.Module, weight: float) -> None:
-    """Average over the ranks what the BatchNorm layers of `network` in train mode know of their inputs, in place.
+    """Average over the ranks, whose weights sum to 1, the statistics of BatchNorm layers in train mode, in place.
 
-    Each rank normalises by its own share of a batch where the layers are not synchronised (on CPUs, where torch cannot
-    do it). So the means come out as those of the whole batch, the variances without that between the shares. The ranks'
-    weights sum to 1.
+    For layers that are not synchronised (torch cannot do that on CPUs). The means come out as those of the whole batch,
+    the variances without that between the ranks' shares of it.
     """
     if world_size() == 1:
         return
@@ -92,10 +85,9 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 @contextmanager
 def abort_together(launcher: Any = None) -> Iterator[None]:
-    """Abort all ranks when one of them ends, none with the traceback of an exchange that another's end broke.
+    """Abort all ranks, those that Lightning's `launcher` started, when one of them ends.
 
-    The launcher is Lightning's, which may have started the other processes. Raises EndedElsewhere where another rank
-    ended during an exchange.
+    Raises UserError where another rank ended during an exchange.
     """
     try:
         yield
@@ -104,7 +96,8 @@ def abort_together(launcher: Any = None) -> Iterator[None]:
             _end(getattr(launcher, "procs", []))
         lost = isinstance(error, RuntimeError) and world_size() > 1 and _LOST.search(str(error))
         if lost or isinstance(error, distributed.DistNetworkError):
-            raise EndedElsewhere("another process of this command ended, see its message: this one ends too") from error
+            told = UserError("another process of this command ended, see its message: this one ends too")
+            raise on_all(told) from error
         raise
 
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """A wrong option, path, image, checkpoint or weight file.
+    """A wrong option, path, image, checkpoint or weight file; its message is one line that says what to do.
 
-    Its message is one clear line that names the offending thing and says what to do. Commands print it without a
-    traceback and exit with status 1.
+    Commands print it without a traceback and exit with status 1.
     """
 
     on_all_ranks = False
@@ -57,9 +56,9 @@ def disk_advice(error: BaseException) -> str | None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return True for an exception that says, or was raised from one that says, that memory ran out.
+    """Return True for an exception that says, or was raised from one that says, that the device's or machine's ran out.
 
-    The memory may be the device's or the machine's. Libraries tell it by type, by `errno` or in words only.
+    Libraries tell it by type, by `errno` or in words only.
     """
     while error is not None:
         by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's

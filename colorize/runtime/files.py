@@ -6,10 +6,9 @@ import io
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -39,10 +38,7 @@ class Folder(NamedTuple):
 
 
 def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
-    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is).
-
-    Raises OSError where it cannot be read.
-    """
+    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is)."""
     subfolders, files, has_links = list[tuple[str, bool]](), list[str](), False
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -67,9 +63,9 @@ def walk_files(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield every folder at or below `root`, each once, with the names of its files.
 
-    Links to folders come after everything else, so that a file has the same path whether or not a link leads to it as
-    well, and a loop of links ends. Of `root` only the part `below` ("" or "a/b/") is walked, in it the folders that
-    `enter` allows, named relative to `root`. `on_error` is told of folders that cannot be read; None raises.
+    Links to folders come last, so that a file has the same path whether or not a link leads to it as well. Of `root`
+    only the part `below` ("" or "a/b/") is walked, in it the folders that `enter` allows, named relative to `root`.
+    `on_error` is told of folders that cannot be read; None raises.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [below], list[str]()
@@ -98,8 +94,7 @@ def walk_files(
 def read_list(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; zero bytes, if it has any, end its lines.
 
-    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name. Raises OSError where it
-    cannot be read.
+    Bytes that are no UTF-8 come as `os.fsdecode` gives them, since they may be a file's name.
     """
     text = os.fsdecode(path.read_bytes()).removeprefix("\ufeff")
     lines = text.split("\0") if "\0" in text else [line.removesuffix("\r") for line in text.split("\n")]
@@ -137,8 +132,7 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
 def clear_unfinished(folder: Path) -> None:
     """Remove the unfinished files of `written_whole` that killed processes left in a folder, if it is there.
 
-    Whoever writes one holds a lock on it, which goes with the process. One that is removed between being made and
-    being locked is made again when it is opened.
+    Whoever writes one holds a lock on it. One that is removed before it is locked is made again when it is opened.
     """
     if fcntl is None or not folder.is_dir():
         return
@@ -184,9 +178,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it for this process and the other ranks of its command; a crash frees it.
 
     Where nothing is in it when the work within raises an exception, it is gone again, with those above that were made.
-
-    Raises:
-        UserError: it cannot be made or written, or another process holds it.
+    Raises UserError where it cannot be made or written, or another process holds it.
     """
     if not is_first_process():  # the first one holds it for all
         yield
@@ -194,7 +186,7 @@ def locked(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        holding = _acquired(FileLock(folder / ".lock"), WAIT_S if is_step() else 0)
+        holding = FileLock(folder / ".lock").acquire(timeout=WAIT_S if is_step() else 0, poll_interval=0.2)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
@@ -211,15 +203,9 @@ def locked(folder: Path) -> Iterator[None]:
             raise
 
 
-def _acquired(lock: FileLock, wait_s: float) -> AbstractContextManager[object]:
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            return lock.acquire(timeout=0)
-        except (Timeout, FileNotFoundError):  # which it raises where the holder removes the file meanwhile
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+def digest(*parts: object, size: int = 8) -> bytes:
+    """Return bytes that stand for a few numbers and texts: the same in any process, on any machine."""
+    return hashlib.blake2b("\n".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 def sha256(path: str | Path) -> str:

@@ -11,12 +11,10 @@ ALL_METADATA = frozenset(("exif", "icc", "dpi", "xmp", "iptc"))
 
 @dataclass(frozen=True)
 class Format:
-    """A format of image files.
+    """A format of image files: Pillow's `name` of it, and how their names end (results' with the first of `suffixes`).
 
-    `name` is Pillow's; names of such files end with one of `suffixes`, results with the first. `written`: results can
-    be in it. It may hold 16 bits a channel (`sixteen_bits`) and transparency (`alpha`), be `lossy`, that is have a
-    quality, and have a `longest_side_px`; `keeps` are the fields of `colorize.photos.metadata.Metadata` that it can
-    hold.
+    Results can be `written` in it; it may hold 16 bits a channel and transparency (`alpha`), be `lossy` (have a
+    quality), and have a `longest_side_px`; `keeps` are the fields of `colorize.photos.metadata.Metadata` that it holds.
     """
 
     name: str

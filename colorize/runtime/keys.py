@@ -10,15 +10,17 @@ def opt(
     *,
     choices: tuple[str, ...] = (),
     least: float | None = None,
+    most: float | None = None,
     path: bool = False,
     literal: bool = False,
 ) -> Any:
-    """Declare an option: its default, its one-line meaning, the words it accepts or the least number.
+    """Declare an option: its default, its one-line meaning, the words that it accepts, or the limits of its numbers.
 
     The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
     thinks of its characters.
     """
-    metadata = {"meaning": meaning, "choices": choices, "least": least, "path": path, "literal": path or literal}
+    metadata = {"meaning": meaning, "choices": choices, "least": least, "most": most}
+    metadata |= {"path": path, "literal": path or literal}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)

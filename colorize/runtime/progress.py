@@ -21,9 +21,9 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar on stderr, if this process is the first of a command; in a file, one line says how long it will take.
+    """Show a bar on stderr, called `doing`, as far as `total` (None: not known yet), in a command's first process.
 
-    It is called `doing`, and goes as far as `total` (None: not known yet).
+    In a file, one line says how long it will take.
     """
     from rich import progress as bars
     from rich.console import Console
@@ -76,19 +76,11 @@ def spoken(seconds: float) -> str:
 
 
 def print_table(markdown: str) -> None:
-    """Print a Markdown table, drawn by rich where stdout is a terminal."""
+    """Print a Markdown table, drawn by rich where stdout is a terminal, columns but the first to the right."""
     if not sys.stdout.isatty():
         print(markdown)
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.markdown import Markdown
 
-    head, _, *rows = ([Text(cell.strip()) for cell in line.split("|")[1:-1]] for line in markdown.splitlines())
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table, "")
+    Console().print(Markdown(markdown.replace("--- |", "---: |").replace("---: |", "--- |", 1)))

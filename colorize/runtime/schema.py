@@ -4,8 +4,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import field, fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -46,8 +46,7 @@ def literal(text: str) -> str:
     return str(QuotedString(text, Quote.single).with_quotes())
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One leaf of a schema, as `--help` lists it."""
 
     name: str
@@ -56,6 +55,7 @@ class Key:
     meaning: str
     choices: tuple[str, ...]
     least: float | None
+    most: float | None
     path: bool
     literal: bool
 
@@ -91,34 +91,32 @@ def omegaconf_line(error: OmegaConfBaseException) -> str:
 
 
 def from_hydra(config: DictConfig, schema: type[T]) -> T:
-    """Return the composed configuration as an instance of its schema, with every value resolved.
-
-    Raises BadOption where a mandatory key is missing, or a value is not one of its choices.
-    """
+    """Return the composed configuration as an instance of its schema, all resolved; BadOption for what is not of it."""
     try:
-        return _checked(config, schema)
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            texts = {key.name: key.meaning for key in leaves(schema)}
+            raise BadOption("; ".join(f"{name} is not set: give {name}=… ({texts.get(name, '')})" for name in missing))
+        for key in leaves(schema):
+            value = OmegaConf.select(config, key.name)
+            if key.path and str(value).startswith("~"):  # after a `=`, shells leave it to the program
+                OmegaConf.update(config, key.name, os.path.expanduser(value))
+            if key.path and OmegaConf.is_list(value):
+                OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
+            if key.name == "resume":
+                value = config.resume = str(value).lower()
+            least, most = (key.least, key.most) if key.most is not None else (key.least, math.inf)
+            for number in (value if OmegaConf.is_list(value) else [value]) if least is not None else ():
+                if number is not None and not (math.isfinite(number) and least <= number <= most):
+                    fault = (
+                        "is too small" if number < least else "is too large" if number > most else "is no number to use"
+                    )
+                    limits = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+                    raise BadOption(f"{key.name}={value} {fault}: give {limits}")
+            if key.choices and value not in key.choices:
+                raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
+        made = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise BadOption(omegaconf_line(error)) from error
-
-
-def _checked(config: DictConfig, schema: type[T]) -> T:
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        texts = {key.name: key.meaning for key in leaves(schema)}
-        raise BadOption("; ".join(f"{name} is not set: give {name}=… ({texts.get(name, '')})" for name in missing))
-    for key in leaves(schema):
-        value = OmegaConf.select(config, key.name)
-        if key.path and str(value).startswith("~"):  # after a `=`, shells leave it to the program
-            OmegaConf.update(config, key.name, os.path.expanduser(value))
-        if key.path and OmegaConf.is_list(value):
-            OmegaConf.update(config, key.name, [os.path.expanduser(path) for path in value])
-        if key.name == "resume":
-            value = config.resume = str(value).lower()
-        if key.least is not None and value is not None and not key.least <= value < math.inf:
-            fault = "is too small" if value < key.least else "is no number to use"
-            raise BadOption(f"{key.name}={value} {fault}: give at least {key.least:g}")
-        if key.choices and value not in key.choices:
-            raise BadOption(f"{key.name}={value} is not known: use one of {', '.join(key.choices)}")
-    made = OmegaConf.to_object(config)
     assert isinstance(made, schema)
     return made

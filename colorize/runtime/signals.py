@@ -31,12 +31,10 @@ _noted: tuple[int, float] | None = None
 
 
 class Stopped(BaseException):
-    """The signal `signum` has ended the work in good order; what was done by then is kept.
-
-    The command exits with `status`; `more` are words that the one which resumes needs beside those that were typed.
-    """
+    """The signal `signum` has ended the work in good order; the command exits with `status`."""
 
     more: Sequence[str] = ()
+    """Words that the command which resumes needs beside those that were typed."""
 
     def __init__(self, signum: int, said: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}{said and f' {said}'}")
@@ -71,10 +69,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def at_once() -> AbstractContextManager[None]:
-    """Let Ctrl-C, SIGTERM and Slurm's warning raise Stopped wherever the process is.
-
-    So files are left as at any other error, and the command can say what resumes it.
-    """
+    """Let Ctrl-C, SIGTERM and Slurm's warning raise Stopped wherever the process is."""
     return _handled(_stop, *_ctrl_c())
 
 
@@ -97,10 +92,7 @@ def while_importing(program: str) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Send this process SIGTERM when `parent`, which started it, is gone: killed, it could not hand that on.
-
-    A thread looks, so that it holds on every POSIX system; on Windows nobody learns that a parent is gone.
-    """
+    """Send this process SIGTERM when `parent`, which started it, is gone: killed, it could not hand that on."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -154,10 +146,7 @@ def noted() -> int | None:
 
 
 def run(command: list[str]) -> int:
-    """Run a command of ours, handing on to it what signals come; return its status, once it has ended in its own way.
-
-    Raises Stopped where a signal came, and it ended by that.
-    """
+    """Run a command of ours, handing signals on to it, and return its status; raise Stopped where a signal ended it."""
     received: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 

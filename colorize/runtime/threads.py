@@ -16,8 +16,7 @@ def submit(
 ) -> Future[T]:
     """Hand work to the threads of a pool; where there is no memory for another thread, do it here and now.
 
-    A pool starts its threads as work comes in, and keeps the work that it could not start one for: whichever thread
-    comes first does it, once.
+    The pool keeps what it could not start a thread for: whoever comes first does it, once.
     """
     future, taken = Future[T](), Lock()
 

@@ -14,31 +14,22 @@ class FixedRatio:
         self.position = 0
 
     def next(self) -> Network:
-        """Return the network that the next batch trains."""
         return "critic" if self.position < self.critic_steps else "generator"
 
     def stepped(self, network: Network, loss: float) -> None:
-        """Take note of a step and of its loss, the mean over all ranks (a critic's at chance is ln 2 = 0.693)."""
         self.position = (self.position + 1) % self.round
 
     def state(self) -> int:
-        """Return what `restore` needs."""
         return self.position
 
     def restore(self, state: int) -> None:
-        """Resume where `state` was taken."""
         self.position = state % self.round
 
 
 class AdaptiveRatio:
-    """The critic until its batch loss is below `threshold` or it had `most` steps in a row, then one generator step.
-
-    This is fastai's adaptive switcher with a cap: a critic that cannot win must not stop the generator.
-    """
+    """The critic until its batch loss is below `threshold`, or for `most` steps, then one generator step (fastai)."""
 
     def __init__(self, threshold: float, most: int) -> None:
-        if most < 1:
-            raise ValueError(f"the critic needs at least one step in a row, not {most}")
         self.threshold, self.most = threshold, most
         self.in_a_row, self.won = 0, False
 
@@ -57,14 +48,12 @@ class AdaptiveRatio:
 
 
 UpdateSchedule = FixedRatio | AdaptiveRatio
-"""Decides before each step which network it trains, learns of each step's loss, and can be saved and restored."""
+"""Decides which network the `next` batch trains, learns of each step's loss (the mean over all ranks; a critic's at
+chance is ln 2 = 0.693), and gives and takes back its state."""
 
 
 def make_update_schedule(phase: str, switch: SwitchConfig) -> UpdateSchedule:
-    """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero.
-
-    Raises ValueError for steps that train nothing.
-    """
+    """Return the update schedule of a phase; pretraining is a fixed ratio with one of the networks at zero."""
     if len(trained := PHASES[phase].trains) == 1:
         return FixedRatio(int("critic" in trained), int("generator" in trained))
     if switch.mode == "fixed":

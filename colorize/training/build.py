@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
+from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
 from colorize.data.caches.copies import make_copies
@@ -32,21 +33,17 @@ from colorize.runtime.devices import compile_in_place, pick_device, pick_precisi
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
-from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
+from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
-from colorize.training.callbacks.epoch_bar import EpochBar
-from colorize.training.callbacks.image_grid import ImageGrid
-from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.random_states import RandomStates
+from colorize.training.callbacks.monitor import EpochBar, Monitor
 from colorize.training.callbacks.region_accuracy import RegionAccuracy
-from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
-from colorize.training.callbacks.tensorboard import CurveLogger, Settings
+from colorize.training.callbacks.tensorboard import CurveLogger, ImageGrid, Settings
 from colorize.training.first_weights import make_networks
 from colorize.training.hyper_parameters import settings
 from colorize.training.module import ColorizationModule
 from colorize.training.objective import Objective
-from colorize.training.optim import make_learning_rates
+from colorize.training.optim import LearningRates
 from colorize.training.phases import PHASES, Network, averages, monitored, scores
 from colorize.training.resuming import sources
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
@@ -77,17 +74,10 @@ def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
 
 
-def photos_to_fit(config: TrainConfig) -> Photos | None:
-    """List the photos where batches and epochs depend on their number; None where they do not."""
-    resolution = config.resolution
-    return None if (resolution.steps, resolution.batch_share) == (None, None) else make_photos(config)
-
-
 @value_errors_as_bad_options()
 def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
     """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""
-    fitted = resolution_for(config.resolution, photos, config.trainer.limit_train_batches)
-    return replace(config, resolution=fitted)
+    return replace(config, resolution=resolution_for(config.resolution, photos, config.trainer.limit_train_batches))
 
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
@@ -112,7 +102,6 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     trained = {name: network for name, network in networks.items() if network is not None}
     loss, resolution = config.loss, config.resolution
     centres = generator.head.centres if generator is not None and isinstance(generator.head, BinsHead) else None
-    optim = {name: getattr(config.optim, name) for name in trained}
     metadata = CheckpointMetadata(
         phase=config.phase,
         epochs_done=0,
@@ -132,13 +121,16 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
             ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
             loss,
         )
-        rates = {n: make_learning_rates(optim[n], list(trained[n].layer_groups()), resolution) for n in trained}
+        rates = {
+            name: LearningRates(getattr(config.optim, name), list(network.layer_groups()), resolution)
+            for name, network in trained.items()
+        }
         schedule = make_update_schedule(config.phase, config.switch)
     if config.trainer.compile:
         features = content_loss.vgg if content_loss is not None else None
         to_compile = [network for network in (generator, critic, features) if network is not None]
         compile_in_place(pick_device(config.trainer.accelerator), to_compile)
-    return ColorizationModule(generator, critic, objective, optim, rates, schedule, metadata)
+    return ColorizationModule(generator, critic, objective, rates, schedule, metadata)
 
 
 def images_before(config: TrainConfig) -> int:
@@ -152,7 +144,7 @@ def images_before(config: TrainConfig) -> int:
 
 
 def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> ColorizationDataModule:
-    """Return the photos of a phase, listed unless given; for the critic's pretraining, with saved images of each."""
+    """Return the photos of a phase, listed unless given, and their sizes by epoch; for the critic, saved images too."""
     photos, generated = photos or make_photos(config), None
     if config.phase == "pretrain_critic":
         if config.generated is None:
@@ -168,7 +160,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
         copies = make_copies(photos, Path(data.cache), data.cache_px, data.cache_gb, data.num_workers)
-    return ColorizationDataModule(
+    datamodule = ColorizationDataModule(
         photos,
         seed=config.seed,
         val_size_px=data.val_size_px or config.resolution.last_size_px,
@@ -179,6 +171,8 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         generated=generated,
         copies=copies,
     )
+    datamodule.schedule = make_schedule(config)
+    return datamodule
 
 
 def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
@@ -192,12 +186,10 @@ def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
     return " \\\n    ".join(["python -m colorize.train", *map(shlex.quote, words)])
 
 
-def make_callbacks(
-    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, overrides: Sequence[str] = ()
-) -> list[L.Callback]:
+def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
-    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
+    callbacks: list[L.Callback] = []
     if averages(config):
         ema = config.ema
         if ema.half_life_images is not None and ema.half_life_share is not None:
@@ -212,28 +204,19 @@ def make_callbacks(
         callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
-        Settings(config, folder.path, shell_command(config, overrides)),
+        Settings(config, folder.path, shell_command(config, given_overrides())),
         RandomStates(),
         Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
     ]
-    if shows_bar(config):
+    if config.trainer.enable_progress_bar and sys.stdout.isatty():  # in a file, each of its moves would be a line
         callbacks.append(EpochBar(leave=True))
     return callbacks
 
 
-def shows_bar(config: TrainConfig) -> bool:
-    """Return True if a bar is wanted and has a terminal to move in: in a file, each of its moves would be a line."""
-    return config.trainer.enable_progress_bar and sys.stdout.isatty()
-
-
 def make_trainer(
-    config: TrainConfig,
-    folder: PhaseFolder,
-    schedule: ResolutionSchedule,
-    resume_from: Path | None,
-    overrides: Sequence[str] = (),
+    config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule, resume_from: Path | None
 ) -> L.Trainer:
-    """Return Lightning's Trainer with our callbacks and loggers; TensorBoard shows `overrides`, as they were typed."""
+    """Return Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
     several = settings.devices * settings.num_nodes > 1
@@ -245,14 +228,13 @@ def make_trainer(
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
+    callbacks = make_callbacks(config, folder, schedule)
     return L.Trainer(
         accelerator=device.type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         # The module averages statistics itself; DDP would take those of the first rank, a step late.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
-        if several or settings.strategy == "ddp"
-        else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
         sync_batchnorm=several and device.type == "cuda",
         precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
         deterministic=settings.deterministic,
@@ -264,9 +246,9 @@ def make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_n_steps,
-        enable_progress_bar=shows_bar(config),
+        enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
         enable_model_summary=False,
-        callbacks=make_callbacks(config, folder, schedule, overrides),
+        callbacks=callbacks,
         plugins=[WholeFiles()],
         logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )

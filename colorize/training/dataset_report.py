@@ -20,6 +20,7 @@ from colorize.runtime.devices import autocast, pick_device, pick_precision, plac
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import markdown_table
 from colorize.runtime.processes import is_first_process
+from colorize.runtime.progress import spoken
 from colorize.runtime.schema import BadOption
 from colorize.training import build
 from colorize.training.objective import total
@@ -49,7 +50,8 @@ def run(config: TrainConfig) -> None:
     build.make_schedule(config)
     photos = list_photos(config.data, config.seed, config.runs_dir)
     found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
-    left = left_for_training(config, photos, found)
+    least = config.data.min_colourfulness or 0
+    left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())
     config = build.fit_to_photos(config, left)
     schedule = build.make_schedule(config)
     text = f"{describe(config, schedule, photos, found, left)}\n{verdict(config, schedule, left, len(photos.val))}"
@@ -57,19 +59,22 @@ def run(config: TrainConfig) -> None:
 
 
 def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey, left: int) -> str:
-    """Return a table of the photos, one of the stages of training, and the files that cannot be read, as Markdown.
+    """Return tables of the photos, surveyed in `found`, and of the stages of training, and the unreadable files.
 
-    `photos` are all of the source, in their split; `found` is the survey of `photos.train + photos.val`; `left` of the
-    training photos are not too dull.
+    `left` of the training photos are not too dull for `data.min_colourfulness`.
     """
     count, least = len(photos.train), config.data.min_colourfulness
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))
-    table = (["", "training", "validation"], [[label, train[label], val[label]] for label in train])
+    rows = [[label, train[label], val[label]] for label in train]
     if least is not None:
-        table[1].append([f"left out of training (under {least:g})", _share(count - left, count), "0"])
-    parts = [f"Photos in {photos.root}\n", markdown_table(*table), "a / b / c: least, median and most\n"]
-    parts += [f"Stages of phase {config.phase}\n", markdown_table(*stages(config, schedule, left))]
+        rows.append([f"left out of training (under {least:g})", _share(count - left, count), "0"])
+    parts = [f"Photos in {photos.root}\n", markdown_table(["", "training", "validation"], rows)]
+    stages, limit = [], config.trainer.limit_train_batches
+    for size_px, batch, epochs in zip(schedule.size_px, schedule.batch_size, schedule.stage_epochs, strict=True):
+        stages.append([f"{size_px}", f"{batch:,}", f"{epochs}", f"{steps_an_epoch(batch, left, limit):,}"])
+    parts += ["a / b / c: least, median and most\n", f"Stages of phase {config.phase}\n"]
+    parts.append(markdown_table(["size in px", "batch", "epochs", "steps an epoch"], stages))
     if found.unreadable:
         skipped = f"training skips up to data.max_unreadable={config.data.max_unreadable:,} and then stops"
         lines = [f"  {name}: {reason}" for name, reason in found.unreadable.items()]
@@ -78,17 +83,8 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
     return "\n".join(parts)
 
 
-def left_for_training(config: TrainConfig, photos: Photos, found: Survey) -> int:
-    """Count the training photos that are not too dull for `data.min_colourfulness`."""
-    least, count = config.data.min_colourfulness, len(photos.train)
-    return count - int(is_dull(found.rows[:count], 0 if least is None else least).sum())
-
-
 def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_photos: int) -> str:
-    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown.
-
-    To see a photo at validation, three times without a backward pass, costs about what learning from one does.
-    """
+    """Return what so many training photos are enough for, and how long the phase would take here, as Markdown."""
     rows = [[use, f"{least:,}", "yes" if photos >= least else "no"] for use, least in ENOUGH_FROM_PHOTOS.items()]
     limit = config.trainer.limit_train_batches
     said = f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(photos, limit):,} steps"
@@ -96,26 +92,22 @@ def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int, val_
     if seconds is not None:
         stage = schedule.at(schedule.epochs)
         val_px = config.data.val_size_px or stage.size_px
+        # At validation a photo is seen three times without a backward pass: about what learning from one costs.
         seen = schedule.epochs * val_photos * (val_px / stage.size_px) ** 2
-        minutes = seconds * (sum(schedule.images(photos, limit)) + seen) / 60
-        long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:,.0f} hours"
-        said += f", about {long if minutes >= 1 else 'a minute'} here"
+        said += f", about {spoken(seconds * (sum(schedule.images(photos, limit)) + seen))} here"
     table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)
     return f"{table}\n{said}."
 
 
 def seconds_an_image(config: TrainConfig, schedule: ResolutionSchedule) -> float | None:
-    """Time the learning from an image, on random ones of the last size: forward and backward, the second of two.
-
-    None where the weights of the perceptual loss are not there.
-    """
+    """Time the learning from an image of the last size, the second of two; None where the VGG's weights are missing."""
     device, stage = pick_device(config.trainer.accelerator), schedule.at(schedule.epochs)
     try:
         module = build.make_module(config, resume_from=Path("none"))  # as if resumed: the first weights are not needed
     except UserError:
         return None
     generator, rates = place(module.network("generator"), device).train(), module.learning_rates["generator"]
-    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.frozen_norms)
+    generator.freeze(rates.frozen_at(schedule.epochs - 1), rates.optim.frozen_norms)
     module.objective.to(device, None)
     rgb = torch.rand(min(TIMED_IMAGES, stage.batch_size), 3, stage.size_px, stage.size_px, device=device)
     began = 0.0
@@ -154,15 +146,6 @@ def properties(rows: NDArray[Any], on_disk: bool, largest_px: int) -> dict[str, 
         "pixels": f"{(width.astype(float) * height).sum() / 1e6:,.1f} million",
         "files": f"{seen['bytes'].sum() / 1e6:,.1f} MB",
     }
-
-
-def stages(config: TrainConfig, schedule: ResolutionSchedule, photos: int) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of a table of the steps of an epoch at each size."""
-    rows = []
-    for size_px, batch_size, epochs in zip(schedule.size_px, schedule.batch_size, schedule.stage_epochs, strict=True):
-        steps = steps_an_epoch(batch_size, photos, config.trainer.limit_train_batches)
-        rows.append([f"{size_px}", f"{batch_size:,}", f"{epochs}", f"{steps:,}"])
-    return ["size in px", "batch", "epochs", "steps an epoch"], rows
 
 
 def _share(part: int, whole: int) -> str:

@@ -21,12 +21,13 @@ from colorize.networks.generator_registry import GENERATORS, make_generator
 from colorize.networks.heads import BinsHead
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.devices import place
+from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
 from colorize.training.resuming import starting_weights
 from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
-from colorize.weights.pretrained import load_pretrained, require
+from colorize.weights.pretrained import find_pretrained, load_pretrained
 
 log = logging.getLogger("colorize")
 
@@ -61,10 +62,9 @@ def make_networks(
                 load_pretrained(critic.body, model.critic, model.critic_weights, "model.critic_weights")
     if resume_from is not None and resume_from.is_file():
         metadata, _ = read_checkpoint(resume_from)
-        if generator is not None:
-            check_architecture(resume_from, "generator", metadata.generator, generator.architecture)
-        if critic is not None:
-            check_architecture(resume_from, "critic", metadata.critic, critic.architecture)
+        for name, network in (("generator", generator), ("critic", critic)):
+            if network is not None:
+                check_architecture(resume_from, name, getattr(metadata, name), network.architecture)
     for module in (generator, critic, content_loss):
         if module is not None:
             place(use_cpu_kernels(module), torch.device("cpu"))
@@ -72,23 +72,24 @@ def make_networks(
 
 
 def require_pretrained(config: TrainConfig, phases: Collection[str], started: bool = False) -> None:
-    """Have the pretrained weights of `phases` at hand; where they are `started`, only those that no checkpoint holds.
-
-    Raises:
-        UserError: it names all that cannot be had.
-    """
+    """Find the pretrained weights of `phases`, if `started` only those that no checkpoint holds, or raise UserError."""
     model, first = config.model, config.init_from
     needed = {
         "encoder": not started and first.generator is None and "pretrain_gen" in phases,
         "critic": not started and first.critic is None and "pretrain_critic" in phases and model.critic != PATCH,
         "vgg": any(config.loss.feature_weights) and any("generator" in PHASES[phase].trains for phase in phases),
     }
-    wanted = {}
+    faults = []
     for part in (part for part, is_needed in needed.items() if is_needed):
-        name = getattr(model, part)
+        name, option, source = getattr(model, part), f"model.{part}_weights", getattr(model, f"{part}_weights")
         package = getattr(ENCODERS.get(name), "package", None)
-        wanted[f"model.{part}_weights"] = (getattr(model, f"{part}_weights"), name, package)
-    require(wanted)
+        try:
+            if source != "none" and not find_pretrained(source, name, package, option).is_file():
+                raise UserError(f"{option}: there is no file {source}")
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def generator_options(model: ModelConfig) -> dict[str, object]:
@@ -98,10 +99,7 @@ def generator_options(model: ModelConfig) -> dict[str, object]:
 
 
 def make_content_loss(config: TrainConfig) -> ContentLoss:
-    """Return the loss on images, with a VGG where one of its features has a weight.
-
-    Raises BadOption where every weight that matters to the generator is zero.
-    """
+    """Return the loss on images, with a VGG where its features have a weight; BadOption where no loss has one."""
     model, loss = config.model, config.loss
     chroma = (model.output == "bins" and loss.distribution_weight) or (model.output != "rgb" and loss.chroma_weight)
     if not any(loss.feature_weights) and loss.pixel_weight == 0 and not chroma:
@@ -120,12 +118,8 @@ def make_content_loss(config: TrainConfig) -> ContentLoss:
 
 
 def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:
-    """Give `network` the weights of an earlier phase; return False where the configuration names none.
-
-    Raises UserError where the phase needs one and there is none, or the checkpoint does not fit.
-    """
-    path = starting_weights(config, name)
-    if path is None:
+    """Give `network` the weights of an earlier phase; return False where the configuration names none."""
+    if (path := starting_weights(config, name)) is None:
         return False
     source = load_network(path, name, expected=network.architecture, use_ema=config.use_ema)
     network.load_state_dict(source.state_dict())
@@ -133,10 +127,7 @@ def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -
 
 
 def measure_prior(config: TrainConfig, generator: Generator | None, datamodule: ColorizationDataModule) -> None:
-    """Count how often each colour occurs in training photos, for a generator that predicts a distribution.
-
-    Each rank counts the same photos. A generator that was trained before brings its prior along.
-    """
+    """Count how often each colour occurs in training photos, for a new generator that predicts a distribution."""
     if generator is None or not isinstance(generator.head, BinsHead) or config.init_from.generator is not None:
         return
     counts = torch.zeros(len(generator.head.centres), dtype=torch.float64)

@@ -12,15 +12,11 @@ from colorize.training.phases import PHASES, Network
 Value = bool | int | float | str
 
 NO_HYPER_PARAMETERS = {
-    f"{section}{name}"
-    for section, names in (
-        ("", ("run", "sweep", "job", "resume", "grid_photos")),
-        ("data.", ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
-        ("save.", ("every_n_images", "keep", "every_n_minutes", "score_photos")),
-        ("trainer.", ("accelerator", "threads", "num_nodes", "strategy", "log_every_n_steps")),
-        ("trainer.", ("deterministic", "compile", "enable_progress_bar")),
-    )
-    for name in names
+    *("run", "sweep", "job", "resume", "grid_photos"),
+    *(f"data.{name}" for name in ("val_batch_size", "cache_gb", "num_workers", "max_unreadable", "report")),
+    *(f"save.{name}" for name in ("every_n_images", "keep", "every_n_minutes", "score_photos")),
+    *(f"trainer.{name}" for name in ("accelerator", "threads", "num_nodes", "log_every_n_steps", "deterministic")),
+    *("trainer.compile", "trainer.enable_progress_bar"),
 }
 """Keys that leave the result as it is. Paths are left out too: two runs differ in them anyway."""
 
@@ -40,10 +36,7 @@ BELONGS_TO: dict[str, tuple[Network, ...]] = {
 
 
 def hyper_parameters(config: TrainConfig) -> dict[str, Value]:
-    """Return the keys that make a phase come out as it does, to be compared between runs.
-
-    Lists are as one would type them, null is "null", and of a weights file only its name is left.
-    """
+    """Return the keys that make a phase come out as it does, as one types them; of a weights file only its name."""
     found: dict[str, Value] = {}
     for key in leaves(TrainConfig):
         networks = next((n for prefix, n in BELONGS_TO.items() if key.name.startswith(prefix)), ())
@@ -69,10 +62,7 @@ PHOTOS = "data.root, data.file_list"
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:
-    """Return what a checkpoint keeps, to be compared by `differences`: no paths of the machine, but a digest of them.
-
-    The devices and kernels that compute a training (`trainer`) may change; the number of batches that it sees may not.
-    """
+    """Return what a checkpoint keeps, to be compared by `differences`: of the machine's paths only a digest."""
     found = {
         name: value
         for name, value in hyper_parameters(config).items()

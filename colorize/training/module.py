@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from colorize.color import merge_luma
-from colorize.config.sections import NetworkOptimConfig
 from colorize.data.datamodule import Batch
+from colorize.losses import adversarial_loss
 from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -29,18 +29,13 @@ from colorize.training.phases import VAL, VAL_EMA, Network
 from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 
-class NonFiniteLoss(UserError):
-    """A loss or a gradient is NaN or infinite; the last checkpoint is from before it."""
-
-
 class ColorizationModule(L.LightningModule):
     """Generator and critic of one phase, and how they learn.
 
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
-
-    A network is needed where the phase trains it; `optim` and `learning_rates` have an entry for each of these.
-    `metadata` is what checkpoints say of this training from its start to its end.
+    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints say of this
+    training from its start to its end.
     """
 
     def __init__(
@@ -48,7 +43,6 @@ class ColorizationModule(L.LightningModule):
         generator: Generator | None,
         critic: Critic | None,
         objective: Objective,
-        optim: Mapping[Network, NetworkOptimConfig],
         learning_rates: Mapping[Network, LearningRates],
         update_schedule: UpdateSchedule,
         metadata: CheckpointMetadata,
@@ -56,17 +50,19 @@ class ColorizationModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.critic, self.objective = generator, critic, objective
-        self.optim, self.learning_rates, self.update_schedule = optim, learning_rates, update_schedule
-        self.metadata = metadata
+        self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
         self.ema: GeneratorEMA | None = None
+        """The callback that averages the generator's weights, saves and restores them."""
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
 
     # --- the training step --------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Train one network on a batch."""
-        self.set_learning_rates(batch_idx)
+        epoch = self.trainer.current_epoch
+        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
+        for name, rates in self.learning_rates.items():
+            rates.apply(self.optimizer(name).optimizer, epoch, progress)
         self.step_images = int(distributed.total([len(batch.rgb)])[0])
         network = self.update_schedule.next()
         terms = self.critic_step(batch) if network == "critic" else self.generator_step(batch)
@@ -78,8 +74,8 @@ class ColorizationModule(L.LightningModule):
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """Train the generator on the content loss and, in phase gan, on the critic's judgement.
 
-        Losses on the image are differentiated down to the image first, and the sum of their gradients goes through the
-        generator once. That costs no more than one backward pass, and shows how much of the gradient is the critic's.
+        Losses on the image are differentiated down to the image first, which shows how much of the gradient is the
+        critic's; the sum goes through the generator once.
         """
         generator, optimizer, objective = self.network("generator").train(), self.optimizer("generator"), self.objective
         with self.toggled_optimizer(optimizer):
@@ -98,7 +94,8 @@ class ColorizationModule(L.LightningModule):
 
             # Adversarial loss, where there is a critic.
             if self.critic is not None:
-                adversarial = objective.adversarial(self.critic.eval(), image)
+                logits = self.critic.eval()(image)
+                adversarial = objective.weights.adversarial * adversarial_loss(logits, objective.weights.gan)
                 adversarial_gradient = gradient_at(image, adversarial)
                 gradient = torch.zeros_like(image) if gradient is None else gradient
                 own = self.share_of(batch)
@@ -121,7 +118,10 @@ class ColorizationModule(L.LightningModule):
         critic, optimizer = self.network("critic").train(), self.optimizer("critic")
 
         # Generated images, without gradient.
-        fake = batch.fake if batch.fake is not None else self.colour(batch.grey, batch.luma)
+        fake = batch.fake
+        if fake is None:
+            with torch.no_grad():
+                fake = self.network("generator").eval()(batch.grey, batch.luma)
 
         with self.toggled_optimizer(optimizer):
             # Forward, and the loss on photos and generated images.
@@ -134,11 +134,10 @@ class ColorizationModule(L.LightningModule):
     def backward_and_step(
         self, name: Network, loss: Tensor, value: Tensor, gradient: Tensor | None, batch: Batch
     ) -> bool:
-        """Differentiate the scalar `loss`, and take one step with the optimizer of a network.
+        """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
 
-        Returns False if fp16's loss scaling skipped the step after an overflow. Raises NonFiniteLoss, before any weight
-        changes, where the logged `value` of the loss, its `gradient` at the images or a gradient of the weights is not
-        finite.
+        Raises UserError, before any weight changes, where the logged `value` of the loss, its `gradient` at the
+        images or a gradient of the weights is not finite.
         """
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
@@ -161,7 +160,7 @@ class ColorizationModule(L.LightningModule):
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
         drop_frozen_gradients(optimizer.optimizer)
-        norm = clip_gradients(optimizer.optimizer, self.optim[name].clip_norm)
+        norm = clip_gradients(optimizer.optimizer, self.learning_rates[name].optim.clip_norm)
         if scaler is None and not math.isfinite(norm):
             self.agree_on_fault(f"the gradient of the {name} is {norm}", batch)
 
@@ -171,21 +170,13 @@ class ColorizationModule(L.LightningModule):
         return scaler is None or scaler.get_scale() >= scale
 
     def agree_on_fault(self, fault: str | None, batch: Batch) -> None:
-        """Raise NonFiniteLoss on all devices if one of them has a `fault`; it names the batch."""
-        error = None
-        if fault is not None:
-            error = NonFiniteLoss(
-                f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
-                f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
-                "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
-            )
-        distributed.agree(error)
-
-    @torch.no_grad()
-    def colour(self, grey: Tensor, luma: Tensor | None = None) -> Tensor:
-        """Colour `grey` on `luma` with the generator in eval mode: (B, 1, H, W) to (B, 3, H, W), without gradient."""
-        coloured: Tensor = self.network("generator").eval()(grey, luma)
-        return coloured
+        """Raise UserError on all devices if one of them has a `fault`; it names the batch."""
+        said = (
+            f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
+            f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
+            "optim.*.lr or set trainer.precision=32-true, then resume with resume=auto"
+        )
+        distributed.agree(None if fault is None else UserError(said))
 
     def share_of(self, batch: Batch) -> float:
         """Return the part of the global batch that is this device's; shares may differ by a photo."""
@@ -203,37 +194,25 @@ class ColorizationModule(L.LightningModule):
     # --- learning rates and freezing ----------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Return an optimizer for each network that the phase trains."""
         return [
-            make_optimizer(self.network(name).layer_groups(), self.learning_rates[name].lr, o.betas, o.weight_decay)
-            for name, o in self.optim.items()
+            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim.betas, rates.optim.weight_decay)
+            for name, rates in self.learning_rates.items()
         ]
 
     def on_fit_start(self) -> None:
         self.objective.to(self.device, HALF_DTYPES.get(self.trainer.precision))
 
-    def on_train_start(self) -> None:
-        self.freeze_groups()  # Lightning does not announce the start of an epoch that is resumed within
-
     def on_train_epoch_start(self) -> None:
-        self.freeze_groups()
-
-    def freeze_groups(self) -> None:
         """Freeze the layer groups that are frozen in this epoch, and no others."""
         for name, rates in self.learning_rates.items():
-            self.network(name).fixed_norms = rates.norms == "fixed"
-            self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.frozen_norms)
+            self.network(name).fixed_norms = rates.optim.norms == "fixed"
+            self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.optim.frozen_norms)
 
-    def set_learning_rates(self, batch_idx: int) -> None:
-        """Set the learning rate of each parameter group for this step, by the progress of the training."""
-        epoch = self.trainer.current_epoch
-        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
-        for name, rates in self.learning_rates.items():
-            rates.apply(self.optimizer(name).optimizer, epoch, progress)
+    on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
 
     def current_learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each layer group: {"lr/encoder_low": …}."""
-        groups = (group for name in self.optim for group in self.optimizer(name).optimizer.param_groups)
+        groups = (group for name in self.learning_rates for group in self.optimizer(name).optimizer.param_groups)
         return {f"lr/{group['name']}": group["lr"] for group in groups if not group["norms"]}
 
     # --- validation ---------------------------------------------------------------------------------------------------
@@ -259,10 +238,7 @@ class ColorizationModule(L.LightningModule):
         return seen
 
     def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
-        """Measure how far a generator's colours are from the photos; return them on the photos' luma, (B, 3, S, S).
-
-        Losses too are of the colours on that luma, which is what a user sees: a network's own luma does not count.
-        """
+        """Measure a generator's colours, losses too, on the photos' own luma, as users see them: (B, 3, S, S)."""
         seen = merge_luma(found.rgb, batch.luma)
         content = self.objective.content(seen, batch.rgb) | self.objective.chroma_terms(generator, found, batch.rgb)
         terms = content | {"content": total(content, seen)}
@@ -283,21 +259,15 @@ class ColorizationModule(L.LightningModule):
     # --- parts and state ----------------------------------------------------------------------------------------------
 
     def network(self, name: Network) -> Any:
-        """Return the generator or the critic."""
         found = self.generator if name == "generator" else self.critic
         if found is None:
             raise ValueError(f"phase {self.metadata.phase} was given no {name}")
         return found
 
     def optimizer(self, name: Network) -> LightningOptimizer:
-        """Return the optimizer of a network that the phase trains."""
         found: Any = self.optimizers()
-        optimizer: LightningOptimizer = found[list(self.optim).index(name)] if isinstance(found, list) else found
-        return optimizer
-
-    def set_ema_model(self, ema: GeneratorEMA) -> None:
-        """Average the generator's weights from here on; `ema` itself saves and restores them."""
-        self.ema = ema
+        made: list[LightningOptimizer] = found if isinstance(found, list) else [found]
+        return dict(zip(self.learning_rates, made, strict=True))[name]
 
     @property
     def ema_model(self) -> Generator | None:
@@ -317,17 +287,14 @@ class ColorizationModule(L.LightningModule):
         write_metadata(checkpoint, metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume where a checkpoint was written.
-
-        Raises UserError where its optimizers have other groups, from when the lengths of weight norms were decayed.
-        """
+        """Resume where a checkpoint was written; raise UserError where its optimizers have other groups."""
         try:
             for made, saved in zip(self.configure_optimizers(), checkpoint["optimizer_states"], strict=True):
                 keep_settings(saved, made)
         except ValueError:
             path = self.trainer.ckpt_path
             fault = f"{path} is from when the lengths of weight norms were decayed: its weights fit, its optimizer not"
-            taken = " ".join(f"init_from.{name}={path}" for name in self.optim)
+            taken = " ".join(f"init_from.{name}={path}" for name in self.learning_rates)
             raise distributed.on_all(UserError(f"{fault}; start another run with {taken}")) from None
         metadata = CheckpointMetadata(**checkpoint["colorize"])
         self.images_seen, self.curve = metadata.images_seen, metadata.curve

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colorize.color import strengthen
 from colorize.config import LossConfig
-from colorize.losses import ChromaLoss, ContentLoss, adversarial_loss, critic_accuracy, critic_loss
+from colorize.losses import ChromaLoss, ContentLoss, critic_accuracy, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
@@ -24,11 +24,7 @@ UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
 
 @dataclass
 class Objective:
-    """Losses of both networks with their weights: on images (`content`), on predicted chroma, and adversarial.
-
-    It is no module, so that checkpoints do not hold the VGG of the content loss. Raises ValueError for an adversarial
-    share that is not between 0 and 1.
-    """
+    """Losses of both networks with their weights; no module, so that checkpoints do not hold the content loss's VGG."""
 
     content: ContentLoss
     chroma: ChromaLoss
@@ -52,15 +48,10 @@ class Objective:
         prior = generator.head.prior if isinstance(generator.head, BinsHead) else None
         return self.chroma(prediction, rgb, prior)
 
-    def adversarial(self, critic: Critic, image: Tensor) -> Tensor:
-        """Return the weighted adversarial loss of generated images, (B, 3, H, W) RGB: a scalar."""
-        return self.weights.adversarial * adversarial_loss(critic(image), self.weights.gan)
-
     def judge(self, critic: Critic, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return the critic's loss and its accuracy on photos and on generated images, both (B, 3, H, W) RGB in [0, 1].
 
-        They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by their own
-        statistics, and see in training the mixture that they keep for evaluation.
+        They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by statistics.
         """
         real = strengthen(real, self.weights.real_chroma)
         real_logits, fake_logits = critic(torch.cat([real, fake])).chunk(2)
@@ -103,8 +94,7 @@ def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
 def gradient_at(image: Tensor, loss: Tensor) -> Tensor:
     """Return the gradient of a scalar `loss` at `image`, (B, 3, H, W) float32.
 
-    The loss is scaled by the number of pixels on the way, so that a gradient per pixel is near one and half precision
-    in VGG or the critic cannot round it to zero.
+    On the way it is scaled by the number of pixels, so that half precision cannot round it to zero.
     """
     scale = image.numel()
     (gradient,) = torch.autograd.grad(loss * scale, image)

@@ -5,8 +5,7 @@ already, learn slowest, and are unfrozen last.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,114 +14,65 @@ from torch.optim import AdamW, Optimizer
 
 from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
 
-Schedule = Callable[[float], float]
-"""Factor on the highest learning rate, given the fraction of the training that is done (0 to 1)."""
+
+def one_cycle(progress: float, pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> float:
+    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai)."""
+    if progress < pct_start:
+        low, high, part = start, 1.0, progress / pct_start
+    else:
+        low, high, part = 1.0, end, min(1.0, (progress - pct_start) / (1 - pct_start))
+    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
-def constant() -> Schedule:
-    """Return the schedule that stays at the highest learning rate."""
-    return lambda progress: 1.0
-
-
-def one_cycle(pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> Schedule:
-    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai).
-
-    Raises ValueError where `pct_start` is not between 0 and 1.
-    """
-    if not 0 < pct_start < 1:
-        raise ValueError(f"pct_start must lie between 0 and 1, not at {pct_start}")
-
-    def factor(progress: float) -> float:
-        if progress < pct_start:
-            low, high, part = start, 1.0, progress / pct_start
-        else:
-            low, high, part = 1.0, end, min(1.0, (progress - pct_start) / (1 - pct_start))
-        return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
-
-    return factor
-
-
-@dataclass(frozen=True)
 class LearningRates:
-    """Learning rates of the layer groups of one network throughout training.
+    """Learning rates of the layer groups of one network, named first layers first, throughout training.
 
-    Attributes:
-        lr: highest learning rate.
-        multipliers: factor on it for every layer group, first layers first.
-        schedule: factor on it by progress.
-        frozen_epochs: for some layer groups, the interval [first, end) of epochs in which they are frozen, with a
-            learning rate of zero (end -1: to the last epoch).
-        frozen_norms: "learn": BatchNorm layers of a frozen group go on learning, as in fastai.
-        epoch_factors: factor on it for each epoch; the last one holds from then on.
-        norms: "fixed": all BatchNorm layers go by the statistics that they came with.
+    Raises ValueError for values that do not fit the layer groups, or each other.
     """
 
-    lr: float
-    multipliers: Mapping[str, float]
-    schedule: Schedule
-    frozen_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    frozen_norms: str = "statistics"
-    epoch_factors: Sequence[float] = (1.0,)
-    norms: str = "learn"
+    def __init__(self, optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig) -> None:
+        multipliers, low, high = optim.lr_multipliers, optim.freeze_low, optim.freeze_high
+        if len(multipliers) != len(layer_groups):
+            raise ValueError(f"lr_multipliers={multipliers}: one for each of {', '.join(layer_groups)} is needed")
+        for interval in (low, high):
+            if interval is not None and len(interval) != 2:
+                raise ValueError(f"freeze_low and freeze_high are two epochs, [first, end], not {interval}")
+        if high and not (low and low[0] <= high[0] and (low[1] == -1 or high[0] <= high[1] <= low[1])):
+            raise ValueError(f"freeze_high={high}: the high group can only be frozen with the low ({low})")
+        if len(optim.betas) != 2:
+            raise ValueError(f"betas={optim.betas}: Adam has two")
+        if not 0 < optim.pct_start < 1:
+            raise ValueError(f"pct_start must lie between 0 and 1, not at {optim.pct_start}")
+        self.optim, self.lr = optim, optim.lr * resolution.batch_scale
+        self.multipliers = dict(zip(layer_groups, multipliers, strict=True))
+        self.frozen_epochs = {group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen}
+        stages = zip(resolution.batch_size, resolution.epochs, strict=True)
+        batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
+        power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
+        self.epoch_factors = [(batch_size / batches[0]) ** power for batch_size in batches]
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
-        """Return the names of the layer groups that are frozen in `epoch`."""
         return frozenset(
             name for name, (first, end) in self.frozen_epochs.items() if first <= epoch and (end == -1 or epoch < end)
         )
 
     def apply(self, optimizer: Optimizer, epoch: int, progress: float) -> None:
-        """Set the learning rate of every parameter group of `optimizer` for a step at `progress` (0 to 1)."""
-        stage = self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
-        factor, frozen = self.lr * self.schedule(progress) * stage, self.frozen_at(epoch)
+        cycle = one_cycle(progress, self.optim.pct_start) if self.optim.schedule == "one_cycle" else 1.0
+        factor = self.lr * cycle * self.epoch_factors[min(epoch, len(self.epoch_factors) - 1)]
+        frozen = self.frozen_at(epoch)
         for group in optimizer.param_groups:
-            is_frozen = group["layer_group"] in frozen and not (group["norms"] and self.frozen_norms == "learn")
+            is_frozen = group["layer_group"] in frozen and not (group["norms"] and self.optim.frozen_norms == "learn")
             group["lr"] = 0.0 if is_frozen else factor * self.multipliers[group["layer_group"]]
 
 
-def make_learning_rates(
-    optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig
-) -> LearningRates:
-    """Return the learning rates of one network, from its configuration.
-
-    Raises ValueError for values that fit no network of these layer groups.
-    """
-    if len(optim.lr_multipliers) != len(layer_groups):
-        raise ValueError(f"lr_multipliers={optim.lr_multipliers}: one for each of {', '.join(layer_groups)} is needed")
-    low, high = optim.freeze_low, optim.freeze_high
-    for interval in (low, high):
-        if interval is not None and len(interval) != 2:
-            raise ValueError(f"freeze_low and freeze_high are two epochs, [first, end], not {interval}")
-    if high and not (low and low[0] <= high[0] and (low[1] == -1 or high[0] <= high[1] <= low[1])):
-        raise ValueError(f"freeze_high={high}: the high group can only be frozen with the low ({low})")
-    if len(optim.betas) != 2:
-        raise ValueError(f"betas={optim.betas}: Adam has two")
-    stages = zip(resolution.batch_size, resolution.epochs, strict=True)
-    batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
-    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
-    return LearningRates(
-        lr=optim.lr * resolution.batch_scale,
-        multipliers=dict(zip(layer_groups, optim.lr_multipliers, strict=True)),
-        schedule=one_cycle(optim.pct_start) if optim.schedule == "one_cycle" else constant(),
-        frozen_epochs={group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen},
-        frozen_norms=optim.frozen_norms,
-        norms=optim.norms,
-        epoch_factors=[(batch_size / batches[0]) ** power for batch_size in batches],
-    )
-
-
 def make_optimizer(
-    layer_groups: Mapping[str, Sequence[nn.Module]],
-    lr: float,
-    betas: Sequence[float],
-    weight_decay: float,
+    layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, betas: Sequence[float], weight_decay: float
 ) -> AdamW:
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
-    The lengths of weight norm, (O, 1, 1, 1), count as norms: they are to their directions what the factors of a
-    BatchNorm layer are to its weights. The parameter groups are the same from the first step to the last, whatever is
-    frozen when, so that resuming and DDP never see them change. Each carries `name`, `layer_group` and `norms` beside
-    the usual keys. The fused kernel passes over the memory once, not seven times.
+    The lengths of weight norm, (O, 1, 1, 1), count as norms. The parameter groups are the same from the first step to
+    the last, whatever is frozen when, so that resuming and DDP never see them change. Each carries `name`,
+    `layer_group` and `norms` beside the usual keys.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():
@@ -138,10 +88,7 @@ def make_optimizer(
 
 
 def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
-    """Keep the settings of `optimizer` when it loads a `saved` state: the configuration of this start counts.
-
-    Raises ValueError where their parameter groups are not of the same sizes.
-    """
+    """Keep the settings of `optimizer` when it loads a `saved` state; ValueError where their groups differ in size."""
     for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         if len(group["params"]) != len(kept["params"]):
             raise ValueError(

@@ -16,8 +16,8 @@ VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
 class Phase:
     """One phase of training: its `title` in the pipeline's table, its `description` in the model card.
 
-    `monitors` is the metric whose lowest value makes `best.ckpt`; `predecessors` has, for each network that has to be
-    trained before, the phase that does it.
+    The lowest value of the metric `monitors` makes `best.ckpt`; `predecessors` are the phases that train networks
+    before.
     """
 
     title: str

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colorize.cli.command import is_given
 from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import OutOfMemory, UserError
 from colorize.runtime.files import hardlink_or_copy
 from colorize.runtime.processes import is_first_process
-from colorize.runtime.schema import BadOption, key_of
+from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
 from colorize.training.phases import PHASES, Network
 from colorize.weights.checksum import fingerprint
@@ -23,16 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("colorize")
 
 
-def where_to_resume(
-    config: TrainConfig, folder: PhaseFolder, overrides: Sequence[str] = ()
-) -> tuple[Path, CheckpointMetadata] | None:
+def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Raises UserError where a fresh start would lose a started training, there is nothing to resume, nothing is
-    undamaged, or the phase is complete but came of other options.
+    Raises UserError where a fresh start would lose a started training, there is nothing (whole) to resume, or the phase
+    is complete but came of other options.
     """
-    init_from_given = any(key_of(override).partition(".")[0] == "init_from" for override in overrides)
-    if config.resume == "true" and init_from_given:
+    if config.resume == "true" and is_given("init_from"):
         raise BadOption("resume=true resumes with everything, init_from.* starts a new phase: give one of them")
     found = newest_whole(folder)
     if found is None:
@@ -40,7 +37,7 @@ def where_to_resume(
             raise UserError(f"nothing to resume: there is no {folder.last}; start with resume=false or resume=auto")
         return None
     path, metadata = found
-    if init_from_given and not is_complete(config, metadata):
+    if is_given("init_from") and not is_complete(config, metadata):
         log.warning(f"init_from.* is left aside: {path} resumes with its own weights")
     if config.resume == "false" and not is_complete(config, metadata):
         other = "run=NAME" if config.sweep is None else "sweep=LABEL"
@@ -50,11 +47,7 @@ def where_to_resume(
 
 
 def starting_weights(config: TrainConfig, name: Network) -> Path | None:
-    """Return the file that gives a new phase its network `name`; None where the configuration names none.
-
-    Raises:
-        UserError: it is not there, or the phase needs one.
-    """
+    """Return the file that gives a new phase its network `name`, None if none does; raise UserError if it needs one."""
     path, predecessor = getattr(config.init_from, name), PHASES[config.phase].predecessors.get(name)
     if path is not None and Path(path).is_file():
         return Path(path)
@@ -69,10 +62,7 @@ def starting_weights(config: TrainConfig, name: Network) -> Path | None:
 
 
 def newest_whole(folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
-    """Return the newest undamaged checkpoint of a phase, then also its last.ckpt; None where there is none at all.
-
-    Raises UserError where all are damaged, or of another program.
-    """
+    """Return the newest undamaged checkpoint of a phase, then also its last.ckpt; None where there is none at all."""
     kept = [path for _, path in sorted(kept_in(folder.checkpoints).items(), reverse=True)]
     present = [path for path in (folder.last, before(folder.last), *kept) if path.exists()]
     if not present:  # best.ckpt alone is no started training: somebody may have put it there for the phases that follow
@@ -119,10 +109,7 @@ def sources(config: TrainConfig) -> dict[str, str]:
 
 
 def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
-    """Warn where a started training resumes with other options than before.
-
-    Raises UserError where the phase is complete, but other options, or what came before it, would change its outcome.
-    """
+    """Warn where a started training resumes with other options, or raise UserError where it is complete with others."""
     if not metadata.settings:  # written before checkpoints had them
         return
     differing = differences(metadata.settings, config)

@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from colorize.gamut import gamut_scale, green_offset
 from colorize.video.probing import Film
 
 Plane = np.ndarray[Any, Any]
@@ -65,12 +66,8 @@ def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> l
     grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
     blue, red = cv2.split(resized(chroma, shape))
     kr, kb = film.weights
-    blue_off, red_off = (2 - 2 * kb) * blue, (2 - 2 * kr) * red
-    green_off = -(kr * red_off + kb * blue_off) / (1 - kr - kb)
-    scale = np.ones(shape, np.float32)
-    for offset in (red_off, green_off, blue_off):
-        room = np.where(offset > 0, 1 - grey, grey)
-        np.minimum(scale, room / np.maximum(np.abs(offset), 1e-6), out=scale)
+    offsets = (2 - 2 * kr) * red, (2 - 2 * kb) * blue
+    scale = gamut_scale(grey, (offsets[0], green_offset(*offsets, film.weights), offsets[1]), 1.0)
     span, middle, top = (255 if film.full_range else 224) << (bits - 8), 128 << (bits - 8), (1 << bits) - 1
     kind = np.uint8 if bits == 8 else np.uint16
     planes = [np.clip(np.rint(plane * scale * span + middle), 0, top).astype(kind) for plane in (blue, red)]

@@ -6,15 +6,11 @@ from pathlib import Path
 from colorize.runtime.errors import UserError
 
 BUNDLED = Path(__file__).with_name("pocket.safetensors")
-"""The generator that comes with this program; whether the file is there is for `find_weights` to say."""
+"""The generator that comes with this program, if it does."""
 
 
 def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
-    """Return the file that a `checkpoint` names, there or not; the word `bundled` stands for `BUNDLED`.
-
-    Raises:
-        UserError: an installation is without the bundled file.
-    """
+    """Return the file that a `checkpoint` names, there or not, or `BUNDLED`; raise UserError where that is missing."""
     if str(checkpoint) != "bundled":
         return Path(checkpoint)
     if not BUNDLED.is_file():
@@ -23,11 +19,7 @@ def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
 
 
 def existing_weights(checkpoint: str | os.PathLike[str]) -> Path:
-    """Return the same.
-
-    Raises:
-        UserError: there is no such file.
-    """
+    """Return the same; raise UserError where there is no such file."""
     if not (path := find_weights(checkpoint)).exists():
         raise UserError(f"there is no checkpoint {path}")
     return path

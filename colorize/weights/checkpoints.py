@@ -1,8 +1,7 @@
 """Training checkpoints: their metadata, written and read, and the networks in them.
 
-A checkpoint is Lightning's file with one more entry, `colorize`: a dict of primitives that states the phase, the
-architecture of each network, and how far training is. It holds primitives and tensors only and is read with
-`weights_only=True`, which executes nothing.
+A checkpoint is Lightning's file, of primitives and tensors only, with one more entry, `colorize`: a dict that states
+the phase, the architecture of each network, and how far training is.
 """
 
 import logging
@@ -59,11 +58,6 @@ class CheckpointMetadata:
     format: int = FORMAT
 
     @property
-    def complete(self) -> bool:
-        """True where the training that wrote it had reached its last epoch."""
-        return self.epochs_done >= self.epochs
-
-    @property
     def score(self) -> dict[str, float] | None:
         """Scores of the weights of this checkpoint; None where nobody scored them."""
         return self.curve[-1] if self.curve and self.curve[-1]["images_seen"] == self.images_seen else None
@@ -75,10 +69,7 @@ def write_metadata(checkpoint: dict[str, Any], metadata: CheckpointMetadata) -> 
 
 
 def read_checkpoint(path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """Read the metadata and the weights of a checkpoint, without executing anything in it.
-
-    Raises UserError where there is no such file, or it is not a checkpoint of this program.
-    """
+    """Read the metadata and the weights of a checkpoint; raise UserError where it cannot be read or is none of ours."""
     return parse_checkpoint(read_file(path), path)
 
 
@@ -88,19 +79,13 @@ def is_checkpoint(content: Any) -> bool:
 
 
 def has_average(path: str | Path) -> bool:
-    """Tell whether a file of weights holds averaged ones of a generator (EMA) beside those of its last step.
-
-    Raises UserError where it cannot be read.
-    """
+    """Tell whether a file of weights holds averaged ones (EMA) too; raise UserError where it cannot be read."""
     content = read_file(path)
     return is_checkpoint(content) and parse_checkpoint(content, path)[0].averaged
 
 
 def parse_checkpoint(content: Any, path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """Take metadata and weights from a file's content, all of the types that they should have: files are from anybody.
-
-    Raises UserError where it is not a checkpoint of this program.
-    """
+    """Take metadata and weights from a file's content, all of the types that they should have; UserError otherwise."""
     try:
         stated = dict(content["colorize"])
         if stated.get("format") != FORMAT:
@@ -144,19 +129,23 @@ def network_in(
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path} lacks the averaged weights that it states: give use_ema=false") from error
         log.info(f"{path}: {'the averaged weights (EMA)' if use_ema else 'the weights of the last step'} are taken")
+    return filled(network, weights, path, name), metadata
+
+
+def filled(
+    network: Generator | Critic, state: Mapping[str, Any], path: str | Path, name: str = "generator"
+) -> Generator | Critic:
+    """Give a network on device meta copies of a file's tensors, in its own types and eval mode; UserError if unfit."""
     own = network.state_dict()
     try:
-        network.load_state_dict({key: _copy(value, own.get(key)) for key, value in weights.items()}, assign=True)
+        network.load_state_dict({key: _copy(value, own.get(key)) for key, value in state.items()}, assign=True)
     except RuntimeError as error:
         raise UserError(f"{path}: its {name} does not fit the architecture it states: {brief(error)}") from error
-    return network.eval(), metadata
+    return network.eval()
 
 
-def build_stated(path: str | Path, name: Literal["generator", "critic"], architecture: Any) -> Generator | Critic:
-    """Build a network as a file states it, on device meta: whoever wrote the file may have stated any size.
-
-    Raises UserError where no such network can be made.
-    """
+def build_stated(path: str | Path, name: str, architecture: Any) -> Generator | Critic:
+    """Build a network as a file states it, on device meta, for that may be any size; raise UserError if none is."""
     try:
         with torch.device("meta"):
             return make_generator(architecture) if name == "generator" else Critic(**architecture)
@@ -176,15 +165,9 @@ def _copy(value: Any, own: Tensor | None) -> Any:
 
 
 def check_architecture(
-    path: str | Path,
-    name: Literal["generator", "critic"],
-    architecture: dict[str, Any] | None,
-    expected: dict[str, Any],
+    path: str | Path, name: str, architecture: dict[str, Any] | None, expected: dict[str, Any]
 ) -> None:
-    """Compare the architecture that a checkpoint states with that of the configuration's network.
-
-    Raises UserError, which names the differing options, where they differ.
-    """
+    """Raise UserError where the architecture that a checkpoint states is not the configuration's; it names both."""
     # From before an option existed, a file does not state it: its network is the one that the default gives.
     stated = build_stated(path, name, architecture or {}).architecture
     if differing := differing_options(stated, expected):

@@ -1,7 +1,7 @@
 """A checksum inside a checkpoint, since `torch.load` does not notice a flipped byte.
 
-It is in the comment that a zip archive may carry at its very end, so that it stays with the file, and whoever reads zip
-archives passes over it. A file without a seal (another program's, or of before there were any) is taken as it is.
+It is the comment that a zip archive may carry at its very end. A file without one (another program's, or of before
+there were any) is taken as it is.
 """
 
 import hashlib

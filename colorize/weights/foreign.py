@@ -12,11 +12,48 @@ from torch import Tensor
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.runtime.errors import UserError
-from colorize.weights.foreign_names import DEOLDIFY_DEEP, DEOLDIFY_WIDE, FASTAI_2, Spelling
 from colorize.weights.safe_reading import AGAIN, read_state, tensor_faults
 
 _DEOLDIFY: dict[str, Any] = {"norm": "spectral", "last_blur": True, "relu_before_sum": True}
 _RENDER_FACTOR_35 = Preprocessing(render_px=35 * 16, deoldify=True)
+
+
+# Their networks are a list, `layers`: 0 encoder, 1 batch norm, 3 bottom, 4 to 7 up blocks, 8 last pixel shuffle, then
+# the last block and the last convolution. A convolution with what follows is a list again: 0 the convolution, 1 ReLU
+# (none in front of a pixel shuffle), then batch norm and self-attention. The names of a normed weight are those
+# from before PyTorch had parametrizations.
+_NAMES: dict[str, Any] = {
+    r"^up_blocks\.(\d)": lambda match: f"layers.{4 + int(match[1])}",
+    r"^encoder\.layer(\d)": lambda match: f"layers.0.{3 + int(match[1])}",
+    r"^encoder\.conv1": "layers.0.0",
+    r"^encoder\.bn1": "layers.0.1",
+    r"^bottom_norm": "layers.1",
+    r"^bottom": "layers.3",
+    r"\.skip_norm": ".bn",
+    r"\.up\.layer\.norm": ".up.layer.1",
+    r"\.norm\.": ".2.",
+    r"\.conv\.": ".0.",
+    r"parametrizations\.weight\.original0": "weight_g",
+    r"parametrizations\.weight\.original1": "weight_v",
+    r"parametrizations\.weight\.original": "weight_orig",
+    r"parametrizations\.weight\.0\._": "weight_",
+}
+_FASTAI_1 = {
+    r"\.up\.layer": ".shuf.conv",
+    r"^last_up\.layer": "layers.8.conv",
+    r"^last_block\.conv1": "layers.10.layers.0",
+    r"^last_block\.conv2": "layers.10.layers.1",
+    r"^to_colour": "layers.11",
+}
+_FASTAI_2 = {
+    r"\.attention\.(query|key|value)": r".attention.\1.0",
+    r"\.attention": ".conv2.2",
+    r"\.up\.layer": ".shuf.0",
+    r"^last_up\.layer": "layers.8.0",
+    r"^last_block\.conv1": "layers.11.convpath.0",
+    r"^last_block\.conv2": "layers.11.convpath.1",
+    r"^to_colour": "layers.12",
+}
 
 
 @dataclass(frozen=True)
@@ -24,16 +61,21 @@ class Source:
     """A network that another project publishes, called `title` in a sentence.
 
     `model` is our preset with the same architecture, as in `model=paper`; `options` are those of `UNet` that differ
-    from its defaults; `preprocessing` is what is usual for it, as its files do not say; `spelling` how its tensors are
-    called; `mark` matches names of tensors that only this network has.
+    from its defaults; `preprocessing` is what is usual for it, as its files do not say; `names` are, beside `_NAMES`,
+    parts of our tensors' names (patterns) and what is called so there; `mark` matches names that only this network has.
     """
 
     title: str
     model: str
     options: Mapping[str, Any]
     preprocessing: Preprocessing
-    spelling: Spelling
+    names: Mapping[str, str]
     mark: re.Pattern[str]
+
+    def translate(self, name: str) -> str:
+        for ours, theirs in (*_NAMES.items(), *self.names.items()):
+            name = re.sub(ours, theirs, name)
+        return name
 
 
 SOURCES = (
@@ -42,7 +84,7 @@ SOURCES = (
         model="deoldify_artistic",
         options={"width_factor": 1.5, **_DEOLDIFY},
         preprocessing=_RENDER_FACTOR_35,
-        spelling=DEOLDIFY_DEEP,
+        names=_FASTAI_1 | {r"\.attention": ".conv2.3"},
         mark=re.compile(r"layers\.[4-7]\.conv[12]\.0\.weight_orig"),
     ),
     Source(
@@ -50,7 +92,7 @@ SOURCES = (
         model="deoldify_stable",
         options={"encoder": "resnet101", "width_factor": 2.0, "block_width": 256, "block_convs": 1, **_DEOLDIFY},
         preprocessing=_RENDER_FACTOR_35,
-        spelling=DEOLDIFY_WIDE,
+        names=_FASTAI_1 | {r"^(layers\.[4-7])\.conv1": r"\1.conv", r"\.attention": ".conv.3"},
         mark=re.compile(r"layers\.[4-7]\.conv\.0\.weight_orig"),
     ),
     Source(
@@ -58,7 +100,7 @@ SOURCES = (
         model="paper",
         options={},
         preprocessing=Preprocessing(render_px=220),
-        spelling=FASTAI_2,
+        names=_FASTAI_2,
         mark=re.compile(r"layers\.[4-7]\.shuf\.0\.0\.weight_[gv]"),
     ),
 )
@@ -67,27 +109,21 @@ SOURCES = (
 def recognise(state: Mapping[str, Any]) -> Source | None:
     """Return the network whose state dict this is, by the names of its tensors; None where it is none of `SOURCES`.
 
-    Whether all tensors are there, in their shapes, is for `make_unet` to say. A file does not state whether fastai's
-    network was blurred nor its output range: the reference's are assumed (blur, -3 to 3).
+    A file does not state whether fastai's network was blurred nor its output range: the reference's are assumed (blur,
+    -3 to 3).
     """
     return next((source for source in SOURCES if any(source.mark.fullmatch(name) for name in state)), None)
 
 
 def load(path: str | Path) -> UNet:
-    """Read the generator in a file of DeOldify (Artistic, Stable, Video) or fastai: in eval mode, on the CPU, float32.
-
-    Nothing in the file is executed. It holds the state dict itself, or has it under "model" as fastai's `Learner.save`
-    does; PyTorch's zip format, the one before 1.6, or safetensors. Raises UserError, with what is wrong with the file
-    and what to do: see `read_file`, `state_of` and `make_unet`.
-    """
+    """Read the generator in a file of DeOldify or fastai, executing nothing in it, as `make_unet` does."""
     return make_unet(read_state(path), path)
 
 
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
     """Make a `UNet`, in eval mode, in float32, on the CPU, with a copy of another project's tensors.
 
-    Raises UserError where the network is none of `SOURCES`, its tensors are not exactly those it should have, or not
-    all of their values are finite.
+    Raises UserError where they are not exactly, or not all finite, those of one of `SOURCES`.
     """
     source = recognise(state)
     if source is None:
@@ -95,7 +131,7 @@ def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
     with torch.device("meta"):  # neither memory nor random numbers
         unet = UNet(**source.options)
     own = unet.state_dict()
-    names = {source.spelling.translate(name): name for name in own}
+    names = {source.translate(name): name for name in own}
     faults = tensor_faults({theirs: own[name].shape for theirs, name in names.items()}, state)
     if faults:
         raise UserError(

@@ -12,8 +12,6 @@ is JSON:
      "provenance": {…}}     what it was trained on and how, for people to read
 
 Its tensors are float32, or float16 where they have two dimensions or more (`half`); `colorize.exporting` writes it.
-
-One export comes with this program; wherever a generator's checkpoint is named, the word `bundled` means it.
 """
 
 import json
@@ -23,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
-import torch
 from safetensors import SafetensorError
 
 from colorize.networks.critic import Critic
@@ -36,6 +33,7 @@ from colorize.weights.checkpoints import (
     build_stated,
     check_architecture,
     differing_options,
+    filled,
     is_checkpoint,
     network_in,
 )
@@ -53,14 +51,10 @@ ORIGINS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Content of a file of weights.
+    """Content of a file of weights: the generator, on the CPU, float32, in eval mode, and how it is shown photos.
 
-    Attributes:
-        network: the generator, on the CPU, float32, in eval mode.
-        preprocessing: how it is to be shown photos.
-        title: what it is, for people to read.
-        provenance: what an export says of its training.
-        origin: ", trained on …", as far as the file says it.
+    `title` is what it is, for people to read; `origin` ", trained on …", as far as the file says it; `provenance` what
+    an export says of its training.
     """
 
     network: Generator
@@ -75,42 +69,39 @@ def load_weights(
 ) -> Weights:
     """Read a generator from a file of any kind named above, or the one that the word `bundled` means.
 
-    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. `expected` is the
-    architecture it must have, where a configuration already states one. Raises UserError where there is no such file,
-    it is something else, it is damaged, it holds no generator, or one of another architecture than `expected`.
+    Of a checkpoint with averaged weights, `use_ema` takes these, otherwise those of the last step. Raises UserError
+    where there is no such file, or no generator in it, or one of another architecture than `expected` (None: any).
     """
     path = bundled.find_weights(checkpoint)
     with one_version(path):
-        return _load(path, use_ema, expected)
-
-
-def _load(path: Path, use_ema: bool, expected: dict[str, Any] | None) -> Weights:
-    if (weights := load_export(path)) is None:
-        content = read_file(path)
-        if not is_checkpoint(content):
-            return _load_foreign(content, path, expected)
-        network, metadata = network_in(content, path, "generator", use_ema)
-        assert isinstance(network, Generator)
-        title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
-        if metadata.averaged:
-            title += ", averaged weights" if use_ema else ", weights of the last step"
-        origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
-        weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
-    if expected is not None:
-        check_architecture(path, "generator", weights.network.architecture, expected)
-    return weights
+        if (weights := load_export(path)) is None:
+            content = read_file(path)
+            if not is_checkpoint(content):
+                state = state_of(content, path)
+                foreigner, source = foreign.make_unet(state, path), foreign.recognise(state)
+                assert source is not None  # or make_unet would have said so
+                if expected is not None and (differing := differing_options(foreigner.architecture, expected)):
+                    raise UserError(
+                        f"{path} is {source.title}: give model={source.model} (the configuration differs in "
+                        f"{', '.join(differing)})"
+                    )
+                return Weights(foreigner, source.preprocessing, source.title)
+            network, metadata = network_in(content, path, "generator", use_ema)
+            assert isinstance(network, Generator)
+            title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
+            if metadata.averaged:
+                title += ", averaged weights" if use_ema else ", weights of the last step"
+            origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
+            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
+        if expected is not None:
+            check_architecture(path, "generator", weights.network.architecture, expected)
+        return weights
 
 
 def load_network(
-    path: str | Path,
-    name: Literal["generator", "critic"],
-    expected: dict[str, Any] | None = None,
-    use_ema: bool = True,
+    path: str | Path, name: Literal["generator", "critic"], expected: dict[str, Any] | None = None, use_ema: bool = True
 ) -> Generator | Critic:
-    """Read the generator of any file of weights, or the critic of a checkpoint, on the CPU, in eval mode.
-
-    Raises UserError as `load_weights` does.
-    """
+    """Read the generator of any file of weights, or the critic of a checkpoint, as `load_weights` does."""
     if name == "generator":
         return load_weights(path, use_ema, expected).network
     with one_version(Path(path)):
@@ -120,23 +111,16 @@ def load_network(
     return critic
 
 
-def _load_foreign(content: Any, path: Path, expected: dict[str, Any] | None) -> Weights:
-    state = state_of(content, path)
-    network, source = foreign.make_unet(state, path), foreign.recognise(state)
-    assert source is not None  # or make_unet would have said so
-    if expected is not None and (differing := differing_options(network.architecture, expected)):
-        raise UserError(
-            f"{path} is {source.title}: give model={source.model} (the configuration differs in {', '.join(differing)})"
-        )
-    return Weights(network, source.preprocessing, source.title)
-
-
 def load_export(path: str | Path) -> Weights | None:
-    """Read an export of this program; None where the file is another, or cannot be read: others say what it is.
-
-    Raises UserError where it is an export, but damaged, or contradicts itself.
-    """
-    stated = _exported(path)
+    """Read an export of this program; None where the file is another; UserError where it is damaged."""
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(9)[8:] != b"{":
+                return None
+        with safetensors.safe_open(path, framework="pt") as exported:
+            stated = (exported.metadata() or {}).get("colorize")
+    except (OSError, SafetensorError):
+        return None
     if stated is None:
         return None
     state = read_state(path)
@@ -153,26 +137,6 @@ def load_export(path: str | Path) -> Weights | None:
         raise UserError(
             f"{path} does not state its network in a way that this program reads: {brief(error)}"
         ) from error
-    try:
-        # Copies, since the file may be mapped and is not to be touched once it is loaded.
-        own = {
-            name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-            for name, value in state.items()
-        }
-        network.load_state_dict(own, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{path}: its tensors do not fit the network that it states: {brief(error)}") from error
+    filled(network, state, path)
     title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
-    return Weights(network.eval(), preprocessing, title, provenance, origin)
-
-
-def _exported(path: str | Path) -> str | None:
-    """Return the metadata that mark an export."""
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(9)[8:] != b"{":
-                return None
-        with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("colorize")
-    except (OSError, SafetensorError):
-        return None
+    return Weights(network, preprocessing, title, provenance, origin)

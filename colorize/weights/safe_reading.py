@@ -40,14 +40,10 @@ class _Unread:
 
 @contextmanager
 def one_version(path: Path) -> Iterator[None]:
-    """Make sure that what is taken from a file within it is of one version of it, and that memory suffices.
+    """Raise UserError where a file is written to within it, whatever else came of that; OutOfMemory for lack of memory.
 
     Tensors are mapped, so that a file which is overwritten in place (as `cp` does) changes while they are copied; one
     that another is renamed over stays as it was for whoever has opened it.
-
-    Raises:
-        UserError: it was written to meanwhile, whatever else came of that.
-        OutOfMemory: memory did not suffice, which is not to be taken for damage.
     """
     before, fault = _status(path), None
     try:
@@ -71,15 +67,12 @@ def _status(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file of weights: `read_file`, then `state_of`. Raises UserError as they do."""
+    """Read the named tensors of a file of weights: `read_file`, then `state_of`."""
     return state_of(read_file(path), path)
 
 
 def state_of(content: Any, path: str | Path) -> dict[str, Tensor]:
-    """Find the state dict in what `read_file` returned: the content itself, or what it holds under "model".
-
-    Raises UserError where there is no dict of named tensors in it, or it is a checkpoint of this program.
-    """
+    """Find the state dict in what `read_file` returned, itself or what it has under "model"; UserError if none is."""
     if isinstance(content, Mapping) and "colorize" in content:
         raise UserError(
             f"{path} is a training checkpoint of this program, not another project's weights: read it with "
@@ -114,33 +107,32 @@ def read_file(path: str | Path) -> Any:
     """Read a file that `torch.save` (any version from 0.4 on) or safetensors wrote, onto the CPU.
 
     Nothing in it is executed: it is read with `weights_only=True`, and of the classes it names, those of fastai's
-    optimizers become inert. A checkpoint of this program is compared with its checksum (`colorize.weights.checksum`).
-    Tensors of a zip-format file are mapped, not read: copy what is to outlive the file.
-
-    Raises UserError where there is no such file, it is something else, it is damaged, or it asks for code.
+    optimizers become inert. A checkpoint of this program is compared with its checksum. Tensors of a zip-format file
+    are mapped, not read: copy what is to outlive the file. Raises UserError for anything else, which it tells apart.
     """
-    with one_version(Path(path)):
-        return _read(Path(path))
-
-
-def _read(path: Path) -> Any:
-    head = _head(path)
-    _refuse_text(path, head)
-    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 2**27:
-        return _read_safetensors(path)
-    if head.startswith(b"PK"):
-        _check_archive(path)
-        check_seal(path)
-    elif not head.startswith(_LEGACY):
-        if head.startswith(b"\x80"):
+    path = Path(path)
+    with one_version(path):
+        head = _head(path)
+        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 2**27:
+            try:
+                return safetensors.torch.load_file(path)
+            except Exception as error:  # its own error class, or what a mapped file comes up with
+                raise UserError(
+                    f"{path} is a safetensors file cut short or damaged ({_line(error)}): {AGAIN}"
+                ) from error
+        if head.startswith(b"PK"):
+            _check_archive(path)
+            check_seal(path)
+        elif not head.startswith(_LEGACY):
+            if head.startswith(b"\x80"):
+                raise UserError(
+                    f"{path} is a pickle that torch.save did not write; a pickle can run code, so it was not opened: "
+                    "give the state dict that torch.save or safetensors wrote"
+                )
             raise UserError(
-                f"{path} is a pickle that torch.save did not write; a pickle can run code, so it was not opened: "
-                "give the state dict that torch.save or safetensors wrote"
+                f"{path} is no file of weights: it begins with {head[:8]!r}, as neither torch.save nor safetensors does"
             )
-        raise UserError(
-            f"{path} is no file of weights: it begins with {head[:8]!r}, as neither torch.save nor safetensors does"
-        )
-    return _read_torch(path, mmap=head.startswith(b"PK"))
+        return _read_torch(path, mmap=head.startswith(b"PK"))
 
 
 def _head(path: Path) -> bytes:
@@ -157,10 +149,6 @@ def _head(path: Path) -> bytes:
         raise UserError(f"{path} cannot be opened: {error.strerror}") from error
     if not head:
         raise UserError(f"{path} is empty (0 bytes): {AGAIN}")
-    return head
-
-
-def _refuse_text(path: Path, head: bytes) -> None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         raise UserError(
@@ -169,13 +157,7 @@ def _refuse_text(path: Path, head: bytes) -> None:
         )
     if text.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the weights it points to: run git lfs pull")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except Exception as error:  # its own error class, or what a mapped file comes up with
-        raise UserError(f"{path} is a safetensors file cut short or damaged ({_line(error)}): {AGAIN}") from error
+    return head
 
 
 def _check_archive(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Small copies of large training photos, made once and read instead of them (`data.cache`).
 
-A copy is a JPEG whose comment states its photo's width and height, and the size and time of the photo's file. A copy
-that does not fit, or is too small for the part that is wanted, gives way to its photo. An index tells what is there.
+A copy is a JPEG whose comment states its photo's width, height, size and time. One that does not fit, or is too small
+for the part that is wanted, gives way to its photo. An index tells what is there.
 """
 
 import io
@@ -11,7 +11,6 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +23,12 @@ from colorize.data.sources import Photos
 from colorize.data.tilt import BoxChooser, sides, tilt
 from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import digest, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 log = logging.getLogger("colorize")
-
-QUALITY = 95
-"""Of the copies' JPEG, without subsampling of the colours."""
-
+QUALITY = 95  # of the copies' JPEG, without subsampling of the colours
 _VERSION = 1
-
 _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_bytes", "i8")])
 """A line of the index: `copy_bytes` is 0 where the photo is small enough. Of several for a key, the last counts."""
 
@@ -42,8 +37,7 @@ _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_byt
 class CopiedPhotos(Photos):
     """Photos of which small copies may be there: for training. Evaluation reads the photos themselves."""
 
-    folder: Path = Path()
-    """Of the copies."""
+    folder: Path = Path()  # of the copies
 
     def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
         """Return a part as of any photo, from the copy if that has as many pixels in it."""
@@ -63,9 +57,8 @@ class CopiedPhotos(Photos):
 
 
 def key_of(identity: str) -> bytes:
-    """Return 16 bytes that stand for an identity."""
-    # No zero at the end, which numpy would cut off.
-    return blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=15).digest() + b"\1"
+    """Return 16 bytes that stand for an identity, without a zero at the end, which numpy would cut off."""
+    return digest(identity, size=15) + b"\1"
 
 
 def copy_path(folder: Path, key: bytes) -> Path:
@@ -77,12 +70,10 @@ def copy_path(folder: Path, key: bytes) -> Path:
 def make_copies(photos: Photos, folder: Path, px: int, limit_gb: float, num_workers: int) -> Photos:
     """Copy those training photos that lack a copy, and return all with their copies; scenes come back as they are.
 
-    A photo gets one where its short side is longer than `px`, which is that of its copy. Copies that are up to date are
-    left alone, so that an interrupted start resumes; a photo that has changed gets a new one. Where `limit_gb`, of this
-    source at this size in 10⁹ bytes, does not allow for all, as many as it does are made, always of the same photos.
-    `num_workers` processes make copies (0: this one); `folder` may hold those of other sources.
-
-    Raises UserError where the folder cannot be written, or the disk is full.
+    A photo gets one where its short side is longer than `px`, which is that of its copy. What is up to date is left
+    alone. Where `limit_gb`, of this source at this size in 10⁹ bytes, does not allow for all, as many as it does are
+    made, always of the same photos. `num_workers` processes make copies (0: this one). Raises UserError where the
+    folder cannot be written, or the disk is full.
     """
     if not photos.on_disk:
         return photos
@@ -164,6 +155,5 @@ class _CopyDataset(PhotoDataset[bytes | None]):
             return b""
         comment = json.dumps([[status.st_size, status.st_mtime_ns], rgb.width, rgb.height]).encode()
         file = io.BytesIO()
-        small = rgb.resize(size, Image.Resampling.BICUBIC)
-        small.save(file, "JPEG", quality=QUALITY, subsampling=0, comment=comment)
+        rgb.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=QUALITY, subsampling=0, comment=comment)
         return file.getvalue()

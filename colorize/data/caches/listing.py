@@ -15,22 +15,17 @@ from colorize.runtime.files import Folder, read_folder, walk_files, written_whol
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger("colorize")
-
-WORTH_KEEPING = 20_000
-"""Fewer photos are listed anew as fast as they are looked up."""
-
+WORTH_KEEPING = 20_000  # fewer photos are listed anew as fast as they are looked up
 _VERSION = 1
-_GRANULE_NS = 2_000_000_000
-"""A file system's clock may stand still so long (FAT); what happens within it leaves no other stamp."""
+_GRANULE_NS = 2_000_000_000  # file systems' clocks may stand still so long (FAT), so that changes leave no other stamp
 
 
 class Listing:
     """The photos below a root, by folders.
 
     What a folder holds is taken from the cache where its times of change (of its entries, and of itself, which `touch`,
-    `rsync` and `tar` cannot set back) are those of the moment when it was read, so that one look at each folder
-    replaces one at each file. A folder is not kept where it had changed just before it was read, when another change
-    would leave the same times; nor where a link is in it, whose target may change elsewhere.
+    `rsync` and `tar` cannot set back) are those of when it was read. A folder is not kept where it had just changed
+    before, when another change would leave the same times; nor where a link is in it.
     """
 
     def __init__(self, root: Path, runs_dir: str | os.PathLike[str] | None) -> None:
@@ -48,8 +43,7 @@ class Listing:
     def photos_in(self, below: str) -> list[str]:
         """Return the sorted paths, relative to the root, of the photos in its folder `below` ("": all).
 
-        Hidden files and folders (`.name`) are left out; links to folders are followed, each folder once. Raises
-        UserError where a folder cannot be read or there are none.
+        Links to folders are followed, hidden ones left out. Raises UserError where a folder cannot be read or has none.
         """
         try:
             walked = walk_files(self.root, f"{below}/" if below else "", self._read)

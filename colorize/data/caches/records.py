@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,31 +15,23 @@ from torch.utils.data import Dataset
 
 from colorize.data.loading import make_loader
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import digest
 from colorize.runtime.progress import tracked
 
 log = logging.getLogger("colorize")
-
-STAMP = ["bytes", "mtime_ns"]
-"""Fields that tell one state of a file from another; `bytes` is -1 where there is no such file."""
-
-FEW = 200
-"""So many photos are worked through before worker processes have started."""
-
+STAMP = ["bytes", "mtime_ns"]  # tell one state of a file from another; `bytes` is -1 where there is no such file
+FEW = 200  # so many photos are worked through before worker processes have started
 Sample = TypeVar("Sample")
 
 
 def source_digest(root: Path, *facts: object) -> str:
     """Hexadecimal name for the photos below `root` and what else a cache of them depends on."""
-    key = "\n".join(map(str, (*facts, root.resolve()))).encode("utf-8", "surrogatepass")
-    return blake2b(key, digest_size=8).hexdigest()
+    return digest(*facts, root.resolve()).hex()
 
 
 @contextmanager
 def held(cache: Path, doing: str, key: str) -> Iterator[None]:
-    """Hold a cache for this process. Others (ranks of a training, jobs of a sweep) wait, and find everything done.
-
-    Raises UserError where its folder cannot be written.
-    """
+    """Hold a cache for this process; others wait, and find everything done. Raises UserError where it cannot be."""
     lock = FileLock(cache.with_suffix(".lock"))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """Size, format and colour of the photos of a source, measured once and kept in a cache of JSON lines.
 
-Of several lines for a photo, the one that fits the file's size and time counts. Files that cannot be read are not kept
-but tried again, since a mended permission or disk leaves no trace in size and time.
+Of several lines for a photo, the one that fits its size and time counts. What cannot be read is always tried again.
 """
 
 import io
@@ -9,9 +8,9 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +25,7 @@ from colorize.runtime.errors import UserError, writing
 from colorize.runtime.files import written_whole
 
 log = logging.getLogger("colorize")
-
-SIZE_PX = 64
-"""Each photo is measured as a whole, squeezed into a square of this side."""
-
+SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
 ROW = np.dtype(
     [
         ("bytes", "i8"),  # -1: no such file
@@ -43,28 +39,21 @@ ROW = np.dtype(
 )
 """One photo's record, of 34 bytes: there may be millions. Sizes are those of the upright photo, in pixels."""
 
-_VERSION = 1
-"""To be raised where the numbers change their meaning: older caches are then left aside."""
-
-Measured = tuple[str, int, int, int, float]
-"""The fields of ``ROW`` after the file's size and time."""
+_VERSION = 1  # to be raised where the numbers change their meaning: older caches are then left aside
+Measured = tuple[str, int, int, int, float]  # the fields of ROW after the file's size and time
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """Measurements, photo by photo."""
 
-    rows: NDArray[Any]
-    """A ``ROW`` for each identity, in the order that was asked for."""
-    unreadable: dict[str, str]
-    """Identities of the files that cannot be read, and why."""
+    rows: NDArray[Any]  # a ROW for each identity, in the order that was asked for
+    unreadable: dict[str, str]  # identities of the files that cannot be read, and why
 
 
 def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_workers: int) -> Survey:
-    """Measure those photos that are new or have changed since the last time; built-in scenes are measured every time.
+    """Measure the photos that are new or have changed since the last time, in ``num_workers`` processes (0: this one).
 
-    The cache, one file for each source, lies in the ``.cache`` of ``runs_dir``; ``num_workers`` processes read photos
-    (0: this one). Raises UserError where the cache cannot be written.
+    Built-in scenes are measured every time. Raises UserError where the cache, in ``runs_dir``, cannot be written.
     """
     rows = np.zeros(len(identities), ROW)
     if not photos.on_disk:
@@ -78,12 +67,8 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
-    """Return the photos without those for training whose colourfulness is below ``least``; unreadable files stay.
-
-    Raises UserError where no readable photo is left for training.
-    """
-    found = survey(photos, photos.train, runs_dir, num_workers)
-    rows = found.rows
+    """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
+    rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
     dull = is_dull(rows, least)
     if dull.any() and not (readable(rows) & ~dull).any():
         raise UserError(
@@ -92,7 +77,7 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
         )
     log.info(
         f"data.min_colourfulness={least:g} leaves out {dull.sum()} of {len(dull)} training photos"
-        + (f" ({len(found.unreadable)} unreadable ones stay in, to be met and counted)" if found.unreadable else "")
+        + (f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else "")
     )
     return replace(photos, train=[name for name, out in zip(photos.train, dull, strict=True) if not out])
 

@@ -1,13 +1,15 @@
-"""The checkpoints of a phase: last.ckpt, best.ckpt, and images-COUNT.ckpt from inside the epochs."""
+"""The checkpoints of a phase: last.ckpt, best.ckpt, images-COUNT.ckpt from inside the epochs, with random states."""
 
 import hashlib
 import logging
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -37,17 +39,11 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    Scores are compared in the order of `stopping.rank`. The metric is known after an epoch and, where it is a score,
-    wherever a checkpoint is kept. A state is written once, whatever the number of its names. The last.ckpt before
-    stays, as last.ckpt.before: should the newer one be damaged, training resumes from there.
-
-    Nothing is saved on the last batch of an epoch: training cannot be resumed from there without losing the validation,
-    and the epoch's own checkpoint follows at once. A signal (`colorize.runtime.signals`) stops training once the step
-    that it came in, or the validation, is done and saved.
-
-    `monitored` makes best.ckpt; lower is better. A checkpoint is kept `every_n_images` (None: never), the newest `keep`
-    of them (None: all). A new last.ckpt comes inside epochs when the last one is `every_n_minutes` old (None: only with
-    kept ones).
+    `monitored` makes best.ckpt; lower is better, scores go in the order of `stopping.rank`. A checkpoint is kept
+    `every_n_images` (None: never), the newest `keep` of them (None: all). A new last.ckpt comes inside epochs when the
+    last one is `every_n_minutes` old (None: only with kept ones); the one before stays as last.ckpt.before. Nothing is
+    saved on the last batch of an epoch: resumed from there, training would lose the validation. A signal stops training
+    once its step, or the validation, is done and saved.
     """
 
     def __init__(
@@ -128,7 +124,6 @@ class Checkpoints(Checkpoint):
         return received, due
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        """Return the exception that stops training."""
         return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
@@ -144,10 +139,7 @@ class Checkpoints(Checkpoint):
         return True
 
     def save(self, trainer: L.Trainer, *names: str) -> None:
-        """Write the present state as last.ckpt, and as NAME.ckpt for each of `names`.
-
-        The other names come first: whatever ends the process in between, last.ckpt knows of nothing that is not there.
-        """
+        """Write the present state as NAME.ckpt for each of `names`, then as last.ckpt, which knows of these."""
         for logger in trainer.loggers:
             logger.save()  # no point of before the checkpoint is lost with the process
         first, *others = (self.folder / f"{name}.ckpt" for name in (*names, "last"))
@@ -164,12 +156,55 @@ class Checkpoints(Checkpoint):
 def validation_digest(photos: Photos) -> str:
     """Return a digest of the validation photos: of their names, and of the sizes of the first files in bytes."""
     sizes = [path.stat().st_size for path in map(photos.path, photos.val[:64]) if photos.on_disk and path.exists()]
-    return hashlib.sha256("\0".join(map(str, [*photos.val, *sizes])).encode("utf-8", "surrogateescape")).hexdigest()[
-        :16
-    ]
+    names = "\0".join(map(str, [*photos.val, *sizes]))
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def best_metric(checkpoint: Path) -> float:
     """Return the metric of best.ckpt, as `checkpoint` of the same folder knows it."""
     callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
     return float(callbacks[Checkpoints.__qualname__]["best"])
+
+
+class RandomStates(L.Callback):
+    """Puts the states of all generators into each checkpoint, and takes them back just before the first step.
+
+    Each rank has its own states; with another number of ranks than before, all resume with those of the first.
+    """
+
+    def __init__(self) -> None:
+        self.restored: list[dict[str, Any]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ranks": distributed.gathered(random_states())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict["ranks"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not earlier: networks are made, and photos scored, before.
+        if self.restored is not None:
+            same = len(self.restored) == distributed.world_size()
+            restore_random_states(self.restored[trainer.global_rank if same else 0])
+            self.restored = None
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of this process's generators, in primitives and tensors."""
+    numpy: Any = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    found = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def restore_random_states(saved: dict[str, Any]) -> None:
+    """Set this process's generators to `random_states()` of an earlier one; those of a GPU where both have one."""
+    random.setstate(saved["python"])
+    numpy = saved["numpy"]
+    key = numpy["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state(numpy | {"state": numpy["state"] | {"key": key}})
+    torch.set_rng_state(saved["torch"])
+    if "cuda" in saved and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["cuda"])

@@ -19,14 +19,11 @@ log = logging.getLogger("colorize")
 class GeneratorEMA(L.Callback):
     """Averages the generator's parameters and BatchNorm statistics; the module calls `update` after each of its steps.
 
-    Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none.
-    Checkpoints hold the average beside the raw weights.
-
-    The window is a half-life in images that the generator learned from, given as such or as a share of all images of
-    the training (`half_life_share`, where `half_life_images` is None): a decay per step would mean more photos where
-    batches are large, and batches grow as images shrink. So that the random start does not linger, it is at most the
-    share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022, "Elucidating the
-    design space of diffusion-based generative models").
+    Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none. The
+    window is a half-life in images that the generator learned from, since batches differ in size, given as such or
+    as a share of all images of the training (`half_life_share`). So that the random start does not linger, it is at
+    most the share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022,
+    "Elucidating the design space of diffusion-based generative models").
     """
 
     network: Generator
@@ -38,15 +35,12 @@ class GeneratorEMA(L.Callback):
 
     @property
     def state_key(self) -> str:
-        """The name of `state_dict` in a checkpoint."""
         return AVERAGE
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights, and how many images they have learned from."""
         return {"generator": self.network.state_dict(), "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over `state_dict` once training starts."""
         self.restored = state_dict
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -59,7 +53,7 @@ class GeneratorEMA(L.Callback):
             self.restored = None
         elif pl_module.images_seen:
             log.warning(f"the average of the generator's weights starts only now, at {pl_module.images_seen} images")
-        pl_module.set_ema_model(self)
+        pl_module.ema = self
 
     def decay(self, images: int) -> float:
         """Return what is left of the average after a step on the last `images` of `self.images`."""
@@ -68,7 +62,6 @@ class GeneratorEMA(L.Callback):
 
     @torch.no_grad()
     def update(self, generator: nn.Module, images: int) -> None:
-        """Take in the generator as it is after a step on `images`."""
         self.images += images
         (ours, our_rest), (its, its_rest) = averaged_tensors(self.network), averaged_tensors(generator)
         get_ema_multi_avg_fn(self.decay(images))(ours, its, 0)

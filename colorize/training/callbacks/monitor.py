@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor
 
 from colorize.data.resolution import ResolutionSchedule
@@ -35,6 +36,13 @@ SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean
 """Validation metrics in the line of an epoch."""
 
 
+class EpochBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1, as in every message."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1} of {self.trainer.max_epochs}"
+
+
 class Mean:
     """Running means of named scalar tensors, without waiting for the device."""
 
@@ -56,11 +64,9 @@ class Mean:
         return {"sums": sums, "counts": dict(self.counts)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Resume where `state` was taken."""
         self.sums, self.counts = dict(state["sums"]), defaultdict(int, state["counts"])
 
     def take(self) -> dict[str, float]:
-        """Return the means so far, and start anew."""
         means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         self.sums, self.counts = {}, defaultdict(int)
         return means
@@ -69,15 +75,9 @@ class Mean:
 class Monitor(L.Callback):
     """Writes every loss term, the learning rate of each layer group, sizes, speed and validation metrics.
 
-    `val/…` are the metrics of each epoch (`val_ema/…` those of averaged weights), `score/…` those on the fixed photos,
-    `Best/…` those of best.ckpt so far: of the same kind as the metric that makes it. `_overview/…` repeats what to look
-    at first.
-
-    The x-axis is images seen, in the phase that the weights come from too: neither Lightning's step (it counts each
-    optimizer's) nor the batch (its size changes) means the same thing throughout a training. Points in TensorBoard are
-    means since the last point, on rank 0. metrics.csv has one row an epoch, counted from 1, and the images seen in this
-    phase; a resumed training keeps the rows of the epochs that its checkpoint knows, and the means of an epoch that it
-    resumes within cover all of it.
+    docs/TENSORBOARD.md has the names. The x-axis is images seen, since Lightning's step counts each optimizer's, and
+    batches change in size. Points are means since the last point, on rank 0; metrics.csv has one row an epoch. Resumed,
+    it keeps the rows of the epochs that the checkpoint knows, and means of a whole epoch.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:
@@ -97,15 +97,12 @@ class Monitor(L.Callback):
                 mean.restore(state_dict[name])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.start_clock(pl_module)  # Lightning does not announce the start of an epoch that is resumed within
+        # Lightning does not announce the start of an epoch that is resumed within.
+        self.on_train_epoch_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.write_table()  # without the rows that an earlier start had got to
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.start_clock(pl_module)
-
-    def start_clock(self, pl_module: Any) -> None:
-        """Measure speed from here on."""
         self.epoch_began = self.last_lap = (time.perf_counter(), pl_module.images_seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -130,11 +127,8 @@ class Monitor(L.Callback):
             self.first_step = now  # which warms up, and does not count
         if self.said_how_long or now[0] - self.first_step[0] < TELLING_S:
             return
-        self.said_how_long, epoch = True, trainer.current_epoch
-        images, areas = (
-            images_by_epoch(trainer),
-            [self.schedule.at(e).size_px ** 2 for e in range(self.schedule.epochs)],
-        )
+        self.said_how_long, epoch, images = True, trainer.current_epoch, images_by_epoch(trainer)
+        areas = [self.schedule.at(number).size_px ** 2 for number in range(self.schedule.epochs)]
         left = [sum(images[: epoch + 1]) - pl_module.images_seen, *images[epoch + 1 :]]
         pixels = sum(n * area for n, area in zip(left, areas[epoch:], strict=True))
         seconds = pixels / areas[epoch] / images_per_s(self.first_step, now)
@@ -154,8 +148,7 @@ class Monitor(L.Callback):
             {
                 "epoch": trainer.current_epoch + 1,
                 "images_seen": pl_module.images_seen,
-                "size_px": stage.size_px,
-                "batch_size": stage.batch_size,
+                **stage._asdict(),
                 **terms,
                 **validation_metrics(trainer),
                 **(scored(pl_module.curve[-1]) if pl_module.curve else {}),
@@ -202,7 +195,8 @@ def images_by_epoch(trainer: L.Trainer) -> list[int]:
     """Return how many images each epoch of the training sees."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
-    return data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)  # type: ignore[no-any-return]
+    images: list[int] = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
+    return images
 
 
 def images_per_s(start: tuple[float, int], end: tuple[float, int]) -> float:

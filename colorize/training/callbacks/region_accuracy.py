@@ -3,13 +3,10 @@
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from colorize.data.datasets import Batch
 from colorize.evaluation.regions import COLOURLESS, COUNTED, TAKEN_FOR, taken_for
-from colorize.runtime.files import markdown_table
 
 GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
 CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
@@ -19,10 +16,9 @@ CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES),
 class RegionAccuracy(L.Callback):
     """Logs, where photos come with regions, how much of each has the right hue, and what the rest is taken for.
 
-    `val/region/NAME` is the share of its pixels whose hue class is right, `val/region/mean` that of the regions that
-    occur, each counting alike; `val/region/sea_as_grass` and its like are mistakes; `val/region/colourless` is the
-    share of all pixels without a hue. The table of every confusion goes to TensorBoard as text. `val_ema/region/…` are
-    those of the averaged weights. See `colorize.evaluation.regions` for what counts.
+    `val/region/NAME` is the share of its pixels whose hue class is right, `mean` that of the regions that occur, each
+    counting alike; `sea_as_grass` and its like are mistakes; `colourless` is the share of all pixels without a hue. See
+    `colorize.evaluation.regions` for what counts, and `colorize.evaluate` for every confusion.
     """
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -45,15 +41,9 @@ class RegionAccuracy(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         for group, table in self.tables.items():
-            self.tables[group] = table = trainer.strategy.reduce(table, reduce_op="sum").cpu()
-            named = {f"{group}/region/{name}": value for name, value in accuracies(table).items()}
+            found = accuracies(trainer.strategy.reduce(table, reduce_op="sum").cpu())
+            named = {f"{group}/region/{name}": value for name, value in found.items()}
             pl_module.log_dict(named, sync_dist=True, logger=False)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        for group, table in self.tables.items():
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text(f"{group}/regions", markdown(table), pl_module.axis)
 
 
 def accuracies(table: Tensor) -> dict[str, float]:
@@ -69,15 +59,3 @@ def accuracies(table: Tensor) -> dict[str, float]:
         if region in number:
             found[name] = sum(float(shares[number[region], TAKEN_FOR.index(other)]) for other in others)
     return found
-
-
-def markdown(table: Tensor) -> str:
-    """Return a confusion table in per cent: a row for each region that occurs, a column for what it is taken for."""
-    rows = [row for row in range(len(COUNTED)) if table[row].any()]
-    columns = [column for column in range(len(TAKEN_FOR)) if table[rows, column].any()]
-    per_cent = torch.round(100 * table / table.sum(dim=1, keepdim=True).clamp_min(1))
-    lines = []
-    for row in rows:
-        shares = {column: f"{per_cent[row, column]:.0f}" for column in columns}
-        lines.append([TAKEN_FOR[row], *(f"**{s}**" if column == row else s for column, s in shares.items())])
-    return markdown_table(["per cent taken for", *(TAKEN_FOR[column] for column in columns)], lines)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colorize.evaluation import learned_metrics, stopping
-from colorize.evaluation.learned_metrics import FeatureStatistics, frechet_distance
+from colorize.evaluation.learned_metrics import frechet_distance, moments, summed
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
@@ -19,19 +19,12 @@ POINTS = 20
 class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
-    A score is that of the averaged weights where there are any. It goes to TensorBoard, and into the module's `curve`,
-    which each checkpoint holds. TensorBoard has more points, `POINTS` in a training, so that its first screen shows
-    curves rather than lines of two points. Lightning's own validation inside an epoch (`val_check_interval`) is not
-    used: a training that is resumed from there would lose the epoch's metrics.
-
-    Args:
-        every_n_images: inside epochs, for the module's curve; None: not there.
-        photos: how many validation photos, the first readable ones.
-        in_curve: False: for TensorBoard alone.
-        fid: weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID.
-
-    Raises:
-        UserError: Inception's weights cannot be had.
+    A score is that of the averaged weights where there are any, on the first readable validation `photos`. It goes into
+    the module's `curve`, which each checkpoint holds (inside epochs `every_n_images`, None: not there), unless
+    `in_curve` is False, and to TensorBoard, `POINTS` times in a training. Lightning's own validation inside an epoch
+    (`val_check_interval`) is not used: a training that is resumed from there would lose the epoch's metrics. `fid` are
+    weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID. Raises UserError
+    where they cannot be had.
     """
 
     def __init__(self, every_n_images: int | None, photos: int, fid: str = "none", *, in_curve: bool = True) -> None:
@@ -49,11 +42,9 @@ class Scoring(L.Callback):
         self.rgb = (share * 255).round().to(torch.uint8)
         self.shown_every = max(1, sum(images_by_epoch(trainer)) // POINTS)
         if self.inception is not None:
-            self.inception.to(pl_module.device)
-            features = FeatureStatistics()
-            for truth in stopping.batches(self.rgb, pl_module.device):
-                features.update(self.inception(truth))
-            self.of_truth = features.over_ranks()
+            inception = self.inception.to(pl_module.device)
+            photos = stopping.batches(self.rgb, pl_module.device)
+            self.of_truth = summed(moments(inception(truth)) for truth in photos)
         self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module, self.in_curve)
@@ -67,12 +58,8 @@ class Scoring(L.Callback):
         self.score(trainer, pl_module, self.in_curve)
 
     def score(self, trainer: L.Trainer, pl_module: Any, noted: bool) -> None:
-        """Score for TensorBoard's first screen and, where it is to be `noted`, as a point of the curve."""
         network = pl_module.ema_model or pl_module.network("generator")
-        was_training = network.training
-        network.eval()
-        score, features = self.measure(trainer, pl_module, network)
-        network.train(was_training)
+        score, features = self.measure(trainer, pl_module, network.eval())
         point = score | {"distance": stopping.distance(score, self.of_grey)}
         shown = {f"{OVERVIEW}/{name}": value for name, value in score.items()}
         point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
@@ -86,8 +73,8 @@ class Scoring(L.Callback):
 
     def measure(
         self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
-    ) -> tuple[dict[str, float], FeatureStatistics]:
-        """Return the scores of what `colour` makes of the photos of all devices, and Inception's features of it."""
+    ) -> tuple[dict[str, float], Tensor]:
+        """Return the scores of what `colour` makes of the photos of all devices, and `moments` of its features."""
 
         def coloured(grey: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():

@@ -1,38 +1,37 @@
-"""TensorBoard's tabs beside curves and images: HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
+"""TensorBoard's logger, and its tabs IMAGES, HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
 
-TensorBoard keeps the first hyper-parameters that it meets in a folder, so they stand in an event file of their own,
-which each start of the training replaces: what is shown is what the last start ran.
+It keeps the first hyper-parameters that it meets, so they stand in a file of their own, which each start replaces.
 """
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from torch.utils.tensorboard import summary
+from torch.utils.tensorboard import FileWriter, summary
 
+from colorize.color import merge_luma
 from colorize.config import TrainConfig
+from colorize.evaluation.gallery import sheet
 from colorize.evaluation.regions import COUNTED
 from colorize.training.hyper_parameters import hyper_parameters
 from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
 
+LEAST_TILE_PX = 128
+"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
+
 
 class CurveLogger(TensorBoardLogger):
-    """Lightning's logger of scalars and images, in `folder` itself and without a hparams.yaml: that is config.yaml.
-
-    From `purge_step` images seen on, the points of earlier starts are not shown.
-    """
+    """Lightning's logger, in `folder` itself; from `purge_step` on, the points of earlier starts are not shown."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         super().__init__(folder, name="", version="", purge_step=purge_step)
@@ -53,54 +52,71 @@ class CurveLogger(TensorBoardLogger):
         self.experiment.flush()
 
 
-class Settings(L.Callback):
-    """Writes the settings of a training when it starts, and that it has ended when it has.
+class ImageGrid(L.Callback):
+    """Sends a sheet of fixed validation photos to TensorBoard against images seen, first before any training.
 
-    The metrics beside the hyper-parameters are the last values of the training's scalars, such as `Best/ciede2000`.
-
-    Args:
-        config: of the training.
-        folder: of the phase, in which the scalars are.
-        command: what starts the training from a shell, where that is known.
+    The prediction is what `colorize.predict` would make of a photo, with averaged weights where there are any.
     """
+
+    def __init__(self, photos: int) -> None:
+        self.photos = photos
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        if pl_module.images_seen == 0:
+            self.show(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.show(trainer, pl_module)
+
+    def show(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or not len(self.batch.rgb):
+            return
+        network, greys = pl_module.ema_model or pl_module.generator, self.batch.grey.to(pl_module.device).split(8)
+        network.eval()
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            coloured = torch.cat([merge_luma(network(grey), grey) for grey in greys])
+        shown, photos = [("grey", self.batch.grey), ("as predict", coloured), ("truth", self.batch.rgb)], len(coloured)
+        rows = -(-photos // 2)  # two photos abreast: TensorBoard's cards are wider than high
+        columns = [(caption, part[top : top + rows]) for top in range(0, photos, rows) for caption, part in shown]
+        image = sheet(columns, tile_px=max(LEAST_TILE_PX, self.batch.rgb.shape[-1]))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("photos", np.asarray(image), pl_module.axis, dataformats="HWC")
+
+
+class Settings(L.Callback):
+    """Writes the settings, and the `command`, of a training when it starts, and that it has ended when it has."""
 
     def __init__(self, config: TrainConfig, folder: Path, command: str | None) -> None:
         self.config, self.folder, self.command = config, folder, command
-        self.writer: EventFileWriter | None = None
+        self.writer: FileWriter | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         for earlier in self.folder.glob(f"events.out.tfevents.*{SUFFIX}"):
             earlier.unlink()
-        self.writer = EventFileWriter(str(self.folder), filename_suffix=SUFFIX)
+        self.writer = FileWriter(str(self.folder), filename_suffix=SUFFIX)
         step = pl_module.axis
         # An empty trial: the row is named after the run, and equal settings in two runs stay two rows. No Experiment
         # is written: TensorBoard would take that of one run for all, and could not tell which keys differ.
-        self.write(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
-        self.write(text_pb("config", as_text(self.config, self.command)), step)
-        self.write(summary.custom_scalars(charts(self.config)), step)
+        self.writer.add_summary(hparams_pb(hyper_parameters(self.config), trial_id=""), step)
+        command = f"```\n{self.command}\n```\n\n" if self.command else ""
+        text = f"{command}```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(self.config))}```\n"
+        self.writer.add_summary(text_pb("config", text), step)
+        self.writer.add_summary(summary.custom_scalars(charts(self.config)), step)
         self.writer.flush()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.writer is not None:
             _, _, success = summary.hparams({}, {})
-            self.write(success, pl_module.axis)
+            self.writer.add_summary(success, pl_module.axis)
             self.writer.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self.writer is not None:
             self.writer.close()
-
-    def write(self, content: Summary, step: int) -> None:
-        assert self.writer is not None
-        self.writer.add_event(Event(wall_time=time.time(), step=step, summary=content))
-
-
-def as_text(config: TrainConfig, command: str | None) -> str:
-    """Return the whole configuration as Markdown."""
-    text = f"```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(config))}```\n"
-    return f"```\n{command}\n```\n\n{text}" if command else text
 
 
 def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
