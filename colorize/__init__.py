@@ -7,14 +7,18 @@ from colorize import Colorizer
 Colorizer.from_checkpoint().colorize("photo.jpg").save("photo_colour.jpg")
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from colorize.runtime.version import __version__
 
 if TYPE_CHECKING:
     from colorize.inference.colorizer import Colorizer
+    from colorize.photos.hints import Hint
 
-__all__ = ["Colorizer", "__version__", "run_evaluation", "run_training"]
+__all__ = ["Colorizer", "Hint", "__version__", "run_evaluation", "run_training"]
+
+_LAZY = {"Colorizer": "colorize.inference.colorizer", "Hint": "colorize.photos.hints"}
 
 
 def run_training(*options: str) -> float | None:
@@ -55,13 +59,11 @@ def run_evaluation(*options: str) -> float | None:
 
 def __getattr__(name: str) -> Any:
     """Import torch only when it is wanted, so that `--help` answers at once (PEP 562)."""
-    if name == "Colorizer":
-        from colorize.inference.colorizer import Colorizer
-
-        return Colorizer
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List what `help(colorize)` is to show, `Colorizer` included."""
-    return [*globals(), "Colorizer"]
+    """List what `help(colorize)` is to show, what is imported late included."""
+    return [*globals(), *_LAZY]

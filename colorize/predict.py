@@ -59,7 +59,11 @@ def run(config: PredictConfig) -> None:
     together = config.devices * config.num_nodes > 1 or processes_started() > 1
     fabric = shared_by(config) if together else None
     format = None if config.format == "same" else config.format
-    plan = jobs.plan(config.input, config.output, format, config.contact_sheet).share(number, count)
+    plan = jobs.plan(config.input, config.output, format, config.contact_sheet)
+    if config.hints is not None:
+        plan = replace(plan, jobs=jobs.with_hints(plan.jobs, config.hints))
+        log.info(f"hints for {sum(job.hints is not None for job in plan.jobs)} of {len(plan.jobs)} photos")
+    plan = plan.share(number, count)
     check_report(config, plan)
     if fabric is None:
         done = colour(config, plan)

@@ -133,6 +133,7 @@ class PredictConfig:
     render_px: int | None = opt(None, "short side that is shown (null: as trained); larger: finer, duller", least=32)
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)
+    hints: str | None = opt(None, "colours known of points: a photo's FILE.json, or a folder of NAME.json", path=True)
     keep_color: bool = opt(False, "leave photos that have colours of their own as they are (toned ones have none)")
     overwrite: bool = opt(False, "colour again what has a result; otherwise it is skipped")
     verbose: bool = opt(False, "say of each JPEG whether its luma was taken over bit for bit, and if not, why")

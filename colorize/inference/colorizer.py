@@ -23,11 +23,13 @@ from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
+from colorize.inference.palette import palette
 from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
+from colorize.photos.hints import Hint
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
@@ -118,6 +120,7 @@ class Colorizer:
         tta: bool = ...,
         keep_color: bool = ...,
         saturation: float = ...,
+        hints: Sequence[Hint] = ...,
     ) -> Array: ...
 
     @overload
@@ -128,6 +131,7 @@ class Colorizer:
         tta: bool = ...,
         keep_color: bool = ...,
         saturation: float = ...,
+        hints: Sequence[Hint] = ...,
     ) -> Image.Image: ...
 
     def colorize(
@@ -137,6 +141,7 @@ class Colorizer:
         tta: bool = False,
         keep_color: bool = False,
         saturation: float = 1.0,
+        hints: Sequence[Hint] = (),
     ) -> Image.Image | Array:
         """Colour one photo, at its own size.
 
@@ -150,6 +155,8 @@ class Colorizer:
             keep_color: return a photo that has colours of its own as it is; one in a single tone is coloured.
             saturation: the network's chroma is multiplied by this: 0 gives grey. Beyond about 1.3 many colours do not
                 exist at their luma, and are as strong as they can be there: differences between them are lost.
+            hints: colours that you know of points: what is around them and looks alike follows. A photo with hints is
+                coloured whatever colours it has.
 
         Returns:
             For an image or a path a Pillow image, RGB, or RGBA where it has transparency, without metadata; for an
@@ -157,9 +164,10 @@ class Colorizer:
 
         Raises:
             UserError: the file cannot be read, or memory does not suffice even at the smallest size.
-            ValueError: an array of another shape or type, an empty image, render_px below 32, or saturation below 0.
+            ValueError: an array of another shape or type, an empty image, render_px below 32, saturation below 0, or a
+                hint outside of the photo.
         """
-        return self.colorize_batch([image], render_px, tta, keep_color, saturation)[0]
+        return self.colorize_batch([image], render_px, tta, keep_color, saturation, [hints])[0]
 
     def colorize_batch(
         self,
@@ -168,13 +176,15 @@ class Colorizer:
         tta: bool = False,
         keep_color: bool = False,
         saturation: float = 1.0,
+        hints: Sequence[Sequence[Hint]] | None = None,
     ) -> list[Any]:
         """Colour several photos; those that the network sees at the same size go through it together.
 
-        Arguments, exceptions and each result are as for `colorize`. Photos that go together have the same colours
-        as they have alone, but for rounding.
+        Arguments, exceptions and each result are as for `colorize`, `hints` a list for each photo. Photos that go
+        together have the same colours as they have alone, but for rounding.
         """
-        found = [_as_photo(image, keep_color) for image in images]
+        known = [()] * len(images) if hints is None else hints
+        found = [_as_photo(image, keep_color, own) for image, own in zip(images, known, strict=True)]
         rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
@@ -204,8 +214,31 @@ class Colorizer:
             made = self._with_what_memory_there_is([photos[index] for index in indices], asked_px, tta)
             if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
                 made = [replace(one, rgb=scale_chroma(one.rgb, saturation)) for one in made]
+            made = [self._corrected(photos[index], one) for index, one in zip(indices, made, strict=True)]
             rendered |= zip(indices, made, strict=True)
         return [rendered[index] for index in range(len(photos))]
+
+    def _corrected(self, photo: Photo, made: Rendered) -> Rendered:
+        if not photo.hints:
+            return made
+        from colorize.inference.spreading import spread  # and SciPy, for who has hints
+
+        height, width = made.rgb.shape[-2:]
+        grey = self.preprocessing.show(photo.grey(), (width, height))[:, :height, :width]
+        return replace(made, rgb=spread(made.rgb, grey, photo.hints, photo.size))
+
+    def likely_colors(self, image: Source, x: float, y: float, n: int = 6) -> list[tuple[int, int, int]]:
+        """Return up to `n` colours for a point of a photo, to choose a hint's from: sRGB of its luma, 0 to 255.
+
+        The network's own comes first, then, of a network that predicts a distribution, what it holds likely. `x` and
+        `y` are as of a hint. Raises as `colorize`.
+        """
+        photo = _as_photo(image, False, [hint := Hint(x, y, None)])
+        size = self.preprocessing.shown_size(*photo.size, self.preprocessing.render_px)
+        grey = self.preprocessing.show(photo.grey(), size)
+        with torch.inference_mode(), self._numbers():
+            made = self.network(grey[None].to(self.device), detailed=True)
+        return palette(self.network.head, made, grey, *hint.pixel(photo.size, size), n)
 
     def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Rendered]:
         """Render photos that are shown at one size, fewer at a time or smaller where memory runs out."""
@@ -297,24 +330,17 @@ def _device(word: str) -> torch.device:
     return torch.device(kind, int(match[2]))
 
 
-def _as_photo(image: Source, keep_color: bool) -> Photo:
+def _as_photo(image: Source, keep_color: bool, hints: Sequence[Hint]) -> Photo:
+    keep_color = keep_color and not hints
     if isinstance(image, Image.Image):
-        return reading.from_image(image, keep_color)
-    if isinstance(image, np.ndarray):
-        return _array_as_photo(image, keep_color)
-    try:
-        return reading.read(Path(image), keep_color)
-    except UnreadableImage as error:
-        raise UserError(f"{image}: {error}") from error
-
-
-def _array_as_photo(array: Array, keep_color: bool) -> Photo:
-    kind = (array.dtype, array.ndim)
-    if kind not in ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2)) or array.shape[2:] not in ((), (3,)):
-        raise ValueError(
-            f"expected uint8 of shape (H, W) or (H, W, 3), or uint16 of shape (H, W), not {array.dtype} {array.shape}"
-        )
-    if 0 in array.shape:
-        raise ValueError(f"an array of shape {array.shape} has nothing to colour")
-    array = np.ascontiguousarray(array)
-    return Photo(array) if array.ndim == 2 else reading.from_image(Image.fromarray(array), keep_color)
+        photo = reading.from_image(image, keep_color)
+    elif isinstance(image, np.ndarray):
+        photo = reading.from_array(image, keep_color)
+    else:
+        try:
+            photo = reading.read(Path(image), keep_color)
+        except UnreadableImage as error:
+            raise UserError(f"{image}: {error}") from error
+    for hint in hints:
+        hint.check_inside(*photo.size)
+    return replace(photo, hints=tuple(hints))

@@ -33,7 +33,7 @@ class Job:
     """A photo or a film to colour, from the file `source` to the file `result`.
 
     The result goes to `as_png` instead if the format of its name cannot hold it (None where the user named the file);
-    before and after go to `compare`.
+    before and after go to `compare`. `hints` is the file with what somebody knows of a photo's colours.
     """
 
     source: str
@@ -41,6 +41,7 @@ class Job:
     as_png: Path | None
     compare: Path
     film: bool = False
+    hints: Path | None = None
 
     def done(self) -> bool:
         """Return whether there is a result of an earlier start: of a sequence all frames, of a film as one the first.
@@ -149,6 +150,24 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
         photos = {source: name for source, name in photos.items() if os.path.splitext(source)[0] not in earlier}
     jobs = _jobs(photos, Path(output or ""), same_name(target), format)
     return Plan(target, jobs, unreadable, target / "failed.txt" if own_folder else None, left)
+
+
+def with_hints(jobs: Sequence[Job], given: str) -> list[Job]:
+    """Give photos their files of hints.
+
+    `given` is that of a single photo; or a folder, in which a/NAME.json is for each photo NAME in a folder a, NAME.json
+    for every other photo NAME. Raises UserError where it is neither.
+    """
+    if os.path.isfile(given) and len(jobs) == 1 and not jobs[0].film:
+        return [replace(jobs[0], hints=Path(given))]
+    if not os.path.isdir(given):
+        raise UserError(f"hints={given}: give a single photo's file, or a folder with NAME.json for each photo NAME")
+
+    def find(source: str) -> Path | None:
+        parts = Path(f"{os.path.splitext(os.path.abspath(source))[0]}.json").parts[1:]
+        return next((file for first in range(len(parts)) if (file := Path(given, *parts[first:])).is_file()), None)
+
+    return [job if job.film else replace(job, hints=find(job.source)) for job in jobs]
 
 
 def input_files(jobs: list[Job]) -> dict[FileId, str]:

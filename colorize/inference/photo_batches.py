@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from colorize.config import PredictConfig
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.inference.jobs import Job
 from colorize.photos import reading
+from colorize.photos.hints import read_hints
 from colorize.photos.metadata import Metadata
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
@@ -93,8 +94,10 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
 
 
 def _read(job: Job, options: PredictConfig) -> Photo:
+    keep_color = options.keep_color and job.hints is None
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
-    return reading.read(job.source, options.keep_color, COMPARE_PX if options.compare else None, as_jpeg)
+    photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None, as_jpeg)
+    return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
 def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:

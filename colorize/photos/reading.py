@@ -11,6 +11,7 @@ from PIL import Image
 from colorize.color import rgb_to_lab
 from colorize.photos import profiles
 from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
+from colorize.photos.hints import Hint
 from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
@@ -34,9 +35,10 @@ class Photo:
     any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
     space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
     photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
-    before, over white. `name` is for messages; `notes` are what is to be said of its result. `stored` is the luma of a
-    JPEG whose result takes it over from the file: `luma` may be half its size then, rounded up. Where it cannot be
-    taken over though it was asked for, `encoded_anew` says why.
+    before, over white. `name` is for messages; `notes` are what is to be said of its result; `hints` are colours that
+    somebody knows of points in it, at full size. `stored` is the luma of a JPEG whose result takes it over from the
+    file: `luma` may be half its size then, rounded up. Where it cannot be taken over though it was asked for,
+    `encoded_anew` says why.
     """
 
     luma: Plane
@@ -47,6 +49,7 @@ class Photo:
     preview: Image.Image | None = None
     name: str = "a photo"
     notes: tuple[str, ...] = ()
+    hints: tuple[Hint, ...] = ()
     stored: StoredLuma | None = None
     encoded_anew: str = ""
 
@@ -123,6 +126,22 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
             return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
+
+
+def from_array(array: Plane, keep_color: bool = False) -> Photo:
+    """Take an array for a photo: uint8 of shape (H, W) or (H, W, 3), grey or RGB, or uint16 of shape (H, W).
+
+    Raises ValueError where it is of another shape or type, or empty.
+    """
+    kind = (array.dtype, array.ndim)
+    if kind not in ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2)) or array.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"expected uint8 of shape (H, W) or (H, W, 3), or uint16 of shape (H, W), not {array.dtype} {array.shape}"
+        )
+    if 0 in array.shape:
+        raise ValueError(f"an array of shape {array.shape} has nothing to colour")
+    array = np.ascontiguousarray(array)
+    return Photo(array) if array.ndim == 2 else from_image(Image.fromarray(array), keep_color)
 
 
 def has_colors(image: Image.Image) -> bool:
