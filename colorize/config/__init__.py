@@ -126,6 +126,7 @@ class PredictConfig:
         "1 to 100, of lossy formats (JPEG from JPEG: of its chroma; 100: WebP and JPEG XL are lossless) and films "
         "(95 is crf 18 of x264)",
         least=1,
+        most=100,
     )
     chroma: str = opt(
         "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")

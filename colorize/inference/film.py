@@ -193,7 +193,7 @@ def _coloured_frames(
     colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
     """Let the network colour the frames, and carry their colours along the motion."""
-    stabilizer = Stabilizer(past=done.past) if options.stabilize else None
+    stabilizer = Stabilizer(done.past) if options.stabilize else None
     waiting: deque[_Seen] = deque()
 
     def given(planes: Iterator[Plane]) -> Iterator[_Coloured]:
@@ -210,7 +210,7 @@ def _coloured_frames(
             )
             for seen in batch:
                 waiting.append(seen)
-                chroma = chroma_of(next(rendered).rgb.numpy(), film.weights) if seen.asked else None
+                chroma = chroma_of(next(rendered), film.weights) if seen.asked else None
                 if stabilizer is not None and seen.small is not None:
                     chroma = None if chroma is None else resized(chroma, seen.small.shape)
                     yield from given(stabilizer.add(seen.small.shape, chroma, seen.link))

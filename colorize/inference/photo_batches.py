@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from colorize.config import PredictConfig
-from colorize.inference.colorizer import Colorizer, Rendered
+from colorize.inference.colorizer import Array, Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading
 from colorize.photos.hints import read_hints
@@ -100,7 +100,7 @@ def _read(job: Job, options: PredictConfig) -> Photo:
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Array | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
@@ -110,7 +110,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) ->
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PredictConfig) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Array | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
@@ -137,11 +137,11 @@ def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: Pre
         return failed(job, error)
 
 
-def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
-    if rendered is None:
-        assert photo.own is not None
-        return BandedImage.of(photo.own)
-    return coloured(photo, rendered.rgb.numpy())
+def _result(photo: Photo, rendered: Array | None) -> BandedImage:
+    if rendered is not None:
+        return coloured(photo, rendered)
+    assert photo.own is not None
+    return BandedImage.of(photo.own)
 
 
 def failed(job: Job, error: Exception) -> Outcome:
@@ -165,12 +165,12 @@ def _in_words(image: BandedImage) -> str:
     return "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
 
 
-def _before_and_after(photo: Photo, rendered: Rendered | None) -> Image.Image:
+def _before_and_after(photo: Photo, rendered: Array | None) -> Image.Image:
     before = photo.preview
     assert before is not None
     after = before
     if rendered is not None:
-        after = coloured(Photo(np.array(before.convert("L"))), rendered.rgb.numpy()).to_image()
+        after = coloured(Photo(np.array(before.convert("L"))), rendered).to_image()
     pair = Image.new("RGB", (2 * before.width, before.height))
     pair.paste(before, (0, 0))
     pair.paste(after, (before.width, 0))

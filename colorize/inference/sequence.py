@@ -10,10 +10,8 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from colorize.config import PredictConfig
-from colorize.inference.colorizer import Rendered
 from colorize.inference.jobs import Job
 from colorize.inference.photo_batches import Outcome, write_result
 from colorize.photos import reading
@@ -100,9 +98,9 @@ class FramePiece:
         self.path = frame_path(self._pattern, number)
         self.times.append(frame.time)
         if self._replaces or not self.path.is_file():
-            rgb = torch.from_numpy(np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5)
-            job, made = Job(photo.name, self.path, None, self.path), Rendered(rgb, min(chroma.shape[:2]))
-            self._written.append(submit(self._threads, write_result, job, photo, made, self._options))
+            rgb = np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5
+            job = Job(photo.name, self.path, None, self.path)
+            self._written.append(submit(self._threads, write_result, job, photo, rgb, self._options))
 
     def finish(self) -> list[int]:
         """Wait until all is written, and return the times."""

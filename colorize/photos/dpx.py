@@ -6,6 +6,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
+from colorize.photos.deep import image_of
 from colorize.photos.strip_files import Band
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 
@@ -14,11 +15,10 @@ STARTS = (b"SDPX", b"XPDS")
 
 _HEADER_BYTES = 2048
 _RGB, _REC_709 = 50, 6
-_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def open_dpx(file: IO[bytes]) -> Image.Image:
-    """Read a DPX of one image: 8 bits as RGB or L; 10, 12 and 16 bits as their luma (Rec. 601), 16 bits deep.
+    """Read a DPX of one image, RGB or grey, of 8, 10, 12 or 16 bits; see :func:`colorize.photos.deep.image_of`.
 
     `info["dpx"]` is its header. Raises UnreadableImage where PyAV is not installed.
     """
@@ -35,13 +35,12 @@ def open_dpx(file: IO[bytes]) -> Image.Image:
     assert isinstance(frame, av.VideoFrame)
     name, bits = frame.format.name, frame.format.components[0].bits
     if bits == 8 and name in ("gray", "rgb24", "rgba", "abgr"):
-        image = Image.fromarray(frame.to_ndarray(format="gray" if name == "gray" else "rgb24"))
+        samples = frame.to_ndarray(format="gray" if name == "gray" else "rgb24")
     elif bits > 8 and name.startswith(("gray", "gbrp", "gbrap", "rgb48", "rgba64")):
-        samples = frame.to_ndarray().astype(np.float32)
-        luma = samples if samples.ndim == 2 else samples[..., :3] @ _LUMA
-        image = Image.fromarray(np.rint(luma * (65535 / ((1 << bits) - 1))).astype(np.uint16))
+        samples = np.rint(frame.to_ndarray() * np.float32(65535 / ((1 << bits) - 1))).astype(np.uint16)
     else:
         raise UnreadKind(f"a DPX file of {name} pixels, which is not read")
+    image = image_of(np.atleast_3d(samples)[..., :3])
     image.format = "DPX"
     image.info |= {"dpx": header, "unused": len(frame.format.components) // 4}
     return image

@@ -4,7 +4,6 @@ ITU-T T.81 (JPEG) names the markers and tables, JFIF 1.02 the YCbCr. `jpeglib` r
 """
 
 import io
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,22 +14,13 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from colorize.gamut import Plane
 from colorize.photos.opening import Turn
 from colorize.photos.profiles import color_model, is_srgb
-
-Plane = np.ndarray[Any, Any]
 
 _HUFFMAN_FRAMES, _FRAMES = {0xC0, 0xC1, 0xC2}, set(range(0xC0, 0xD0))
 _DHT, _SOS = 0xC4, 0xDA
 _BLOCK = 8
-_DCT = np.array(
-    [
-        [math.cos((2 * x + 1) * u * math.pi / 16) * (0.5 if u else 0.125**0.5) for x in range(_BLOCK)]
-        for u in range(_BLOCK)
-    ],
-    np.float32,
-)
-"""The orthonormal DCT of eight samples: a row a frequency."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +56,16 @@ class StoredLuma:
         """
         jpeglib = _jpeglib()
         luma, luma_steps = self._coefficients()
-        width, height = self.size
-        steps = _chroma_steps(quality)
-        planes = [_transformed(plane, steps) for plane in (blue, red)]
-        made = jpeglib.from_dct(
-            luma, *planes, qt=np.stack([luma_steps, steps]), quant_tbl_no=np.array([0, 1, 1], np.int16)
-        )
-        made.height, made.width = height, width
-        half = (2, 2) if blue.shape != (height, width) else (1, 1)
-        made.samp_factor = np.array([half, (1, 1), (1, 1)], np.int32)
+        planes = [Image.fromarray(plane) for plane in (blue, red)]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "coloured.jpg")
+            chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
+            chroma.save(path, quality=quality, subsampling="4:4:4")
+            coded = jpeglib.read_dct(str(path))
+            steps = np.stack([luma_steps, coded.qt[1]])
+            made = jpeglib.from_dct(luma, coded.Cb, coded.Cr, qt=steps, quant_tbl_no=np.array([0, 1, 1], np.int16))
+            made.width, made.height = self.size
+            made.samp_factor = np.array([(1, 1) if chroma.size == self.size else (2, 2), (1, 1), (1, 1)], np.int32)
             made.write_dct(str(path))
             return path.read_bytes()
 
@@ -198,24 +187,3 @@ def _jpeglib() -> Any:
         return None
     jpeglib.version.set("turbo210")
     return jpeglib
-
-
-@lru_cache(100)
-def _chroma_steps(quality: int) -> Plane:
-    """Return the table that libjpeg quantises chroma by, (8, 8)."""
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, "JPEG", quality=quality)
-    with Image.open(file) as made:
-        return np.array(cast("Any", made).quantization[1], np.uint16).reshape(_BLOCK, _BLOCK)
-
-
-def _transformed(plane: Plane, steps: Plane) -> Plane:
-    """Return the quantised coefficients of an 8-bit plane, its last rows and columns repeated to whole blocks."""
-    height, width = plane.shape
-    rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    padded = np.pad(plane, ((0, rows * _BLOCK - height), (0, columns * _BLOCK - width)), "edge")
-    blocks = np.empty((rows, columns, _BLOCK, _BLOCK), np.int16)
-    for row, line in enumerate(padded.reshape(rows, _BLOCK, columns, _BLOCK)):
-        shifted = line.transpose(1, 0, 2).astype(np.float32) - 128
-        blocks[row] = np.rint(_DCT @ shifted @ _DCT.T / steps)
-    return blocks

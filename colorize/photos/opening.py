@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import Base
 
 from colorize.photos import dpx, profiles, tags
 from colorize.photos.boxes import jxl_size, read_boxes
-from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
+from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES, grey_samples, image_of
 from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
@@ -154,7 +155,7 @@ def find_turn(image: Image.Image) -> Turn | None:
         # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
         image.load()
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(Base.Orientation)
     except Exception:
         # Garbled metadata does not make a photo unreadable; viewers show it as it is stored.
         return None
@@ -176,12 +177,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose range is not known")
     if image.mode in SIXTEEN_BIT_MODES:
-        wide = image.convert("I")
-        low, high = cast("tuple[int, int]", wide.getextrema())
-        if low < 0 or high > 65535:
-            raise UnreadableImage("32-bit pixels, whose range is not known")
-        # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
-        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+        return image_of(grey_samples(image)).convert("RGB")
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile", b"")
         shown = profiles.seen_pixels(np.asarray(image), icc)

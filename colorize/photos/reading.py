@@ -2,23 +2,21 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ExifTags import Base
 
 from colorize.color import rgb_to_lab
+from colorize.gamut import Plane
 from colorize.photos import profiles
 from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
 from colorize.photos.hints import Hint
 from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
-
-Plane = np.ndarray[Any, Any]
-
-_ORIENTATION = 274
 
 _HALVED_FROM_PX = 1024
 """A short side that is more than any network is shown: no more of a JPEG's pixels is decoded to show it to one."""
@@ -97,7 +95,7 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         if deep is None:
             image.load()
         # Pillow turns a TIFF by itself on loading, and forgets that it had to; its plugin a HEIC.
-        orientation = image.info["tags"].numbers(_ORIENTATION, [1])[0] if "tags" in image.info else 1
+        orientation = image.info["tags"].number(Base.Orientation, 1) if "tags" in image.info else 1
         turned = image.info.get("original_orientation", orientation) in (5, 6, 7, 8)
         metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import REC_601, gamut_scale, green_offset
+from colorize.gamut import REC_601, Plane, gamut_scale, green_offset
 from colorize.photos.profiles import from_srgb, is_srgb
 from colorize.photos.reading import Photo
-from colorize.photos.results import BandedImage, Planes
+from colorize.photos.results import BandedImage
 from colorize.photos.strip_files import Band
-
-Plane = np.ndarray[Any, Any]
 
 _BAND_PIXELS = 1 << 17
 """Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
@@ -43,10 +41,10 @@ def coloured(photo: Photo, rgb: Plane) -> BandedImage:
             yield band
             top += len(band)
 
-    planes = None
-    if not deep and alpha is None and plain:
-        planes = Planes(photo.luma if stored is None else stored, partial(chroma_planes, photo.luma, photo.size, rgb))
-    return BandedImage(*photo.size, 3 if alpha is None else 4, 16 if deep else 8, bands, planes)
+    image = BandedImage(*photo.size, 3 if alpha is None else 4, 16 if deep else 8, bands)
+    if deep or alpha is not None or not plain:
+        return image
+    return replace(image, luma=stored or photo.luma, chroma=partial(chroma_planes, photo.luma, photo.size, rgb))
 
 
 def chroma_planes(luma: Plane, size: tuple[int, int], rgb: Plane, halved: bool) -> tuple[Plane, Plane]:

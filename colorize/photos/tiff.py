@@ -11,6 +11,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import Base
 
 from colorize.photos.deep import image_of
 from colorize.photos.tags import ICC, Tags, read_tags
@@ -30,7 +31,6 @@ _NOT_PHOTOS = {
     51177: "a depth map",
 }
 _RAW = (32803, 34892)  # a camera's sensor, and demosaiced
-_DNG_VERSION = 50706
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
     *((_MIN_IS_BLACK, bits) for bits in (1, 8, 16)),
@@ -41,7 +41,6 @@ _PILLOW_READS = (
 _PILLOW_DECOMPRESSES = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 _JPEG = (6, 7)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _libtiff = Lock()
 
 
@@ -74,13 +73,13 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
-    if any(_DNG_VERSION in tags.main or tags.numbers(_PHOTOMETRIC, [-1])[0] in _RAW for tags in found):
+    if any(Base.DNGVersion in tags.main or tags.number(Base.PhotometricInterpretation, -1) in _RAW for tags in found):
         raise UnreadKind(RAW)
-    photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
+    photos = [tags for tags in found if Base.ImageWidth in tags.main and not _is_reduced(tags)] or found
     if not photos:
         raise UnreadKind("a TIFF without any photo")
     tags = photos[0]
-    width, height = tags.numbers(_WIDTH, [0])[0], tags.numbers(_HEIGHT, [0])[0]
+    width, height = tags.number(Base.ImageWidth, 0), tags.number(Base.ImageLength, 0)
     if not 0 < width * height <= max_pixels:
         raise UnreadKind(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
     kind = _kind(tags)
@@ -92,7 +91,7 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     else:
         image = _decoded(_read_pixels(file, tags.offset, kind, (height, width)), kind, tags)
         image.format = "TIFF"
-        image.getexif()[_ORIENTATION] = tags.numbers(_ORIENTATION, [1])[0]
+        image.getexif()[Base.Orientation] = tags.number(Base.Orientation, 1)
         if ICC in tags.main:
             image.info["icc_profile"] = tags.main[ICC].data
     unused = len([sample for sample in kind.extra if sample not in (_ASSOCIATED, _UNASSOCIATED)])
@@ -102,14 +101,17 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 def _is_reduced(tags: Tags) -> bool:
     """Return whether an image is a smaller copy of another, or a mask."""
-    return bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(262, [1])[0] == 4
+    return (
+        bool(tags.number(Base.NewSubfileType, 0) & 5)
+        or tags.number(Base.SubfileType, 1) == 2
+        or tags.number(Base.PhotometricInterpretation, 1) == 4
+    )
 
 
 def _kind(tags: Tags) -> Kind:
-    photometric, samples, compression = (
-        tags.numbers(tag, [default])[0] for tag, default in ((_PHOTOMETRIC, -1), (277, 1), (259, 1))
-    )
-    depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
+    photometric, samples = tags.number(Base.PhotometricInterpretation, -1), tags.number(Base.SamplesPerPixel, 1)
+    compression = tags.number(Base.Compression, 1)
+    depths, formats = set(tags.numbers(Base.BitsPerSample, [1])), set(tags.numbers(Base.SampleFormat, [1]))
     bits, number_format = max(depths), max(formats)
     if photometric in _NOT_PHOTOS:
         raise UnreadKind(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
@@ -121,11 +123,13 @@ def _kind(tags: Tags) -> Kind:
         raise UnreadKind("floating-point pixels, whose range is not known")
     if bits > 32 or (bits > 16 and photometric != _MIN_IS_BLACK):
         raise UnreadKind(f"{bits}-bit pixels, whose range is not known")
-    if photometric == _SEPARATED and tags.numbers(332, [1])[0] != 1:
+    if photometric == _SEPARATED and tags.number(Base.InkSet, 1) != 1:
         raise UnreadKind("a TIFF of other inks than cyan, magenta, yellow and black")
-    subsampled = photometric == _YCBCR and compression not in _JPEG and tags.numbers(530, [2, 2]) != [1, 1]
-    extra = (tags.numbers(338, []) + [0] * samples)[: samples - _COLORS[photometric]]
-    planar = samples > 1 and tags.numbers(284, [1])[0] == 2
+    subsampled = (
+        photometric == _YCBCR and compression not in _JPEG and tags.numbers(Base.YCbCrSubSampling, [2, 2]) != [1, 1]
+    )
+    extra = (tags.numbers(Base.ExtraSamples, []) + [0] * samples)[: samples - _COLORS[photometric]]
+    planar = samples > 1 and tags.number(Base.PlanarConfiguration, 1) == 2
     return Kind(photometric, bits, number_format == 2, samples, extra, planar, compression, subsampled)
 
 
@@ -179,7 +183,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     ramp = np.arange(levels + 1)
     black_to_white = ramp[::-1] if photometric == _MIN_IS_WHITE else ramp
     if photometric == _PALETTE:
-        table = np.array(tags.numbers(320, [])).reshape(3, levels + 1).T
+        table = np.array(tags.numbers(Base.ColorMap, [])).reshape(3, levels + 1).T
         # Some writers give 8 bits where 16 are meant; libtiff looks at the values, too.
         mode, colors = "RGB", (table >> 8 if table.max() > 255 else table).astype(np.uint8)[colors[..., 0]]
     elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes

@@ -3,9 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
+from torch.backends import cudnn
 
 from colorize.runtime.errors import UserError
 
@@ -60,6 +62,13 @@ def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) 
     torch._dynamo.config.recompile_limit = 64
     for network in networks:
         network.compile(dynamic=False)
+
+
+def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Switch off TF32, whose 10 bits are too few for the variances of SSIM, and for who asks for 32."""
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
