@@ -214,7 +214,7 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
                     {"frames": done, "minutes": done / rate / 60, "held MB": held, "frames per s": done / taken}
                 )
 
-        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", PredictConfig(), tick, "stand-in")
+        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", PredictConfig(checkpoint=str(source)), tick)
     return rows
 
 

@@ -180,16 +180,8 @@ def check_contact_sheet(config: PredictConfig) -> None:
     suffixes = [suffix for suffix, format in WRITTEN_SUFFIXES.items() if "exif" in format.keeps]  # for our mark
     if suffix_of(sheet) not in suffixes:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in {' '.join(suffixes)}")
-    if sheet.exists():
-        from colorize.photos import reading
-        from colorize.photos.opening import UnreadableImage
-
-        try:
-            ours = CONTACT_SHEET_MARK.encode() in reading.read(sheet).metadata.exif
-        except UnreadableImage:
-            ours = False
-        if not ours:
-            raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
+    if sheet.exists() and not (sheet.is_file() and CONTACT_SHEET_MARK.encode() in sheet.read_bytes()):
+        raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
 
 
 def check_report(config: PredictConfig, plan: Plan) -> None:
@@ -229,13 +221,11 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Don
     from colorize.inference import film
     from colorize.inference.photo_batches import failed
 
-    status = os.stat(config.checkpoint)
-    weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
         try:
-            notes = film.colour_film(colorizer, job.source, job.result, config, advance, weights)
+            notes = film.colour_film(colorizer, job.source, job.result, config, advance)
         except DiskFault:
             raise
         except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
@@ -254,10 +244,11 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     from PIL import Image
     from PIL.ExifTags import Base
 
+    from colorize.data.images import load_rgb
     from colorize.evaluation.gallery import Block, Strip, page
-    from colorize.photos import reading
     from colorize.photos.metadata import Metadata
     from colorize.photos.opening import UnreadableImage
+    from colorize.photos.reading import shrink
     from colorize.photos.results import BandedImage, save
 
     strips: list[Strip] = []
@@ -265,10 +256,10 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         result = next((name for name in (job.result, job.as_png) if name is not None and name.is_file()), None)
         if result is not None and len(strips) < CONTACT_SHEET_PHOTOS:
             try:
-                tiles = [reading.read(name, preview_px=CONTACT_SHEET_TILE_PX).preview for name in (job.source, result)]
+                tiles = [shrink(load_rgb(name), CONTACT_SHEET_TILE_PX) for name in (job.source, result)]
             except UnreadableImage:
                 continue  # gone since, or spoilt
-            strips.append(Strip(shown(result.name), [tile for tile in tiles if tile is not None], ("", "")))
+            strips.append(Strip(shown(result.name), tiles, ("", "")))
     if not strips:
         return
     half = (len(strips) + 1) // 2

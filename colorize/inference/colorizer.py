@@ -32,7 +32,6 @@ from colorize.photos.hints import Hint
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
-from colorize.photos.results import BandedImage
 from colorize.runtime.devices import HALF_DTYPES, autocast, exact_convolutions, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError, brief, is_out_of_memory
 from colorize.weights.load import load_weights
@@ -175,7 +174,7 @@ class Colorizer:
         rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
-            made = coloured(photo, next(rendered)) if photo.own is None else BandedImage.of(photo.own)
+            made = coloured(photo, next(rendered) if photo.own is None else None)
             results.append(made.to_array() if isinstance(image, np.ndarray) else made.to_image())
         return results
 

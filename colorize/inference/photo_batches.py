@@ -14,13 +14,14 @@ import numpy as np
 from PIL import Image
 
 from colorize.config import PredictConfig
+from colorize.data.images import load_rgb
 from colorize.inference.colorizer import Array, Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading
 from colorize.photos.hints import read_hints
 from colorize.photos.metadata import Metadata
-from colorize.photos.opening import UnreadableImage
-from colorize.photos.reading import Photo
+from colorize.photos.opening import UnreadableImage, to_rgb
+from colorize.photos.reading import Photo, shrink
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
@@ -31,8 +32,7 @@ from colorize.runtime.threads import submit
 COMPARE_PX = 1000
 """Longer side of each of the two images that show before and after."""
 
-_WORKERS = min(4, os.cpu_count() or 1)
-_OUT_OF_MEMORY = "not enough memory for a photo of its size"
+WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
         stack.enter_context(warnings.catch_warnings())
         for kind in (UserWarning, Image.DecompressionBombWarning):
             warnings.simplefilter("ignore", kind)
-        readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
+        readers, writers = (stack.enter_context(ThreadPoolExecutor(WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
                 reading.append([(job, submit(readers, _read, job, options)) for job in batches.popleft()])
@@ -87,7 +87,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
                     writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(at_once, _WORKERS - 1):
+            while len(writing) > max(at_once, WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
@@ -96,7 +96,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
 def _read(job: Job, options: PredictConfig) -> Photo:
     keep_color = options.keep_color and job.hints is None
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
-    photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None, as_jpeg)
+    photo = reading.read(job.source, keep_color, as_jpeg)
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
@@ -114,15 +114,17 @@ def write_result(job: Job, photo: Photo, rendered: Array | None, options: Predic
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
-        image = _result(photo, rendered)
+        image = coloured(photo, rendered)
         if not format.can_hold(*image.shape):
             if job.as_png is None:
-                return Outcome(job, reason=f"a {format.name} file cannot hold {_in_words(image)}: give output=….png")
+                what = "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
+                what = "16 bits a channel" if image.bits == 16 else what
+                return Outcome(job, reason=f"a {format.name} file cannot hold {what}: give output=….png")
             path, format = job.as_png, WRITTEN_SUFFIXES[".png"]
         if "icc" not in format.keeps:
-            image = _result(photo.in_srgb(), rendered)
+            image = coloured(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(np.asarray(_before_and_after(photo, rendered)))
+            pair = BandedImage.of(np.asarray(_before_and_after(job.source, coloured(photo.in_srgb(), rendered))))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -137,13 +139,6 @@ def write_result(job: Job, photo: Photo, rendered: Array | None, options: Predic
         return failed(job, error)
 
 
-def _result(photo: Photo, rendered: Array | None) -> BandedImage:
-    if rendered is not None:
-        return coloured(photo, rendered)
-    assert photo.own is not None
-    return BandedImage.of(photo.own)
-
-
 def failed(job: Job, error: Exception) -> Outcome:
     """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
@@ -154,23 +149,13 @@ def failed(job: Job, error: Exception) -> Outcome:
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error):
-        return Outcome(job, reason=_OUT_OF_MEMORY)
+        return Outcome(job, reason="not enough memory for a photo of its size")
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
 
 
-def _in_words(image: BandedImage) -> str:
-    if image.bits == 16:
-        return "16 bits a channel"
-    return "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
-
-
-def _before_and_after(photo: Photo, rendered: Array | None) -> Image.Image:
-    before = photo.preview
-    assert before is not None
-    after = before
-    if rendered is not None:
-        after = coloured(Photo(np.array(before.convert("L"))), rendered).to_image()
+def _before_and_after(source: str, result: BandedImage) -> Image.Image:
+    before, after = (shrink(image, COMPARE_PX) for image in (load_rgb(source), to_rgb(result.to_image())))
     pair = Image.new("RGB", (2 * before.width, before.height))
     pair.paste(before, (0, 0))
     pair.paste(after, (before.width, 0))

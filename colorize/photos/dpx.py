@@ -62,26 +62,22 @@ def write_dpx(file: IO[bytes], width: int, height: int, bits: int, bands: Iterab
         made[:4], made[8:16], made[36:660] = b"SDPX", b"V1.0".ljust(8, b"\0"), bytes(624)
         made[801:804] = bytes((_REC_709, _REC_709, bits))
     order, bits = _byte_order(made), made[803]
-
-    def put(at: int, value: int, size: int = 4) -> None:
-        made[at : at + size] = value.to_bytes(size, order)
-
     row_bytes = 4 * (width if bits == 10 else -(-width * 3 * (1 if bits == 8 else 2) // 4))  # whole words of 32 bits
-    for at, value in ((4, 2048), (16, 2048 + height * row_bytes), (24, 1664), (28, 384), (32, 0)):
-        put(at, value)
-    for at, value in ((772, width), (776, height), (780, 0), (808, 2048), (812, 0), (816, 0)):
-        put(at, value)
-    for at, value in ((768, 0), (770, 1), (804, int(bits in (10, 12))), (806, 0)):
-        put(at, value, size=2)
+    words = {4: 2048, 16: 2048 + height * row_bytes, 24: 1664, 28: 384, 32: 0}
+    words |= {772: width, 776: height, 780: 0, 808: 2048, 812: 0, 816: 0}
+    halves = {768: 0, 770: 1, 804: int(bits in (10, 12)), 806: 0}
+    for size, fields in ((4, words), (2, halves)):
+        for at, value in fields.items():
+            made[at : at + size] = value.to_bytes(size, order)
     made[800] = _RGB
     file.write(made)
     for band in bands:
         full = np.iinfo(band.dtype).max
         samples = np.rint(band.astype(np.float32) * (((1 << bits) - 1) / full)).astype(np.uint32)
         if bits == 10:
-            words = samples[..., 0] << 22 | samples[..., 1] << 12 | samples[..., 2] << 2
+            coded = samples[..., 0] << 22 | samples[..., 1] << 12 | samples[..., 2] << 2
         else:
-            words = (samples << 4 if bits == 12 else samples).astype(np.uint8 if bits == 8 else np.uint16)
-        words = words.astype(words.dtype.newbyteorder(order))
-        rows = words.reshape(len(band), -1).view(np.uint8)
+            coded = (samples << 4 if bits == 12 else samples).astype(np.uint8 if bits == 8 else np.uint16)
+        coded = coded.astype(coded.dtype.newbyteorder(order))
+        rows = coded.reshape(len(band), -1).view(np.uint8)
         file.write(np.pad(rows, ((0, 0), (0, row_bytes - rows.shape[1]))).tobytes())

@@ -5,7 +5,6 @@ ITU-T T.81 (JPEG) names the markers and tables, JFIF 1.02 the YCbCr. `jpeglib` r
 
 import io
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +17,8 @@ from colorize.gamut import Plane
 from colorize.photos.opening import Turn
 from colorize.photos.profiles import color_model, is_srgb
 
-_HUFFMAN_FRAMES, _FRAMES = {0xC0, 0xC1, 0xC2}, set(range(0xC0, 0xD0))
-_DHT, _SOS = 0xC4, 0xDA
+_SOI, _DHT, _SOS = b"\xff\xd8", 0xC4, 0xDA
+_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
 _BLOCK = 8
 
 
@@ -118,42 +117,34 @@ def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> Stored
     stored = (image.width, image.height)
     if turn is not None and any(turn[axis] and stored[axis - 2] % _BLOCK for axis in (2, 3)):
         return f"turned upright at a size that is no multiple of {_BLOCK} px"
-    if (bare := _without_metadata(content)) is None:
+    try:
+        _, bare, frames = _parts(content)
+    except ValueError as error:
+        return f"it is {error}"
+    if len(frames) != 1 or frames[0][1] not in _HUFFMAN_FRAMES or frames[0][4] != 8:
         return "of a kind whose coefficients are not read (arithmetic coding, lossless, or more than 8 bits)"
     if _jpeglib() is None:
         return "the package jpeglib is not installed"
-    return StoredLuma(bare, *stored, turn)
+    return StoredLuma(_SOI + bare, *stored, turn)
 
 
 def header(made: bytes) -> bytes:
     """Return the metadata segments of a JPEG: APPn and comments."""
-    return b"".join(made[start:end] for marker, start, end in _segments(made) if _is_metadata(marker))
+    return _parts(made)[0]
 
 
 def with_header(made: bytes, head: bytes) -> bytes:
     """Return a JPEG with the segments `head` for its metadata."""
-    return b"".join((b"\xff\xd8", head, *_bare(made)))
+    return _SOI + head + _parts(made)[1]
 
 
-def _is_metadata(marker: int) -> bool:
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE
+def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
+    """Return a JPEG's metadata; its tables, frame header and scans; and its frame headers once more.
 
-
-def _bare(content: bytes) -> Iterator[bytes]:
-    """Yield the tables and the frame header of a JPEG, and then all its scans at once."""
-    for marker, start, end in _segments(content):
-        if marker == _SOS:
-            yield content[start:]
-        elif not _is_metadata(marker):
-            yield content[start:end]
-
-
-def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, start and end of each segment as far as the header of the first scan.
-
-    Raises ValueError where there is none.
+    Raises ValueError where there is no scan.
     """
-    at, marker = 2, 0
+    said, coded, frames = list[bytes](), list[bytes](), list[bytes]()
+    at, marker = len(_SOI), 0
     while marker != _SOS:
         if content[at : at + 1] != b"\xff" or len(content) < at + 4:
             raise ValueError("not a JPEG, or cut off")
@@ -162,20 +153,11 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
             at += 1
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        yield marker, at, end
+        segment = content[at:] if marker == _SOS else content[at:end]
+        (said if 0xE0 <= marker <= 0xEF or marker == 0xFE else coded).append(segment)
+        frames += [segment] * (0xC0 <= marker <= 0xCF and marker != _DHT)
         at = end
-
-
-def _without_metadata(content: bytes) -> bytes | None:
-    """Return a JPEG that consists of tables and scans; None where it is one of those that are not read."""
-    try:
-        frames = [
-            content[start + 1 : start + 5 : 3] for marker, start, _ in _segments(content) if marker in _FRAMES - {_DHT}
-        ]
-        readable = len(frames) == 1 and frames[0][0] in _HUFFMAN_FRAMES and frames[0][1] == 8
-        return b"".join((b"\xff\xd8", *_bare(content))) if readable else None
-    except ValueError:
-        return None
+    return b"".join(said), b"".join(coded), frames
 
 
 @lru_cache(1)

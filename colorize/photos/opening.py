@@ -182,8 +182,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         icc = image.info.get("icc_profile", b"")
         shown = profiles.seen_pixels(np.asarray(image), icc)
         return image.convert("RGB") if shown.shape[2] == 4 else Image.fromarray(shown)
-    if image.mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         paper = Image.new("RGBA", rgba.size, "white")

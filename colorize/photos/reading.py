@@ -31,12 +31,11 @@ class Photo:
 
     `luma` is (H, W), Rec. 601 as sRGB, uint8, or uint16 of more than 8 bits; `alpha` (H, W) uint8 opacity, where it has
     any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
-    space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
-    photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
-    before, over white. `name` is for messages; `notes` are what is to be said of its result; `hints` are colours that
-    somebody knows of points in it, at full size. `stored` is the luma of a JPEG whose result takes it over from the
-    file: `luma` may be half its size then, rounded up. Where it cannot be taken over though it was asked for,
-    `encoded_anew` says why.
+    space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. `own` is the photo with the colours it
+    has (RGB or RGBA, of its profile), if any and asked for. `name` is for messages; `notes` are what is to be said of
+    its result; `hints` are colours that somebody knows of points in it, at full size. `stored` is the luma of a JPEG
+    whose result takes it over from the file: `luma` may be half its size then, rounded up. Where it cannot be taken
+    over though it was asked for, `encoded_anew` says why.
     """
 
     luma: Plane
@@ -44,7 +43,6 @@ class Photo:
     metadata: Metadata = field(default_factory=Metadata)
     format: str = ""
     own: Plane | None = None
-    preview: Image.Image | None = None
     name: str = "a photo"
     notes: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
@@ -73,13 +71,12 @@ class Photo:
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
 
 
-def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None, as_jpeg: bool = False) -> Photo:
+def read(path: str | Path, keep_color: bool = False, as_jpeg: bool = False) -> Photo:
     """Read a photo from a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
 
     The format, one of `colorize.runtime.formats.FORMATS`, is recognised by the content. With `keep_color`, colours of
-    its own are kept in `own`; `preview_px` is the longer side of `preview` (None makes none). `as_jpeg` says that the
-    result will be a JPEG, which takes over the luma of another as it is stored. Raises UnreadableImage with whatever is
-    wrong with the file, without its name.
+    its own are kept in `own`. `as_jpeg` says that the result will be a JPEG, which takes over the luma of another as it
+    is stored. Raises UnreadableImage with whatever is wrong with the file, without its name.
     """
     with opened(path) as image, image_errors():
         notes = _notes(image)
@@ -88,10 +85,8 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         if as_jpeg:
             is_jpeg = image.format in ("JPEG", "MPO")
             stored = stored_luma(image, Path(path).read_bytes(), turn) if is_jpeg else f"it is a {image.format}"
-        if isinstance(stored, StoredLuma):
-            seen_px = min(image.size) // 2
-            if seen_px >= _HALVED_FROM_PX and (preview_px is None or seen_px >= preview_px):
-                image.draft(None if keep_color or preview_px else "L", (image.width // 2, image.height // 2))
+        if isinstance(stored, StoredLuma) and min(image.size) // 2 >= _HALVED_FROM_PX:
+            image.draft(None if keep_color else "L", (image.width // 2, image.height // 2))
         if deep is None:
             image.load()
         # Pillow turns a TIFF by itself on loading, and forgets that it had to; its plugin a HEIC.
@@ -104,7 +99,7 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
             upright = image_of(deep)
         else:
             upright = image if turn is None else image.transpose(turn.method)
-        photo = _photo(upright, deep, metadata, name, keep_color, preview_px)
+        photo = _photo(upright, deep, metadata, name, keep_color)
     photo = replace(photo, name=str(path), notes=tuple(notes))
     return replace(photo, encoded_anew=stored) if isinstance(stored, str) else replace(photo, stored=stored)
 
@@ -121,7 +116,7 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
         with image_errors():
             deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
             image = image if deep is None else image_of(deep)
-            return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
+            return _photo(image, deep, Metadata(icc=icc), "", keep_color)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
@@ -171,9 +166,7 @@ def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
     return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
 
 
-def _photo(
-    image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None
-) -> Photo:
+def _photo(image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool) -> Photo:
     """Return a photo of 8 bits or, as `deep` has them (see :mod:`colorize.photos.deep`), of more."""
     icc = metadata.icc
     if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
@@ -183,16 +176,12 @@ def _photo(
     luma = np.array((colored or flat).convert("L")) if deep is None else deep_luma(deep, icc)
     if colored is None and icc is not None:
         luma = profiles.seen_grey(luma, icc)
-    own = preview = None
+    own = None
     if keep_color and colored is not None and has_colors(colored):
         own = np.array(flat) if deep is None else deep[..., :3]
         if alpha is not None:
             own = np.dstack([own, np.array(alpha)]) if deep is None else deep
-    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
-    if preview_px is not None:
-        before = photo.grey() if colored is None else colored if alpha is None else over_white(colored, alpha)
-        preview = shrink(before, preview_px).convert("RGB")
-    return replace(photo, preview=preview)
+    return Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

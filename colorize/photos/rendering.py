@@ -21,12 +21,16 @@ _KR, _KB = REC_601
 _KG = 1 - _KR - _KB
 
 
-def coloured(photo: Photo, rgb: Plane) -> BandedImage:
+def coloured(photo: Photo, rgb: Plane | None) -> BandedImage:
     """Return the photo in the network's colours and its own colour space, computed as it is used.
 
-    `rgb` is what the network made of it, (3, h, w) float32; size, luma and opacity are the photo's. The image is of 16
-    bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
+    `rgb` is what the network made of it, (3, h, w) float32, None for the colours that the photo has; size, luma and
+    opacity are the photo's. The image is of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels
+    where it has opacity.
     """
+    if rgb is None:
+        assert photo.own is not None
+        return BandedImage.of(photo.own)
     stored, alpha = photo.stored, photo.alpha
     deep, plain = photo.luma.dtype != np.uint8, photo.metadata.icc is None or is_srgb(photo.metadata.icc)
 

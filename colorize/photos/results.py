@@ -80,12 +80,7 @@ class BandedImage:
 
     def to_array(self) -> Plane:
         """Return it as an array (height, width, channels) of its own depth."""
-        array = np.empty((self.height, self.width, self.channels), np.uint8 if self.bits == 8 else np.uint16)
-        top = 0
-        for band in self.bands():
-            array[top : top + len(band)] = band
-            top += len(band)
-        return array
+        return np.concatenate(list(self.bands()))
 
 
 def save(
@@ -99,7 +94,7 @@ def save(
     metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
-            left_out += _write(file, image, format, metadata, quality, chroma)
+            _write(file, image, format, metadata, quality, chroma == "420", left_out)
         except OSError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError, struct_error):
@@ -107,14 +102,22 @@ def save(
             file.seek(0)
             file.truncate()
             left_out.append("its metadata, which is damaged")
-            left_out += _write(file, image, format, Metadata(), quality, chroma)
+            _write(file, image, format, Metadata(), quality, chroma == "420", left_out)
     return left_out
 
 
 def _write(
-    file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int, chroma: str
-) -> list[str]:
-    """Write the file; return in words what of the photo could not be taken over, beside metadata."""
+    file: IO[bytes],
+    image: BandedImage,
+    format: Format,
+    metadata: Metadata,
+    quality: int,
+    halved: bool,
+    left_out: list[str],
+) -> None:
+    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    options |= {"dpi": metadata.dpi, "comment": metadata.comment}
+    options = {name: value for name, value in options.items() if value}
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
     elif format.name == "DPX":
@@ -123,37 +126,27 @@ def _write(
         write_png(file, image.width, image.height, image.bands(), _png_chunks(metadata))
     elif format.name == "JPEG2000":
         file.write(_jpeg2000(image.to_array(), metadata, bare=not format.keeps))
-    else:
-        return _write_by_pillow(file, image, format, metadata, quality, chroma == "420")
-    return []
-
-
-def _write_by_pillow(
-    file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int, halved: bool
-) -> list[str]:
-    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
-    options |= {"dpi": metadata.dpi, "comment": metadata.comment}
-    options = {name: value for name, value in options.items() if value}
-    if format.name == "JPEG":
+    elif format.name == "JPEG":
         if metadata.iptc is not None:
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
-        return _write_jpeg(file, image, options, quality, halved)
-    if format.plugin:
-        load_plugin(format)
-    if format.lossy:
-        options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
-    if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
-        options["exif"] = with_resolution(metadata)
-    if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
-        options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
-    image.to_image().save(file, format=format.name, **options)
-    return []
+        _write_jpeg(file, image, options, quality, halved, left_out)
+    else:
+        if format.plugin:
+            load_plugin(format)
+        if format.lossy:
+            options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
+        if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
+            options["exif"] = with_resolution(metadata)
+        if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
+            options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
+        image.to_image().save(file, format=format.name, **options)
 
 
-def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool) -> list[str]:
-    """Write a JPEG; `options` are Pillow's for its metadata. Return in words what could not be taken over."""
-    left_out: list[str] = []
+def _write_jpeg(
+    file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool, left_out: list[str]
+) -> None:
+    """Write a JPEG; `options` are Pillow's for its metadata."""
     if image.luma is None or image.chroma is None:
         made = image.to_image()
     else:
@@ -163,21 +156,15 @@ def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], qu
             Image.new("L", (8, 8)).save(head, "JPEG", **options)
             try:
                 file.write(with_header(luma.with_chroma(*planes, quality), header(head.getvalue())))
-                return []
+                return
             except OSError as error:
                 if error.errno is not None:  # the system's; libjpeg's have none
                     raise
             left_out.append("its luma as it was stored, which libjpeg cannot read")
             luma = luma.decoded()
-        if halved:
-            box, doubled = (0, 0, image.width, image.height), (2 * planes[0].shape[1], 2 * planes[0].shape[0])
-            nearest = Image.Resampling.NEAREST
-            whole = [Image.fromarray(plane).resize(doubled, nearest).crop(box) for plane in planes]
-        else:
-            whole = [Image.fromarray(plane) for plane in planes]
-        made = Image.merge("YCbCr", [Image.fromarray(luma), *whole])
+        whole = [plane.repeat(2, 0).repeat(2, 1)[: len(luma), : luma.shape[1]] if halved else plane for plane in planes]
+        made = Image.merge("YCbCr", [Image.fromarray(plane) for plane in (luma, *whole)])
     made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
-    return left_out
 
 
 def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:

@@ -101,11 +101,8 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 def _is_reduced(tags: Tags) -> bool:
     """Return whether an image is a smaller copy of another, or a mask."""
-    return (
-        bool(tags.number(Base.NewSubfileType, 0) & 5)
-        or tags.number(Base.SubfileType, 1) == 2
-        or tags.number(Base.PhotometricInterpretation, 1) == 4
-    )
+    is_mask = tags.number(Base.PhotometricInterpretation, 1) == 4
+    return is_mask or bool(tags.number(Base.NewSubfileType, 0) & 5) or tags.number(Base.SubfileType, 1) == 2
 
 
 def _kind(tags: Tags) -> Kind:

@@ -156,11 +156,6 @@ class PieceFile:
     path: Path
     order: list[int]
 
-    @property
-    def times(self) -> list[int]:
-        """The times in the order in which frames are shown."""
-        return sorted(self.order)
-
 
 def put_together(
     film: Film, pieces: Sequence[PieceFile], last_length: int, origin: Fraction, end: Fraction | None, path: Path

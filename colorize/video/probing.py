@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from colorize import gamut
 from colorize.gamut import Plane
 from colorize.runtime.errors import UserError
 from colorize.video.joins import JUMP_S, measured
@@ -88,7 +89,7 @@ class Film:
     @property
     def weights(self) -> tuple[float, float]:
         """Weights of red and blue in the luma."""
-        return _WEIGHTS.get(self.matrix, (0.299, 0.114))
+        return _WEIGHTS.get(self.matrix, gamut.REC_601)
 
     @property
     def square_size(self) -> tuple[int, int]:

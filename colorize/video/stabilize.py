@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from colorize.gamut import Plane
+from colorize.video.chroma import resized
 from colorize.video.motion import Link
 
 LOOK_AHEAD = 10
@@ -32,15 +33,15 @@ class Stabilizer:
         """``(h, w, 3)`` float32, weighted chroma and weight up to the frame that was given out last."""
         self._window: deque[tuple[Plane, Link | None]] = deque()
 
-    def add(self, size: tuple[int, int], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
+    def add(self, size: tuple[int, ...], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
         """Take the next frame, and give out the chroma, ``(h, w, 2)`` float32, of at most one earlier frame.
 
-        `size` is height and width, `chroma` the network's, like the result (None where it was not asked), `link` how
-        the frame follows the one before (None for the first of a shot).
+        `size` is height and width, `chroma` the network's, of any size (None where it was not asked), `link` how the
+        frame follows the one before (None for the first of a shot).
         """
         own = np.zeros((*size, 3), np.float32)
         if chroma is not None:
-            own[..., :2], own[..., 2] = chroma, 1
+            own[..., :2], own[..., 2] = resized(chroma, size), 1
         if link is not None:  # with the memory in it, three channels deep
             back, ahead = (cv2.merge([MEMORY * trust] * 3) for trust in (link.back_trust, link.ahead_trust))
             link = Link(link.back, back, link.ahead, ahead)
