@@ -248,7 +248,6 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     from colorize.evaluation.gallery import Block, Strip, page
     from colorize.photos.metadata import Metadata
     from colorize.photos.opening import UnreadableImage
-    from colorize.photos.reading import shrink
     from colorize.photos.results import BandedImage, save
 
     strips: list[Strip] = []
@@ -256,9 +255,11 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         result = next((name for name in (job.result, job.as_png) if name is not None and name.is_file()), None)
         if result is not None and len(strips) < CONTACT_SHEET_PHOTOS:
             try:
-                tiles = [shrink(load_rgb(name), CONTACT_SHEET_TILE_PX) for name in (job.source, result)]
+                tiles = [load_rgb(name) for name in (job.source, result)]
             except UnreadableImage:
                 continue  # gone since, or spoilt
+            for tile in tiles:
+                tile.thumbnail((CONTACT_SHEET_TILE_PX, CONTACT_SHEET_TILE_PX))
             strips.append(Strip(shown(result.name), tiles, ("", "")))
     if not strips:
         return

@@ -94,10 +94,6 @@ class Colorizer:
         loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
 
-    def __repr__(self) -> str:
-        """Return what colours, how large it is shown photos, and where it computes."""
-        return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"
-
     @overload
     def colorize(
         self,

@@ -114,14 +114,10 @@ def _faults_told(result: Path) -> Iterator[None]:
     """Tell what the system refuses, and what PyAV says of what it cannot pass on, as UserErrors."""
     try:
         yield
-    except Exception as error:
-        if isinstance(error, (av.FFmpegError, OSError)):
-            if (fault := disk_fault(error, result.parent)) is not None:
-                raise fault from error
-            raise UserError(f"{result} cannot be written: {error.strerror or error}") from error
-        if isinstance(error, ValueError):
-            raise UserError(f"{result} cannot be written: {error}") from error
-        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if (fault := disk_fault(error, result.parent)) is not None:
+            raise fault from error
+        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _colour(
@@ -178,7 +174,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
-    words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, options.checkpoint])]
+    words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
     words += [colorizer.precision, codec and codec.encoder, Piece.most_frames]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()

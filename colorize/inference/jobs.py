@@ -56,12 +56,9 @@ class Job:
 class Plan:
     """Everything that `input=…` comes to.
 
-    Attributes:
-        folder: where the results go.
-        jobs: the photos, in the order of their names (those of a list in its order).
-        unreadable: folders that cannot be listed, with the reason.
-        report: where the list of failures goes; None where the results have no folder of their own.
-        left: how many files were not taken, by their suffix.
+    `folder` is where the results go; `jobs` are in the order of the photos' names (those of a list in its order);
+    `unreadable` are folders that cannot be listed, with the reason; `report` is where the list of failures goes (None
+    where the results have no folder of their own); `left` is how many files were not taken, by their suffix.
     """
 
     folder: Path

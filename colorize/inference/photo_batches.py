@@ -21,7 +21,7 @@ from colorize.photos import reading
 from colorize.photos.hints import read_hints
 from colorize.photos.metadata import Metadata
 from colorize.photos.opening import UnreadableImage, to_rgb
-from colorize.photos.reading import Photo, shrink
+from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
@@ -155,7 +155,9 @@ def failed(job: Job, error: Exception) -> Outcome:
 
 
 def _before_and_after(source: str, result: BandedImage) -> Image.Image:
-    before, after = (shrink(image, COMPARE_PX) for image in (load_rgb(source), to_rgb(result.to_image())))
+    before, after = load_rgb(source), to_rgb(result.to_image())
+    for image in (before, after):
+        image.thumbnail((COMPARE_PX, COMPARE_PX))
     pair = Image.new("RGB", (2 * before.width, before.height))
     pair.paste(before, (0, 0))
     pair.paste(after, (before.width, 0))

@@ -49,9 +49,16 @@ def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
         samples = imagecodecs.png_decode(content)
     else:  # the codestream alone: with the boxes it would change the values by the profile
         samples = imagecodecs.jpeg2k_decode(content[content.index(JPEG2000_START) :])
-    if full < 65535:
-        samples = ((np.arange(full + 1) * 65535 + full // 2) // full).astype(np.uint16)[samples]
+    samples = scaled(samples, np.arange(full + 1), 65535)
     return samples if samples.ndim == 3 else samples[..., None]
+
+
+def scaled(samples: Samples, ramp: Samples, full: int) -> Samples:
+    """Return samples as values up to `full`, 255 or 65535; `ramp` says which of their levels each value is."""
+    levels = len(ramp) - 1
+    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
+        return samples
+    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]
 
 
 def grey_samples(image: Image.Image) -> Samples:

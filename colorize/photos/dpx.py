@@ -6,7 +6,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
-from colorize.photos.deep import image_of
+from colorize.photos.deep import image_of, scaled
 from colorize.photos.strip_files import Band
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 
@@ -37,7 +37,7 @@ def open_dpx(file: IO[bytes]) -> Image.Image:
     if bits == 8 and name in ("gray", "rgb24", "rgba", "abgr"):
         samples = frame.to_ndarray(format="gray" if name == "gray" else "rgb24")
     elif bits > 8 and name.startswith(("gray", "gbrp", "gbrap", "rgb48", "rgba64")):
-        samples = np.rint(frame.to_ndarray() * np.float32(65535 / ((1 << bits) - 1))).astype(np.uint16)
+        samples = scaled(frame.to_ndarray(), np.arange(1 << bits), 65535)
     else:
         raise UnreadKind(f"a DPX file of {name} pixels, which is not read")
     image = image_of(np.atleast_3d(samples)[..., :3])

@@ -128,14 +128,9 @@ def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> Stored
     return StoredLuma(_SOI + bare, *stored, turn)
 
 
-def header(made: bytes) -> bytes:
-    """Return the metadata segments of a JPEG: APPn and comments."""
-    return _parts(made)[0]
-
-
-def with_header(made: bytes, head: bytes) -> bytes:
-    """Return a JPEG with the segments `head` for its metadata."""
-    return _SOI + head + _parts(made)[1]
+def with_metadata_of(said: bytes, made: bytes) -> bytes:
+    """Return the JPEG `made` with the metadata of another one: APPn segments and comments."""
+    return _SOI + _parts(said)[0] + _parts(made)[1]
 
 
 def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:

@@ -76,7 +76,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             elif head.startswith(dpx.STARTS):
                 image = dpx.open_dpx(file)
             else:
-                image = _open_other(file, head)
+                image = _open_other(Path(path), file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
@@ -90,7 +90,7 @@ def load_plugin(format: Format) -> None:
         raise UnreadKind(f'a {format.name} file, which needs more: pip install "colorize[formats]"') from None
 
 
-def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
+def _open_other(path: Path, file: BinaryIO, head: bytes) -> Image.Image:
     """Open what is no TIFF. Its `info` has "bits" where Pillow may give fewer, and what boxes say."""
     try:
         image: Image.Image = Image.open(file, formats=_PILLOW_FORMATS)
@@ -102,27 +102,20 @@ def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
         if plugged is None:
             raise UnreadKind(kind) from None
         load_plugin(plugged)
-        if kind == "JXL" and math.prod(jxl_size(_content(file))) > MAX_PIXELS:  # it is decoded at once
+        if kind == "JXL" and math.prod(jxl_size(path.read_bytes())) > MAX_PIXELS:  # it is decoded at once
             raise UnreadableImage(_TOO_LARGE) from None
         image = Image.open(file, formats=[kind])
     said: dict[Any, Any] = image.info
     if image.format == "PNG":
         said["bits"] = head[24]
     elif image.format in ("JPEG2000", "JXL"):
-        content = _content(file)
+        content = path.read_bytes()
         said |= read_boxes(content)
         said["bits"] = (content[content.find(JPEG2000_START) + 42] & 127) + 1 if image.format == "JPEG2000" else 8
     elif image.format == "PSD":  # all layers in one; a fourth channel is a selection, or white is behind it already
         image = image.convert("RGB" if image.mode == "RGBA" else image.mode)
         image.format = "PSD"
     return image
-
-
-def _content(file: BinaryIO) -> bytes:
-    file.seek(0)
-    content = file.read()
-    file.seek(0)
-    return content
 
 
 _TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels"

@@ -60,7 +60,9 @@ class Photo:
     def grey(self) -> Image.Image:
         """Return the 8-bit grey image that the network is to see (mode L), over white where it is transparent."""
         grey = Image.fromarray(eight_bits(self.luma))
-        return grey if self.alpha is None else over_white(grey, Image.fromarray(self.alpha))
+        if self.alpha is None:
+            return grey
+        return Image.composite(grey, Image.new("L", grey.size, "white"), Image.fromarray(self.alpha))
 
     def in_srgb(self) -> "Photo":
         """Return the same photo as sRGB, for files that have no place for its profile."""
@@ -95,11 +97,10 @@ def read(path: str | Path, keep_color: bool = False, as_jpeg: bool = False) -> P
         metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
         if deep is not None:
-            deep = deep if turn is None else turned_pixels(deep, turn)
-            upright = image_of(deep)
-        else:
-            upright = image if turn is None else image.transpose(turn.method)
-        photo = _photo(upright, deep, metadata, name, keep_color)
+            image = image_of(deep if turn is None else turned_pixels(deep, turn))
+        elif turn is not None:
+            image = image.transpose(turn.method)
+        photo = _photo(image, metadata, name, keep_color)
     photo = replace(photo, name=str(path), notes=tuple(notes))
     return replace(photo, encoded_anew=stored) if isinstance(stored, str) else replace(photo, stored=stored)
 
@@ -114,9 +115,8 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     icc = image.info.get("icc_profile")
     try:
         with image_errors():
-            deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
-            image = image if deep is None else image_of(deep)
-            return _photo(image, deep, Metadata(icc=icc), "", keep_color)
+            image = image_of(grey_samples(image)) if image.mode in SIXTEEN_BIT_MODES else image
+            return _photo(image, Metadata(icc=icc), "", keep_color)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
@@ -144,7 +144,9 @@ def has_colors(image: Image.Image) -> bool:
     that has faded to a single hue. What is left of a*b* after the mean of each of 25 steps of lightness is taken away
     is measured on a small copy: 0 for grey, up to 3 for sepia, above 3.5 for 91 % of ImageNet's photos.
     """
-    pixels = torch.from_numpy(np.array(shrink(image, 128))).permute(2, 0, 1).float() / 255
+    small = image.copy()
+    small.thumbnail((128, 128), reducing_gap=3.0)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
     lightness, *ab = rgb_to_lab(pixels).flatten(1)
     step = (lightness / 4).long().clamp(0, 24)
     count = torch.zeros(25).index_add_(0, step, torch.ones_like(lightness)).clamp_min_(1)
@@ -152,23 +154,9 @@ def has_colors(image: Image.Image) -> bool:
     return float(torch.stack(rest).square().sum(0).mean().sqrt()) >= COLOURED_LAB
 
 
-def shrink(image: Image.Image, longest_px: int) -> Image.Image:
-    """Return `image` with its longer side at most `longest_px`, antialiased."""
-    if max(image.size) <= longest_px:
-        return image
-    scale = longest_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-
-
-def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Lay `image` (L or RGB) over white with opacity `alpha` (L)."""
-    return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
-
-
-def _photo(image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool) -> Photo:
-    """Return a photo of 8 bits or, as `deep` has them (see :mod:`colorize.photos.deep`), of more."""
-    icc = metadata.icc
+def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool) -> Photo:
+    """Return the photo that an upright image is, of 8 bits or as :func:`colorize.photos.deep.image_of` makes it."""
+    icc, deep = metadata.icc, image.info.get("samples")
     if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
         metadata = replace(metadata, icc=None)
     flat, alpha = _split(image)

@@ -16,7 +16,7 @@ from colorize.gamut import Plane
 from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.dpx import write_dpx
-from colorize.photos.jpeg import StoredLuma, header, with_header
+from colorize.photos.jpeg import StoredLuma, with_metadata_of
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
 from colorize.photos.strip_files import Band, write_png, write_tiff
@@ -155,7 +155,7 @@ def _write_jpeg(
             head = io.BytesIO()
             Image.new("L", (8, 8)).save(head, "JPEG", **options)
             try:
-                file.write(with_header(luma.with_chroma(*planes, quality), header(head.getvalue())))
+                file.write(with_metadata_of(head.getvalue(), luma.with_chroma(*planes, quality)))
                 return
             except OSError as error:
                 if error.errno is not None:  # the system's; libjpeg's have none

@@ -26,16 +26,15 @@ def write_png(file: IO[bytes], width: int, height: int, bands: Iterable[Band], i
     `bands` are the uint8 or uint16 pixels from top to bottom, `info` chunks to put before them.
     """
     file.write(b"\x89PNG\r\n\x1a\n")
-    compressor, first = zlib.compressobj(_LEVEL), True
-    for band in bands:
-        if first:
+    compressor = zlib.compressobj(_LEVEL)
+    for number, band in enumerate(bands):
+        if not number:
             colour_type = {3: 2, 4: 6}[band.shape[2]]
             bits = 8 * band.dtype.itemsize
             header = (width.to_bytes(4, "big"), height.to_bytes(4, "big"), bytes((bits, colour_type, 0, 0, 0)))
             PngImagePlugin.putchunk(file, b"IHDR", *header)
             for name, data, *_ in info.chunks:
                 PngImagePlugin.putchunk(file, name, data)
-            first = False
         big_endian = band.astype(band.dtype.newbyteorder(">"), copy=False)
         rows = np.ascontiguousarray(big_endian).view(np.uint8).reshape(len(band), -1)
         filtered = np.empty((len(band), rows.shape[1] + 1), np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
-from colorize.photos.deep import image_of
+from colorize.photos.deep import image_of, scaled
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
 
@@ -189,7 +189,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
         colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
     else:
         full = 65535 if bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) else 255
-        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, full)
+        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], scaled(colors, black_to_white, full)
         if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
             mode = "YCbCr"
     if mode not in ("L", "RGB"):
@@ -198,16 +198,8 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
             return image
         colors = np.asarray(image.convert("RGB"))
     if opacities:
-        alpha = _scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
+        alpha = scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
         if kind.extra[opacities[0]] == _ASSOCIATED:
             colors = np.minimum(colors * np.uint32(full) // np.maximum(alpha, 1), full)
         colors = np.dstack([colors, alpha]).astype(alpha.dtype)
     return image_of(colors)
-
-
-def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
-    """Return samples as values up to `full`; `ramp` says which of their levels each value is."""
-    levels = len(ramp) - 1
-    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
-        return samples
-    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]
