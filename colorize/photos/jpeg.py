@@ -22,6 +22,14 @@ _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
 _BLOCK = 8
 
 
+class _Blocks(np.ndarray[Any, Any]):
+    """Coefficients, int16, of which jpeglib makes no copy before it writes them: a photo's take twice its pixels."""
+
+    def astype(self, *_: Any, **__: Any) -> "_Blocks":  # type: ignore[override]
+        """Return the very array."""
+        return self
+
+
 @dataclass(frozen=True)
 class StoredLuma:
     """The luma of a JPEG as its file has it.
@@ -53,47 +61,36 @@ class StoredLuma:
         It holds no metadata, but for a JFIF header of libjpeg's. The chroma is compressed by `quality`, 1 to 100.
         Raises OSError where the coefficients cannot be read or written.
         """
-        jpeglib = _jpeglib()
         luma, luma_steps = self._coefficients()
-        planes = [Image.fromarray(plane) for plane in (blue, red)]
+        planes, saved = [Image.fromarray(plane) for plane in (blue, red)], io.BytesIO()
+        chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
+        chroma.save(saved, "JPEG", quality=quality, subsampling="4:4:4")
+        coded = _read(saved.getvalue(), *chroma.size, components=3)
+        made = _jpeglib().from_dct(
+            *(np.ascontiguousarray(plane).view(_Blocks) for plane in (luma, coded.Cb, coded.Cr)),
+            qt=np.stack([luma_steps, coded.qt[1]]),
+            quant_tbl_no=np.array([0, 1, 1], np.int16),
+        )
+        made.width, made.height = self.size
+        made.samp_factor = np.array([(1, 1) if chroma.size == self.size else (2, 2), (1, 1), (1, 1)], np.int32)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "coloured.jpg")
-            chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
-            chroma.save(path, quality=quality, subsampling="4:4:4")
-            coded = jpeglib.read_dct(str(path))
-            steps = np.stack([luma_steps, coded.qt[1]])
-            made = jpeglib.from_dct(luma, coded.Cb, coded.Cr, qt=steps, quant_tbl_no=np.array([0, 1, 1], np.int16))
-            made.width, made.height = self.size
-            made.samp_factor = np.array([(1, 1) if chroma.size == self.size else (2, 2), (1, 1), (1, 1)], np.int32)
             made.write_dct(str(path))
             return path.read_bytes()
 
     def _coefficients(self) -> tuple[Plane, Plane]:
         """Return the upright blocks, (rows, columns, 8, 8) int16, and the steps they are quantised by, (8, 8)."""
-        jpeglib = _jpeglib()
-        rows, columns = -(-self.height // _BLOCK), -(-self.width // _BLOCK)
-        # All that `jpeglib.read_dct` would find out by decoding the file once more; as of a grey one, for its luma.
-        stored = jpeglib.DCTJPEG(
-            **dict.fromkeys(("quant_tbl_no", "markers", "huffmans", "Y", "Cb", "Cr", "K", "qt", "progressive_mode")),
-            path="the photo",
-            content=self.content,
-            height=self.height,
-            width=self.width,
-            block_dims=np.array([[rows, columns]], np.int32),
-            samp_factor=np.array([[1, 1]], np.int32),
-            jpeg_color_space=jpeglib.JCS_GRAYSCALE,
-            num_scans=1,
-        )
-        luma, _, steps = stored.load()
+        stored = _read(self.content, self.width, self.height, components=1)  # as of a grey one, for its luma
+        luma, steps = stored.Y, stored.qt[0]
         if self.turn is None:
-            return luma, steps[0]
+            return luma, steps
         # A mirror image has its blocks in reverse, and those frequencies negated that are odd along the mirrored axis.
         odd = np.where(np.arange(_BLOCK) % 2, -1, 1).astype(np.int16)
         if self.turn.mirror_x:
             luma = luma[:, ::-1] * odd
         if self.turn.mirror_y:
             luma = luma[::-1] * odd[:, None]
-        return (luma.transpose(1, 0, 3, 2), steps[0].T) if self.turn.swap else (luma, steps[0])
+        return (luma.transpose(1, 0, 3, 2), steps.T) if self.turn.swap else (luma, steps)
 
 
 def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> StoredLuma | str:
@@ -153,6 +150,25 @@ def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
         frames += [segment] * (0xC0 <= marker <= 0xCF and marker != _DHT)
         at = end
     return b"".join(said), b"".join(coded), frames
+
+
+def _read(content: bytes, width: int, height: int, components: int) -> Any:
+    """Read the coefficients of the first components of a JPEG, 1 or 3, each of its size in pixels."""
+    jpeglib, blocks = _jpeglib(), [-(-height // _BLOCK), -(-width // _BLOCK)]
+    # All that `jpeglib.read_dct` would find out by decoding the file once more.
+    found = jpeglib.DCTJPEG(
+        **dict.fromkeys(("quant_tbl_no", "markers", "huffmans", "Y", "Cb", "Cr", "K", "qt", "progressive_mode")),
+        path="the photo",
+        content=content,
+        height=height,
+        width=width,
+        block_dims=np.array([blocks] * components, np.int32),
+        samp_factor=np.array([[1, 1]] * components, np.int32),
+        jpeg_color_space=jpeglib.JCS_GRAYSCALE if components == 1 else jpeglib.JCS_YCbCr,
+        num_scans=1,
+    )
+    found.load()
+    return found
 
 
 @lru_cache(1)
