@@ -7,17 +7,16 @@ the file's own description of its pixels (TIFF 6.0; Adobe's PageMaker and Photos
 import logging
 import math
 from threading import Lock
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
 from colorize.photos.deep import image_of, scaled
+from colorize.photos.profiles import Pixels
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
-
-Pixels = np.ndarray[Any, Any]
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}

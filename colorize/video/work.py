@@ -82,14 +82,14 @@ class Work:
         planes: dict[str, Any] = {"past": done.past, "small": done.small}
         planes = {name: plane for name, plane in planes.items() if plane is not None}
         with written_whole(self._state) as file:
-            np.savez(file, said=np.array(json.dumps([pieces, done.ended, done.length])), **planes)
+            np.savez(file, said=np.array(json.dumps([pieces, done.ended, done.length]).encode()), **planes)
 
     def done(self) -> Done:
         """Read what earlier starts have finished."""
         try:
             with np.load(self._state, allow_pickle=False) as file:
                 kept = {name: file[name] for name in file.files}
-                pieces, ended, length = json.loads(str(kept["said"]))
+                pieces, ended, length = json.loads(kept["said"].item())
         except (OSError, ValueError, EOFError, KeyError):
             return Done([])
         files = [PieceFile(self._folder / name, order) for name, order in pieces]
