@@ -118,7 +118,7 @@ def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> Stored
         _, bare, frames = _parts(content)
     except ValueError as error:
         return f"it is {error}"
-    if len(frames) != 1 or frames[0][1] not in _HUFFMAN_FRAMES or frames[0][4] != 8:
+    if len(frames) != 1 or frames[0][1] not in _HUFFMAN_FRAMES or frames[0][4:5] != b"\x08":
         return "of a kind whose coefficients are not read (arithmetic coding, lossless, or more than 8 bits)"
     if _jpeglib() is None:
         return "the package jpeglib is not installed"

@@ -65,7 +65,7 @@ def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) 
 
 
 def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """Switch off TF32, whose 10 bits are too few for the variances of SSIM, and for who asks for 32."""
+    """Switch off TF32, whose 10 bits are too few for the variances of SSIM, and for precision=32-true."""
     if device.type != "cuda":
         return nullcontext()
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
