@@ -10,7 +10,6 @@ gallery.png. Rows without any colour, with the mean colour of each grey value, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from colorize.config import EvaluateConfig
 from colorize.data.roots import check_root
 from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 from colorize.runtime.files import locked
+from colorize.runtime.log import log
 
 if TYPE_CHECKING:
     from colorize.data.datasets import RawBatch
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from colorize.evaluation.measuring import Measurements
     from colorize.evaluation.scores import Table
 
-log = logging.getLogger("colorize")
 ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
 

@@ -11,7 +11,6 @@ alone, from the bundled generator on. With cycles=N, steps 2 to 4 are done N tim
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 import sys
@@ -28,6 +27,7 @@ from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_n
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
+from colorize.runtime.log import log
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
@@ -35,7 +35,6 @@ from colorize.training.phases import PHASES
 if TYPE_CHECKING:
     from colorize.data.datasets import RawBatch
 
-log = logging.getLogger("colorize")
 
 STEPS = ("pretrain_gen", "generate", "pretrain_critic", "gan")
 

@@ -30,11 +30,11 @@ from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_
 from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, one_line
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, from_hydra, key_of, leaves, literal
 from colorize.runtime.version import __version__
 
-log = logging.getLogger("colorize")
 T = TypeVar("T")
 
 

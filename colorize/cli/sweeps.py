@@ -5,7 +5,6 @@ process that was typed know of each other by these files alone, on whatever mach
 """
 
 import gc
-import logging
 import math
 import os
 import re
@@ -27,10 +26,9 @@ from colorize.config import CommonConfig, composed
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import locked, write_text
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, literal
-
-log = logging.getLogger("colorize")
 
 SHARED_KEYS = ("run", "runs_dir", "sweep")
 """Keys that place all jobs of a sweep in one folder."""

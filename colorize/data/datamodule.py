@@ -1,6 +1,5 @@
 """LightningDataModule of photos: its batches depend on seed, epoch and image alone."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -17,8 +16,8 @@ from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, spread
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
+from colorize.runtime.log import log
 
-_log = logging.getLogger("colorize")
 LOOKUP_PHOTOS, LOOKUP_PX = 500, 64  # training photos that the luma look-up averages, and their side at most
 
 
@@ -120,7 +119,7 @@ class ColorizationDataModule(L.LightningDataModule):
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):
                 if name not in self.unreadable:
                     self.unreadable[name] = reason
-                    _log.warning("skipped an unreadable image: %s (%s)", name, reason)
+                    log.warning("skipped an unreadable image: %s (%s)", name, reason)
             self._news = {}
         if len(self.unreadable) > self.max_unreadable:
             raise distributed.on_all(self._too_many())

@@ -1,6 +1,5 @@
 """Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can
 
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
-log = logging.getLogger("colorize")
 BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}  # torchvision's name of the network behind each LPIPS
 MOST_LPIPS_PIXELS = 1 << 20  # LPIPS sees larger images reduced to this: its networks' memory grows with the image
 INCEPTION_FEATURES = 2048

@@ -1,7 +1,6 @@
 """Reading photos, and the coloured images to compare, for an evaluation; free of Lightning, for worker processes."""
 
 import hashlib
-import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.files import sha256, walk_files
 from colorize.runtime.formats import has_image_suffix
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
 SAME_SHAPE = 0.02  # images whose width over height differs by less have the same shape: sizes are rounded
 

@@ -1,7 +1,6 @@
 """A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
 
 import importlib
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.load import Weights
-
-log = logging.getLogger("colorize")
 
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
 """Batch, height and width of the images on which an export is compared with PyTorch."""

@@ -1,6 +1,5 @@
 """The training of a generator as JSON for exports and model cards, without the machine's paths."""
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import yaml
 from colorize.metrics import VALIDATED
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.files import sha256
+from colorize.runtime.log import log
 from colorize.runtime.version import __version__
 from colorize.training.phases import VAL, VAL_EMA
 from colorize.weights.checkpoints import is_checkpoint, parse_checkpoint
 from colorize.weights.foreign import recognise
 from colorize.weights.load import Weights, load_export
 from colorize.weights.safe_reading import read_file, state_of
-
-log = logging.getLogger("colorize")
 
 METRICS = (*VALIDATED, "content")
 """Validation metrics of a generator that an export carries."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
-
-log = logging.getLogger("colorize")
 
 TELLING_S = 10.0
 """Seconds after which longer work says about how long it will take."""

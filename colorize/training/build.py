@@ -1,6 +1,5 @@
 """From a configuration to the objects of a training: data, networks, losses, Trainer. All are made here."""
 
-import logging
 import shlex
 import sys
 import warnings
@@ -31,6 +30,7 @@ from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
 from colorize.runtime.errors import UserError
+from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates, WholeFiles
@@ -48,8 +48,6 @@ from colorize.training.optim import LearningRates
 from colorize.training.phases import PHASES, Network, averages, monitored, scores
 from colorize.training.resuming import sources
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
-
-log = logging.getLogger("colorize")
 
 NOISE = (
     ".*does not have many workers.*",  # data.num_workers is the user's word

@@ -1,6 +1,5 @@
 """The objective of the training step: losses of generator and critic, their weights, and the balance between them."""
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
 from colorize.runtime import distributed
-
-log = logging.getLogger("colorize")
+from colorize.runtime.log import log
 
 UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
 """An adversarial share above this for so many steps of the generator undoes what it learned before (docs/LOG.md)."""

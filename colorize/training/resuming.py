@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import OutOfMemory, UserError
 from colorize.runtime.files import hardlink_or_copy
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
@@ -19,8 +19,6 @@ from colorize.weights.checksum import fingerprint
 
 if TYPE_CHECKING:
     from colorize.weights.checkpoints import CheckpointMetadata
-
-log = logging.getLogger("colorize")
 
 
 def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:

@@ -4,7 +4,6 @@ A checkpoint is Lightning's file, of primitives and tensors only, with one more 
 the phase, the architecture of each network, and how far training is.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,9 +17,8 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.generator_registry import make_generator
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.safe_reading import read_file
-
-log = logging.getLogger("colorize")
 
 FORMAT = 1
 AVERAGE = "generator_average"

@@ -6,7 +6,6 @@ for the part that is wanted, gives way to its photo. An index tells what is ther
 
 import io
 import json
-import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import digest, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 QUALITY = 95  # of the copies' JPEG, without subsampling of the colours
 _VERSION = 1
 _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_bytes", "i8")])

@@ -1,7 +1,6 @@
 """The checkpoints of a phase: last.ckpt, best.ckpt, images-COUNT.ckpt from inside the epochs, with random states."""
 
 import hashlib
-import logging
 import math
 import random
 import time
@@ -20,10 +19,9 @@ from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
 from colorize.runtime.files import hardlink_or_copy, written_whole
+from colorize.runtime.log import log
 from colorize.training.phases import SCORE
 from colorize.weights.checksum import seal
-
-log = logging.getLogger("colorize")
 
 
 class WholeFiles(TorchCheckpointIO):

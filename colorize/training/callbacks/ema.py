@@ -1,7 +1,6 @@
 """Exponential moving average (EMA) of the generator's weights, which colours more steadily than those of any step."""
 
 import copy
-import logging
 from typing import Any
 
 import lightning as L
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.networks.generator import Generator
+from colorize.runtime.log import log
 from colorize.training.callbacks.monitor import images_by_epoch
 from colorize.weights.checkpoints import AVERAGE
-
-log = logging.getLogger("colorize")
 
 
 class GeneratorEMA(L.Callback):

@@ -1,6 +1,5 @@
 """Scalars of a training: TensorBoard while it runs, metrics.csv with a row an epoch, both against images seen."""
 
-import logging
 import math
 import time
 from collections import defaultdict
@@ -17,10 +16,9 @@ from colorize.evaluation.stopping import OF_GREY, rank
 from colorize.metrics import VALIDATED
 from colorize.runtime import distributed
 from colorize.runtime.files import csv_text, write_text
+from colorize.runtime.log import log
 from colorize.runtime.progress import TELLING_S, spoken
 from colorize.training.phases import SCORE, VAL, VAL_EMA
-
-log = logging.getLogger("colorize")
 
 OVERVIEW, BEST_GROUP = "_overview", "Best"
 """Groups in TensorBoard. It shows what begins with _ first, where its HPARAMS tab has capitals first: there the best
