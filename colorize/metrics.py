@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -197,28 +197,45 @@ def measure(
 
 
 class MeanMetrics:
-    """Means over photos, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
+    """Means over photos or steps, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each.
+
+    Until `means` are asked for, nothing waits for the device.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._photos: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
-    def add(self, terms: Mapping[str, Tensor], photos: int, group: str = "") -> None:
-        """Add a batch of `photos`: of each term its mean ``()``, or `measure`'s result. Names begin with `group`."""
+    def add(self, terms: Mapping[str, Tensor], count: int = 1, group: str = "") -> None:
+        """Add `count` photos: of each term its mean ``()``, or `measure`'s result. Names begin with `group`."""
         for term, values in terms.items():
             values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
             if values.ndim:
                 values = values.clamp_max(LOGGED[term].most).mean(dim=0)
-            name, total = group + term, values * photos
+            name, total = group + term, values * count
             self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._photos[name] = self._photos.get(name, 0) + photos
+            self._counts[name] = self._counts.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
-        """Return the means over the photos of all ranks, each of which has to call it, though it had none."""
-        parts = distributed.gathered({name: (total.cpu(), self._photos[name]) for name, total in self._sums.items()})
+        """Return the means over what all ranks added, each of which has to call it, though it had none."""
+        parts = distributed.gathered({name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()})
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for part in parts for name in part):
-            totals, photos = zip(*(part[name] for part in parts if name in part), strict=True)
+            totals, counts = zip(*(part[name] for part in parts if name in part), strict=True)
             total, metric = torch.stack(totals).double().sum(dim=0), LOGGED.get(name.rpartition("/")[2])
-            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(photos))
+            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(counts))
         return found
+
+    def take(self) -> dict[str, float]:
+        """Return the same, and begin anew."""
+        found, self._sums, self._counts = self.means(), {}, {}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, for each rank: of several ranks, whose counts are equal, the means of sums."""
+        parts = distributed.gathered({name: total.cpu() for name, total in self._sums.items()})
+        sums = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in self._sums}
+        return {"sums": sums, "counts": dict(self._counts)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

@@ -16,13 +16,12 @@ from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
-from colorize.evaluation.regions import COUNTED, taken_for
+from colorize.evaluation.regions import CONFUSIONS, COUNTED, accuracies, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
 from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 

@@ -36,7 +36,6 @@ from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
 from colorize.training.callbacks.monitor import EpochBar, Monitor
-from colorize.training.callbacks.region_accuracy import RegionAccuracy
 from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, ImageGrid, Settings
@@ -196,9 +195,9 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
             )
         callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
-        callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
         kept, fid = (save.every_n_images, save.score_fid) if scores(config) else (None, "none")
-        callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
+        scoring = Scoring(kept, save.score_photos, fid, in_curve=scores(config))
+        callbacks += [ImageGrid(config.grid_photos), scoring]
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, given_overrides())),

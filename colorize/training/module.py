@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from colorize.color import merge_luma
 from colorize.data.datamodule import Batch
+from colorize.evaluation.regions import accuracies, taken_for
 from colorize.losses import adversarial_loss
 from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
@@ -235,6 +236,10 @@ class ColorizationModule(L.LightningModule):
             terms = {"critic_loss": judged.pop("loss"), **judged}
             terms["accuracy"] = (judged["accuracy_real"] + judged["accuracy_fake"]) / 2
             self.validated.add(terms, len(batch.rgb), f"{VAL}/")
+        if batch.regions is not None:
+            for group, rgb in seen.items():
+                table = taken_for(rgb, batch.rgb, batch.regions).sum(dim=0)
+                self.regions[group] = self.regions[group] + table if group in self.regions else table
         return seen
 
     def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
@@ -247,7 +252,7 @@ class ColorizationModule(L.LightningModule):
         return seen
 
     def on_validation_epoch_start(self) -> None:
-        self.validated = MeanMetrics()
+        self.validated, self.regions = MeanMetrics(), dict[str, Tensor]()
         if self.generator is not None:
             self.luma_lookup = self.trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
 
@@ -255,6 +260,10 @@ class ColorizationModule(L.LightningModule):
         self.trainer.datamodule.share_unreadable()  # type: ignore[attr-defined]
         # The Monitor writes them, against images seen. Lightning's own means: see MeanMetrics.
         self.log_dict(self.validated.means(), sync_dist=True, logger=False)
+        for group, table in self.regions.items():
+            found = accuracies(self.trainer.strategy.reduce(table, reduce_op="sum").cpu())
+            named = {f"{group}/region/{name}": share for name, share in found.items()}
+            self.log_dict(named, sync_dist=True, logger=False)
 
     # --- parts and state ----------------------------------------------------------------------------------------------
 
