@@ -11,6 +11,7 @@ import torch
 
 from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
+from colorize.config.sections import SaveConfig
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
@@ -82,7 +83,7 @@ class Fit:
     """A fit without networks: steps of 10 images, of known distance to the truth; each 5th ends an epoch."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.callback = Checkpoints(folder / "checkpoints", "score/distance", **options)
+        self.callback = Checkpoints(folder / "checkpoints", "score/distance", SaveConfig(**options))
         self.module = SimpleNamespace(images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
         self.trainer = SimpleNamespace(
             is_global_zero=True,

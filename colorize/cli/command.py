@@ -88,8 +88,7 @@ def how_to_resume(name: str, words: list[str], stop: signals.Stopped) -> str:
     return f"; resume with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
 
 
-_typed: list[Namespace] = []
-"""The overrides and the config_dir of the running command, one at most."""
+_typed: list[Namespace] = []  # the overrides and the config_dir of the running command, one at most
 
 
 def given_config_dir() -> str | None:

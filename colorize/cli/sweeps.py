@@ -30,8 +30,7 @@ from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, literal
 
-SHARED_KEYS = ("run", "runs_dir", "sweep")
-"""Keys that place all jobs of a sweep in one folder."""
+SHARED_KEYS = ("run", "runs_dir", "sweep")  # keys that place all jobs of a sweep in one folder
 
 RUNTIME_KEYS = (
     *SHARED_KEYS,

@@ -122,7 +122,7 @@ def trained_with(phase: Path) -> dict[str, Any] | None:
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
         return found if isinstance(found["data"], dict) else None
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return None
 
 

@@ -9,8 +9,7 @@ import torch
 
 from colorize.runtime.errors import UserError
 
-HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The number format of each mixed precision."""
+HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # the number format of each mixed precision
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 

@@ -20,8 +20,7 @@ from colorize.runtime.processes import is_first_process
 Own = TypeVar("Own")
 
 _LOST = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe|socket|TCPStore", re.IGNORECASE)
-_GRACE_S = 10.0
-"""Time for other processes to end by themselves once the first one has failed."""
+_GRACE_S = 10.0  # time for other processes to end by themselves once the first one has failed
 
 
 def world_size() -> int:

@@ -10,12 +10,10 @@ from typing import TypeVar
 from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 
-TELLING_S = 10.0
-"""Seconds after which longer work says about how long it will take."""
+TELLING_S = 10.0  # seconds after which longer work says about how long it will take
 
 Item = TypeVar("Item")
-Advance = Callable[..., None]
-"""`advance()` moves a bar by one, `advance(done, total)` to `done`."""
+Advance = Callable[..., None]  # `advance()` moves a bar by one, `advance(done, total)` to `done`
 
 
 @contextmanager

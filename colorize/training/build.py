@@ -202,7 +202,7 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, given_overrides())),
         RandomStates(),
-        Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
+        Checkpoints(folder.checkpoints, monitored(config), save),
     ]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():  # in a file, each of its moves would be a line
         callbacks.append(EpochBar(leave=True))

@@ -34,11 +34,9 @@ ENOUGH_FROM_PHOTOS = {
 
 TIMED_IMAGES = 8
 
-NAMED_AT_MOST = 20
-"""Unreadable files that are listed."""
+NAMED_AT_MOST = 20  # unreadable files that are listed
 
-DULL = 15
-"""Colourfulness under which there is little to learn."""
+DULL = 15  # colourfulness under which there is little to learn
 
 
 def run(config: TrainConfig) -> None:

@@ -29,8 +29,7 @@ from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
 from colorize.weights.pretrained import find_pretrained, load_pretrained
 
-PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
-"""Number and size of the training photos that tell how often each colour occurs."""
+PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64  # number and size of the training photos that tell how often each colour occurs
 
 
 def make_networks(

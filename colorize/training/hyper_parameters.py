@@ -54,11 +54,9 @@ def _plain(value: Any) -> Value:
     return str(value).replace(" ", "") if isinstance(value, list) else value
 
 
-NAMES = ("recipe", "phase", "model.name")
-"""Hyper-parameters that name what other keys say in full."""
+NAMES = ("recipe", "phase", "model.name")  # hyper-parameters that name what other keys say in full
 
-PHOTOS = "data.root, data.file_list"
-"""The key in `settings` that stands for where the photos are."""
+PHOTOS = "data.root, data.file_list"  # the key in `settings` that stands for where the photos are
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:

@@ -21,11 +21,9 @@ from colorize.runtime.log import log
 from colorize.weights.safe_reading import read_file
 
 FORMAT = 1
-AVERAGE = "generator_average"
-"""Name of the callback state that holds averaged weights of the generator."""
+AVERAGE = "generator_average"  # name of the callback state that holds averaged weights of the generator
 
-_DECODING = {"temperature"}
-"""Options that say how a network's answer is read: weights fit whatever they are."""
+_DECODING = {"temperature"}  # options that say how a network's answer is read: weights fit whatever they are
 _POINT = {"images_seen", "ciede2000", "delta_cf", "distance"}
 _MOST_PX = 1 << 14
 
@@ -43,14 +41,12 @@ class CheckpointMetadata:
     generator: dict[str, Any] | None
     critic: dict[str, Any] | None
     turns: int
-    averaged: bool = False
-    """True: it has averaged weights of the generator (EMA) beside those of the last step."""
+    averaged: bool = False  # true: it has averaged weights of the generator (EMA) beside those of the last step
     curve: list[dict[str, float]] = field(default_factory=list)
     """The scores so far: images_seen, ciede2000, delta_cf, distance… at each moment (evaluation/stopping.py)."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
-    sources: dict[str, str] = field(default_factory=dict)
-    """Digests of the files that it started from (resuming.py)."""
+    sources: dict[str, str] = field(default_factory=dict)  # digests of the files that it started from (resuming.py)
     images_before: int = 0
     """Images seen by the weights that it started from: step 4's curves begin where step 1's ended."""
     format: int = FORMAT

@@ -30,6 +30,7 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError, brief
 from colorize.weights import bundled, foreign
 from colorize.weights.checkpoints import (
+    CheckpointMetadata,
     build_stated,
     check_architecture,
     differing_options,
@@ -54,7 +55,7 @@ class Weights:
     """Content of a file of weights: the generator, on the CPU, float32, in eval mode, and how it is shown photos.
 
     `title` is what it is, for people to read; `origin` ", trained on …", as far as the file says it; `provenance` what
-    an export says of its training.
+    an export says of its training, `metadata` what a checkpoint does.
     """
 
     network: Generator
@@ -62,6 +63,7 @@ class Weights:
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
+    metadata: CheckpointMetadata | None = None
 
 
 def load_weights(
@@ -92,7 +94,7 @@ def load_weights(
             if metadata.averaged:
                 title += ", averaged weights" if use_ema else ", weights of the last step"
             origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
-            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
+            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, {}, origin, metadata)
         if expected is not None:
             check_architecture(path, "generator", weights.network.architecture, expected)
         return weights

@@ -12,8 +12,7 @@ from colorize.evaluation.learned_metrics import frechet_distance, moments, summe
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
-POINTS = 20
-"""Points in TensorBoard's first screen, over a training."""
+POINTS = 20  # points in TensorBoard's first screen, over a training
 
 
 class Scoring(L.Callback):

@@ -26,8 +26,7 @@ from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
 
-LEAST_TILE_PX = 128
-"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
+LEAST_TILE_PX = 128  # smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks
 
 
 class CurveLogger(TensorBoardLogger):
