@@ -70,10 +70,8 @@ def _settings(path: Path, phase: str) -> dict[str, Any]:
         }
         return {"training": training} | _started_from(config["init_from"]["generator"], phase_folder.parent)
     except (KeyError, TypeError):
-        config_file = phase_folder / "config.yaml"
-        log.warning(
-            f"{config_file} is missing, or not the configuration of this checkpoint: what the data were is left out"
-        )
+        file = phase_folder / "config.yaml"
+        log.warning(f"{file} is missing, or not the configuration of this checkpoint: what the data were is left out")
         return {}
 
 
