@@ -143,9 +143,7 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     for step in STEPS:
         for key in map(key_of, shlex.split(getattr(config.only, step))):
             if key in SHARED_KEYS:
-                raise BadOption(
-                    f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
-                )
+                raise BadOption(f"only.{step}: {key} must be the same in all steps, or splits differ: give {key}=…")
 
 
 def summarize(config: PipelineConfig) -> Score:

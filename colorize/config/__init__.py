@@ -127,9 +127,7 @@ class PredictConfig:
         "(95 is crf 18 of x264)",
         least=1,
     )
-    chroma: str = opt(
-        "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")
-    )
+    chroma: str = opt("420", "of JPEG: 420 halves chroma's size, as cameras do; 444 keeps it", choices=("420", "444"))
     render_px: int | None = opt(None, "short side that is shown (null: as trained); larger: finer, duller", least=32)
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)

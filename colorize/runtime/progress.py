@@ -52,9 +52,7 @@ def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
         yield advance
 
 
-def tracked(
-    items: Iterable[Item], doing: str, total: int, size: Callable[[Item], int] = lambda item: 1
-) -> Iterator[Item]:
+def tracked(items: Iterable[Item], doing: str, total: int, size: Callable[[Item], int] = lambda _: 1) -> Iterator[Item]:
     """Yield the same items under a progress bar; `total` is the sum of their sizes."""
     done = 0
     with progress_bar(doing, total) as advance:

@@ -91,9 +91,7 @@ def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
     """Keep the settings of `optimizer` when it loads a `saved` state; ValueError where their groups differ in size."""
     for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         if len(group["params"]) != len(kept["params"]):
-            raise ValueError(
-                f"{len(kept['params'])} parameters in group {kept.get('name')}, not {len(group['params'])}"
-            )
+            raise ValueError(f"{len(kept['params'])} parameters in {kept.get('name')}, not {len(group['params'])}")
         kept.update({name: group[name] for name in ("betas", "weight_decay", "fused")})
 
 

@@ -144,9 +144,7 @@ def build_stated(path: str | Path, name: str, architecture: Any) -> Generator | 
         with torch.device("meta"):
             return make_generator(architecture) if name == "generator" else Critic(**architecture)
     except Exception as error:  # sizes that overflow, options that are none…
-        raise UserError(
-            f"{path} does not state its network in a way that this program reads: {brief(error)}"
-        ) from error
+        raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error
 
 
 def _copy(value: Any, own: Tensor | None) -> Any:
@@ -158,12 +156,10 @@ def _copy(value: Any, own: Tensor | None) -> Any:
     return value.to(own.dtype).clone(memory_format=torch.contiguous_format)
 
 
-def check_architecture(
-    path: str | Path, name: str, architecture: dict[str, Any] | None, expected: dict[str, Any]
-) -> None:
+def check_architecture(path: str | Path, name: str, own: dict[str, Any] | None, expected: dict[str, Any]) -> None:
     """Raise UserError where the architecture that a checkpoint states is not the configuration's; it names both."""
     # From before an option existed, a file does not state it: its network is the one that the default gives.
-    stated = build_stated(path, name, architecture or {}).architecture
+    stated = build_stated(path, name, own or {}).architecture
     if differing := differing_options(stated, expected):
         said = ", ".join(f"{key}={value} instead of {wanted}" for key, (value, wanted) in differing.items())
         raise UserError(f"{path} holds a {name} of another architecture: {said}; set model.* to match")

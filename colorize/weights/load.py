@@ -136,9 +136,7 @@ def load_export(path: str | Path) -> Weights | None:
         provenance = dict(content.get("provenance", {}))
         origin = ORIGINS.get(provenance.get("training", {}).get("data"), "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} does not state its network in a way that this program reads: {brief(error)}"
-        ) from error
+        raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error
     filled(network, state, path)
     title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
     return Weights(network, preprocessing, title, provenance, origin)

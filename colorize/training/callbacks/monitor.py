@@ -173,8 +173,5 @@ def validation_metrics(trainer: L.Trainer) -> dict[str, float]:
 
 def scored(point: dict[str, float]) -> dict[str, float]:
     """Return a point of the module's curve as `score/…`."""
-    return {
-        f"{SCORE}/{name}": value
-        for name, value in point.items()
-        if name != "images_seen" and not name.startswith(OF_GREY)
-    }
+    names = (name for name in point if name != "images_seen" and not name.startswith(OF_GREY))
+    return {f"{SCORE}/{name}": point[name] for name in names}
