@@ -184,7 +184,6 @@ def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
 
 def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
-    save = config.save
     callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
     if averages(config):
         ema = config.ema
@@ -195,14 +194,12 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
             )
         callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
-        kept, fid = (save.every_n_images, save.score_fid) if scores(config) else (None, "none")
-        scoring = Scoring(kept, save.score_photos, fid, in_curve=scores(config))
-        callbacks += [ImageGrid(config.grid_photos), scoring]
+        callbacks += [ImageGrid(config.grid_photos), Scoring(config.save, in_curve=scores(config))]
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, given_overrides())),
         RandomStates(),
-        Checkpoints(folder.checkpoints, monitored(config), save),
+        Checkpoints(folder.checkpoints, monitored(config), config.save),
     ]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():  # in a file, each of its moves would be a line
         callbacks.append(EpochBar(leave=True))
