@@ -17,8 +17,7 @@ from colorize.runtime.errors import UserError
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    `feature_weights` has a weight for each layer of `vgg` (None: pixels only), else it raises a UserError; `pixel` is
-    "mse" or "l1", on ImageNet-normalised pixels.
+    `feature_weights` are of `vgg`'s layers (None: pixels only), else a UserError; `pixel` is "mse" or "l1", normalised.
     """
 
     def __init__(
@@ -147,8 +146,7 @@ def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
 def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
     """Loss of the critic, the mean over real and generated images: a float32 scalar.
 
-    Logits are positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance;
-    "hinge" is 1 at chance (Lim & Ye 2017).
+    Logits are positive for real. "bce" (Goodfellow et al. 2014) is ln 2 at chance, "hinge" (Lim & Ye 2017) is 1.
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2

@@ -48,9 +48,8 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
 def colourfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
-    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255). Hasler & Süsstrunk,
-    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue; published
-    colourization scripts take their `absolute` values.
+    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``. Hasler & Süsstrunk, "Measuring colourfulness in natural images",
+    2003: spread and mean of red - green and yellow - blue; published scripts take their `absolute` values.
     """
     red, green, blue = (255 * rgb).unbind(dim=1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
@@ -67,9 +66,8 @@ def is_true_grey(rgb: Tensor) -> Tensor:
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
     """Return the sums over pixels that :func:`skill` is computed from, which add up over photos: ``(B, 3)``.
 
-    All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is the luma look-up's prediction for the luma of ``target``. The
-    sums are of p · t, p · p and t · t, with p and t the chroma (Lab's a and b) of ``prediction`` and ``target`` less
-    that of ``lookup``.
+    All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is what the luma look-up makes of ``target``. The sums are of
+    p · t, p · p and t · t, of the chroma (Lab's a and b) of ``prediction`` and ``target`` less that of ``lookup``.
     """
     known = rgb_to_lab(lookup)[:, 1:]
     own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
@@ -197,10 +195,7 @@ def measure(
 
 
 class MeanMetrics:
-    """Means over photos or steps, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each.
-
-    Until `means` are asked for, nothing waits for the device.
-    """
+    """Means over photos or steps, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -35,8 +35,7 @@ def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequenc
     """Return the page of command `name`: keys with their types, values, meanings and choices; `doc` opens it.
 
     The values are those that `overrides` (as Hydra reads them; `typed` as people do) compose to, or else the defaults.
-    `topic` is "" for the keys needed first, and the flags; "all", or the name of a section or config group; another
-    raises BadOption.
+    `topic` is "" (the keys needed first, and the flags), "all", a section or config group, or else a BadOption.
     """
     schema, origin = SCHEMAS[name], "with the default options"
     try:

@@ -55,8 +55,7 @@ def _differs(line: str) -> Refused:
 class Sweep:
     """The decisions of the process that was typed, which every job is told.
 
-    `fixed` are keys that the command line sets to one value for all jobs (None where only one job is resumed).
-    `keeps_files`: a launcher or sweeper may have files to keep.
+    `fixed` are keys with one value for all jobs (None of a single job); `keeps_files`: a launcher or sweeper may.
     """
 
     command: str

@@ -1,7 +1,6 @@
 """The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
 
-Hydra checks each YAML file and each override against these dataclasses; `colorize.config.sections` has those that
-commands share.
+Hydra checks YAML files and overrides against these dataclasses; `colorize.config.sections` has those that are shared.
 """
 
 from collections.abc import Sequence

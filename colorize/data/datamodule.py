@@ -25,9 +25,8 @@ class ColorizationDataModule(L.LightningDataModule):
     """Batches of photos, with their grey made on the device; in the critic's phase with their generated images too.
 
     Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
-    every global batch. The Trainer has to be given ``reload_dataloaders_every_n_epochs=1`` and
-    ``use_distributed_sampler=False``. Of a file that cannot be read, the next image takes the place in training; it is
-    named once and counted.
+    every global batch: the Trainer needs ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
+    A file that cannot be read is named once and counted; in training the next image takes its place.
     """
 
     schedule: ResolutionSchedule | None = None  # the resolution-scheduler callback sets it in `setup`

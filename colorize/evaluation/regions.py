@@ -55,8 +55,7 @@ def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
 def accuracies(table: Tensor) -> dict[str, float]:
     """Return how much of each region that occurs in a table of `taken_for` has the right hue, and what else it is.
 
-    By region the share of its pixels whose hue is right; `mean` of these, each region counting alike; `colourless`, the
-    share of all pixels without a hue; and the `CONFUSIONS`.
+    By region the share of its pixels that are right; `mean` of these; `colourless`, of all pixels; the `CONFUSIONS`.
     """
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
     number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}

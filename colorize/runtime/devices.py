@@ -49,10 +49,7 @@ def place(network: Network, device: torch.device) -> Network:
 
 
 def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:
-    """Have torch compile `networks` at their first pass of each size; names in their state dicts stay as they are.
-
-    Raises UserError where, on a CPU, there is no C++ compiler.
-    """
+    """Have torch compile `networks` at their first pass of each size; UserError on a CPU without a C++ compiler."""
     if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
         raise UserError("trainer.compile=true needs a C++ compiler on a CPU: install g++, or set trainer.compile=false")
     # Sizes, training or not, frozen or not, with gradients or not: each is compiled once, more than torch expects.

@@ -84,10 +84,7 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 @contextmanager
 def abort_together(launcher: Any = None) -> Iterator[None]:
-    """Abort all ranks, those that Lightning's `launcher` started, when one of them ends.
-
-    Raises UserError where another rank ended during an exchange.
-    """
+    """Abort all ranks, of Lightning's `launcher`, when one ends; UserError where another ended in an exchange."""
     try:
         yield
     except BaseException as error:

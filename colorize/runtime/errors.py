@@ -8,10 +8,7 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """A wrong option, path, image, checkpoint or weight file; its message is one line that says what to do.
-
-    Commands print it without a traceback and exit with status 1.
-    """
+    """A wrong option, path, photo or file of weights, in one line that says what to do; commands exit with 1."""
 
     on_all_ranks = False
     """True where every process of a command raises this very error, so that one of them is enough to say so."""
@@ -62,10 +59,7 @@ def disk_fault(error: BaseException, folder: os.PathLike[str]) -> DiskFault | No
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return True for an exception that says, or was raised from one that says, that the device's or machine's ran out.
-
-    Libraries tell it by type, by `errno` or in words only.
-    """
+    """Tell if an exception, or one that it was raised from, says by type, `errno` or words that memory ran out."""
     while error is not None:
         by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
         if by_type or getattr(error, "errno", None) == errno.ENOMEM:

@@ -1,7 +1,6 @@
 """Image file formats: the one table of what each is called, what it can hold, and whether results are written in it.
 
-Adding a format that Pillow reads is a row here. This file imports neither Pillow nor torch, so that `--help` is fast;
-docs/PHOTOS.md shows it to people.
+Adding a format that Pillow reads is a row here, and in docs/PHOTOS.md. For `--help` it imports no Pillow nor torch.
 """
 
 import os

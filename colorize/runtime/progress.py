@@ -18,10 +18,7 @@ Advance = Callable[..., None]  # `advance()` moves a bar by one, `advance(done, 
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar on stderr, called `doing`, as far as `total` (None: not known yet), in a command's first process.
-
-    In a file, one line says how long it will take.
-    """
+    """Show a bar on stderr, as far as `total` (None: not known yet); in a file, a line says how long it will take."""
     from rich import progress as bars
     from rich.console import Console
 

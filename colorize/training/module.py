@@ -35,8 +35,7 @@ class ColorizationModule(L.LightningModule):
 
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
-    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints say of this
-    training from its start to its end.
+    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints always say.
     """
 
     def __init__(
@@ -75,8 +74,7 @@ class ColorizationModule(L.LightningModule):
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """Train the generator on the content loss and, in phase gan, on the critic's judgement.
 
-        Losses on the image are differentiated down to the image first, which shows how much of the gradient is the
-        critic's; the sum goes through the generator once.
+        Losses on the image are differentiated down to it first, which shows how much of the gradient is the critic's.
         """
         generator, optimizer, objective = self.network("generator").train(), self.optimizer("generator"), self.objective
         with self.toggled_optimizer(optimizer):
@@ -137,8 +135,7 @@ class ColorizationModule(L.LightningModule):
     ) -> bool:
         """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
 
-        Raises UserError, before any weight changes, where the logged `value` of the loss, its `gradient` at the
-        images or a gradient of the weights is not finite.
+        Raises UserError, before any weight changes, where `value` of the loss, or a gradient, is not finite.
         """
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16

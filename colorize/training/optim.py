@@ -1,7 +1,6 @@
 """Layer groups with discriminative learning rates, and schedules as functions of progress.
 
-Howard & Ruder, "Universal Language Model Fine-tuning" (2018): the first layers of a pretrained network, which know most
-already, learn slowest, and are unfrozen last.
+Howard & Ruder, "Universal Language Model Fine-tuning" (2018): first layers, which know most, learn slowest and last.
 """
 
 import math
@@ -70,9 +69,8 @@ def make_optimizer(
 ) -> AdamW:
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
-    The lengths of weight norm, (O, 1, 1, 1), count as norms. The parameter groups are the same from the first step to
-    the last, whatever is frozen when, so that resuming and DDP never see them change. Each carries `name`,
-    `layer_group` and `norms` beside the usual keys.
+    The lengths of weight norm, (O, 1, 1, 1), count as norms. The groups, which carry `name`, `layer_group` and
+    `norms` too, stay the same, whatever is frozen when, so that resuming and DDP never see them change.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():

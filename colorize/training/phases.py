@@ -16,8 +16,7 @@ VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
 class Phase:
     """One phase of training: its `title` in the pipeline's table, its `description` in the model card.
 
-    The lowest value of the metric `monitors` makes `best.ckpt`; `predecessors` are the phases that train networks
-    before.
+    The lowest value of the metric `monitors` makes `best.ckpt`; `predecessors` train networks before.
     """
 
     title: str

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Raises UserError where a fresh start would lose a started training, there is nothing (whole) to resume, or the phase
-    is complete but came of other options.
+    Raises UserError where a started training would be lost, nothing whole is there, or it came of other options.
     """
     if config.resume == "true" and is_given("init_from"):
         raise BadOption("resume=true resumes with everything, init_from.* starts a new phase: give one of them")

@@ -1,7 +1,6 @@
 """A checksum inside a checkpoint, since `torch.load` does not notice a flipped byte.
 
-It is the comment that a zip archive may carry at its very end. A file without one (another program's, or of before
-there were any) is taken as it is.
+It is the comment that a zip archive may carry at its very end. A file without one is taken as it is.
 """
 
 import hashlib

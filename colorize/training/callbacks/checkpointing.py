@@ -38,10 +38,9 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    `monitored` makes best.ckpt; lower is better, scores go in the order of `stopping.rank`. Inside epochs a checkpoint
-    is kept, and last.ckpt written, as `when` says; the last.ckpt before stays as last.ckpt.before. Nothing is saved on
-    the last batch of an epoch: resumed from there, training would lose the validation. A signal stops training once its
-    step, or the validation, is done and saved.
+    The lowest `monitored` makes best.ckpt, of scores the first by `stopping.rank`. Inside epochs `when` says what is
+    written; the last.ckpt before stays as last.ckpt.before. Nothing is saved on the last batch of an epoch: resumed
+    from there, training would lose the validation. A signal stops training once its step, or the validation, is saved.
     """
 
     def __init__(self, folder: Path, monitored: str, when: SaveConfig) -> None:
