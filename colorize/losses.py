@@ -56,10 +56,7 @@ class ContentLoss(nn.Module):
 
 
 class MeanAbsoluteDifference(torch.autograd.Function):
-    """Mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
-
-    In half precision each sum over a map is rounded: no float32 copy of large features is made.
-    """
+    """Mean of |one - other|, (B, C, H, W): float32; gradient for `one` alone; half precision stays half."""
 
     @staticmethod
     def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:

@@ -70,10 +70,7 @@ class Sweep:
 
 
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
-    """Decide what all jobs share, from what the command line gives them all, as Hydra reads it.
-
-    Raises BadOption where the jobs would not lie together, or the label is none.
-    """
+    """Decide what all jobs share, by the command line as Hydra reads it; BadOption where they would lie apart."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
     references = [rf"\$\{{{re.escape(key)}[.}}]" for key in swept]

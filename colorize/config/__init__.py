@@ -106,14 +106,10 @@ class EvaluateConfig(CommonConfig):
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     input: list[str] = opt(
-        REQUIRED,
-        "a photo or film, a folder, a glob, a list (.txt, a path a line), numbered frames (f_%06d.tif); or [a,b]",
-        path=True,
+        REQUIRED, "photo, film, folder, glob, list (.txt: a path a line), frames (f_%06d.tif), or [a,b]", path=True
     )
     output: str | None = opt(
-        None,
-        "folder for the results, mirrored; or the file for a single one's (null: beside, as NAME_colour)",
-        path=True,
+        None, "folder of the results, mirrored; or the file of a single one (null: beside, as NAME_colour)", path=True
     )
     format: str = opt(
         "same",
@@ -143,16 +139,12 @@ class PredictConfig:
         choices=("auto", "h264", "h265", "vp9", "av1", "ffv1"),
     )
     telecine: str = opt(
-        "auto",
-        "films: auto brings the 24 frames a second back where they were woven into 30 of video; off leaves the 30",
-        choices=("auto", "off"),
+        "auto", "films: auto unweaves 24 frames a second from 30 of video; off leaves the 30", choices=("auto", "off")
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
     every: int = opt(1, "films: the network colours every Nth frame alone, neighbours those between", least=1)
     fps: float | None = opt(
-        None,
-        "films: frames a second, where the file says wrong ones (leaves sound out); of numbered frames (null: 24)",
-        least=0.1,
+        None, "films: frames a second, if the file's are wrong (no sound); of numbered frames (null: 24)", least=0.1
     )
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
@@ -162,9 +154,7 @@ class PredictConfig:
     devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
     num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
     precision: str = opt(
-        "auto",
-        "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact",
-        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+        "auto", "auto: bf16 where fast; 32-true is exact", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
     )
 
 
@@ -173,9 +163,7 @@ class ExportConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
     format: str = opt(
-        "safetensors",
-        "safetensors: for this program, exactly the same; onnx: for ONNX Runtime and others, any size and batch",
-        choices=("safetensors", "onnx"),
+        "safetensors", "safetensors: for this program, exact; onnx: for others", choices=("safetensors", "onnx")
     )
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")

@@ -93,9 +93,7 @@ class NetworkOptimConfig:
         choices=("fixed", "statistics", "learn"),
     )
     norms: str = opt(
-        "learn",
-        "BatchNorm layers of what learns: by the batch, or fixed, by the statistics that they came with (few photos)",
-        choices=("learn", "fixed"),
+        "learn", "norms of what learns: by the batch, or by fixed statistics (few photos)", choices=("learn", "fixed")
     )
     schedule: str = opt("one_cycle", "learning rate over the training", choices=("one_cycle", "constant"))
     pct_start: float = opt(0.25, "one_cycle: share of the training in which the learning rate rises")
@@ -165,9 +163,7 @@ class InitFromConfig:
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
     precision: str = opt(
-        "auto",
-        "numbers: auto is bf16 where the device is fast at it, else 32-bit",
-        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+        "auto", "auto: bf16 where the device is fast at it", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
     )
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)

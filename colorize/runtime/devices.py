@@ -25,10 +25,7 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
 
 
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
-    """Resolve `auto`: to bf16-mixed where the device computes it in hardware, else to 32-true; keep other words.
-
-    `key` is what the user set. Raises UserError where the device cannot do it.
-    """
+    """Resolve `auto`: bf16-mixed where the hardware has it, else 32-true; UserError, naming `key`, if it cannot be."""
     if precision == "16-mixed" and device.type == "cpu":
         raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
     if precision != "auto":

@@ -57,10 +57,7 @@ def run(config: TrainConfig) -> None:
 
 
 def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey, left: int) -> str:
-    """Return tables of the photos, surveyed in `found`, and of the stages of training, and the unreadable files.
-
-    `left` of the training photos are not too dull for `data.min_colourfulness`.
-    """
+    """Return tables of the photos and of the stages of training, for which `left` of them remain; the unreadable."""
     count, least = len(photos.train), config.data.min_colourfulness
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))

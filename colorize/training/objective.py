@@ -90,10 +90,7 @@ def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
 
 
 def gradient_at(image: Tensor, loss: Tensor) -> Tensor:
-    """Return the gradient of a scalar `loss` at `image`, (B, 3, H, W) float32.
-
-    On the way it is scaled by the number of pixels, so that half precision cannot round it to zero.
-    """
+    """Return the gradient of scalar `loss` at `image`, (B, 3, H, W) float32; scaled on the way, lest half rounds it."""
     scale = image.numel()
     (gradient,) = torch.autograd.grad(loss * scale, image)
     return gradient.float() / scale

@@ -24,10 +24,7 @@ def one_cycle(progress: float, pct_start: float, start: float = 1 / 25, end: flo
 
 
 class LearningRates:
-    """Learning rates of the layer groups of one network, named first layers first, throughout training.
-
-    Raises ValueError for values that do not fit the layer groups, or each other.
-    """
+    """Learning rates of the layer groups of one network, first layers first; ValueError where values do not fit."""
 
     def __init__(self, optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig) -> None:
         multipliers, low, high = optim.lr_multipliers, optim.freeze_low, optim.freeze_high
