@@ -117,16 +117,13 @@ def step_command(step: str, overrides: list[str], only: list[str], config_dir: s
     return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *own, *only]
 
 
-PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")
-"""Keys and sections that concern the pipeline itself, but for this:"""
-
+PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")  # of the pipeline itself, but for this:
 SEARCH_PATH = "hydra.searchpath"
 
 STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].predecessors.items()}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
 
-SHARED_KEYS = ("data", *SPLIT_KEYS)
-"""Keys that are the same in all steps, so that none validates on what another trained on."""
+SHARED_KEYS = ("data", *SPLIT_KEYS)  # the same in all steps: none validates on what another trained on
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:

@@ -27,8 +27,7 @@ FIRST_KEYS = {
 }
 """The ten keys of each command that people need first."""
 
-_NAMES_OPTION = {"data": "data.kind", "model": "model.name"}
-"""The keys by which a composed configuration says what was chosen of a config group."""
+_NAMES_OPTION = {"data": "data.kind", "model": "model.name"}  # keys that say what was chosen of these config groups
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = (), topic: str = "") -> str:

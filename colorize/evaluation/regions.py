@@ -9,12 +9,9 @@ from torch.nn.functional import max_pool2d
 from colorize.color import rgb_to_lab
 from colorize.data.scene_painting import HUE_CLASSES, MIN_CHROMA, REGIONS
 
-COUNTED = {name: hues for name, hues in HUE_CLASSES.items() if hues is not None}
-"""The regions that have a hue to get right, with its range in degrees of CIELAB hue."""
-
+COUNTED = {name: hues for name, hues in HUE_CLASSES.items() if hues is not None}  # with hues to get right, in °
 OTHER, COLOURLESS = "other", "colourless"
 TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)  # what a pixel can be taken for: a region, another hue, or nothing with a hue
-
 GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
 CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
 """Mistakes that have a curve of their own: the region, and what it is taken for, with what shares its hues."""

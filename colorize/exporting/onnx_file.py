@@ -15,12 +15,8 @@ from colorize.runtime.errors import UserError, brief
 from colorize.runtime.log import log
 from colorize.weights.load import Weights
 
-CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
-"""Batch, height and width of the images on which an export is compared with PyTorch."""
-
-LARGEST_DIFFERENCE = 1e-3
-"""Of any value of the RGB, nominally in [0, 1], on any of them: about a quarter of an 8-bit step."""
-
+CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))  # batch, height and width of what is compared
+LARGEST_DIFFERENCE = 1e-3  # of any value of the RGB on any of them: about a quarter of an 8-bit step
 INPUT, OUTPUT = "grey", "rgb"
 
 DESCRIPTIONS = {

@@ -10,7 +10,6 @@ import torch
 from colorize.runtime.errors import UserError
 
 HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # the number format of each mixed precision
-
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 

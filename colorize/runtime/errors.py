@@ -10,8 +10,7 @@ from contextlib import contextmanager
 class UserError(Exception):
     """A wrong option, path, photo or file of weights, in one line that says what to do; commands exit with 1."""
 
-    on_all_ranks = False
-    """True where every process of a command raises this very error, so that one of them is enough to say so."""
+    on_all_ranks = False  # true where every process of a command raises this very error, so that one says so
 
 
 class OutOfMemory(UserError):

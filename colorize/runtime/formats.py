@@ -66,8 +66,7 @@ FORMATS = (
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), written=False),
 )
 
-IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
-"""Suffixes of image files, in upper or lower case."""
+IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)  # in lower case
 
 WRITTEN_SUFFIXES = {suffix: format for format in FORMATS if format.written for suffix in format.suffixes}
 """The formats that results are written in, by the ends of their names."""

@@ -11,7 +11,6 @@ from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 
 TELLING_S = 10.0  # seconds after which longer work says about how long it will take
-
 Item = TypeVar("Item")
 Advance = Callable[..., None]  # `advance()` moves a bar by one, `advance(done, total)` to `done`
 

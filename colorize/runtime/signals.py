@@ -19,12 +19,9 @@ from typing import Any
 from colorize.runtime.errors import UserError
 from colorize.runtime.processes import is_first_process
 
-BOUNCE_S = 1.0
-"""A second signal within this time is the first: a terminal's Ctrl-C reaches a step from it and from the pipeline."""
-
+BOUNCE_S = 1.0  # a second signal within it is the first: a terminal's Ctrl-C reaches a step by the pipeline too
 _STEP = "COLORIZE_STEP"  # the variable by which a step knows that it is one: the process of the pipeline
 _WATCH_S = 0.5
-
 _noted: tuple[int, float] | None = None  # the signal that training has yet to act on, and when it came
 
 

@@ -33,9 +33,7 @@ ENOUGH_FROM_PHOTOS = {
 """Training photos from which a recipe is worth its time: what was measured (docs/RESULTS.md, docs/POCKET.md)."""
 
 TIMED_IMAGES = 8
-
 NAMED_AT_MOST = 20  # unreadable files that are listed
-
 DULL = 15  # colourfulness under which there is little to learn
 
 

@@ -55,7 +55,6 @@ def _plain(value: Any) -> Value:
 
 
 NAMES = ("recipe", "phase", "model.name")  # hyper-parameters that name what other keys say in full
-
 PHOTOS = "data.root, data.file_list"  # the key in `settings` that stands for where the photos are
 
 

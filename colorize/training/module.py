@@ -51,8 +51,7 @@ class ColorizationModule(L.LightningModule):
         self.automatic_optimization = False
         self.generator, self.critic, self.objective = generator, critic, objective
         self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
-        self.ema: GeneratorEMA | None = None
-        """The callback that averages the generator's weights, saves and restores them."""
+        self.ema: GeneratorEMA | None = None  # the callback that averages, saves and restores its weights
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
 

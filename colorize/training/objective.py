@@ -16,8 +16,7 @@ from colorize.networks.heads import BinsHead, Prediction
 from colorize.runtime import distributed
 from colorize.runtime.log import log
 
-UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
-"""An adversarial share above this for so many steps of the generator undoes what it learned before (docs/LOG.md)."""
+UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50  # a share above it so long undoes what was learned (docs/LOG.md)
 
 
 @dataclass

@@ -7,9 +7,7 @@ from typing import Literal
 from colorize.config import TrainConfig
 
 Network = Literal["generator", "critic"]
-
-VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
-"""Prefixes of metrics: of the last weights, of the averaged ones (EMA), and those on the fixed photos."""
+VAL, VAL_EMA, SCORE = "val", "val_ema", "score"  # prefixes of metrics: last weights, averages, fixed photos
 
 
 @dataclass(frozen=True)

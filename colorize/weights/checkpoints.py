@@ -22,7 +22,6 @@ from colorize.weights.safe_reading import read_file
 
 FORMAT = 1
 AVERAGE = "generator_average"  # name of the callback state that holds averaged weights of the generator
-
 _DECODING = {"temperature"}  # options that say how a network's answer is read: weights fit whatever they are
 _POINT = {"images_seen", "ciede2000", "delta_cf", "distance"}
 _MOST_PX = 1 << 14
@@ -36,8 +35,7 @@ class CheckpointMetadata:
     epochs_done: int
     epochs: int
     images_seen: int
-    size_px: int
-    """Short side at which photos are shown to the generator where the user asks for nothing else: the validation's."""
+    size_px: int  # short side at which photos are shown if nobody asks otherwise: that of the validation
     generator: dict[str, Any] | None
     critic: dict[str, Any] | None
     turns: int
@@ -47,8 +45,7 @@ class CheckpointMetadata:
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
     sources: dict[str, str] = field(default_factory=dict)  # digests of the files that it started from (resuming.py)
-    images_before: int = 0
-    """Images seen by the weights that it started from: step 4's curves begin where step 1's ended."""
+    images_before: int = 0  # by the weights that it started from: step 4's curves begin where step 1's end
     format: int = FORMAT
 
     @property

@@ -20,14 +20,12 @@ OVERVIEW, BEST_GROUP = "_overview", "Best"
 """Groups in TensorBoard. It shows what begins with _ first, where its HPARAMS tab has capitals first: there the best
 metrics tell runs apart, while curves are to begin with what matters."""
 
-SHOWN = {"generator/content": "content", "critic/loss": "critic_loss"}
-"""Losses in the overview and beside the bar, which mean the same in every phase."""
+SHOWN = {"generator/content": "content", "critic/loss": "critic_loss"}  # alike in every phase
 
 BEST = ("distance", *VALIDATED, "content", "critic_loss", "accuracy")
 """Metrics that tell the best checkpoints of several runs apart; TensorBoard's HPARAMS tab opens with them."""
 
-SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")
-"""Validation metrics in the line of an epoch."""
+SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")  # in the line of an epoch
 
 
 class EpochBar(RichProgressBar):

@@ -25,7 +25,6 @@ from colorize.training.hyper_parameters import hyper_parameters
 from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
-
 LEAST_TILE_PX = 128  # smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks
 
 
