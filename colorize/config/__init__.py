@@ -13,19 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING as REQUIRED
 from omegaconf import DictConfig
 
-from colorize.config.sections import (
-    DataConfig,
-    DevicesConfig,
-    EmaConfig,
-    InitFromConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResolutionConfig,
-    SaveConfig,
-    SwitchConfig,
-    TrainerConfig,
-)
+from colorize.config import sections
 from colorize.runtime.formats import FORMAT_CHOICES
 from colorize.runtime.schema import node, opt
 
@@ -41,7 +29,7 @@ class CommonConfig:
     seed: int = opt(0, "seed of the split, the augmentation, the order and the first weights")
     sweep: str | None = opt(None, "label of a sweep (-m), whose jobs lie in runs_dir/run/sweeps/LABEL/N", literal=True)
     job: int | None = opt(None, "with sweep=LABEL and without -m: resume this job of it alone", least=0)
-    data: DataConfig = node(DataConfig, "the photos")
+    data: sections.DataConfig = node(sections.DataConfig, "the photos")
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
 
 
@@ -49,16 +37,16 @@ class CommonConfig:
 class TrainConfig(CommonConfig):
     phase: str = opt(REQUIRED, "which step of the method", choices=("pretrain_gen", "pretrain_critic", "gan"))
     resume: str = opt("false", "resume a started phase: auto = where there is one", choices=("false", "true", "auto"))
-    model: ModelConfig = node(ModelConfig, "the networks")
-    init_from: InitFromConfig = node(InitFromConfig, "weights of an earlier phase")
+    model: sections.ModelConfig = node(sections.ModelConfig, "the networks")
+    init_from: sections.InitFromConfig = node(sections.InitFromConfig, "weights of an earlier phase")
     generated: str | None = opt(None, "phase pretrain_critic: folder of images saved by colorize.generate", path=True)
-    loss: LossConfig = node(LossConfig, "the losses and their weights")
-    optim: OptimConfig = node(OptimConfig, "optimizers, learning rates, freezing")
-    switch: SwitchConfig = node(SwitchConfig, "alternation of critic and generator")
-    ema: EmaConfig = node(EmaConfig, "averaged weights of the generator, beside the raw ones")
-    save: SaveConfig = node(SaveConfig, "which checkpoints are kept, and how they are scored")
-    resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
-    trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
+    loss: sections.LossConfig = node(sections.LossConfig, "the losses and their weights")
+    optim: sections.OptimConfig = node(sections.OptimConfig, "optimizers, learning rates, freezing")
+    switch: sections.SwitchConfig = node(sections.SwitchConfig, "alternation of critic and generator")
+    ema: sections.EmaConfig = node(sections.EmaConfig, "averaged weights of the generator, beside the raw ones")
+    save: sections.SaveConfig = node(sections.SaveConfig, "which checkpoints are kept, and how they are scored")
+    resolution: sections.ResolutionConfig = node(sections.ResolutionConfig, "sizes and batches by epoch")
+    trainer: sections.TrainerConfig = node(sections.TrainerConfig, "supported Lightning Trainer settings")
     grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery", least=1)
 
 
@@ -69,7 +57,7 @@ class GenerateConfig(CommonConfig):
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
-    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
@@ -98,7 +86,7 @@ class EvaluateConfig(CommonConfig):
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
     weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
-    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 

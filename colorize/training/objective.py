@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colorize.color import strengthen
-from colorize.config import LossConfig
+from colorize.config.sections import LossConfig
 from colorize.losses import ChromaLoss, ContentLoss, critic_accuracy, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
@@ -27,11 +27,6 @@ class Objective:
     chroma: ChromaLoss
     weights: LossConfig
     unbalanced_steps: int = 0
-
-    def __post_init__(self) -> None:
-        share = self.weights.adversarial_share
-        if share is not None and not 0 < share < 1:
-            raise ValueError(f"loss.adversarial_share={share}: between 0 and 1, or null")
 
     def to(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Move the losses to `device`, and round the VGG for mixed precision in `dtype`."""
