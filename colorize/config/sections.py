@@ -76,7 +76,9 @@ class LossConfig:
     chroma_weight: float = opt(0.0, "chroma, bins: weight of the distance of Lab's a and b, in units of 110", least=0)
     content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
     adversarial: float = opt(1.0, "weight of the adversarial loss for the generator, in phase gan")
-    adversarial_share: float | None = opt(None, "gan: share of its gradient (null: as is)", least=1e-6, most=0.999)
+    adversarial_share: float | None = opt(
+        None, "gan: scale the adversarial gradient to this share of both (null: as weighted)", least=1e-6, most=0.999
+    )
     gan: str = opt("bce", "loss of the critic, and the generator's by it", choices=("bce", "hinge"))
     real_chroma: float = opt(1.0, "chroma of real photos times this, for the critic alone (DDColor: 1.2)", least=0)
 
