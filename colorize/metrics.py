@@ -91,10 +91,8 @@ class Metric:
     title: str  # with the unit
     decimals: int
     better: Literal["higher", "lower", "truth"]  # "truth": a property of one image, whose differences are shown
-    measure: Callable[..., Tensor] | None = None
-    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1], to ``(B,)``, or from the first alone ("truth")."""
-    of_sums: Callable[[Tensor], Tensor] | None = None
-    """Makes it of sums over pixels; `measure` then gives these, ``(B, n)``, and takes the luma look-up's image too."""
+    measure: Callable[..., Tensor] | None = None  # of prediction and truth (B, 3, H, W), or the first alone, to (B,)
+    of_sums: Callable[[Tensor], Tensor] | None = None  # of the sums, (B, n), that `measure` gives, with the look-up too
     overlap_px: int | None = None  # rows that windows share, to measure a large image in strips; None: it is not
     most: float = math.inf  # larger values count as this in training's means, for PSNR may be infinite
     note: str = ""  # the meaning of its ends

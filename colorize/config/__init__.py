@@ -150,9 +150,7 @@ class PredictConfig:
 class ExportConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
-    format: str = opt(
-        "safetensors", "safetensors: for this program, exact; onnx: for others", choices=("safetensors", "onnx")
-    )
+    format: str = opt("safetensors", "safetensors: for this program; onnx: for others", choices=("safetensors", "onnx"))
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
     render_px: int | None = opt(None, "short side at which it says to show photos (null: as it was trained)", least=32)

@@ -136,9 +136,7 @@ def advice(scores: Scored) -> str | None:
             said = f"take the start, if you have it: all that is here has lost skill, the nearest being {said[5:]}"
     else:
         kept = " and as skilled" if "skill" in point else ""
-        said = (
-            f"take {scores.start}, which the phase started from: nothing that came of it is nearer to the truth{kept}"
-        )
+        said = f"take {scores.start}, which the phase started from: nothing that came of it is nearer the truth{kept}"
     shown = [f"{row.title} {point[name]:.{row.decimals}f}" for name, row in SCORED.items() if name in point]
     said += f": distance {point['distance']:.3f} ({', '.join(shown)})"
     others = [f"{p['distance']:.3f} at {images:,}" for images, p in dict((first, last)).items() if images != nearest]

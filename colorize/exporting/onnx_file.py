@@ -42,10 +42,9 @@ def require_extra() -> None:
 def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
-    The network in `content` is changed: its norms are folded. With `half`, its weights are rounded and stored as
-    float16, cast to float32 when the file is loaded. The file's metadata hold `colorize`, as in safetensors, and what
-    "grey" and "rgb" are. Return the file, and the largest difference between PyTorch's float32 (with `half` of the
-    rounded weights) and ONNX Runtime. Raises UserError where that is too large, or float16 cannot hold a weight.
+    The network in `content` is changed: its norms are folded, with `half` its weights rounded, and stored as float16.
+    The file's metadata hold `colorize`, as in safetensors, and what "grey" and "rgb" are. Return the file, and the
+    largest difference from PyTorch's float32. Raises UserError where it is too large, or float16 cannot hold a weight.
     """
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]

@@ -36,9 +36,7 @@ class UNetOptions(GeneratorOptions):
     self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
     last_cross: bool = opt(True, "show the input again to the last layers")
     output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
-    block_width: int | None = opt(
-        None, "channels of an up block, before width_factor (null: those that join it)", least=2
-    )
+    block_width: int | None = opt(None, "channels of an up block, before width_factor (null: what joins it)", least=2)
     block_convs: int = opt(2, "3x3 convolutions in an up block: 1 or 2", least=1)
     last_blur: bool = opt(False, "average 2x2 after the last pixel shuffle too, as in DeOldify")
     relu_before_sum: bool = opt(False, "the last block's second ReLU before its sum, as in DeOldify, not after it")

@@ -22,11 +22,9 @@ def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
     from rich.console import Console
 
     columns = (bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    hidden, began = not (sys.stderr.isatty() and is_first_process()), time.monotonic()
-    unsaid = hidden and is_first_process()
-    bar = bars.Progress(
-        bars.TextColumn(doing), bars.BarColumn(), *columns, console=Console(stderr=True), disable=hidden
-    )
+    quiet, began = not (sys.stderr.isatty() and is_first_process()), time.monotonic()
+    unsaid = quiet and is_first_process()
+    bar = bars.Progress(bars.TextColumn(doing), bars.BarColumn(), *columns, console=Console(stderr=True), disable=quiet)
     with ExitStack() as stack, bar:
         task = bar.add_task(doing, total=total)
         for handler in logging.getLogger("colorize").handlers:

@@ -192,7 +192,7 @@ class ColorizationModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
-            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim.betas, rates.optim.weight_decay)
+            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim)
             for name, rates in self.learning_rates.items()
         ]
 

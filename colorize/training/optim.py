@@ -61,9 +61,7 @@ class LearningRates:
             group["lr"] = 0.0 if is_frozen else factor * self.multipliers[group["layer_group"]]
 
 
-def make_optimizer(
-    layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, betas: Sequence[float], weight_decay: float
-) -> AdamW:
+def make_optimizer(layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, optim: NetworkOptimConfig) -> AdamW:
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
     The lengths of weight norm, (O, 1, 1, 1), count as norms. The groups, which carry `name`, `layer_group` and
@@ -74,12 +72,12 @@ def make_optimizer(
         parameters = [parameter for module in modules for parameter in module.parameters()]
         for norms, name in ((False, layer_group), (True, f"{layer_group}_norms")):
             members = [p for p in parameters if (p.ndim == 1 or p.numel() == p.shape[0]) == norms]
-            decay = 0.0 if norms else weight_decay
+            decay = 0.0 if norms else optim.weight_decay
             if members:
                 groups.append(
                     {"params": members, "name": name, "layer_group": layer_group, "norms": norms, "weight_decay": decay}
                 )
-    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    return AdamW(groups, lr=lr, betas=(optim.betas[0], optim.betas[1]), weight_decay=optim.weight_decay, fused=True)
 
 
 def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:

@@ -18,10 +18,9 @@ class GeneratorEMA(L.Callback):
     """Averages the generator's parameters and BatchNorm statistics; the module calls `update` after each of its steps.
 
     Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none. The
-    window is a half-life in images that the generator learned from, since batches differ in size, given as such or
-    as a share of all images of the training (`half_life_share`). So that the random start does not linger, it is at
-    most the share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022,
-    "Elucidating the design space of diffusion-based generative models").
+    half-life is in images that the generator learned from, since batches differ in size, or a share of all those of the
+    training. So that the random start does not linger, it is at most the share `ramp_up` of those so far (0: no limit),
+    as in EDM (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models").
     """
 
     network: Generator

@@ -38,9 +38,8 @@ class EpochBar(RichProgressBar):
 class Monitor(L.Callback):
     """Writes every loss term, the learning rate of each layer group, sizes, speed and validation metrics.
 
-    docs/TENSORBOARD.md has the names. The x-axis is images seen, since Lightning's step counts each optimizer's, and
-    batches change in size. Points are means since the last point; metrics.csv has one row an epoch. Resumed,
-    it keeps the rows of the epochs that the checkpoint knows, and means of a whole epoch.
+    docs/TENSORBOARD.md has the names. The x-axis is images seen, as batches change in size. Points are means since the
+    last point; metrics.csv has one row an epoch. Resumed, it keeps the rows and sums that the checkpoint knows.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:

@@ -19,11 +19,10 @@ POINTS = 20  # points in TensorBoard's first screen, over a training
 class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
-    A score is that of the averaged weights where there are any, on the first readable validation photos, as many as
-    `save` says. It goes to TensorBoard, `POINTS` times in a training, and, if `in_curve`, into the module's `curve`,
-    which each checkpoint holds, inside epochs with each kept one. Lightning's own validation inside an epoch
-    (`val_check_interval`) is not used: a training that is resumed from there would lose the epoch's metrics. Raises
-    UserError where the weights for FID, if it is asked for, cannot be had.
+    A score is that of the averaged weights where there are any, on the first readable validation photos. It goes to
+    TensorBoard, `POINTS` times in a training, and, if `in_curve`, into the module's `curve`, that checkpoints hold.
+    Lightning's own validation inside an epoch is not used: a training resumed from there would lose the epoch's
+    metrics. Raises UserError where the weights for FID, if it is asked for, cannot be had.
     """
 
     def __init__(self, save: SaveConfig, in_curve: bool) -> None:
