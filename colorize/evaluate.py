@@ -86,7 +86,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[RawBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
-        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
+        found = batches(dataset, config.batch_size, config.data, bad)
         return tracked(found, doing, len(names), lambda batch: len(batch.names) + len(batch.unreadable))
 
     own = slice(fabric.global_rank, None, fabric.world_size)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, relu, smooth_l1_loss
 
 from colorize.color import rgb_to_lab
+from colorize.config.sections import LossConfig
 from colorize.networks.heads import MOST_AB, Prediction
 from colorize.networks.layers import imagenet_std
 from colorize.networks.vgg import VGGFeatures
@@ -86,11 +87,10 @@ class ChromaLoss(nn.Module):
     nearest: Tensor
     shares: Tensor
 
-    def __init__(
-        self, distribution_weight: float, chroma_weight: float, rebalance: float, centres: Tensor | None = None
-    ) -> None:
+    def __init__(self, weights: LossConfig, centres: Tensor | None = None) -> None:
         super().__init__()
-        self.distribution_weight, self.chroma_weight, self.rebalance = distribution_weight, chroma_weight, rebalance
+        self.distribution_weight, self.chroma_weight = weights.distribution_weight, weights.chroma_weight
+        self.rebalance = weights.rebalance
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
             values = torch.arange(-MOST_AB, MOST_AB + 1.0)
             distances = torch.cdist(torch.cartesian_prod(values, values), centres)

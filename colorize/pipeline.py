@@ -177,7 +177,7 @@ def summarize(config: PipelineConfig) -> Score:
 
     def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[RawBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
-        return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
+        return batches(dataset, batch_size, config.data)
 
     networks = {
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)

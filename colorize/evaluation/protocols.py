@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from colorize.config.sections import DataConfig
 from colorize.data.datasets import PhotoDataset, RawBatch, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
@@ -101,21 +102,17 @@ class ProtocolDataset(PhotoDataset[RawBatch]):
 
 
 def batches(
-    dataset: ProtocolDataset,
-    batch_size: int,
-    num_workers: int = 0,
-    max_unreadable: int = 100,
-    unusable: dict[str, str] | None = None,
+    dataset: ProtocolDataset, batch_size: int, data: DataConfig, unusable: dict[str, str] | None = None
 ) -> Iterator[RawBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
-    ``unusable`` is filled with their names, and why; UserError is raised after more than ``max_unreadable``.
+    ``unusable`` is filled with their names, and why; UserError is raised after more than ``data.max_unreadable``.
     """
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
         batch_size = 1
-    for batch in make_loader(dataset, num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
-        leave_out(dict(batch.unreadable), unusable, max_unreadable)
+    for batch in make_loader(dataset, data.num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
+        leave_out(dict(batch.unreadable), unusable, data.max_unreadable)
         if batch.names:
             yield batch
 

@@ -116,7 +116,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     with value_errors_as_bad_options():
         objective = Objective(
             content_loss or ContentLoss(None, (), pixel_weight=0.0),
-            ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
+            ChromaLoss(loss, centres),
             loss,
         )
         rates = {
