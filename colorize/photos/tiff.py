@@ -132,8 +132,9 @@ def _kind(tags: Tags) -> Kind:
 def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
     file.seek(0)
     with _libtiff:
-        # Pillow's own decoder takes subsampled chroma for full; libtiff, which it has for compressed files, does not.
-        TiffImagePlugin.READ_LIBTIFF = kind.subsampled
+        # Pillow's own decoder takes subsampled chroma for full, and before Pillow 13 full chroma for a file that is cut
+        # off; libtiff, which it has for compressed files, does neither.
+        TiffImagePlugin.READ_LIBTIFF = kind.photometric == _YCBCR
         try:
             image = Image.open(file, formats=["TIFF"])
             if index:
