@@ -74,8 +74,7 @@ class EvaluateConfig(CommonConfig):
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
         "val5k",
-        "val5k: centre squares at 256 px, the first 5,000; stretch256: whole photos squeezed to 256 px; native: as a "
-        "user sees them, at full size",
+        "val5k: the first 5,000 centre squares, at 256 px; stretch256: whole photos squeezed to it; native: full size",
         choices=("val5k", "stretch256", "native"),
     )
     split: str = opt("val", "which photos", choices=("train", "val", "all"))

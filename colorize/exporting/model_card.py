@@ -10,11 +10,7 @@ from colorize.runtime.files import markdown_table
 from colorize.training.phases import PHASES
 from colorize.weights.load import Weights
 
-_DATA = {
-    "folder": "a folder of photos",
-    "imagenet": "ImageNet (ILSVRC)",
-    "scenes": "images drawn by this program (`data=scenes`)",
-}
+_DATA = {"folder": "a folder of photos", "imagenet": "ImageNet (ILSVRC)", "scenes": "drawn images (`data=scenes`)"}
 _ENCODER = {"imagenet": "ImageNet classification (published weights)", "none": "nothing: its first weights were random"}
 _ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
 _HALF = ", stored as float16 (its arithmetic is float32)"

@@ -22,11 +22,7 @@ class DiskFault(UserError):
 
 
 _RESUMES = "the same command resumes (training with resume=auto)"
-_DISK_FAULTS = {
-    errno.ENOSPC: "make room, and",
-    errno.EDQUOT: "make room, and",
-    errno.EROFS: "once it can be written to,",
-}
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, and") | {errno.EROFS: "once it can be written to,"}
 # What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN; oneDNN, whose text
 # may mean something else; Python's threads, OpenCV, C++, and the loader of shared libraries.
 _OUT_OF_MEMORY = re.compile(
@@ -45,14 +41,14 @@ def one_line(error: Exception) -> str:
     """Return what `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        advice = f"; {_DISK_FAULTS[error.errno]} {_RESUMES}" if error.errno in _DISK_FAULTS else ""
+        advice = f"; {_ADVICE[error.errno]} {_RESUMES}" if error.errno in _ADVICE else ""
         return (f"{error.strerror}: {names}" if names else error.strerror) + advice
     return str(error) or type(error).__name__
 
 
 def disk_fault(error: BaseException, folder: os.PathLike[str]) -> DiskFault | None:
     """Return what is to be done before the same command resumes, if a disk is full or read-only; None otherwise."""
-    advice = _DISK_FAULTS.get(getattr(error, "errno", None) or 0)
+    advice = _ADVICE.get(getattr(error, "errno", None) or 0)
     words = getattr(error, "strerror", None)
     return None if advice is None else DiskFault(f"{os.fspath(folder)}: {words}; {advice} the same command resumes")
 

@@ -76,8 +76,5 @@ def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
     """
     now, defaults = settings(config), {key.name: _plain(key.default) for key in leaves(TrainConfig)}
     was = {name: earlier.get(name, defaults.get(name)) for name in now}
-    return [
-        name if name == PHOTOS else f"{name}={value} (not {was[name]})"
-        for name, value in now.items()
-        if value != was[name]
-    ]
+    changed = [name for name in now if now[name] != was[name]]
+    return [name if name == PHOTOS else f"{name}={now[name]} (not {was[name]})" for name in changed]
