@@ -41,7 +41,7 @@ class DataConfig:
     noise: float = opt(0.0, "largest sigma of noise on training photos' grey, not in pretrain_critic", least=0, most=1)
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
-    min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: none)", least=0)
+    min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: on all)", least=0)
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
     cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
