@@ -29,7 +29,7 @@ Content = Mapping[str, Any]  # of metrics.json before rounding, see docs/EVALUAT
 Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in metrics.json
 
 
-def to_json(config: EvaluateConfig, table: Table, **fields: Any) -> dict[str, Any]:
+def to_json(config: EvaluateConfig, table: Table, checkpoint_sha256: dict[str, str], **fields: Any) -> dict[str, Any]:
     """Return the content of metrics.json; `fields` are those that the table does not tell, see docs/EVALUATION.md."""
     measured, rows = table.measured, methods(table.rows)
     # As `sha256sum` prints it, sorted by path.
@@ -41,6 +41,7 @@ def to_json(config: EvaluateConfig, table: Table, **fields: Any) -> dict[str, An
         "protocol": config.protocol,
         "n": len(measured.names),
         "files_sha256": hashlib.sha256(photos.encode("utf-8", "surrogateescape")).hexdigest(),
+        "checkpoint_sha256": checkpoint_sha256,
         "versions": versions(),
         "rows": scores.rows_to_json(table),
         "split": config.split,
