@@ -24,8 +24,7 @@ try:
 except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
     fcntl = None  # type: ignore[assignment]
 
-WAIT_S = 60
-"""Time that a step of a pipeline, started anew, gives the step of a killed one to end."""
+WAIT_S = 60  # time that a step of a pipeline, started anew, gives the step of a killed one to end
 
 
 class Folder(NamedTuple):
@@ -33,8 +32,7 @@ class Folder(NamedTuple):
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
-    has_links: bool = False
-    """True if a link to a folder or file is in it, taken or not."""
+    has_links: bool = False  # true if a link to a folder or file is in it, taken or not
 
 
 def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
