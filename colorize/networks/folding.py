@@ -61,6 +61,8 @@ class BlurredUp(nn.Module):
     def __init__(self, up: PixelShuffleUp) -> None:
         super().__init__()
         conv = up.layer.conv
+        if not isinstance(up.layer.norm, nn.Identity):
+            raise ValueError("the norm of a pixel shuffle is to be folded first")
         bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
         order = torch.arange(conv.out_channels).view(-1, 4).T.flatten()  # pixel by pixel, not channel by channel
         self.linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")
