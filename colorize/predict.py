@@ -229,7 +229,7 @@ def colour_photos(
     from colorize.inference.jobs import shown
     from colorize.inference.photo_batches import PhotoOptions, colour_all
 
-    options = options_of(PhotoOptions, config, 1 if colorizer.device.type == "cpu" else 8)
+    options = options_of(PhotoOptions, config, colorizer.usual_batch_size)
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
     coloured, kept, failures = 0, 0, []
@@ -261,7 +261,7 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
-    options = options_of(film.FilmOptions, config, 1 if colorizer.device.type == "cpu" else 8)
+    options = options_of(film.FilmOptions, config, colorizer.usual_batch_size)
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
     render_px = options.render_px or colorizer.preprocessing.render_px

@@ -1,0 +1,213 @@
+"""The page's parts, and what each of them does to the session of its tab."""
+
+import logging
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from colorize.config import AppConfig
+from colorize.inference.colorizer import Colorizer
+from colorize.page.sessions import Item, Session
+from colorize.runtime.errors import UserError, one_line
+
+log = logging.getLogger("colorize")
+Updates = dict[Any, Any]
+
+TRIAL_S = 3.0
+"""Seconds of a film that are coloured before all of it."""
+HEAD = "<h1>colorize</h1><p>Drop black-and-white photos or films. The colours are invented, not recovered.</p>"
+ADVICE = """<p>Click a point whose colour is wrong, or type its column and row and press Enter. Then choose a colour: what
+looks alike around the point takes it.</p>"""
+ANNOUNCE = "() => document.getElementById('status').setAttribute('aria-live', 'polite')"
+FETCH = "() => document.getElementById('packed').click()"
+CHOOSE = "element.onclick = event => event.target.value && trigger('click', {colour: event.target.value})"
+
+
+class Page:
+    """The page, in `blocks`; its sessions work in `folder`, with one of `generators`, whose names people read."""
+
+    def __init__(self, config: AppConfig, generators: dict[str, Colorizer], folder: Path) -> None:
+        self.config, self.generators, self.folder = config, generators, folder
+        self.sessions: dict[str, Session] = {}
+        with gr.Blocks(title="colorize", analytics_enabled=False) as self.blocks:
+            gr.HTML(HEAD, elem_id="head")
+            files = gr.File(label="Photos and films", file_count="multiple", elem_id="drop")
+            with gr.Row():
+                self.go = gr.Button("Colour", variant="primary", elem_id="go")
+                self.stop = gr.Button("Cancel", visible=False, elem_id="stop")
+            self.status = gr.HTML(elem_id="status")
+            with gr.Column(visible=False) as self.result:
+                self.shown = gr.Dropdown(label="Shown", elem_id="shown")
+                self.slider = gr.ImageSlider(label="Before and after", buttons=["fullscreen"], max_height=900)
+                self.film = gr.HTML(elem_id="film")
+                with gr.Row():
+                    self.download = gr.DownloadButton(variant="primary", elem_id="download")
+                    self.whole = gr.Button("Colour the whole film", elem_id="whole")
+                    self.pack = gr.Button("Download all (ZIP)", elem_id="pack")
+                    packed = gr.DownloadButton(elem_id="packed")
+                with gr.Accordion("Correct a colour", open=False, elem_id="correct") as self.correct:
+                    gr.HTML(ADVICE)
+                    with gr.Row():
+                        self.points = gr.Image(label="Point", interactive=False, buttons=[], scale=3, elem_id="points")
+                        with gr.Column(min_width=240):
+                            self.palette = gr.HTML(js_on_load=CHOOSE, elem_id="palette")
+                            picker = gr.ColorPicker("#808080", label="Any other colour", elem_id="picker")
+                            self.use = gr.Button("Use this colour", elem_id="use")
+                            self.keep = gr.Button("This is right, keep it", elem_id="keep")
+                            self.undo = gr.Button("Undo", elem_id="undo")
+                            self.saved = gr.DownloadButton("Download the points", elem_id="saved")
+                            with gr.Row():
+                                self.x = gr.Number(label="Column, px", precision=0, min_width=100, elem_id="x")
+                                self.y = gr.Number(label="Row, px", precision=0, min_width=100, elem_id="y")
+            with gr.Accordion("Options", open=False, elem_id="options"):
+                saturation = gr.Slider(0, 2, 1, step=0.05, label="Saturation: 0 grey, 1 as the network has it")
+                seen = "Short side of what the network sees, px (empty: as it was trained)"
+                render_px = gr.Number(None, label=seen, precision=0, minimum=32, maximum=4096, elem_id="render_px")
+                names = list(generators)
+                generator = gr.Radio(names, value=names[0], label="Generator", visible=len(names) > 1)
+            parts = [
+                part for name, part in vars(self).items() if isinstance(part, gr.blocks.Block) and name != "blocks"
+            ]
+            network: dict[str, Any] = {"outputs": parts, "show_progress": "hidden"}
+            network |= {"concurrency_id": "network", "concurrency_limit": 1}
+            self.go.click(self.on_colour, [files, saturation, render_px, generator], **network)
+            self.whole.click(self.on_whole, **network)
+            self.stop.click(self.on_stop, queue=False)
+            self.shown.input(self.on_show, self.shown, **network)
+            self.points.select(self.on_click, **network)
+            gr.on([self.x.submit, self.y.submit], self.on_point, [self.x, self.y], **network)
+            self.palette.click(self.on_palette, **network)
+            self.use.click(self.on_picker, picker, **network)
+            self.keep.click(self.on_keep, **network)
+            self.undo.click(self.on_undo, **network)
+            self.pack.click(self.on_pack, outputs=packed).then(None, js=FETCH)
+            self.blocks.load(None, js=ANNOUNCE)
+            self.blocks.unload(self.on_end)
+
+    def session(self, request: gr.Request) -> Session:
+        """Return the session of the tab that asks."""
+        new = Session(self.folder / uuid.uuid4().hex, next(iter(self.generators.values())))
+        return self.sessions.setdefault(str(request.session_hash), new)
+
+    def colour(self, session: Session, items: Sequence[Item | None], seconds: float | None = None) -> Iterator[Updates]:
+        """Colour items, show how far it is, and at last what has come of it."""
+        busy = {
+            button: gr.update(interactive=False) for button in (self.go, self.whole, self.use, self.keep, self.undo)
+        }
+        yield busy | {self.stop: gr.update(visible=True), self.status: "Colouring…", self.palette: ""}
+        with ThreadPoolExecutor(1) as thread:
+            work = thread.submit(session.colour, [item for item in items if item], seconds)
+            while not wait([work], 0.3).done:
+                yield {self.status: f"Colouring… {session.progress}"}
+        if (error := work.exception()) is not None:  # a mistake of ours
+            log.error("where it failed", exc_info=error)
+            session.lines.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        yield self.view(session)
+
+    def view(self, session: Session) -> Updates:
+        """Return what the parts are to show of a session."""
+        item, done = session.current, [item for item in session.items if item.result]
+        film, hints = item is not None and item.job is not None and item.job.film, item.hints if item else []
+        lines = "".join(f"<li>{escape(line)}</li>" for line in session.lines)
+        swatches = "".join(
+            f'<button value="{rgb}" aria-label="{rgb}" style="background: {rgb}"></button>' for rgb in session.likely
+        )
+        updates: Updates = {
+            self.go: gr.update(interactive=True),
+            self.stop: gr.update(visible=False),
+            self.status: f"<p>{len(done)} coloured</p><ul>{lines}</ul>",
+            self.result: gr.update(visible=item is not None),
+            self.film: gr.update(visible=film),
+            self.slider: gr.update(visible=not film),
+            self.correct: gr.update(visible=not film),
+            self.whole: gr.update(visible=any(item.trial for item in done), interactive=True),
+            self.pack: gr.update(visible=len(done) > 1),
+            self.palette: swatches,
+            self.use: gr.update(interactive=bool(session.likely)),
+            self.keep: gr.update(interactive=bool(session.likely)),
+            self.undo: gr.update(interactive=bool(hints)),
+            self.saved: gr.update(visible=bool(hints)),
+        }
+        if item is None or item.job is None or item.result is None:
+            return updates
+        names = [(each.result.name, number) for number, each in enumerate(session.items) if each.result]
+        updates[self.shown] = gr.update(choices=names, value=session.items.index(item), visible=len(names) > 1)
+        updates[self.download] = gr.update(value=str(item.result), label=f"Download {item.result.name}")
+        if film:
+            updates[self.film]["value"] = f'<video controls src="gradio_api/file={quote(str(item.result))}"></video>'
+        else:
+            *updates[self.slider]["value"], updates[self.points] = item.pictures(session.point)
+            updates[self.x], updates[self.y] = session.point or (None, None)
+            updates[self.saved]["value"] = str(item.job.hints) if hints else None
+        return updates
+
+    # What the parts do, by the events' names:
+
+    def on_colour(
+        self, files: list[str] | None, saturation: float, render_px: int | None, name: str, request: gr.Request
+    ) -> Iterator[Updates]:
+        session = self.session(request)
+        session.colorizer, session.options = self.generators[name], {"saturation": saturation, "render_px": render_px}
+        try:
+            session.take(files or [], self.config.max_files, self.config.max_mb)
+        except UserError as error:
+            session.lines.append(one_line(error))
+        yield from self.colour(session, session.items, TRIAL_S)
+
+    def on_whole(self, request: gr.Request) -> Iterator[Updates]:
+        session = self.session(request)
+        yield from self.colour(session, [item for item in session.items if item.trial])
+
+    def on_stop(self, request: gr.Request) -> None:
+        self.session(request).stopped.set()
+
+    def on_show(self, number: int, request: gr.Request) -> Updates:
+        session = self.session(request)
+        session.show(session.items[number])
+        return self.view(session)
+
+    def on_click(self, event: gr.SelectData, request: gr.Request) -> Updates:
+        return self.on_point(*event.index, request)
+
+    def on_point(self, x: float | None, y: float | None, request: gr.Request) -> Updates:
+        session = self.session(request)
+        try:
+            session.aim(x or 0, y or 0)
+        except (UserError, ValueError) as error:
+            session.lines = [one_line(error)]
+        return self.view(session)
+
+    def on_palette(self, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
+        yield from self.know(request, event.colour)
+
+    def on_picker(self, colour: str, request: gr.Request) -> Iterator[Updates]:
+        numbers = [float(number) for number in re.findall(r"[\d.]+", colour)]
+        yield from self.know(request, numbers[:3] if colour.startswith("rgb") else colour)  # "rgba(…)" or "#rrggbb"
+
+    def on_keep(self, request: gr.Request) -> Iterator[Updates]:
+        yield from self.know(request, None)
+
+    def know(self, request: gr.Request, rgb: Sequence[float] | str | None) -> Iterator[Updates]:
+        session = self.session(request)
+        session.know(rgb)
+        yield from self.colour(session, [session.current])
+
+    def on_undo(self, request: gr.Request) -> Iterator[Updates]:
+        session = self.session(request)
+        if session.current and session.current.hints:
+            session.current.hints.pop()
+        yield from self.colour(session, [session.current])
+
+    def on_pack(self, request: gr.Request) -> str:
+        return str(self.session(request).zipped())
+
+    def on_end(self, request: gr.Request) -> None:
+        if (session := self.sessions.pop(str(request.session_hash), None)) is not None:
+            session.end()

@@ -1,0 +1,185 @@
+"""Sessions: the work of one tab of the page, done as `colorize.predict` does it, in a folder that goes with the tab."""
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+from zipfile import ZipFile
+
+from PIL import Image, ImageDraw
+
+from colorize.inference.colorizer import Colorizer
+from colorize.inference.jobs import LIST_SUFFIXES, Job, plan, shown
+from colorize.inference.photo_batches import PhotoOptions, colour_all
+from colorize.photos import reading
+from colorize.photos.hints import Hint
+from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.files import hardlink_or_copy, write_text
+from colorize.runtime.formats import suffix_of
+from colorize.runtime.progress import spoken
+from colorize.video import require_packages
+
+MOST_PX = 65500
+"""Longest side of a JPEG."""
+
+
+@dataclass
+class Item:
+    """A photo or film that was dropped: what its user knows of it, and its latest job and result.
+
+    `trial` says that the result is a film's beginning only.
+    """
+
+    dropped: Path
+    hints: list[Hint] = field(default_factory=list)
+    job: Job | None = None
+    result: Path | None = None
+    trial: bool = False
+
+    def begin(self, folder: Path) -> Job:
+        """Plan the work on it, each time in a folder of its own, lest a browser take one result for another."""
+        if self.job is not None:
+            shutil.rmtree(Path(self.job.source).parent, ignore_errors=True)
+        source = folder / uuid.uuid4().hex / self.dropped.name
+        hardlink_or_copy(self.dropped, source)
+        [job] = plan([str(source)], None, None).jobs
+        if self.hints:
+            job = replace(job, hints=source.with_suffix(".json"))
+            write_text(source.with_suffix(".json"), json.dumps([vars(hint) for hint in self.hints]))
+        self.job, self.result = job, None
+        return job
+
+    def pictures(self, point: tuple[int, int] | None) -> list[str]:
+        """Make JPEGs that any browser shows: the photo, its result, and that with its hints and a point marked."""
+        assert self.job is not None and self.result is not None
+        made = [Path(self.job.source).with_name(f".{name}.jpg") for name in ("before", "after", uuid.uuid4().hex)]
+        for path, source in zip(made, (self.job.source, self.result), strict=False):
+            if not path.exists():
+                preview = reading.read(source, preview_px=MOST_PX).preview
+                assert preview is not None
+                preview.save(path, quality=92)
+        with Image.open(made[1]) as image:
+            draw, radius = ImageDraw.Draw(image), max(8, max(image.size) // 70)
+            for hint in [*self.hints, *([Hint(*point, None)] if point else [])]:
+                fill = tuple(map(int, hint.rgb)) if hint.rgb else None
+                draw.circle((hint.x, hint.y), 1.3 * radius, outline="black", width=radius // 3)
+                draw.circle((hint.x, hint.y), radius, fill, outline="white", width=radius // 3)
+            image.save(made[2], quality=90)
+        return list(map(str, made))
+
+
+class Session:
+    """What a tab works on in `folder`, with `colorizer` and its `options`, `render_px` and `saturation`.
+
+    `progress` says how far it is, `lines` what there is to say of files and results. `point` is one of the `current`
+    item, and `likely` its colours.
+    """
+
+    def __init__(self, folder: Path, colorizer: Colorizer) -> None:
+        self.folder, self.stopped, self.colorizer, self.options = folder, Event(), colorizer, dict[str, Any]()
+        self.items, self.lines, self.progress, self.began = list[Item](), list[str](), "", 0.0
+        self.show(None)
+
+    def show(self, item: Item | None) -> None:
+        """Make an item the current one."""
+        self.current, self.likely = item, list[str]()
+        self.point: tuple[int, int] | None = None
+
+    def end(self) -> None:
+        """Stop, and remove what was dropped and what came of it."""
+        self.stopped.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for item in self.items:
+            item.dropped.unlink(missing_ok=True)
+
+    def take(self, files: Sequence[str], max_files: int, max_mb: int) -> None:
+        """Take files in place of those before; a photo that was among them keeps its hints.
+
+        Raises UserError where they are too many or too large.
+        """
+        hints, self.items, self.lines = {item.dropped: item.hints for item in self.items}, [], []
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.show(None)
+        if len(files) > max_files:
+            raise UserError(f"{len(files)} files are too many: drop at most {max_files} at once (max_files=…)")
+        if sum(map(os.path.getsize, files)) > 1_000_000 * max_mb:
+            raise UserError(f"these files are too large: drop at most {max_mb} MB at once (max_mb=…)")
+        for file in map(Path, files):
+            if suffix_of(file) in LIST_SUFFIXES:  # whose lines may name any file of this machine
+                self.lines.append(f"{shown(file.name)}: a list of photos: drop the photos themselves")
+            else:
+                self.items.append(Item(file, hints.get(file, [])))
+
+    def colour(self, items: Sequence[Item], seconds: float | None = None) -> None:
+        """Colour photos, then films, of these only `seconds` (None: the whole), until `stopped` is set."""
+        self.stopped.clear()
+        self.progress, self.began = "", time.monotonic()
+        jobs = {item.begin(self.folder): item for item in items}
+        photos, films = ([job for job in jobs if job.film == film] for film in (False, True))
+        options = self.options | {"batch_size": self.colorizer.usual_batch_size}
+        try:
+            with closing(colour_all(self.colorizer, photos, PhotoOptions(**options))) as outcomes:
+                for done, outcome in enumerate(outcomes, 1):
+                    jobs[outcome.job].result = outcome.result
+                    self._tell(outcome.job, *outcome.notes, outcome.reason)
+                    self._tick(done, len(photos))
+            if films:
+                require_packages()
+            for job in films:
+                self.began, jobs[job].trial = time.monotonic(), seconds is not None
+                jobs[job].result = self._colour_film(job, options | {"duration": seconds})
+        except CancelledError:
+            self.lines.append("cancelled")
+        except UserError as error:
+            self.lines.append(one_line(error))
+        if self.current is None or self.current.result is None:
+            self.show(next((item for item in self.items if item.result), None))
+
+    def _colour_film(self, job: Job, options: dict[str, Any]) -> Path | None:
+        from colorize.inference.film import FilmOptions, colour_film
+
+        try:
+            notes = colour_film(self.colorizer, job.source, job.result, FilmOptions(**options), self._tick, "")
+        except UserError as error:
+            self._tell(job, str(error).removeprefix(f"{job.source}: "))
+            return None
+        self._tell(job, *notes)
+        return job.result
+
+    def _tick(self, done: int, total: int | None) -> None:
+        left = (time.monotonic() - self.began) / done * max(0, (total or 0) - done)
+        self.progress = f"{done} of {total}, about {spoken(left)} to go" if total else f"{done}"
+        if self.stopped.is_set():
+            raise CancelledError
+
+    def _tell(self, job: Job, *lines: str) -> None:
+        self.lines += [f"{shown(Path(job.source).name)}: {line}" for line in lines if line]
+
+    def aim(self, x: float, y: float) -> None:
+        """Choose a point of the current photo, and ask the network what colours are likely there."""
+        if self.current is not None and self.current.job is not None:
+            found = self.colorizer.likely_colors(self.current.job.source, x, y)
+            self.point, self.likely = (int(x), int(y)), [f"#{bytes(rgb).hex()}" for rgb in found]
+
+    def know(self, rgb: Sequence[float] | str | None) -> None:
+        """Note the colour of the chosen point (None: the network's own), in place of an earlier one."""
+        if self.current is not None and self.point is not None:
+            others = [hint for hint in self.current.hints if (hint.x, hint.y) != self.point]
+            self.current.hints = [*others, Hint(*self.point, rgb)]
+
+    def zipped(self) -> Path:
+        """Make a ZIP file of all results."""
+        path, names = self.folder / "colour.zip", set[str]()
+        with ZipFile(path, "w") as file:  # stored as they are: photos and films do not shrink
+            for number, result in enumerate([item.result for item in self.items if item.result], 1):
+                file.write(result, result.name if result.name not in names else f"{number}/{result.name}")
+                names.add(result.name)
+        return path
