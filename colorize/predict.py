@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.processes import processes_started
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from colorize.inference.colorizer import Colorizer
     from colorize.inference.jobs import Job, Plan
+    from colorize.inference.photo_batches import Outcome
 
 log = logging.getLogger("colorize")
 T = TypeVar("T")
@@ -101,6 +102,21 @@ class Done:
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, outcome: Outcome, verbose: bool = False) -> None:
+        """Count a photo or film, and say what there is to say of it."""
+        from colorize.inference.jobs import shown
+
+        if outcome.result is None:
+            self.failures.append((outcome.job.source, outcome.reason))
+            log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
+            return
+        for note in outcome.notes:
+            log.warning(f"{shown(outcome.result)}: {note}")
+        if verbose and outcome.luma:
+            log.info(f"{shown(outcome.result)}: {outcome.luma}")
+        self.kept += outcome.kept
+        self.coloured += not outcome.kept
+
 
 def colour(config: PredictConfig, plan: Plan) -> Done:
     """Colour what a plan has no result of."""
@@ -127,13 +143,9 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         if films:
             require_packages()
         if photos:
-            done.coloured, done.kept, failed = colour_photos(config, colorizer, photos)
-            done.failures += failed
+            colour_photos(config, colorizer, photos, done)
         for job in films:
-            if why := colour_film(config, colorizer, job):
-                done.failures.append((job.source, why))
-            else:
-                done.coloured += 1
+            colour_film(config, colorizer, job, done)
     if not config.overwrite:  # another process on the same folder may have made what this one could not
         made = {job.source for job in todo if job.done()}
         done.skipped += sum(source in made for source, _ in done.failures)
@@ -222,32 +234,17 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
             raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
 
 
-def colour_photos(
-    config: PredictConfig, colorizer: Colorizer, todo: list[Job]
-) -> tuple[int, int, list[tuple[str, str]]]:
-    """Colour photos under a progress bar; return how many were coloured, how many kept their own, and what failed."""
-    from colorize.inference.jobs import shown
+def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
+    """Colour photos under a progress bar, and add to `done` what became of each."""
     from colorize.inference.photo_batches import PhotoOptions, colour_all
 
     options = options_of(PhotoOptions, config, colorizer.usual_batch_size)
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
-    coloured, kept, failures = 0, 0, []
     with progress_bar("colouring", len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, options):
             advance()
-            for note in outcome.notes:
-                log.warning(f"{shown(str(outcome.result))}: {note}")
-            if config.verbose and outcome.luma:
-                log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
-            if outcome.result is None:
-                failures.append((outcome.job.source, outcome.reason))
-                log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
-            elif outcome.kept:
-                kept += 1
-            else:
-                coloured += 1
-    return coloured, kept, failures
+            done.add(outcome, config.verbose)
 
 
 def options_of(kind: type[T], config: PredictConfig, batch_size: int) -> T:
@@ -256,8 +253,8 @@ def options_of(kind: type[T], config: PredictConfig, batch_size: int) -> T:
     return kind(**{entry.name: given[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
 
 
-def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
-    """Colour a film under a progress bar; return why it failed, if it did."""
+def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:
+    """Colour a film under a progress bar, and add to `done` what became of it."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
 
@@ -267,21 +264,8 @@ def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | 
     render_px = options.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
-        try:
-            notes = film.colour_film(colorizer, job.source, job.result, options, advance, weights)
-        except film.DiskIsFull:
-            raise
-        except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-            known = isinstance(error, UserError)
-            reason = (
-                str(error).removeprefix(f"{job.source}: ") if known else f"{type(error).__name__}: {one_line(error)}"
-            )
-            log.warning(f"{shown(job.source)}: {reason}")
-            log.debug("where it failed", exc_info=error)
-            return reason
-    for note in notes:
-        log.warning(f"{shown(job.result)}: {note}")
-    return None
+        outcome = film.film_outcome(colorizer, job, options, advance, weights)
+    done.add(outcome)
 
 
 def write_contact_sheet(path: Path, plan: Plan) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.jobs import Job
+from colorize.inference.photo_batches import Outcome, failed
 from colorize.photos.reading import Photo
 from colorize.photos.results import written_whole
 from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory
@@ -119,6 +121,17 @@ def colour_film(
             raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
         with Work(result, _key(film, options, colorizer, weights, codec)) as work:
             return _colour(colorizer, film, result, options, codec, tick, work)
+
+
+def film_outcome(colorizer: Colorizer, job: Job, options: FilmOptions, tick: Tick, weights: str = "") -> Outcome:
+    """Colour a film as `colour_film` does, and say what became of it; raise only DiskIsFull, and what `tick` may."""
+    try:
+        return Outcome(job, job.result, notes=colour_film(colorizer, job.source, job.result, options, tick, weights))
+    except DiskIsFull:
+        raise
+    except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
+        log.debug("where it failed", exc_info=error)
+        return failed(job, error)
 
 
 @contextmanager

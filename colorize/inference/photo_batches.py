@@ -58,7 +58,7 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
+    """The end of the work on a photo or film: its result (None where it failed), or the reason why it failed.
 
     `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result; `luma` says
     of a JPEG whether its luma was taken over from another, for who wants to know.
@@ -96,13 +96,13 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 try:
                     read.append((job, future.result()))
                 except Exception as error:
-                    yield _failed(job, error)
+                    yield failed(job, error)
             to_colour = [photo for _, photo in read if photo.own is None]
             made = iter(_render(colorizer, to_colour, options) if to_colour else [])
             for job, photo in read:
                 rendered = next(made) if photo.own is None else None
                 if isinstance(rendered, Exception):
-                    yield _failed(job, rendered)
+                    yield failed(job, rendered)
                 else:
                     writing.append(submit(writers, _write, job, photo, rendered, options))
             del read, to_colour, made
@@ -154,7 +154,7 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         luma = "luma as it was stored, bit for bit" if photo.stored else f"encoded anew: {photo.encoded_anew}"
         return Outcome(job, path, rendered is None, notes=notes, luma=luma if format.name == "JPEG" else "")
     except Exception as error:
-        return _failed(job, error)
+        return failed(job, error)
 
 
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
@@ -163,8 +163,8 @@ def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
     return coloured(photo, rendered.rgb.numpy())
 
 
-def _failed(job: Job, error: Exception) -> Outcome:
-    """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
+def failed(job: Job, error: Exception) -> Outcome:
+    """Return the outcome of what could not be read or written, unless the fault is not its own.
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """

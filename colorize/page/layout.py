@@ -1,7 +1,6 @@
 """The page's parts, and what each of them does to the session of its tab."""
 
 import logging
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,6 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from colorize.config import AppConfig
 from colorize.inference.colorizer import Colorizer
@@ -23,11 +25,16 @@ Updates = dict[Any, Any]
 TRIAL_S = 3.0
 """Seconds of a film that are coloured before all of it."""
 HEAD = "<h1>colorize</h1><p>Drop black-and-white photos or films. The colours are invented, not recovered.</p>"
-ADVICE = """<p>Click a point whose colour is wrong, or type its column and row and press Enter. Then choose a colour: what
-looks alike around the point takes it.</p>"""
+ADVICE = """<p>Click a point whose colour is wrong, or type its column and row and press Enter; then choose a colour.
+What looks alike around the point takes it.</p>"""
 ANNOUNCE = "() => document.getElementById('status').setAttribute('aria-live', 'polite')"
 FETCH = "() => document.getElementById('packed').click()"
-CHOOSE = "element.onclick = event => event.target.value && trigger('click', {colour: event.target.value})"
+CHOOSE = """element.onclick = element.onchange = event => {
+    if (event.type === 'change' || event.target.tagName === 'BUTTON') trigger('click', {said: event.target.value})
+}"""
+OTHERS = """<label>Any other colour <input type="color" value="#808080"></label>
+<button value="keep">This is right, keep it</button>"""
+UNDO = '<button value="undo">Undo</button>'
 
 
 class Page:
@@ -58,10 +65,6 @@ class Page:
                         self.points = gr.Image(label="Point", interactive=False, buttons=[], scale=3, elem_id="points")
                         with gr.Column(min_width=240):
                             self.palette = gr.HTML(js_on_load=CHOOSE, elem_id="palette")
-                            picker = gr.ColorPicker("#808080", label="Any other colour", elem_id="picker")
-                            self.use = gr.Button("Use this colour", elem_id="use")
-                            self.keep = gr.Button("This is right, keep it", elem_id="keep")
-                            self.undo = gr.Button("Undo", elem_id="undo")
                             self.saved = gr.DownloadButton("Download the points", elem_id="saved")
                             with gr.Row():
                                 self.x = gr.Number(label="Column, px", precision=0, min_width=100, elem_id="x")
@@ -84,12 +87,33 @@ class Page:
             self.points.select(self.on_click, **network)
             gr.on([self.x.submit, self.y.submit], self.on_point, [self.x, self.y], **network)
             self.palette.click(self.on_palette, **network)
-            self.use.click(self.on_picker, picker, **network)
-            self.keep.click(self.on_keep, **network)
-            self.undo.click(self.on_undo, **network)
             self.pack.click(self.on_pack, outputs=packed).then(None, js=FETCH)
             self.blocks.load(None, js=ANNOUNCE)
             self.blocks.unload(self.on_end)
+
+    def serve(self, guard: Any) -> None:
+        """Serve the page, behind `guard`, at the first free port from `GRADIO_SERVER_PORT` on, until a signal comes."""
+        hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+        off = dict.fromkeys(("share", "run_history", "ssr_mode", "mcp_server", "enable_monitoring"), False)
+        try:
+            _, address, _ = self.blocks.launch(
+                server_name="127.0.0.1",
+                inbrowser=self.config.open_browser,
+                prevent_thread_lock=True,
+                max_file_size=self.config.max_mb * 1_000_000,
+                theme=gr.themes.Default(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css_paths=Path(__file__).with_name("style.css"),
+                app_kwargs={"middleware": [hosts, Middleware(BaseHTTPMiddleware, dispatch=guard)]},
+                footer_links=[],
+                quiet=True,
+                **off,
+            )
+            log.info(f"{address} is the page; Ctrl-C ends it")
+            self.blocks.block_thread()
+        finally:
+            for session in self.sessions.values():
+                session.stopped.set()
+            self.blocks.close(verbose=False)
 
     def session(self, request: gr.Request) -> Session:
         """Return the session of the tab that asks."""
@@ -98,10 +122,8 @@ class Page:
 
     def colour(self, session: Session, items: Sequence[Item | None], seconds: float | None = None) -> Iterator[Updates]:
         """Colour items, show how far it is, and at last what has come of it."""
-        busy = {
-            button: gr.update(interactive=False) for button in (self.go, self.whole, self.use, self.keep, self.undo)
-        }
-        yield busy | {self.stop: gr.update(visible=True), self.status: "Colouring…", self.palette: ""}
+        busy = {self.go: gr.update(interactive=False), self.whole: gr.update(visible=False), self.palette: ""}
+        yield busy | {self.stop: gr.update(visible=True), self.status: "Colouring…"}
         with ThreadPoolExecutor(1) as thread:
             work = thread.submit(session.colour, [item for item in items if item], seconds)
             while not wait([work], 0.3).done:
@@ -116,25 +138,21 @@ class Page:
         item, done = session.current, [item for item in session.items if item.result]
         film, hints = item is not None and item.job is not None and item.job.film, item.hints if item else []
         lines = "".join(f"<li>{escape(line)}</li>" for line in session.lines)
-        swatches = "".join(
-            f'<button value="{rgb}" aria-label="{rgb}" style="background: {rgb}"></button>' for rgb in session.likely
-        )
-        updates: Updates = {
-            self.go: gr.update(interactive=True),
-            self.stop: gr.update(visible=False),
-            self.status: f"<p>{len(done)} coloured</p><ul>{lines}</ul>",
-            self.result: gr.update(visible=item is not None),
-            self.film: gr.update(visible=film),
-            self.slider: gr.update(visible=not film),
-            self.correct: gr.update(visible=not film),
-            self.whole: gr.update(visible=any(item.trial for item in done), interactive=True),
-            self.pack: gr.update(visible=len(done) > 1),
-            self.palette: swatches,
-            self.use: gr.update(interactive=bool(session.likely)),
-            self.keep: gr.update(interactive=bool(session.likely)),
-            self.undo: gr.update(interactive=bool(hints)),
-            self.saved: gr.update(visible=bool(hints)),
+        swatch = '<button value="{0}" aria-label="{0}" style="background: {0}"></button>'
+        choices = "".join(map(swatch.format, session.likely)) + OTHERS if session.point else ""
+        seen = {
+            self.stop: False,
+            self.result: item is not None,
+            self.film: film,
+            self.slider: not film,
+            self.correct: not film,
+            self.whole: any(item.trial for item in done),
+            self.pack: len(done) > 1,
+            self.saved: bool(hints),
         }
+        updates: Updates = {part: gr.update(visible=visible) for part, visible in seen.items()}
+        updates |= {self.go: gr.update(interactive=True), self.palette: choices + (UNDO if hints else "")}
+        updates[self.status] = f"<p>{len(done)} coloured</p><ul>{lines}</ul>"
         if item is None or item.job is None or item.result is None:
             return updates
         names = [(each.result.name, number) for number, each in enumerate(session.items) if each.result]
@@ -174,7 +192,7 @@ class Page:
         return self.view(session)
 
     def on_click(self, event: gr.SelectData, request: gr.Request) -> Updates:
-        return self.on_point(*event.index, request)
+        return self.on_point(event.index[0], event.index[1], request)
 
     def on_point(self, x: float | None, y: float | None, request: gr.Request) -> Updates:
         session = self.session(request)
@@ -185,24 +203,8 @@ class Page:
         return self.view(session)
 
     def on_palette(self, event: gr.EventData, request: gr.Request) -> Iterator[Updates]:
-        yield from self.know(request, event.colour)
-
-    def on_picker(self, colour: str, request: gr.Request) -> Iterator[Updates]:
-        numbers = [float(number) for number in re.findall(r"[\d.]+", colour)]
-        yield from self.know(request, numbers[:3] if colour.startswith("rgb") else colour)  # "rgba(…)" or "#rrggbb"
-
-    def on_keep(self, request: gr.Request) -> Iterator[Updates]:
-        yield from self.know(request, None)
-
-    def know(self, request: gr.Request, rgb: Sequence[float] | str | None) -> Iterator[Updates]:
         session = self.session(request)
-        session.know(rgb)
-        yield from self.colour(session, [session.current])
-
-    def on_undo(self, request: gr.Request) -> Iterator[Updates]:
-        session = self.session(request)
-        if session.current and session.current.hints:
-            session.current.hints.pop()
+        session.know(event.said)
         yield from self.colour(session, [session.current])
 
     def on_pack(self, request: gr.Request) -> str:

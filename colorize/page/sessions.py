@@ -5,20 +5,19 @@ import os
 import shutil
 import time
 import uuid
+from asyncio import CancelledError
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 from zipfile import ZipFile
 
 from PIL import Image, ImageDraw
 
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import LIST_SUFFIXES, Job, plan, shown
-from colorize.inference.photo_batches import PhotoOptions, colour_all
+from colorize.inference.photo_batches import Outcome, PhotoOptions, colour_all
 from colorize.photos import reading
 from colorize.photos.hints import Hint
 from colorize.runtime.errors import UserError, one_line
@@ -60,12 +59,10 @@ class Item:
     def pictures(self, point: tuple[int, int] | None) -> list[str]:
         """Make JPEGs that any browser shows: the photo, its result, and that with its hints and a point marked."""
         assert self.job is not None and self.result is not None
-        made = [Path(self.job.source).with_name(f".{name}.jpg") for name in ("before", "after", uuid.uuid4().hex)]
-        for path, source in zip(made, (self.job.source, self.result), strict=False):
+        made = [self.result.with_name(f".{name}.jpg") for name in ("before", "after", uuid.uuid4().hex)]
+        for path, source in ((made[0], self.job.source), (made[1], self.result)):
             if not path.exists():
-                preview = reading.read(source, preview_px=MOST_PX).preview
-                assert preview is not None
-                preview.save(path, quality=92)
+                cast("Image.Image", reading.read(source, preview_px=MOST_PX).preview).save(path, quality=92)
         with Image.open(made[1]) as image:
             draw, radius = ImageDraw.Draw(image), max(8, max(image.size) // 70)
             for hint in [*self.hints, *([Hint(*point, None)] if point else [])]:
@@ -126,16 +123,17 @@ class Session:
         photos, films = ([job for job in jobs if job.film == film] for film in (False, True))
         options = self.options | {"batch_size": self.colorizer.usual_batch_size}
         try:
-            with closing(colour_all(self.colorizer, photos, PhotoOptions(**options))) as outcomes:
-                for done, outcome in enumerate(outcomes, 1):
-                    jobs[outcome.job].result = outcome.result
-                    self._tell(outcome.job, *outcome.notes, outcome.reason)
-                    self._tick(done, len(photos))
+            for done, outcome in enumerate(colour_all(self.colorizer, photos, PhotoOptions(**options)), 1):
+                self._note(outcome, jobs[outcome.job])
+                self._tick(done, len(photos))
             if films:
                 require_packages()
             for job in films:
+                from colorize.inference.film import FilmOptions, film_outcome
+
                 self.began, jobs[job].trial = time.monotonic(), seconds is not None
-                jobs[job].result = self._colour_film(job, options | {"duration": seconds})
+                chosen = FilmOptions(duration=seconds, **options)
+                self._note(film_outcome(self.colorizer, job, chosen, self._tick), jobs[job])
         except CancelledError:
             self.lines.append("cancelled")
         except UserError as error:
@@ -143,25 +141,15 @@ class Session:
         if self.current is None or self.current.result is None:
             self.show(next((item for item in self.items if item.result), None))
 
-    def _colour_film(self, job: Job, options: dict[str, Any]) -> Path | None:
-        from colorize.inference.film import FilmOptions, colour_film
-
-        try:
-            notes = colour_film(self.colorizer, job.source, job.result, FilmOptions(**options), self._tick, "")
-        except UserError as error:
-            self._tell(job, str(error).removeprefix(f"{job.source}: "))
-            return None
-        self._tell(job, *notes)
-        return job.result
+    def _note(self, outcome: Outcome, item: Item) -> None:
+        item.result = outcome.result
+        self.lines += [f"{shown(item.dropped.name)}: {line}" for line in (*outcome.notes, outcome.reason) if line]
 
     def _tick(self, done: int, total: int | None) -> None:
         left = (time.monotonic() - self.began) / done * max(0, (total or 0) - done)
-        self.progress = f"{done} of {total}, about {spoken(left)} to go" if total else f"{done}"
+        self.progress = f"{done} of {total}, about {spoken(left)} to go" if total else str(done)
         if self.stopped.is_set():
             raise CancelledError
-
-    def _tell(self, job: Job, *lines: str) -> None:
-        self.lines += [f"{shown(Path(job.source).name)}: {line}" for line in lines if line]
 
     def aim(self, x: float, y: float) -> None:
         """Choose a point of the current photo, and ask the network what colours are likely there."""
@@ -169,11 +157,13 @@ class Session:
             found = self.colorizer.likely_colors(self.current.job.source, x, y)
             self.point, self.likely = (int(x), int(y)), [f"#{bytes(rgb).hex()}" for rgb in found]
 
-    def know(self, rgb: Sequence[float] | str | None) -> None:
-        """Note the colour of the chosen point (None: the network's own), in place of an earlier one."""
-        if self.current is not None and self.point is not None:
+    def know(self, said: str) -> None:
+        """Note the colour of the chosen point, "#rrggbb" or "keep" the network's; or "undo" what was noted last."""
+        if self.current is not None and said == "undo":
+            self.current.hints = self.current.hints[:-1]
+        elif self.current is not None and self.point is not None:
             others = [hint for hint in self.current.hints if (hint.x, hint.y) != self.point]
-            self.current.hints = [*others, Hint(*self.point, rgb)]
+            self.current.hints = [*others, Hint(*self.point, None if said == "keep" else said)]
 
     def zipped(self) -> Path:
         """Make a ZIP file of all results."""
