@@ -36,6 +36,7 @@ from benchmarks.clips import (
     warping_error,
 )
 from colorize.color import merge_luma
+from colorize.config import PredictConfig
 from colorize.inference import film
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.metrics import colourfulness, mean_ciede2000
@@ -213,7 +214,7 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
                     {"frames": done, "minutes": done / rate / 60, "held MB": held, "frames per s": done / taken}
                 )
 
-        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", film.FilmOptions(), tick, "stand-in")
+        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", PredictConfig(), tick, "stand-in")
     return rows
 
 

@@ -16,6 +16,7 @@ import torch
 from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
 from torch import Tensor, nn
 
+from colorize.config import PredictConfig
 from colorize.data.scenes import draw_scene
 from colorize.inference.colorizer import Colorizer
 from colorize.networks.preprocessing import Preprocessing
@@ -109,7 +110,7 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     from PIL import Image
 
     from colorize.inference.jobs import plan
-    from colorize.inference.photo_batches import PhotoOptions, colour_all
+    from colorize.inference.photo_batches import colour_all
 
     if name == "bundled":
         colorizer = Colorizer.from_checkpoint(device="cpu")
@@ -122,7 +123,7 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
         in_child(_draw_large, str(source), round(1.5 * height), height)
         before = peak_mb()
         jobs = plan([str(source)], str(Path(folder, "result.jpg")), None, None).jobs
-        for outcome in colour_all(colorizer, jobs, PhotoOptions()):
+        for outcome in colour_all(colorizer, jobs, PredictConfig()):
             assert outcome.result is not None, outcome.reason
         with Image.open(Path(folder, "result.jpg")) as result:
             assert result.size == (round(1.5 * height), height)
@@ -144,7 +145,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
     from colorize.photos import reading
 
     colorizer = Colorizer(random_network(name), Preprocessing(220), "cpu")
-    options = photo_batches.PhotoOptions()
+    options = PredictConfig()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")
         source.mkdir()

@@ -17,13 +17,13 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.processes import processes_started
@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 
     from colorize.inference.colorizer import Colorizer
     from colorize.inference.jobs import Job, Plan
-    from colorize.inference.photo_batches import Outcome
 
 log = logging.getLogger("colorize")
-T = TypeVar("T")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
@@ -102,21 +100,6 @@ class Done:
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, outcome: Outcome, verbose: bool = False) -> None:
-        """Count a photo or film, and say what there is to say of it."""
-        from colorize.inference.jobs import shown
-
-        if outcome.result is None:
-            self.failures.append((outcome.job.source, outcome.reason))
-            log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
-            return
-        for note in outcome.notes:
-            log.warning(f"{shown(outcome.result)}: {note}")
-        if verbose and outcome.luma:
-            log.info(f"{shown(outcome.result)}: {outcome.luma}")
-        self.kept += outcome.kept
-        self.coloured += not outcome.kept
-
 
 def colour(config: PredictConfig, plan: Plan) -> Done:
     """Colour what a plan has no result of."""
@@ -143,9 +126,13 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         if films:
             require_packages()
         if photos:
-            colour_photos(config, colorizer, photos, done)
+            done.coloured, done.kept, failed = colour_photos(config, colorizer, photos)
+            done.failures += failed
         for job in films:
-            colour_film(config, colorizer, job, done)
+            if why := colour_film(config, colorizer, job):
+                done.failures.append((job.source, why))
+            else:
+                done.coloured += 1
     if not config.overwrite:  # another process on the same folder may have made what this one could not
         made = {job.source for job in todo if job.done()}
         done.skipped += sum(source in made for source, _ in done.failures)
@@ -195,6 +182,8 @@ def check(config: PredictConfig) -> None:
     """Refuse a value that no photo could be coloured with, by a BadOption."""
     if config.quality > 100:
         raise BadOption(f"quality={config.quality} is too large: give at most 100")
+    if not math.isfinite(config.fps or 1.0):
+        raise BadOption(f"fps={config.fps}: give frames a second")
     if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
         raise BadOption(f"start={config.start} duration={config.duration}: give seconds")
     if config.every > 1 and not config.stabilize:
@@ -234,42 +223,61 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
             raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
 
 
-def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
-    """Colour photos under a progress bar, and add to `done` what became of each."""
-    from colorize.inference.photo_batches import PhotoOptions, colour_all
+def colour_photos(
+    config: PredictConfig, colorizer: Colorizer, todo: list[Job]
+) -> tuple[int, int, list[tuple[str, str]]]:
+    """Colour photos under a progress bar; return how many were coloured, how many kept their own, and what failed."""
+    from colorize.inference.jobs import shown
+    from colorize.inference.photo_batches import colour_all
 
-    options = options_of(PhotoOptions, config, colorizer.usual_batch_size)
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
+    coloured, kept, failures = 0, 0, []
     with progress_bar("colouring", len(todo)) as advance:
-        for outcome in colour_all(colorizer, todo, options):
+        for outcome in colour_all(colorizer, todo, config):
             advance()
-            done.add(outcome, config.verbose)
+            for note in outcome.notes:
+                log.warning(f"{shown(str(outcome.result))}: {note}")
+            if config.verbose and outcome.luma:
+                log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
+            if outcome.result is None:
+                failures.append((outcome.job.source, outcome.reason))
+                log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
+            elif outcome.kept:
+                kept += 1
+            else:
+                coloured += 1
+    return coloured, kept, failures
 
 
-def options_of(kind: type[T], config: PredictConfig, batch_size: int) -> T:
-    """Return those options of `config` that the dataclass `kind` has; `batch_size` is for where none is given."""
-    given = {**vars(config), "batch_size": config.batch_size or batch_size}
-    return kind(**{entry.name: given[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
-
-
-def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:
-    """Colour a film under a progress bar, and add to `done` what became of it."""
+def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
+    """Colour a film under a progress bar; return why it failed, if it did."""
     from colorize.inference import film
     from colorize.inference.jobs import shown
+    from colorize.inference.photo_batches import failed
 
-    options = options_of(film.FilmOptions, config, colorizer.usual_batch_size)
     status = os.stat(config.checkpoint)
     weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
-    render_px = options.render_px or colorizer.preprocessing.render_px
+    render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
-        outcome = film.film_outcome(colorizer, job, options, advance, weights)
-    done.add(outcome)
+        try:
+            notes = film.colour_film(colorizer, job.source, job.result, config, advance, weights)
+        except DiskFault:
+            raise
+        except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
+            reason = failed(job, error).reason
+            log.warning(f"{shown(job.source)}: {reason}")
+            log.debug("where it failed", exc_info=error)
+            return reason
+    for note in notes:
+        log.warning(f"{shown(job.result)}: {note}")
+    return None
 
 
 def write_contact_sheet(path: Path, plan: Plan) -> None:
     """Write a page with the first photos that have results, of this start or an earlier one: before and after."""
+    import numpy as np
     from PIL import Image
 
     from colorize.evaluation.gallery import Block, Strip, page
@@ -297,7 +305,7 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         exif = Image.Exif()
         exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
         format = WRITTEN_SUFFIXES[suffix_of(path)]
-        save(path, BandedImage.of(sheet), format, Metadata(exif.tobytes()), quality=90)
+        save(path, BandedImage.of(np.asarray(sheet)), format, Metadata(exif.tobytes()), quality=90)
         log.info(f"{path}: before and after of {len(strips)} photos")
 
 

@@ -12,7 +12,7 @@ from av.filter.graph import Graph
 from PIL import Image, features
 
 from colorize.video import decoding, probing
-from colorize.video.chroma import coded_planes, eight_bits
+from colorize.video.chroma import coded_planes, grey_image
 from colorize.video.probing import Film, FilmFrame
 from tests.filming import grey_frames, write_film
 
@@ -99,7 +99,7 @@ def test_luma_is_what_ffmpeg_reads_whatever_the_codec_pixels_range_matrix_and_st
             luma = found[0].luma / (1 << bits)
             luma = luma / 255 if film.full_range else (luma - 16) / 219
             assert len(found) == 3 and np.abs(luma - wanted).max() * 255 < 1.6, path.name
-            assert np.abs(eight_bits(found[0].luma, film) / 255 - RAMP).mean() < 0.02 or pixels == "pal8", path.name
+            assert np.abs(grey_image(found[0].luma, film) / 255 - RAMP).mean() < 0.02 or pixels == "pal8", path.name
 
 
 @pytest.mark.parametrize("pixels", ["gray", "gray10le"])
@@ -240,10 +240,7 @@ def test_a_photo_in_a_films_container_is_none(brand: bytes, tmp_path: Path) -> N
 
 def test_chroma_lies_on_even_columns() -> None:
     """Of a ramp in every column, a sample of 4:2:0 is the colour at its own even column; rows share theirs."""
-    film = Film(
-        *("", 0, 64, 48, False, (False, False), Fraction(1), Fraction(1, 25), Fraction(0), None, False, ()),
-        *(Fraction(25), 8, False, 6, 2, 2, True),
-    )
+    film = Film("", 64, 48, Fraction(1, 25), Fraction(25), bits=8, full_range=False, matrix=6)
     for width in (64, 16):  # as large as the film, as with little films, and smaller
         columns = (np.arange(width) + 0.5) * 64 / width - 0.5
         ramp = np.tile(((columns - 31.5) / 400).astype(np.float32), (48 * width // 64, 1))

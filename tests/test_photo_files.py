@@ -2,12 +2,13 @@
 
 import io
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from skimage import color
@@ -90,25 +91,7 @@ def sixteen_bits(path: Path, **options: Any) -> np.ndarray[Any, Any]:
     return values
 
 
-def read_deep_png(path: Path) -> np.ndarray[Any, Any]:
-    """A 16-bit RGB PNG with filter Sub on every row (Pillow reads 8 bits)."""
-    content, at, packed = path.read_bytes(), 8, b""
-    while at < len(content):
-        length = int.from_bytes(content[at : at + 4], "big")
-        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + data) == int.from_bytes(content[at + 8 + length : at + 12 + length], "big")
-        if kind == b"IHDR":
-            width, height = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:8], "big")
-            assert data[8:] == bytes((16, 2, 0, 0, 0))
-        packed += data if kind == b"IDAT" else b""
-        at += 12 + length
-    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, -1)
-    assert (rows[:, 0] == 1).all()
-    return np.ascontiguousarray(rows[:, 1:].reshape(height, width, 6).cumsum(1, dtype=np.uint8)).view(">u2")
-
-
 def test_sixteen_bits_stay_sixteen_bits(colour: Colour, tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     values = sixteen_bits(tmp_path / "in" / "a.png", dpi=(300, 300))
     sixteen_bits(tmp_path / "in" / "b.tif")
     sixteen_bits(tmp_path / "in" / "white is zero.tif", tiffinfo={TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 0})
@@ -117,7 +100,7 @@ def test_sixteen_bits_stay_sixteen_bits(colour: Colour, tmp_path: Path) -> None:
     with Image.open(out / "a.png") as opened:
         assert opened.mode == "RGB" and opened.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     for made, expected in (
-        (read_deep_png(out / "a.png"), values),
+        (imagecodecs.png_decode((out / "a.png").read_bytes()), values),
         (tifffile.imread(out / "b.tif"), values),
         (tifffile.imread(out / "white is zero.tif"), 65535 - values),
     ):
@@ -226,29 +209,30 @@ def test_what_is_not_coloured_or_kept_is_said(colour: Colour, tmp_path: Path) ->
 def test_every_suffix_of_a_format_is_taken_and_other_files_are_counted(colour: Colour, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jfif", "c.JPE", "d.pgm", "e.pnm", "f.mpo"):
         save(tmp_path / "in" / name, format="PPM" if name[0] in "de" else "JPEG")
-    for name in ("g.jp2", "h.jp2", "i.heic", "README"):
+    for name in ("g.dng", "h.dng", "i.cr2", "README"):
         (tmp_path / "in" / name).write_bytes(b"?")
     status, err = colour("in")
     assert status == 0 and files(tmp_path / "out") == ["a.jpg", "b.jfif", "c.JPE", "d.png", "e.png", "f.mpo"]
-    assert "4 files were not looked at, as no photos or films by name: 1 without a suffix, 1 .heic, 2 .jp2\n" in err
+    assert "4 files were not looked at, as no photos or films by name: 1 without a suffix, 1 .cr2, 2 .dng\n" in err
     assert "6 coloured" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("head", "kind"),
+    ("head", "reason"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC file"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file"),
-        (b"8BPS\0\1", "a Photoshop file"),
+        (b"8BPS\0\1", "a Photoshop file of other than 8 bits a channel: save it as a TIFF"),
+        (b"%PDF-1.7", "a PDF file, which is not read"),
+        (b"FUJIFILMCCD-RAW ", "a camera's raw file: develop it to a 16-bit TIFF first"),
+        (b"\0\0\0\x18ftypcrx ", "a camera's raw file: develop it to a 16-bit TIFF first"),
+        (b"II*\0\x10\0\0\0CR\2\0", "a camera's raw file: develop it to a 16-bit TIFF first"),
     ],
 )
 def test_images_that_are_not_read_are_called_by_their_names(
-    head: bytes, kind: str, colour: Colour, tmp_path: Path
+    head: bytes, reason: str, colour: Colour, tmp_path: Path
 ) -> None:
     (tmp_path / "in.x").write_bytes(head + bytes(100))
     status, err = colour("in.x", output="out/")
-    assert status == 1 and f"in.x: {kind}, which is not read" in err
+    assert status == 1 and f"in.x: {reason}" in err
 
 
 # -------------------------------------------------------------------------------------------------------- colour spaces

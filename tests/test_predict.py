@@ -298,18 +298,18 @@ def test_what_has_a_result_is_skipped_and_failures_are_tried_again(
     for index in range(5):
         save(tmp_path / "in" / f"{index}.{'gif' if index == 2 else 'png'}", grey(index))
     (tmp_path / "in" / "4.png").write_bytes(b"")
-    write = photo_batches._write
+    write = photo_batches.write_result
 
     def interrupted(job: jobs.Job, *arguments: Any) -> photo_batches.Outcome:
         if job.result.name == "3.png":
             raise KeyboardInterrupt
         return write(job, *arguments)
 
-    monkeypatch.setattr(photo_batches, "_write", interrupted)
+    monkeypatch.setattr(photo_batches, "write_result", interrupted)
     assert colour("in")[0] == 130
     assert files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr(photo_batches, "_write", write)
+    monkeypatch.setattr(photo_batches, "write_result", write)
     status, err = colour("in")
     assert status == 1 and "1 coloured, 3 skipped (their results exist), 1 failed" in err
     assert times == {path: path.stat().st_mtime_ns for path in times}
@@ -443,7 +443,7 @@ def test_what_another_process_made_meanwhile_has_not_failed(
         save(job.result)
         return photo_batches.Outcome(job, reason="another process is at work on it")
 
-    monkeypatch.setattr(photo_batches, "_write", beaten)
+    monkeypatch.setattr(photo_batches, "write_result", beaten)
     status, err = colour("in")
     assert status == 0 and "0 coloured, 1 skipped" in err
     assert files(tmp_path / "out") == ["a.png"]

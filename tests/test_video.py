@@ -19,7 +19,7 @@ from colorize.inference import film
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.photos.reading import Photo
 from colorize.video import decoding, encoding, probing, sniff
-from colorize.video.chroma import chroma_of, coded_planes, eight_bits
+from colorize.video.chroma import chroma_of, coded_planes, grey_image
 from tests.filming import SUBTITLES, grey_frames, read_film, write_film
 from tests.predicting import Colour, files, save
 
@@ -314,19 +314,19 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     fault: BaseException, quick: None, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_film(tmp_path / "in.mkv", grey_frames(20), sound="flac", options={"g": "6"})
-    monkeypatch.setattr(film, "PIECE_FRAMES", 6)
+    monkeypatch.setattr(encoding.Piece, "most_frames", 6)
     words = {"output": "out.mkv", "codec": "ffv1", "every": 2}
     assert colour(source, **words)[0] == 0
     whole = (tmp_path / "out.mkv").read_bytes()
     (tmp_path / "out.mkv").unlink()
     add, finish, put_together = encoding.Piece.add, encoding.Piece.finish, film.put_together
 
-    def stop_adding(self: encoding.Piece, planes: Any, time: int) -> None:
-        if time == 600:  # in the third piece, while others wait for the encoder
+    def stop_adding(self: encoding.Piece, frame: probing.FilmFrame, chroma: Any) -> None:
+        if frame.time == 600:  # in the third piece, while others wait for the encoder
             raise fault
-        add(self, planes, time)
+        add(self, frame, chroma)
 
-    def stop_finishing(self: encoding.Piece) -> int:
+    def stop_finishing(self: encoding.Piece) -> list[int]:
         if self.times[0] == 480:
             raise fault
         return finish(self)
@@ -335,7 +335,7 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     monkeypatch.setattr(encoding.Piece, "finish", finish if isinstance(fault, OSError) else stop_finishing)
     status, err = colour(source, **words)
     assert status == (130 if isinstance(fault, KeyboardInterrupt) else 1)
-    assert "make room, and the same command goes on" in err or status == 130
+    assert "make room, and the same command resumes" in err or status == 130
     left = [name for name in files(tmp_path) if name.startswith(".out.mkv.parts") and name.endswith(".mkv")]
     assert len(left) == 2 and not (tmp_path / "out.mkv").exists()
     monkeypatch.setattr(encoding.Piece, "add", add)
@@ -400,7 +400,7 @@ def test_a_disk_that_fills_while_the_film_is_put_together_is_said_in_a_line(
         signal.signal(signal.SIGXFSZ, ignored)
     assert status == 1 and "File too large" in err and "Traceback" not in err + "".join(capfd.readouterr()), err
     left = files(tmp_path)
-    assert "out.mp4" not in left and not [name for name in left if name.endswith((".tmp", "joined.mp4"))]
+    assert "out.mp4" not in left and not [name for name in left if name.endswith(".tmp")]
     monkeypatch.setattr(film, "put_together", put_together)
     assert colour(source, output="out.mp4")[0] == 0 and files(tmp_path) == ["in.mkv", "out.mp4"]
 
@@ -429,7 +429,7 @@ def test_coded_chroma_is_that_of_the_network(tmp_path: Path) -> None:
             np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width] = values
         space = {"src_colorspace": {1: "ITU709", 6: "ITU601"}[matrix], "src_color_range": "JPEG" if full else "MPEG"}
         shown = frame.reformat(format="rgb24", dst_color_range="JPEG", **space).to_ndarray()[20, 20] / 255
-        grey_level = eight_bits(np.array([[level]], np.uint8), told)[0, 0] / 255
+        grey_level = grey_image(np.array([[level]], np.uint8), told)[0, 0] / 255
         kr, kb = told.weights
         own = kr * 0.2 + (1 - kr - kb) * 0.5 + kb * 0.3
         assert shown == pytest.approx(np.array([0.2, 0.5, 0.3]) - own + grey_level, abs=0.012)
@@ -467,7 +467,7 @@ def test_a_full_disk_ends_the_films_with_one_line(
         )
         status, err = colour("in")
     assert status == 1 and "b.mkv" not in err and err.count("Read-only file system") == 1
-    assert "once it can be written, and the same command goes on where it stopped" in err
+    assert "once it can be written to, the same command resumes" in err
     status, err = colour("in")
     assert status == 0 and "going on after 3 frames" in err and "2 coloured" in err
 

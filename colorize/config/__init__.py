@@ -110,7 +110,9 @@ class EvaluateConfig(CommonConfig):
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     input: list[str] = opt(
-        REQUIRED, "a photo or film, a folder (all in it), a glob, a list (.txt, a path a line); or [a,b]", path=True
+        REQUIRED,
+        "a photo or film, a folder, a glob, a list (.txt, a path a line), numbered frames (f_%06d.tif); or [a,b]",
+        path=True,
     )
     output: str | None = opt(
         None,
@@ -123,7 +125,10 @@ class PredictConfig:
         choices=("same", *FORMAT_CHOICES),
     )
     quality: int = opt(
-        95, "of JPEG (from JPEG: of its chroma), WebP, AVIF and films, 1 to 100 (films: 95 is crf 18 of x264)", least=1
+        95,
+        "1 to 100, of lossy formats (JPEG from JPEG: of its chroma; 100: WebP and JPEG XL are lossless) and films "
+        "(95 is crf 18 of x264)",
+        least=1,
     )
     chroma: str = opt(
         "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")
@@ -150,6 +155,11 @@ class PredictConfig:
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
     every: int = opt(1, "films: the network colours every Nth frame alone, neighbours those between", least=1)
+    fps: float | None = opt(
+        None,
+        "films: frames a second, where the file says wrong ones (leaves sound out); of numbered frames (null: 24)",
+        least=0.1,
+    )
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")

@@ -108,11 +108,6 @@ class Colorizer:
         loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
 
-    @property
-    def usual_batch_size(self) -> int:
-        """Photos at once where nobody says how many: on a CPU more are no faster."""
-        return 1 if self.device.type == "cpu" else 8
-
     def __repr__(self) -> str:
         """Return what colours, how large it is shown photos, and where it computes."""
         return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"

@@ -1,14 +1,13 @@
 """A film from end to end: while the network colours some frames, the next are decoded and the last encoded."""
 
-import errno
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 from itertools import islice
@@ -20,16 +19,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from colorize.config import PredictConfig
+from colorize.inference import sequence
 from colorize.inference.colorizer import Colorizer
-from colorize.inference.jobs import Job
-from colorize.inference.photo_batches import Outcome, failed
+from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
-from colorize.photos.results import written_whole
-from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory
+from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
+from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.video import decoding, probing
-from colorize.video.chroma import chroma_of, coded_planes, eight_bits, resized
-from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, put_together
+from colorize.video.chroma import chroma_of, grey_image, resized
+from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
 from colorize.video.motion import Link, Motion
+from colorize.video.numbered import frame_path, is_pattern
 from colorize.video.probing import Film, FilmFrame, Plane
 from colorize.video.stabilize import Stabilizer
 from colorize.video.work import Done, Work
@@ -39,43 +40,20 @@ Stream = Generator[T, None, None]
 Tick = Callable[[int, int | None], None]
 log = logging.getLogger("colorize")
 
-PIECE_FRAMES = 250
-"""Frames of a piece: what is lost at most where a film is interrupted."""
+SEQUENCE_FPS = 24.0
+"""Frames a second of an image sequence, where nothing else is said."""
 
 FLOW_PX = 240
 """Least short side at which motion is looked for, as far as the film has it."""
 
+_DECISIVE = (
+    *("render_px", "tta", "saturation", "stabilize", "every", "telecine", "fps", "start", "duration"),
+    *("codec", "quality", "chroma"),
+)
+"""Options that another start must share to go on with the pieces of this one."""
+
 _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
-
-
-class DiskIsFull(UserError):
-    """The disk is full or read-only: the next film would fail like this one."""
-
-
-@dataclass(frozen=True)
-class FilmOptions:
-    """Options that hold for every film of a command.
-
-    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
-    image and two sizes; `saturation` is a factor on the network's chroma; `batch_size` counts the frames that it sees
-    at once. It sees only `every` Nth frame, the others have their neighbours' colours; `stabilize` carries colours
-    along the motion. `codec` is a key of `encoding.CODECS`, or auto; `quality` 1 to 100; `start` seconds are left out,
-    then `duration` seconds coloured (None: to the end). `telecine`: auto brings back films that were woven into video,
-    off does not.
-    """
-
-    render_px: int | None = None
-    tta: bool = False
-    saturation: float = 1.0
-    batch_size: int = 1
-    stabilize: bool = True
-    every: int = 1
-    codec: str = "auto"
-    quality: int = 95
-    start: float = 0.0
-    duration: float | None = None
-    telecine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -98,40 +76,40 @@ class _Coloured:
 
 
 def colour_film(
-    colorizer: Colorizer, source: str, result: Path, options: FilmOptions, tick: Tick, weights: str
+    colorizer: Colorizer, source: str, result: Path, options: PredictConfig, tick: Tick, weights: str
 ) -> list[str]:
     """Colour a film, or resume where an earlier start with the same arguments stopped; return notes on the result.
 
-    `result` appears whole or not at all. `tick` is told after each frame how many are done, and how many there are
+    `source` and `result` are each a film's file, or the pattern of an image sequence. A result's file appears whole or
+    not at all. `tick` is told after each frame how many are done, and how many there are
     about to be (None: nobody knows). `weights` names the network, so that pieces of another one are not taken.
 
-    Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskIsFull where nothing
+    Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskFault where nothing
     can be written; BadOption where the result cannot hold the codec.
     """
-    with _faults_told(result):
-        film = probing.probe(source)
-        if options.telecine == "auto":
-            film = decoding.with_telecine(film)
-            if film.second_field is not None:
-                log.info(
-                    f"{source}: film that was woven into video: {float(film.rate):.3f} frames a second brought back"
-                )
-        codec = choose_codec(options.codec, result, film)
+    with _faults_told(result), lack_of_memory_told("this film"):
+        to_frames = is_pattern(result)
+        film = _described(source, options, deep=to_frames)
+        codec = None if to_frames else choose_codec(options.codec, result, film)
         if film.seconds is not None and options.start >= film.seconds:
             raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
         with Work(result, _key(film, options, colorizer, weights, codec)) as work:
             return _colour(colorizer, film, result, options, codec, tick, work)
 
 
-def film_outcome(colorizer: Colorizer, job: Job, options: FilmOptions, tick: Tick, weights: str = "") -> Outcome:
-    """Colour a film as `colour_film` does, and say what became of it; raise only DiskIsFull, and what `tick` may."""
-    try:
-        return Outcome(job, job.result, notes=colour_film(colorizer, job.source, job.result, options, tick, weights))
-    except DiskIsFull:
-        raise
-    except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-        log.debug("where it failed", exc_info=error)
-        return failed(job, error)
+def _described(source: str, options: PredictConfig, deep: bool) -> Film:
+    """Describe the source, with the frames a second that it shall have; `deep`: the result can hold 16 bits."""
+    if is_pattern(source):
+        film = sequence.describe(source, options.fps or SEQUENCE_FPS, 16 if deep else 10)
+        taken = f"{float(film.rate):g} a second" + ("" if options.fps else ", since fps is not given")
+        log.info(f"{source}: frames {film.numbers[0]} to {film.numbers[-1]}, {taken}")
+        return film
+    film = probing.probe(source)
+    if options.telecine == "auto":
+        film = decoding.with_telecine(film)
+        if film.second_field is not None:
+            log.info(f"{source}: film that was woven into video: {float(film.rate):.3f} frames a second brought back")
+    return film if options.fps is None else film.at_rate(options.fps)
 
 
 @contextmanager
@@ -140,22 +118,17 @@ def _faults_told(result: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
-            raise UserError("not enough memory for this film: free some, or give a smaller batch_size") from error
         if isinstance(error, (av.FFmpegError, OSError)):
-            words = f"{error.strerror or error}"
-            if disk_advice(error) is not None:
-                first = "once it can be written" if error.errno == errno.EROFS else "make room"
-                advice = f"{first}, and the same command goes on where it stopped"
-                raise DiskIsFull(f"{result.parent}: {words}; {advice}") from error
-            raise UserError(f"{result} cannot be written: {words}") from error
+            if (fault := disk_fault(error, result.parent)) is not None:
+                raise fault from error
+            raise UserError(f"{result} cannot be written: {error.strerror or error}") from error
         if isinstance(error, ValueError):
             raise UserError(f"{result} cannot be written: {error}") from error
         raise
 
 
 def _colour(
-    colorizer: Colorizer, film: Film, result: Path, options: FilmOptions, codec: Codec, tick: Tick, work: Work
+    colorizer: Colorizer, film: Film, result: Path, options: PredictConfig, codec: Codec | None, tick: Tick, work: Work
 ) -> list[str]:
     origin = film.start + Fraction(options.start).limit_denominator(1_000_000)
     end = None if options.duration is None else origin + Fraction(options.duration).limit_denominator(1_000_000)
@@ -163,15 +136,31 @@ def _colour(
     if done.frames:
         log.info(f"{film.path}: going on after {done.frames} frames")
         tick(done.frames, total)
+    said = Counter[str]()
+
+    def begin(done: Done) -> AbstractContextManager[Piece | FramePiece]:
+        if codec is None:
+            return closing(FramePiece(result, film, done.frames + 1, options, said))
+        return piece_file(work.video(len(done.pieces)), film, codec, options.quality)
+
     if not done.ended:
-        frames = decoding.frames(film, origin, end, done.last, damage, left_out)
+        frames: Iterator[FilmFrame]
+        if film.numbers:
+            as_jpeg = codec is None and WRITTEN_SUFFIXES[suffix_of(result)].name == "JPEG"
+            frames = sequence.frames(film, origin, end, done.last, as_jpeg)
+        else:
+            frames = decoding.frames(film, origin, end, done.last, damage, left_out)
         coloured = _coloured_frames(colorizer, film, frames, options, done)
         with closing(_ahead(coloured, _COLOURED_AHEAD)) as ready:
-            done = _encode_all(film, codec, options, ready, work, done, lambda count: tick(count, total))
+            done = _write_all(begin, ready, work, done, lambda count: tick(count, total))
     if not done.pieces:
         raise UserError(f"{film.path}: there is no frame to colour" + (f" ({damage[0]})" if damage else ""))
-    notes = put_together(film, done.pieces, done.length, origin, end, work.joined())
-    work.publish()
+    notes = [f"{words} ({count} frames)" for words, count in said.items()]
+    if codec is not None:
+        notes = put_together(film, done.pieces, done.length, origin, end, result)
+    elif film.pixel_aspect != 1:
+        notes.append(f"its pixels are not square ({film.pixel_aspect}), and its frames do not say so")
+    work.clear()
     notes += [f"without {words}" for words in sorted(left_out)]
     if damage:
         notes.append(f"without what is damaged in the film ({len(damage)} times: {damage[0]})")
@@ -181,18 +170,19 @@ def _colour(
     return notes
 
 
-def _expected(film: Film, options: FilmOptions) -> int | None:
+def _expected(film: Film, options: PredictConfig) -> int | None:
     if film.seconds is None:
         return None
     seconds = film.seconds - options.start
     return max(1, round((seconds if options.duration is None else min(seconds, options.duration)) * float(film.rate)))
 
 
-def _key(film: Film, options: FilmOptions, colorizer: Colorizer, weights: str, codec: Codec) -> str:
+def _key(film: Film, options: PredictConfig, colorizer: Colorizer, weights: str, codec: Codec | None) -> str:
     """Digest of all that the pieces of a film depend on."""
-    status = os.stat(film.path)
-    words = [os.path.realpath(film.path), status.st_size, status.st_mtime_ns, weights, colorizer.precision]
-    words += [asdict(replace(options, batch_size=1)), codec.encoder, PIECE_FRAMES, av.__version__, cv2.__version__]
+    files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
+    words: list[object] = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
+    words += [os.path.realpath(film.path), weights, colorizer.precision, codec and codec.encoder, Piece.most_frames]
+    words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
 
@@ -200,7 +190,7 @@ def _key(film: Film, options: FilmOptions, colorizer: Colorizer, weights: str, c
 
 
 def _coloured_frames(
-    colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: FilmOptions, done: Done
+    colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
     """Let the network colour the frames, and carry their colours along the motion."""
     stabilizer = Stabilizer(past=done.past) if options.stabilize else None
@@ -211,8 +201,9 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, None if stabilizer is None else stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
-    with closing(_ahead(looked_at, _DECODED_AHEAD + options.batch_size)) as ready:
-        while batch := list(islice(ready, options.batch_size)):
+    at_once = options.batch_size or (1 if colorizer.device.type == "cpu" else 8)
+    with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
+        while batch := list(islice(ready, at_once)):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
             rendered = iter(
                 colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else []
@@ -230,20 +221,20 @@ def _coloured_frames(
 
 
 def _looked_at(
-    film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: FilmOptions, done: Done
+    film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: PredictConfig, done: Done
 ) -> Stream[_Seen]:
     """Find the motion of frames, which decides whether the network is asked."""
     motion = Motion(done.small)
     for number, frame in enumerate(frames, start=done.frames):
         if options.stabilize:
-            small = np.asarray(Image.fromarray(eight_bits(frame.luma, film)).resize(size, Image.Resampling.BOX))
+            small = np.asarray(Image.fromarray(grey_image(frame.luma, film)).resize(size, Image.Resampling.BOX))
             link = motion.follow(small)
             yield _Seen(frame, small, link, asked=link is None or number % options.every == 0)
         else:
             yield _Seen(frame, None, None, asked=True)
 
 
-def _flow_size(film: Film, colorizer: Colorizer, options: FilmOptions) -> tuple[int, int]:
+def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tuple[int, int]:
     """Return the width and height at which motion is looked for, at least the network's, but at most the film's."""
     width, height = film.square_size
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)
@@ -253,7 +244,7 @@ def _flow_size(film: Film, colorizer: Colorizer, options: FilmOptions) -> tuple[
 
 def _shown(film: Film, luma: Plane) -> Plane:
     """Return what the network is shown: 8 bits, square pixels."""
-    grey = eight_bits(luma, film)
+    grey = grey_image(luma, film)
     if film.pixel_aspect == 1:
         return grey
     return np.asarray(Image.fromarray(grey).resize(film.square_size, Image.Resampling.BICUBIC))
@@ -272,27 +263,24 @@ def _ahead(items: Stream[T], depth: int) -> Stream[T]:
                 future.cancel()
 
 
-def _encode_all(
-    film: Film,
-    codec: Codec,
-    options: FilmOptions,
+def _write_all(
+    begin: Callable[[Done], AbstractContextManager[Piece | FramePiece]],
     frames: Iterator[_Coloured],
     work: Work,
     done: Done,
     tick: Callable[[int], None],
 ) -> Done:
-    """Encode frames piece by piece, and write down what is finished."""
+    """Write frames piece by piece, and write down what is finished."""
     upcoming = next(frames, None)
     while upcoming is not None:
-        path = work.video(len(done.pieces))
-        with written_whole(path) as file, Piece(file, film, codec, options.quality) as piece:
-            while upcoming is not None and len(piece.times) < PIECE_FRAMES:
+        with begin(done) as piece:
+            while upcoming is not None and len(piece.times) < piece.most_frames:
                 last, upcoming = upcoming, next(frames, None)
-                frame = last.seen.frame
-                piece.add(coded_planes(film, frame.luma, last.chroma, piece.format), frame.time)
+                piece.add(last.seen.frame, last.chroma)
                 tick(done.frames + len(piece.times))
-            finished = PieceFile(path, piece.times, piece.finish())
-        length = frame.length or (piece.times[-1] - piece.times[-2] if len(piece.times) > 1 else 1)
-        done = Done([*done.pieces, finished], last.past, last.seen.small, upcoming is None, length)
+            order = piece.finish()
+        times = piece.times
+        length = last.seen.frame.length or (times[-1] - times[-2] if len(times) > 1 else 1)
+        done = Done([*done.pieces, PieceFile(piece.path, order)], last.past, last.seen.small, upcoming is None, length)
         work.remember(done)
     return done

@@ -16,6 +16,7 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.files import read_list, walk_files
 from colorize.runtime.formats import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, has_image_suffix, suffix_of
 from colorize.runtime.schema import BadOption
+from colorize.video.numbered import frame_numbers, frame_path, is_pattern, parts_folder
 from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -43,7 +44,14 @@ class Job:
     hints: Path | None = None
 
     def done(self) -> bool:
-        """Return whether there is a result of an earlier start."""
+        """Return whether there is a result of an earlier start: of a sequence all frames, of a film as one the first.
+
+        Raises UserError where frames of a sequence are missing.
+        """
+        if is_pattern(self.result):
+            numbers = frame_numbers(self.source) if is_pattern(self.source) else range(1, 2)
+            is_there = all(frame_path(self.result, number).is_file() for number in numbers)
+            return is_there and not parts_folder(self.result).exists()
         return self.result.is_file() or (self.as_png is not None and self.as_png.is_file())
 
 
@@ -84,7 +92,7 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
         given: each a photo or film; a folder, which is taken whole and mirrored; a glob, as `scans/**/*.tif`, whose
             folders are taken whole, mirrored from its first part with a wildcard on; or a list: a text file (.txt,
             .lst) with a path a line (or between zero bytes), relative to the text file. What exists by this very name
-            is no glob.
+            is no glob. Alone also a sequence, as `scans/frame_%06d.tif`.
         output: a folder, which may lie in a folder that is given; of several folders each has one in it. For a single
             photo also the result's own file. None: `NAME_colour` beside each photo, or beside each folder.
         format: one of `FORMAT_CHOICES`; None keeps each photo's own. Films keep theirs if it is one of FILM_SUFFIXES,
@@ -97,6 +105,8 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
     if not any(given):
         raise UserError("input= is empty: give a photo, a folder, a glob or a list")
     target = Path(output or "")
+    if is_pattern(target) or any(is_pattern(one) for one in given):
+        return _plan_frames(given, output, format)
     suffix = "" if output is None or target.is_dir() or output.endswith(os.sep) else target.suffix.lower()
     if suffix in (*IMAGE_SUFFIXES, *FILM_SUFFIXES):
         return _plan_single(given, target, format)
@@ -290,6 +300,32 @@ def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan
         what = "film" if film else "photo"
         raise UserError(f"output={target} is the {what} itself, which is never written to: give another name")
     return Plan(target.parent, [job], [], report=None)
+
+
+def _plan_frames(given: Sequence[str], output: str | None, format: str | None) -> Plan:
+    """Plan for an image sequence as the source, the result, or both."""
+    source, target = given[0], Path(output or "")
+    folder, name = os.path.split(source)
+    if len(given) > 1:
+        raise UserError(f"input={', '.join(given)}: give one image sequence at a time")
+    if suffix_of(name) == ".exr":
+        raise UserError(f"input={source}: EXR holds linear light and is not read; make 16-bit TIFFs or DPX of it first")
+    if is_pattern(source):
+        frame_numbers(source)
+        if not has_image_suffix(name):
+            raise UserError(f"input={source}: frames are photos; their names end in one of {' '.join(IMAGE_SUFFIXES)}")
+    elif not _is_single(source) or not is_film(source):
+        raise UserError(f"input={source} is no film: frames, as {target.name}, are made of a film or of frames")
+    if output is None:
+        target = Path(f"{os.path.abspath(folder)}{BESIDE}")
+    if suffix_of(target) not in (*IMAGE_SUFFIXES, *FILM_SUFFIXES):  # a folder
+        target /= name_results([name], [False], format, str)[0][0]
+    elif suffix_of(target) not in FILM_SUFFIXES and not (is_pattern(target) and suffix_of(target) in WRITTEN_SUFFIXES):
+        kinds = " ".join((*WRITTEN_SUFFIXES, *FILM_SUFFIXES))
+        raise UserError(f"output={target}: give a folder, NAME_%06d or a film's NAME, with one of {kinds}")
+    if is_pattern(target) and target.parent.is_dir() and os.path.samefile(folder or ".", target.parent):
+        raise UserError(f"output={target} is where the source is: results never go among frames; give another folder")
+    return Plan(target.parent, [Job(source, target, None, target, film=True)], [], report=None)
 
 
 def _jobs(photos: dict[str, str], folder: Path, key: Callable[[str], str], format: str | None) -> list[Job]:

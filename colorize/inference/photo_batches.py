@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
 
+from colorize.config import PredictConfig
 from colorize.inference.colorizer import Colorizer, Rendered
 from colorize.inference.jobs import Job
 from colorize.photos import reading
@@ -23,7 +23,7 @@ from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
-from colorize.runtime.errors import UserError, disk_advice, is_out_of_memory, one_line
+from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 from colorize.runtime.threads import submit
@@ -36,29 +36,8 @@ _OUT_OF_MEMORY = "not enough memory for a photo of its size"
 
 
 @dataclass(frozen=True)
-class PhotoOptions:
-    """Options that hold for every photo of a start.
-
-    `render_px` is the short side of what the network is shown (None: as it was trained); `tta` averages over mirror
-    image and two sizes; `saturation` is a factor on the network's chroma; `keep_color` leaves photos that have colours
-    of their own as they are; `quality` is of JPEG, WebP and AVIF, 1 to 100; `chroma` of JPEG: 420 at half the size, 444
-    at the whole; `compare` writes before and after beside each result; `batch_size` photos are read, coloured and
-    written together.
-    """
-
-    render_px: int | None = None
-    tta: bool = False
-    saturation: float = 1.0
-    keep_color: bool = False
-    quality: int = 95
-    chroma: str = "420"
-    compare: bool = False
-    batch_size: int = 1
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The end of the work on a photo or film: its result (None where it failed), or the reason why it failed.
+    """The end of the work on a photo: its result (None where it failed), or the reason why it failed.
 
     `kept`: it had colours of its own, and was left as it is. `notes` are what there is to say of a result; `luma` says
     of a JPEG whether its luma was taken over from another, for who wants to know.
@@ -72,13 +51,14 @@ class Outcome:
     luma: str = ""
 
 
-def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions) -> Iterator[Outcome]:
+def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig) -> Iterator[Outcome]:
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
     their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
-    batches = deque(jobs[start : start + options.batch_size] for start in range(0, len(jobs), options.batch_size))
+    at_once = options.batch_size or (1 if colorizer.device.type == "cpu" else 8)
+    batches = deque(jobs[start : start + at_once] for start in range(0, len(jobs), at_once))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
     with ExitStack() as stack:
@@ -104,23 +84,23 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PhotoOptions)
                 if isinstance(rendered, Exception):
                     yield failed(job, rendered)
                 else:
-                    writing.append(submit(writers, _write, job, photo, rendered, options))
+                    writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(options.batch_size, _WORKERS - 1):
+            while len(writing) > max(at_once, _WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
 
 
-def _read(job: Job, options: PhotoOptions) -> Photo:
+def _read(job: Job, options: PredictConfig) -> Photo:
     keep_color = options.keep_color and job.hints is None
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
     photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None, as_jpeg)
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> list[Rendered | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
@@ -130,7 +110,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PhotoOptions) -> 
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOptions) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
@@ -142,7 +122,7 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
         if "icc" not in format.keeps:
             image = _result(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(_before_and_after(photo, rendered))
+            pair = BandedImage.of(np.asarray(_before_and_after(photo, rendered)))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -158,18 +138,19 @@ def _write(job: Job, photo: Photo, rendered: Rendered | None, options: PhotoOpti
 
 
 def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
-    if rendered is None:  # it has colours of its own
-        return BandedImage.of(cast("Image.Image", photo.own))
+    if rendered is None:
+        assert photo.own is not None
+        return BandedImage.of(photo.own)
     return coloured(photo, rendered.rgb.numpy())
 
 
 def failed(job: Job, error: Exception) -> Outcome:
-    """Return the outcome of what could not be read or written, unless the fault is not its own.
+    """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
     Nothing about one photo of 100,000 is to end the work on the others, a mistake of ours with an odd one included.
     """
-    if isinstance(error, OSError) and (advice := disk_advice(error)) is not None:
-        raise UserError(f"{job.result.parent}: {error.strerror}; {advice} the same command resumes") from error
+    if (fault := disk_fault(error, job.result.parent)) is not None:
+        raise fault from error
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error):

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from colorize.config import AppConfig
+from colorize.config import AppConfig, PredictConfig
 from colorize.inference.colorizer import Colorizer
 from colorize.page.sessions import Item, Session
 from colorize.runtime.errors import UserError, one_line
@@ -117,7 +117,7 @@ class Page:
 
     def session(self, request: gr.Request) -> Session:
         """Return the session of the tab that asks."""
-        new = Session(self.folder / uuid.uuid4().hex, next(iter(self.generators.values())))
+        new = Session(self.folder / uuid.uuid4().hex, next(iter(self.generators.values())), PredictConfig())
         return self.sessions.setdefault(str(request.session_hash), new)
 
     def colour(self, session: Session, items: Sequence[Item | None], seconds: float | None = None) -> Iterator[Updates]:
@@ -131,6 +131,8 @@ class Page:
         if (error := work.exception()) is not None:  # a mistake of ours
             log.error("where it failed", exc_info=error)
             session.lines.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        if session not in self.sessions.values():  # its tab was closed meanwhile
+            session.end()
         yield self.view(session)
 
     def view(self, session: Session) -> Updates:
@@ -172,7 +174,8 @@ class Page:
         self, files: list[str] | None, saturation: float, render_px: int | None, name: str, request: gr.Request
     ) -> Iterator[Updates]:
         session = self.session(request)
-        session.colorizer, session.options = self.generators[name], {"saturation": saturation, "render_px": render_px}
+        session.colorizer = self.generators[name]
+        session.options = PredictConfig(saturation=saturation, render_px=render_px)
         try:
             session.take(files or [], self.config.max_files, self.config.max_mb)
         except UserError as error:

@@ -10,21 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
+from typing import cast
 from zipfile import ZipFile
 
 from PIL import Image, ImageDraw
 
+from colorize.config import PredictConfig
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import LIST_SUFFIXES, Job, plan, shown
-from colorize.inference.photo_batches import Outcome, PhotoOptions, colour_all
+from colorize.inference.photo_batches import Outcome, colour_all, failed
 from colorize.photos import reading
 from colorize.photos.hints import Hint
-from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.errors import DiskFault, UserError, one_line
 from colorize.runtime.files import hardlink_or_copy, write_text
 from colorize.runtime.formats import suffix_of
 from colorize.runtime.progress import spoken
 from colorize.video import require_packages
+from colorize.video.numbered import is_pattern
 
 MOST_PX = 65500
 """Longest side of a JPEG."""
@@ -48,11 +50,13 @@ class Item:
         if self.job is not None:
             shutil.rmtree(Path(self.job.source).parent, ignore_errors=True)
         source = folder / uuid.uuid4().hex / self.dropped.name
+        if is_pattern(source):  # would mean numbered frames
+            source = source.with_name(source.name.replace("%", "_"))
         hardlink_or_copy(self.dropped, source)
         [job] = plan([str(source)], None, None).jobs
         if self.hints:
-            job = replace(job, hints=source.with_suffix(".json"))
-            write_text(source.with_suffix(".json"), json.dumps([vars(hint) for hint in self.hints]))
+            job = replace(job, hints=source.parent / "hints" / f"{source.stem}.json")
+            write_text(job.hints, json.dumps([vars(hint) for hint in self.hints]))
         self.job, self.result = job, None
         return job
 
@@ -80,8 +84,8 @@ class Session:
     item, and `likely` its colours.
     """
 
-    def __init__(self, folder: Path, colorizer: Colorizer) -> None:
-        self.folder, self.stopped, self.colorizer, self.options = folder, Event(), colorizer, dict[str, Any]()
+    def __init__(self, folder: Path, colorizer: Colorizer, options: PredictConfig) -> None:
+        self.folder, self.stopped, self.colorizer, self.options = folder, Event(), colorizer, options
         self.items, self.lines, self.progress, self.began = list[Item](), list[str](), "", 0.0
         self.show(None)
 
@@ -121,25 +125,33 @@ class Session:
         self.progress, self.began = "", time.monotonic()
         jobs = {item.begin(self.folder): item for item in items}
         photos, films = ([job for job in jobs if job.film == film] for film in (False, True))
-        options = self.options | {"batch_size": self.colorizer.usual_batch_size}
+        options = replace(self.options, duration=seconds)
         try:
-            for done, outcome in enumerate(colour_all(self.colorizer, photos, PhotoOptions(**options)), 1):
+            for done, outcome in enumerate(colour_all(self.colorizer, photos, options), 1):
                 self._note(outcome, jobs[outcome.job])
                 self._tick(done, len(photos))
             if films:
                 require_packages()
             for job in films:
-                from colorize.inference.film import FilmOptions, film_outcome
-
                 self.began, jobs[job].trial = time.monotonic(), seconds is not None
-                chosen = FilmOptions(duration=seconds, **options)
-                self._note(film_outcome(self.colorizer, job, chosen, self._tick), jobs[job])
+                self._note(self._film_outcome(job, options), jobs[job])
         except CancelledError:
             self.lines.append("cancelled")
         except UserError as error:
             self.lines.append(one_line(error))
         if self.current is None or self.current.result is None:
             self.show(next((item for item in self.items if item.result), None))
+
+    def _film_outcome(self, job: Job, options: PredictConfig) -> Outcome:
+        from colorize.inference.film import colour_film
+
+        try:
+            notes = colour_film(self.colorizer, job.source, job.result, options, self._tick, "")
+            return Outcome(job, job.result, notes=notes)
+        except DiskFault:
+            raise
+        except Exception as error:
+            return failed(job, error)
 
     def _note(self, outcome: Outcome, item: Item) -> None:
         item.result = outcome.result

@@ -38,7 +38,7 @@ class Metadata:
     `exif` is the tags ("Exif", two zero bytes, then as in a TIFF; empty for none), without orientation, thumbnail and
     what describes the storage of the source's pixels; `icc` an RGB profile (those of other colour models are applied
     instead of kept); `dpi` pixels an inch, across and down; `iptc` IPTC-IIM records; `text` a PNG's keywords and texts;
-    `comment` a JPEG's.
+    `comment` a JPEG's; `dpx` the header of a DPX.
     """
 
     exif: bytes = b""
@@ -48,6 +48,7 @@ class Metadata:
     iptc: bytes | None = None
     text: dict[str, str] = field(default_factory=dict)
     comment: bytes | None = None
+    dpx: bytes = b""
 
 
 def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
@@ -61,7 +62,7 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
         dpi = _resolution(found)
         xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
     else:
-        dpi, iptc = info.get("dpi"), _iptc(image)
+        dpi, iptc = info.get("dpi"), info.get("iptc") or _iptc(image)
         xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
         xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
@@ -74,7 +75,7 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
         comment = info["comment"]
     xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None
     icc = info.get("icc_profile") or None
-    return Metadata(_result_exif(found, swapped), icc, dpi, xmp, iptc or None, text, comment)
+    return Metadata(_result_exif(found, swapped), icc, dpi, xmp, iptc or None, text, comment, info.get("dpx", b""))
 
 
 def with_resolution(metadata: Metadata) -> bytes:

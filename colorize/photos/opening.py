@@ -1,19 +1,25 @@
 """Opening photos: errors as one, turned upright, and the many kinds as 8-bit RGB."""
 
+import math
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
+import numpy as np
 from PIL import ExifTags, Image
 
-from colorize.photos import profiles, tags
+from colorize.photos import dpx, profiles, tags
+from colorize.photos.boxes import jxl_size, read_boxes
+from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
+from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
-from colorize.runtime.formats import FORMATS, unread_kind
+from colorize.runtime.formats import FORMATS, RAW, Format, rare_kind
 
 MAX_PIXELS = 200_000_000
 """Photos of more pixels are refused before they are decoded: a small file may hold a very large image."""
@@ -21,8 +27,7 @@ MAX_PIXELS = 200_000_000
 # Pillow refuses more than twice this, and warns (which is silenced below) above it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-_PILLOW_FORMATS = [format.name for format in FORMATS if format.name != "TIFF"]
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_PILLOW_FORMATS = [format.name for format in FORMATS if format.name not in ("TIFF", "DPX") and not format.plugin]
 
 
 class Turn(NamedTuple):
@@ -63,19 +68,60 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             if not head:
                 raise UnreadableImage("the file is empty")
             file.seek(0)
+            if rare_kind(head) == RAW:  # Canon's CR2 is a TIFF whose first image is but a preview
+                raise UnreadKind(RAW)
             if head.startswith(tags.STARTS):
                 image = open_tiff(file, MAX_PIXELS)
+            elif head.startswith(dpx.STARTS):
+                image = dpx.open_dpx(file)
             else:
-                try:
-                    image = Image.open(file, formats=_PILLOW_FORMATS)
-                except Image.UnidentifiedImageError:
-                    kind = unread_kind(head)
-                    if kind is None:
-                        raise
-                    raise UnreadKind(f"a {kind} file, which is not read") from None
+                image = _open_other(file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
+
+
+def load_plugin(format: Format) -> None:
+    """Import what reads and writes a format for Pillow. Raises UnreadKind where the extra is not installed."""
+    try:
+        import_module(format.plugin)
+    except ImportError:
+        raise UnreadKind(f'a {format.name} file, which needs more: pip install "colorize[formats]"') from None
+
+
+def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
+    """Open what is no TIFF. Its `info` has "bits" where Pillow may give fewer, and what boxes say."""
+    try:
+        image: Image.Image = Image.open(file, formats=_PILLOW_FORMATS)
+    except Image.UnidentifiedImageError:
+        kind = rare_kind(head)
+        plugged = next((format for format in FORMATS if format.plugin and format.name == kind), None)
+        if not kind:
+            raise
+        if plugged is None:
+            raise UnreadKind(kind) from None
+        load_plugin(plugged)
+        if kind == "JXL" and math.prod(jxl_size(_content(file))) > MAX_PIXELS:  # it is decoded at once
+            raise UnreadableImage(_TOO_LARGE) from None
+        image = Image.open(file, formats=[kind])
+    said: dict[Any, Any] = image.info
+    if image.format == "PNG":
+        said["bits"] = head[24]
+    elif image.format in ("JPEG2000", "JXL"):
+        content = _content(file)
+        said |= read_boxes(content)
+        said["bits"] = (content[content.find(JPEG2000_START) + 42] & 127) + 1 if image.format == "JPEG2000" else 8
+    elif image.format == "PSD":  # all layers in one; a fourth channel is a selection, or white is behind it already
+        image = image.convert("RGB" if image.mode == "RGBA" else image.mode)
+        image.format = "PSD"
+    return image
+
+
+def _content(file: BinaryIO) -> bytes:
+    file.seek(0)
+    content = file.read()
+    file.seek(0)
+    return content
 
 
 _TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels"
@@ -102,7 +148,9 @@ def image_errors() -> Iterator[None]:
 
 def find_turn(image: Image.Image) -> Turn | None:
     """Find how to turn an image upright. Loads it, unless it is a JPEG, which is better decoded at reduced scale."""
-    if image.format not in ("JPEG", "MPO"):
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # upright already; EXIF says how it was
+        return None
+    if image.format not in ("JPEG", "MPO", "JPEG2000"):
         # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
         image.load()
     try:
@@ -111,6 +159,12 @@ def find_turn(image: Image.Image) -> Turn | None:
         # Garbled metadata does not make a photo unreadable; viewers show it as it is stored.
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def turned_pixels(pixels: Pixels, turn: Turn) -> Pixels:
+    """Return stored pixels, (H, W, …), upright."""
+    made = pixels[:: -1 if turn.mirror_y else 1, :: -1 if turn.mirror_x else 1]
+    return np.ascontiguousarray(made.swapaxes(0, 1) if turn.swap else made)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -130,7 +184,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile", b"")
-        return (profiles.color_model(icc) == "CMYK" and profiles.to_srgb(image, icc)) or image.convert("RGB")
+        shown = profiles.seen_pixels(np.asarray(image), icc)
+        return image.convert("RGB") if shown.shape[2] == 4 else Image.fromarray(shown)
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.has_transparency_data:

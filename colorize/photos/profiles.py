@@ -1,13 +1,13 @@
 """ICC profiles: photos of any colour space as sRGB, which is what a network is shown, and back into their own space."""
 
-import io
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
-Plane = np.ndarray[Any, Any]
+Pixels = np.ndarray[Any, Any]
+"""uint8 or uint16."""
 
 _SAME_LEVELS = 2
 """A profile that moves no colour by more 8-bit levels is sRGB: so far apart are the sRGB profiles of vendors."""
@@ -25,49 +25,53 @@ def is_srgb(icc: bytes | None) -> bool:
         return True
     steps = np.linspace(0, 255, 6).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-    shown = to_srgb(Image.fromarray(colors), cast("bytes", icc))
-    return shown is None or int(np.abs(np.asarray(shown).astype(int) - colors).max()) <= _SAME_LEVELS
+    shown = _converted(colors, icc, None)
+    return shown is None or int(np.abs(shown.astype(int) - colors).max()) <= _SAME_LEVELS
 
 
-def to_srgb(image: Image.Image, icc: bytes) -> Image.Image | None:
-    """Return the colours that a profile gives an image (L, RGB or CMYK), as sRGB; None where it is broken."""
-    return _converted(image, icc, None)
-
-
-def from_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    """Return an RGB image in the colour space of an RGB profile, which :func:`to_srgb` could use."""
-    return cast("Image.Image", _converted(image, None, icc))
+def from_srgb(pixels: Pixels, icc: bytes) -> Pixels:
+    """Return RGB pixels in the colour space of an RGB profile that is not broken."""
+    return cast("Pixels", _converted(pixels, None, icc))
 
 
 def seen(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Return an L or RGB image as sRGB if its profile is another, as RGB then; else as it is."""
-    model = color_model(icc)
-    if icc is None or (model == "RGB" and is_srgb(icc)) or model not in ("RGB", "GRAY"):
+    if icc is None or (color_model(icc) == "RGB" and is_srgb(icc)):
         return image
-    if model == "GRAY":
-        # The profile of a grey photo that is stored in colour says nothing of it.
-        return (to_srgb(image, icc) or image) if image.mode == "L" else image
-    return to_srgb(image.convert("RGB"), icc) or image
+    pixels = np.asarray(image.convert("RGB") if color_model(icc) == "RGB" else image)
+    made = seen_pixels(pixels, icc)
+    return image if made is pixels else Image.fromarray(made)
 
 
-def seen_grey(luma: Plane, icc: bytes) -> Plane:
-    """Return the grey values that sRGB has for what a grey or RGB profile means by `luma` (uint8 or uint16)."""
-    ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-    values = np.asarray(seen(ramp, icc).convert("L"))[0]
-    if luma.dtype == np.uint8:
-        return values[luma]
-    steps = np.interp(np.arange(65536) / 257, np.arange(256), values) * 257
-    return steps.round().astype(np.uint16)[luma]
+def seen_pixels(pixels: Pixels, icc: bytes | None) -> Pixels:
+    """Return (H, W) grey or (H, W, 3 or 4) RGB or CMYK pixels as sRGB if their profile is another; else as they are.
+
+    So they are with a broken profile, and with one that is of another model, which says nothing of them.
+    """
+    channels = {"GRAY": 1, "RGB": 3, "CMYK": 4}.get(color_model(icc))
+    if channels != (1 if pixels.ndim == 2 else pixels.shape[2]) or (channels == 3 and is_srgb(icc)):
+        return pixels
+    made = _converted(pixels, icc, None)
+    return pixels if made is None else made
 
 
-def _converted(image: Image.Image, source: bytes | None, target: bytes | None) -> Image.Image | None:
+def seen_grey(luma: Pixels, icc: bytes) -> Pixels:
+    """Return the grey values that sRGB has for what a grey or RGB profile means by `luma`, (H, W)."""
+    ramp = np.arange(np.iinfo(luma.dtype).max + 1, dtype=luma.dtype)[None]
+    shown = seen_pixels(ramp if color_model(icc) == "GRAY" else np.stack([ramp] * 3, axis=-1), icc)
+    return (shown if shown.ndim == 2 else shown[..., 1])[0][luma]
+
+
+def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pixels | None:
+    import imagecodecs  # takes a fifth of a second, and few photos need it
+
+    model, srgb = color_model(source).lower() or "rgb", imagecodecs.cms_profile("srgb")
+    options: dict[str, Any] = {"colorspace": model, "outcolorspace": "rgb"}
+    options["intent"] = 0 if model == "cmyk" else 1  # perceptual, relative colorimetric
+    if pixels.dtype == np.uint16:  # lcms would interpolate in a table of 33 steps a channel, 20 levels of 8 bits off
+        options["flags"] = 0x0100  # cmsFLAGS_NOOPTIMIZE
     try:
-        given, wanted = (
-            ImageCms.createProfile("sRGB") if icc is None else ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            for icc in (source, target)
-        )
-        intent = ImageCms.Intent.PERCEPTUAL if image.mode == "CMYK" else ImageCms.Intent.RELATIVE_COLORIMETRIC
-        made = ImageCms.profileToProfile(image, given, wanted, intent, outputMode="RGB")
-        return cast("Image.Image", made)
-    except (ImageCms.PyCMSError, OSError):
+        made = imagecodecs.cms_transform(np.ascontiguousarray(pixels), source or srgb, target or srgb, **options)
+        return cast("Pixels", made)
+    except (imagecodecs.CmsError, ValueError):
         return None

@@ -10,10 +10,11 @@ from PIL import Image
 
 from colorize.color import rgb_to_lab
 from colorize.photos import profiles
+from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
 from colorize.photos.hints import Hint
 from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
-from colorize.photos.opening import SIXTEEN_BIT_MODES, UnreadableImage, find_turn, image_errors, opened, to_rgb
+from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
 
 Plane = np.ndarray[Any, Any]
 
@@ -30,8 +31,8 @@ COLOURED_LAB = 3.5
 class Photo:
     """A photo about to be coloured, upright.
 
-    `luma` is (H, W), Rec. 601 as sRGB, uint8, or uint16 of a 16-bit grey photo; `alpha` (H, W) uint8 opacity, where it
-    has any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
+    `luma` is (H, W), Rec. 601 as sRGB, uint8, or uint16 of more than 8 bits; `alpha` (H, W) uint8 opacity, where it has
+    any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
     space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
     photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
     before, over white. `name` is for messages; `notes` are what is to be said of its result; `hints` are colours that
@@ -44,7 +45,7 @@ class Photo:
     alpha: Plane | None = None
     metadata: Metadata = field(default_factory=Metadata)
     format: str = ""
-    own: Image.Image | None = None
+    own: Plane | None = None
     preview: Image.Image | None = None
     name: str = "a photo"
     notes: tuple[str, ...] = ()
@@ -62,14 +63,15 @@ class Photo:
 
     def grey(self) -> Image.Image:
         """Return the 8-bit grey image that the network is to see (mode L), over white where it is transparent."""
-        luma = self.luma if self.luma.dtype == np.uint8 else (self.luma >> 8).astype(np.uint8)
-        grey = Image.fromarray(luma)
+        grey = Image.fromarray(eight_bits(self.luma))
         return grey if self.alpha is None else over_white(grey, Image.fromarray(self.alpha))
 
     def in_srgb(self) -> "Photo":
         """Return the same photo as sRGB, for files that have no place for its profile."""
         icc = self.metadata.icc
-        own = None if self.own is None else profiles.seen(self.own, icc)
+        own = self.own
+        if own is not None:
+            own = np.dstack([profiles.seen_pixels(own[..., :3], icc), own[..., 3:]])
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
 
 
@@ -83,7 +85,7 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
     """
     with opened(path) as image, image_errors():
         notes = _notes(image)
-        turn = find_turn(image)
+        turn, deep = find_turn(image), read_deep(path, image)
         stored: StoredLuma | str = ""
         if as_jpeg:
             is_jpeg = image.format in ("JPEG", "MPO")
@@ -92,14 +94,20 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
             seen_px = min(image.size) // 2
             if seen_px >= _HALVED_FROM_PX and (preview_px is None or seen_px >= preview_px):
                 image.draft(None if keep_color or preview_px else "L", (image.width // 2, image.height // 2))
-        image.load()
-        # Pillow turns a TIFF by itself on loading, and forgets that it had to.
-        turned = "tags" in image.info and image.info["tags"].numbers(_ORIENTATION, [1])[0] in (5, 6, 7, 8)
+        if deep is None:
+            image.load()
+        # Pillow turns a TIFF by itself on loading, and forgets that it had to; its plugin a HEIC.
+        orientation = image.info["tags"].numbers(_ORIENTATION, [1])[0] if "tags" in image.info else 1
+        turned = image.info.get("original_orientation", orientation) in (5, 6, 7, 8)
         metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
-        upright = image if turn is None else image.transpose(turn.method)
-        photo = _photo(upright, metadata, name, keep_color, preview_px)
-    photo = replace(photo, name=str(path), notes=(*photo.notes, *notes))
+        if deep is not None:
+            deep = deep if turn is None else turned_pixels(deep, turn)
+            upright = image_of(deep)
+        else:
+            upright = image if turn is None else image.transpose(turn.method)
+        photo = _photo(upright, deep, metadata, name, keep_color, preview_px)
+    photo = replace(photo, name=str(path), notes=tuple(notes))
     return replace(photo, encoded_anew=stored) if isinstance(stored, str) else replace(photo, stored=stored)
 
 
@@ -110,9 +118,12 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     """
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} × {image.height} px has nothing to colour")
+    icc = image.info.get("icc_profile")
     try:
         with image_errors():
-            return _photo(image, Metadata(icc=image.info.get("icc_profile")), "", keep_color, None)
+            deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
+            image = image if deep is None else image_of(deep)
+            return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
@@ -162,42 +173,28 @@ def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
     return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
 
 
-def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None) -> Photo:
-    icc, notes = metadata.icc, []
+def _photo(
+    image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None
+) -> Photo:
+    """Return a photo of 8 bits or, as `deep` has them (see :mod:`colorize.photos.deep`), of more."""
+    icc = metadata.icc
     if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
         metadata = replace(metadata, icc=None)
-    colored = own = preview = None  # the photo as sRGB, if it is stored in colour
-    if image.mode in SIXTEEN_BIT_MODES:
-        luma, alpha = _sixteen_bits(image)
-        if not profiles.is_srgb(icc):
-            metadata, notes = replace(metadata, icc=None), ["in sRGB, since its profile is not one of grey photos"]
-    else:
-        flat, alpha = _split(image)
-        colored = profiles.seen(flat, icc) if flat.mode == "RGB" else None
-        luma = np.array((colored or flat).convert("L"))
+    flat, alpha = _split(image)
+    colored = profiles.seen(flat, icc) if flat.mode == "RGB" else None  # the photo as sRGB, if it is stored in colour
+    luma = np.array((colored or flat).convert("L")) if deep is None else deep_luma(deep, icc)
     if colored is None and icc is not None:
         luma = profiles.seen_grey(luma, icc)
+    own = preview = None
     if keep_color and colored is not None and has_colors(colored):
-        own = flat
+        own = np.array(flat) if deep is None else deep[..., :3]
         if alpha is not None:
-            own = flat.copy()
-            own.putalpha(alpha)
-    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own, notes=tuple(notes))
+            own = np.dstack([own, np.array(alpha)]) if deep is None else deep
+    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
     if preview_px is not None:
         before = photo.grey() if colored is None else colored if alpha is None else over_white(colored, alpha)
         preview = shrink(before, preview_px).convert("RGB")
     return replace(photo, preview=preview)
-
-
-def _sixteen_bits(image: Image.Image) -> tuple[Plane, Image.Image | None]:
-    """Return the values of a 16-bit grey image, and its opacity where one of them stands for transparency."""
-    wide = np.asarray(image)
-    if image.mode == "I" and (wide.min() < 0 or wide.max() > 65535):
-        raise UnreadableImage("32-bit pixels, whose range is not known")
-    luma, transparent = wide.astype(np.uint16), image.info.get("transparency")
-    if not isinstance(transparent, int) or not (luma == transparent).any():
-        return luma, None
-    return luma, Image.fromarray(np.where(luma == transparent, 0, 255).astype(np.uint8))
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

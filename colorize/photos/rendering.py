@@ -36,7 +36,7 @@ def coloured(photo: Photo, rgb: Plane) -> BandedImage:
         top = 0
         for band in merged_bands(photo.luma if stored is None else stored.decoded(), rgb):
             if not plain and photo.metadata.icc is not None:
-                band = np.asarray(from_srgb(Image.fromarray(band), photo.metadata.icc))
+                band = from_srgb(band, photo.metadata.icc)
             if alpha is not None:
                 opacity = alpha[top : top + len(band), :, None].astype(band.dtype)
                 band = np.concatenate([band, opacity * 257 if deep else opacity], axis=2)

@@ -1,6 +1,7 @@
 """Writing a coloured photo: the pixels and what is known of them, whole or not at all."""
 
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,8 +12,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from colorize.photos.boxes import jp2_file
+from colorize.photos.deep import eight_bits
+from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, header, with_header
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
+from colorize.photos.opening import load_plugin
 from colorize.photos.strip_files import Band, write_png, write_tiff
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import Format
@@ -27,6 +32,7 @@ _PARTS: dict[str, tuple[str, int | None]] = {
     "dpi": ("resolution", None),
     "text": ("texts", None),
     "comment": ("comment", 0),
+    "dpx": ("DPX header", None),
 }
 """The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
@@ -58,15 +64,12 @@ class BandedImage:
     planes: Planes | None = None
 
     @classmethod
-    def of(cls, image: Image.Image) -> "BandedImage":
-        """Wrap an RGB or RGBA image of Pillow."""
-
-        def bands() -> Iterator[Band]:
-            rows = max(1, (1 << 18) // image.width)
-            for top in range(0, image.height, rows):
-                yield np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
-
-        return cls(image.width, image.height, len(image.getbands()), 8, bands)
+    def of(cls, pixels: Band) -> "BandedImage":
+        """Wrap pixels of RGB or RGBA."""
+        height, width, channels = pixels.shape
+        rows = max(1, (1 << 18) // width)
+        bits = pixels.dtype.itemsize * 8
+        return cls(width, height, channels, bits, lambda: (pixels[top : top + rows] for top in range(0, height, rows)))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -77,7 +80,7 @@ class BandedImage:
         """Return it as a Pillow image (8 bits: RGB or RGBA)."""
         image, top = Image.new("RGB" if self.channels == 3 else "RGBA", (self.width, self.height)), 0
         for band in self.bands():
-            image.paste(Image.fromarray(band if self.bits == 8 else (band >> 8).astype(np.uint8)), (0, top))
+            image.paste(Image.fromarray(eight_bits(band)), (0, top))
             top += len(band)
         return image
 
@@ -121,9 +124,15 @@ def _write(
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
         return []
+    if format.name == "DPX":
+        write_dpx(file, image.width, image.height, image.bits, image.bands(), metadata.dpx)
+        return []
     if format.name == "PNG":
         info = _png_texts(metadata)
         write_png(file, image.width, image.height, image.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
+        return []
+    if format.name == "JPEG2000":
+        file.write(_jpeg2000(image.to_array(), metadata, bare=not format.keeps))
         return []
     options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
     options["dpi"] = metadata.dpi
@@ -135,10 +144,14 @@ def _write(
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
         return _write_jpeg(file, image, options, quality, chroma == "420")
+    if format.plugin:
+        load_plugin(format)
     if format.lossy:
-        options["quality"] = quality
+        options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
     if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
         options["exif"] = with_resolution(metadata)
+    if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
+        options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
     image.to_image().save(file, format=format.name, **options)
     return []
 
@@ -170,6 +183,15 @@ def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], qu
         made = Image.merge("YCbCr", [Image.fromarray(luma), *whole])
     made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
     return left_out
+
+
+def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
+    """Return a lossless JPEG 2000 of pixels (H, W, 3 or 4); a `bare` codestream says nothing of them."""
+    import imagecodecs  # takes a fifth of a second
+
+    kind, threads = "j2k" if bare else "jp2", os.cpu_count() or 1
+    encoded = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat=kind, reversible=True, numthreads=threads))
+    return encoded if bare else jp2_file(encoded, metadata)
 
 
 def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:

@@ -12,7 +12,9 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from colorize.photos.deep import image_of
 from colorize.photos.tags import ICC, Tags, read_tags
+from colorize.runtime.formats import RAW
 
 Pixels = np.ndarray[Any, Any]
 
@@ -23,24 +25,23 @@ _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED:
 _NOT_PHOTOS = {
     4: "a mask",
     10: "ITU L*a*b* colours",
-    32803: "raw data of a camera's sensor",
     32844: "logarithmic luminance",
     32845: "logarithmic colours",
-    34892: "raw data of a camera, demosaiced",
     51177: "a depth map",
 }
+_RAW = (32803, 34892)  # a camera's sensor, and demosaiced
+_DNG_VERSION = 50706
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
     *((_MIN_IS_BLACK, bits) for bits in (1, 8, 16)),
-    *((_RGB, bits) for bits in (8, 16)),
-    *((model, 8) for model in (_SEPARATED, _YCBCR, _CIELAB)),
+    *((model, 8) for model in (_RGB, _SEPARATED, _YCBCR, _CIELAB)),
 )
 """Colour models and bits of unsigned samples, none of them extra and pixel by pixel, that Pillow reads right."""
 
 _PILLOW_DECOMPRESSES = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 _JPEG = (6, 7)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _libtiff = Lock()
 
 
@@ -68,10 +69,13 @@ class Kind(NamedTuple):
 def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     """Open the photo of a TIFF: the first image that is no thumbnail and no mask.
 
-    Its `info` has "tags", "pages", how many photos the file holds, and "unused", how many channels are not part of it.
-    Raises UnreadKind where nothing reads such pixels, or there are more than `max_pixels`.
+    Its `info` has "tags", "pages", how many photos the file holds, "unused", how many channels are not part of it, and
+    "samples", if colours are of more than 8 bits. Raises UnreadKind where nothing reads such pixels, or there are more
+    than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
+    if any(_DNG_VERSION in tags.main or tags.numbers(_PHOTOMETRIC, [-1])[0] in _RAW for tags in found):
+        raise UnreadKind(RAW)
     photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
     if not photos:
         raise UnreadKind("a TIFF without any photo")
@@ -81,6 +85,8 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
         raise UnreadKind(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
     kind = _kind(tags)
     pillow_reads = (kind.photometric, kind.bits) in _PILLOW_READS and kind.compression in _PILLOW_DECOMPRESSES
+    file.seek(0)
+    pillow_reads &= file.read(4) != b"MM\0+"  # BigTIFF, of which Pillow has only the little-endian
     if pillow_reads and not (kind.signed or kind.extra or kind.planar or tags.is_below):
         image = _open_with_pillow(file, [other for other in found if not other.is_below].index(tags), kind)
     else:
@@ -101,7 +107,7 @@ def _is_reduced(tags: Tags) -> bool:
 
 def _kind(tags: Tags) -> Kind:
     photometric, samples, compression = (
-        tags.numbers(tag, [default])[0] for tag, default in ((262, -1), (277, 1), (259, 1))
+        tags.numbers(tag, [default])[0] for tag, default in ((_PHOTOMETRIC, -1), (277, 1), (259, 1))
     )
     depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
     bits, number_format = max(depths), max(formats)
@@ -126,8 +132,9 @@ def _kind(tags: Tags) -> Kind:
 def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
     file.seek(0)
     with _libtiff:
-        # Pillow's own decoder takes subsampled chroma for full; libtiff, which it has for compressed files, does not.
-        TiffImagePlugin.READ_LIBTIFF = kind.subsampled
+        # Pillow's own decoder takes subsampled chroma for full, and before Pillow 13 full chroma for a file that is cut
+        # off; libtiff, which it has for compressed files, does neither.
+        TiffImagePlugin.READ_LIBTIFF = kind.photometric == _YCBCR
         try:
             image = Image.open(file, formats=["TIFF"])
             if index:
@@ -168,7 +175,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
         pixels, bits = pixels.astype(np.uint16), 16
     elif kind.signed and photometric not in (_CIELAB, _ICCLAB):
         pixels = pixels.astype(np.int32) + (1 << (bits - 1))
-    colors, levels = pixels[..., :count], (1 << bits) - 1
+    colors, levels, full = pixels[..., :count], (1 << bits) - 1, 255
     opacities = [place for place, meaning in enumerate(kind.extra) if meaning in (_ASSOCIATED, _UNASSOCIATED)]
     ramp = np.arange(levels + 1)
     black_to_white = ramp[::-1] if photometric == _MIN_IS_WHITE else ramp
@@ -179,24 +186,27 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes
         mode, colors = "LAB", (colors.astype(np.int32) >> (bits - 8) & 255).astype(np.uint8)
         colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
-    elif count == 1 and bits > 8 and not opacities:
-        mode, colors = "I;16", _scaled(colors, black_to_white, 65535).astype("<u2")
     else:
-        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, 255).astype(np.uint8)
+        full = 65535 if bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) else 255
+        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, full)
         if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
             mode = "YCbCr"
-    image = Image.frombytes(mode, size, np.ascontiguousarray(colors).tobytes())
-    if not opacities:
-        return image
-    alpha = _scaled(pixels[..., count + opacities[0]], ramp, 255).astype(np.uint8)
-    image = image if mode == "L" else image.convert("RGB")
-    made = Image.merge("LA" if mode == "L" else "RGBA", (*image.split(), Image.fromarray(alpha)))
-    if kind.extra[opacities[0]] == _ASSOCIATED:
-        made = Image.frombytes(made.mode.replace("A", "a"), size, made.tobytes()).convert(made.mode)
-    return made
+    if mode not in ("L", "RGB"):
+        image = Image.frombytes(mode, size, np.ascontiguousarray(colors).tobytes())
+        if not opacities:
+            return image
+        colors = np.asarray(image.convert("RGB"))
+    if opacities:
+        alpha = _scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
+        if kind.extra[opacities[0]] == _ASSOCIATED:
+            colors = np.minimum(colors * np.uint32(full) // np.maximum(alpha, 1), full)
+        colors = np.dstack([colors, alpha]).astype(alpha.dtype)
+    return image_of(colors)
 
 
 def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
     """Return samples as values up to `full`; `ramp` says which of their levels each value is."""
     levels = len(ramp) - 1
-    return ((ramp * full + levels // 2) // levels).astype(np.uint16)[samples]
+    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
+        return samples
+    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]

@@ -21,6 +21,10 @@ class OutOfMemory(UserError):
     """Memory did not suffice for what the message names, which may be sound itself."""
 
 
+class DiskFault(UserError):
+    """A disk that is full or read-only: whatever comes next would fail like this."""
+
+
 _RESUMES = "the same command resumes (training with resume=auto)"
 _DISK_FAULTS = {
     errno.ENOSPC: "make room, and",
@@ -50,9 +54,11 @@ def one_line(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def disk_advice(error: BaseException) -> str | None:
+def disk_fault(error: BaseException, folder: os.PathLike[str]) -> DiskFault | None:
     """Return what is to be done before the same command resumes, if a disk is full or read-only; None otherwise."""
-    return _DISK_FAULTS.get(getattr(error, "errno", None) or 0)
+    advice = _DISK_FAULTS.get(getattr(error, "errno", None) or 0)
+    words = getattr(error, "strerror", None)
+    return None if advice is None else DiskFault(f"{os.fspath(folder)}: {words}; {advice} the same command resumes")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

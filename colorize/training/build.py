@@ -37,6 +37,7 @@ from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates,
 from colorize.training.callbacks.ema import GeneratorEMA
 from colorize.training.callbacks.monitor import EpochBar, Monitor
 from colorize.training.callbacks.region_accuracy import RegionAccuracy
+from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, ImageGrid, Settings
 from colorize.training.first_weights import make_networks
@@ -160,7 +161,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
         copies = make_copies(photos, Path(data.cache), data.cache_px, data.cache_gb, data.num_workers)
-    datamodule = ColorizationDataModule(
+    return ColorizationDataModule(
         photos,
         seed=config.seed,
         val_size_px=data.val_size_px or config.resolution.last_size_px,
@@ -171,8 +172,6 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         generated=generated,
         copies=copies,
     )
-    datamodule.schedule = make_schedule(config)
-    return datamodule
 
 
 def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
@@ -189,7 +188,7 @@ def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
 def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
     save = config.save
-    callbacks: list[L.Callback] = []
+    callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
     if averages(config):
         ema = config.ema
         if ema.half_life_images is not None and ema.half_life_share is not None:

@@ -11,11 +11,12 @@ from colorize.video.probing import Film
 Plane = np.ndarray[Any, Any]
 
 
-def eight_bits(luma: Plane, film: Film) -> Plane:
-    """Return the 8-bit grey image, from black at 0 to white at 255, that coded luma stands for."""
-    steps = np.arange(1 << film.bits, dtype=np.float32) / (1 << (film.bits - 8))
-    grey = steps if film.full_range else (steps - 16) * (255 / 219)
-    return np.take(np.clip(grey.round(), 0, 255).astype(np.uint8), luma)
+def grey_image(luma: Plane, film: Film, bits: int = 8) -> Plane:
+    """Return the grey image of 8 or 16 bits, from black at 0 to white at the top, that coded luma stands for."""
+    steps, top = np.arange(1 << film.bits, dtype=np.float32), (1 << bits) - 1
+    low, high = (0, steps[-1]) if film.full_range else (16 << (film.bits - 8), 235 << (film.bits - 8))
+    grey = np.clip((steps - low) * (top / (high - low)), 0, top).round()
+    return np.take(grey.astype(np.uint8 if bits == 8 else np.uint16), luma)
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
@@ -27,6 +28,12 @@ def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
     kr, kb = weights
     luma = kr * red + (1 - kr - kb) * green + kb * blue
     return np.stack(((blue - luma) / (2 - 2 * kb), (red - luma) / (2 - 2 * kr)), axis=-1).astype(np.float32)
+
+
+def offsets_of(chroma: Plane, weights: tuple[float, float]) -> tuple[Plane, Plane, Plane]:
+    """Return by how much red, green and blue differ from the luma, given Cb and Cr, ``(h, w, 2)``."""
+    blue, red = (2 - 2 * weights[1]) * chroma[..., 0], (2 - 2 * weights[0]) * chroma[..., 1]
+    return red, green_offset(red, blue, weights), blue
 
 
 def resized(chroma: Plane, shape: tuple[int, ...]) -> Plane:
@@ -64,11 +71,9 @@ def coded_planes(film: Film, luma: Plane, chroma: Plane, pixel_format: str) -> l
         grey, chroma = _moved(grey, width), _moved(chroma, width)
     low, high = (0, 255) if film.full_range else (16, 235)
     grey = np.clip((grey / (1 << (film.bits - 8)) - low) / (high - low), 0, 1)
-    blue, red = cv2.split(resized(chroma, shape))
-    kr, kb = film.weights
-    offsets = (2 - 2 * kr) * red, (2 - 2 * kb) * blue
-    scale = gamut_scale(grey, (offsets[0], green_offset(*offsets, film.weights), offsets[1]), 1.0)
+    chroma = resized(chroma, shape)
+    scale = gamut_scale(grey, offsets_of(chroma, film.weights), 1.0)
     span, middle, top = (255 if film.full_range else 224) << (bits - 8), 128 << (bits - 8), (1 << bits) - 1
     kind = np.uint8 if bits == 8 else np.uint16
-    planes = [np.clip(np.rint(plane * scale * span + middle), 0, top).astype(kind) for plane in (blue, red)]
+    planes = [np.clip(np.rint(plane * scale * span + middle), 0, top).astype(kind) for plane in cv2.split(chroma)]
     return [coded, *planes]

@@ -1,13 +1,14 @@
 """Encoding a film's frames, piece by piece, and putting the pieces together with the sound of the source."""
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +17,8 @@ from av.video.frame import VideoFrame
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
-from colorize.video.probing import Film, opened
+from colorize.video.chroma import coded_planes
+from colorize.video.probing import Film, FilmFrame, opened
 from colorize.video.tracks import Tracks
 
 Plane = np.ndarray[Any, Any]
@@ -87,58 +89,18 @@ def _has(codec: Codec) -> bool:
     return True
 
 
-class _Watched:
-    """A file that FFmpeg writes to. What the system says of a failure gets lost in FFmpeg; here it is kept."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.name = file.name  # under which FFmpeg reads what it has written, to put its index first
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        return self._tried(lambda: self._file.write(content))
-
-    def seek(self, offset: int, whence: int = 0) -> int:  # which writes what Python still holds
-        return self._tried(lambda: self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return self._tried(self._file.tell)
-
-    def _tried(self, call: Callable[[], int]) -> int:
-        if self.error is not None:
-            return 0  # FFmpeg goes on tidying up; what it is told no longer matters
-        try:
-            return call()
-        except OSError as error:
-            self.error = error
-            raise
-
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Raise what the system said, not what FFmpeg makes of it."""
-        try:
-            yield
-        except Exception as error:
-            if self.error is not None:
-                raise self.error from error
-            raise
-        if self.error is not None:
-            raise self.error
-
-
-_MOST_DELAY = 64  # more frames than any encoder looks ahead to decide on an order
-
-
 class Piece:
     """Some frames of a film, encoded into a file of their own, which can be decoded without the others.
 
-    In it, frames are numbered in the order in which they are shown; `times` keeps theirs, in the film's time base.
-    `format` is FFmpeg's name of how their planes are stored. To be used in a `with` statement, which lets go of an
-    encoder that did not come to its end.
+    In it, frames are numbered in the order in which they are decoded, as Matroska's milliseconds would round `times`,
+    which are in the film's time base. `format` is FFmpeg's name of how planes are stored. Made by :func:`piece_file`.
     """
 
-    def __init__(self, file: IO[bytes], film: Film, codec: Codec, quality: int) -> None:
-        self.times: list[int] = []
+    most_frames = 250
+    """So many are lost at most where a film is interrupted."""
+
+    def __init__(self, file: str, path: Path, film: Film, codec: Codec, quality: int) -> None:
+        self.path, self.times = path, list[int]()
         self._film = film
         odd = film.width % 2 or film.height % 2
         formats = codec.odd_formats if odd else codec.formats
@@ -147,8 +109,7 @@ class Piece:
         if codec.crf is not None:
             worst, good = codec.crf
             options["crf"] = str(max(0, round(worst + (good - worst) * quality / 95)))
-        self._file = _Watched(file)
-        self._container = av.open(self._file, "w", format="matroska")
+        self._container = av.open(file, "w", format="matroska")
         self._stream: Any = self._container.add_stream(codec.encoder, rate=film.rate, options=options)
         context: Any = self._stream.codec_context
         context.width, context.height, context.pix_fmt = film.width, film.height, self.format
@@ -158,62 +119,56 @@ class Piece:
         context.colorspace, context.color_primaries, context.color_trc = film.matrix, film.primaries, film.transfer
         self._order: list[int] = []
 
-    def add(self, planes: Sequence[Plane], time: int) -> None:
-        """Encode a frame, given as luma and two planes of chroma, with its time in the film's time base."""
-        frame = VideoFrame(self._film.width, self._film.height, self.format)
-        rooms: Any = frame.planes
-        for plane, values in zip(rooms, planes, strict=True):
+    def add(self, frame: FilmFrame, chroma: Plane) -> None:
+        """Encode a frame with its chroma, ``(h, w, 2)`` float32 of any size."""
+        made = VideoFrame(self._film.width, self._film.height, self.format)
+        rooms: Any = made.planes
+        for plane, values in zip(rooms, coded_planes(self._film, frame.luma, chroma, self.format), strict=True):
             room = np.frombuffer(plane, values.dtype).reshape(plane.height, -1)
             room[:, : plane.width] = values
-        frame.pts, frame.time_base = time, self._film.time_base
-        self.times.append(time)
-        with self._file.told():
-            self._mux(self._stream.encode(frame))
+        made.pts, made.time_base = frame.time, self._film.time_base
+        self.times.append(frame.time)
+        self._mux(self._stream.encode(made))
 
-    def __enter__(self) -> "Piece":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of an encoder that did not come to its end."""
         with suppress(Exception):  # of what has already failed
             self._container.close()
 
-    def finish(self) -> int:
-        """Finish the file, and return by how many frames what is decoded first may be shown later."""
-        with self._file.told():
-            self._mux(self._stream.encode(None))
-            self._container.close()
-        rank = {time: number for number, time in enumerate(self.times)}
+    def finish(self) -> list[int]:
+        """Finish the file, and return the times in the order of decoding."""
+        self._mux(self._stream.encode(None))
+        self._container.close()
         if sorted(self._order) != self.times:
             raise RuntimeError("the encoder gave back other frames than it got")
-        return max(number - rank[time] for number, time in enumerate(self._order))
+        return self._order
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            time = round(Fraction(packet.pts) * packet.time_base / self._film.time_base)
-            packet.pts = _numbered(_MOST_DELAY + self.times.index(time), self._film)
-            packet.dts = _numbered(len(self._order), self._film)
-            self._order.append(time)
-            packet.time_base = Fraction(1, 1000)
-            packet.duration = 0
-            packet.stream = self._stream
+            self._order.append(round(Fraction(packet.pts) * packet.time_base / self._film.time_base))
+            packet.pts = packet.dts = round(len(self._order) * 1000 / self._film.rate)
+            packet.time_base, packet.duration, packet.stream = Fraction(1, 1000), 0, self._stream
             self._container.mux(packet)
 
 
-def _numbered(number: int, film: Film) -> int:
-    """Return a time in milliseconds from which a frame's number can be told."""
-    return round(number * max(1000 / film.rate, Fraction(1)))
+@contextmanager
+def piece_file(path: Path, film: Film, codec: Codec, quality: int) -> Iterator[Piece]:
+    """Begin a piece in a file that appears whole or not at all."""
+    with written_whole(path) as file, closing(Piece(file.name, path, film, codec, quality)) as piece:
+        yield piece
 
 
 @dataclass(frozen=True)
 class PieceFile:
-    """A finished piece: its file, and its frames' times, in the order in which they are shown, in the film's time base.
-
-    `delay` is by how many frames what is decoded first may be shown later.
-    """
+    """A finished piece: its file, and its frames' times in the order of decoding, in the film's time base."""
 
     path: Path
-    times: list[int]
-    delay: int
+    order: list[int]
+
+    @property
+    def times(self) -> list[int]:
+        """The times in the order in which frames are shown."""
+        return sorted(self.order)
 
 
 def put_together(
@@ -229,10 +184,9 @@ def put_together(
     kind = MUXERS[path.suffix.lower()]
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     with (
-        written_whole(path) as whole,
-        (file := _Watched(whole)).told(),
-        opened(film.path) as source,
-        av.open(file, "w", format=kind, container_options=options) as result,
+        written_whole(path) as file,
+        opened(str(pieces[0].path) if film.numbers else film.path) as source,  # a sequence has nothing but its frames
+        av.open(file.name, "w", format=kind, container_options=options) as result,
     ):
         with av.open(pieces[0].path) as first:
             video = result.add_stream_from_template(first.streams.video[0], opaque=True)  # whoever decodes it
@@ -250,8 +204,8 @@ def put_together(
                 packet.stream = video
             try:
                 result.mux(packet)
-            except av.FFmpegError:
-                if track == film.stream or file.error is not None:
+            except av.FFmpegError as error:
+                if track == film.stream or isinstance(error, OSError):  # of the disk
                     raise
                 tracks.given(track, taken=False)
             else:
@@ -271,29 +225,22 @@ def _video_packets(
 
     A film in MP4 is as long as it takes to decode it (`by_decoding`), so that the last packet makes it up.
     """
-    delay = max(piece.delay for piece in pieces)
     shift = round(origin / film.time_base)
-    first = pieces[0].times[0] - shift
-    step = 1
-    if len(pieces[0].times) > 1:
-        step = min(later - earlier for earlier, later in zip(pieces[0].times, pieces[0].times[1:], strict=False))
-    decode_times = [first - (delay - number) * step for number in range(delay)]
-    start = decode_times[0] if delay else first
-    left = sum(len(piece.times) for piece in pieces)
-    for number, piece in enumerate(pieces):
-        times = [time - shift for time in piece.times]
-        following = pieces[number + 1].times[0] - shift if number + 1 < len(pieces) else times[-1] + last_length
-        ranks = {_numbered(_MOST_DELAY + rank, film): rank for rank in range(len(times))}
-        decode_times += times
-        ends = [*times[1:], following]
+    order = [time - shift for piece in pieces for time in piece.order]
+    times = sorted(order)
+    rank, end = {time: at for at, time in enumerate(times)}, times[-1] + last_length
+    delay = max(at - rank[time] for at, time in enumerate(order))
+    step = min((later - earlier for earlier, later in pairwise(times)), default=1)
+    decode_times = [times[0] - number * step for number in range(delay, 0, -1)] + times
+    for at, (time, packet) in enumerate(zip(order, _packets(pieces), strict=True)):
+        packet.pts, packet.dts, packet.time_base = time, decode_times[at], film.time_base
+        packet.duration = (times[rank[time] + 1] if time < times[-1] else end) - time
+        if by_decoding and at == len(order) - 1:
+            packet.duration = max(1, end - times[0] + decode_times[0] - packet.dts)
+        yield film.stream, packet, packet.dts * film.time_base
+
+
+def _packets(pieces: Sequence[PieceFile]) -> Iterator[Any]:
+    for piece in pieces:
         with av.open(piece.path) as container:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size == 0:
-                    continue
-                rank = ranks[round(Fraction(packet.pts or 0) * packet.time_base * 1000)]
-                packet.pts, packet.dts = times[rank], decode_times.pop(0)
-                packet.duration, packet.time_base = max(1, ends[rank] - times[rank]), film.time_base
-                left -= 1
-                if by_decoding and left == 0:
-                    packet.duration = max(1, following - first + start - packet.dts)
-                yield film.stream, packet, packet.dts * film.time_base
+            yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)

@@ -5,7 +5,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -43,29 +43,47 @@ class Film:
 
     Luma has `bits`, 8 or 10; in `full_range` it goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
     `matrix`, `primaries` and `transfer` are numbers of ITU-T H.273. `second_field` is of a film to be brought back that
-    was woven into video; see :mod:`colorize.video.telecine`.
+    was woven into video; see :mod:`colorize.video.telecine`. `retimed`: it runs at another speed than its file says, so
+    that its sound does not fit. `numbers` are of the frames of an image sequence, whose pattern is `path`; of a file
+    there are none. Sequences may have 16 bits.
     """
 
     path: str
-    stream: int
     width: int
     height: int
-    transposed: bool
-    mirrored: tuple[bool, bool]
-    pixel_aspect: Fraction
     time_base: Fraction
-    start: Fraction
-    seconds: float | None
-    says_length: bool
-    joins: tuple[Fraction, ...]
     rate: Fraction
     bits: int
     full_range: bool
     matrix: int
-    primaries: int
-    transfer: int
-    sure_seeks: bool
+    stream: int = 0
+    transposed: bool = False
+    mirrored: tuple[bool, bool] = (False, False)
+    pixel_aspect: Fraction = Fraction(1)
+    start: Fraction = Fraction(0)
+    seconds: float | None = None
+    says_length: bool = False
+    joins: tuple[Fraction, ...] = ()
+    primaries: int = 2
+    transfer: int = 2
+    sure_seeks: bool = True
     second_field: int | None = None
+    retimed: bool = False
+    numbers: range = range(0)
+
+    def at_rate(self, fps: float) -> "Film":
+        """Return the film with all its times stretched, so that it shows `fps` frames a second."""
+        rate = Fraction(fps).limit_denominator(1001)
+        pace = self.rate / rate
+        return replace(
+            self,
+            time_base=self.time_base * pace,
+            start=self.start * pace,
+            seconds=None if self.seconds is None else self.seconds * float(pace),
+            joins=tuple(join * pace for join in self.joins),
+            rate=rate,
+            retimed=True,
+        )
 
     @property
     def weights(self) -> tuple[float, float]:

@@ -59,7 +59,13 @@ class Tracks:
         self._kept: Counter[int] = Counter()
         others = [stream for stream in video_streams(source) if stream.index != film.stream]
         notes += [f"without its other moving pictures ({_codec(stream)}), track {stream.index}" for stream in others]
-        for stream in cast("list[Any]", source.streams.audio):
+        sound, subtitles = cast("list[Any]", source.streams.audio), cast("list[Any]", source.streams.subtitles)
+        if film.retimed:
+            lost = [words for words, there in (("sound", sound), ("subtitles", subtitles)) if there]
+            if lost:
+                notes.append(f"without its {' and '.join(lost)}: at fps={float(film.rate):g} they would not fit")
+            sound = subtitles = []
+        for stream in sound:
             name = _codec(stream)
             if _takes(result, partial(_copy, stream)):
                 self._copied[stream.index] = _copy(stream, result)
@@ -75,7 +81,7 @@ class Tracks:
             notes.append(
                 f"its sound ({name}) coded anew, as {made.codec_context.name}{', in ' + layout if fewer else ''}"
             )
-        for stream in cast("list[Any]", source.streams.subtitles):
+        for stream in subtitles:
             name, text = _codec(stream), _TEXT_CODECS.get(kind)
             if _takes(result, partial(_copy, stream)):
                 self._copied[stream.index] = _copy(stream, result)
@@ -97,7 +103,7 @@ class Tracks:
             for attachment in source.streams.attachments:
                 if attachment.name and attachment.mimetype:
                     result.add_attachment(attachment.name, attachment.mimetype, attachment.data)
-        if self._whole and (chapters := source.chapters()):
+        if self._whole and not film.retimed and (chapters := source.chapters()):
             result.set_chapters(chapters)
 
     def packets(self) -> Iterator[tuple[int, Any, Fraction]]:

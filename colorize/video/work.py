@@ -3,7 +3,6 @@
 import os
 import shutil
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import clear_unfinished, written_whole
 from colorize.video.encoding import PieceFile
+from colorize.video.numbered import parts_folder
 
 Plane = np.ndarray[Any, Any]
 
@@ -35,7 +35,7 @@ class Done:
     @property
     def frames(self) -> int:
         """Number of frames that are done."""
-        return sum(len(piece.times) for piece in self.pieces)
+        return sum(len(piece.order) for piece in self.pieces)
 
     @property
     def last(self) -> int | None:
@@ -51,10 +51,9 @@ class Work:
     """
 
     def __init__(self, result: Path, key: str) -> None:
-        name = os.fsencode(result.name)
-        word = result.name if len(name) < 200 else blake2b(name, digest_size=20).hexdigest()
-        self._all = result.with_name(f".{word}.parts")
+        self._all = parts_folder(result)
         self._folder = self._all / key
+        self._state = self._folder / "done.npz"
         self._result, self._lock = result, FileLock(self._all / ".lock")
 
     def __enter__(self) -> "Work":
@@ -65,8 +64,7 @@ class Work:
             raise UserError(f"{self._result}: another process is at work on it") from error
         except OSError as error:
             raise UserError(f"output={self._result.parent} cannot be written: {error.strerror}") from error
-        for unfinished in self._folder.glob(".*.tmp"):  # of a start that was killed
-            unfinished.unlink(missing_ok=True)
+        clear_unfinished(self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,47 +76,35 @@ class Work:
         """File of a piece's pictures."""
         return self._folder / f"{number:06}.mkv"
 
-    def joined(self) -> Path:
-        """File in which the pieces are put together, before it becomes the result."""
-        return self._folder / f"joined{self._result.suffix}"
-
     def remember(self, done: Done) -> None:
-        """Write down that the last piece of `done` is finished, and what is needed to resume after it."""
-        number, piece, nothing = len(done.pieces) - 1, done.pieces[-1], np.empty(0)
-        with written_whole(self._state(number)) as file:
-            past, small = (nothing if plane is None else plane for plane in (done.past, done.small))
-            np.savez(file, past=past, small=small, ended=np.array(done.ended), length=np.array(done.length))
-        with written_whole(self._times(number)) as file:
-            np.savez(file, times=np.array(piece.times, np.int64), delay=np.array(piece.delay))
-        if number:  # a state takes a megabyte, and only the last is needed
-            self._state(number - 1).unlink(missing_ok=True)
+        """Write down what is finished, and what is needed to resume after it."""
+        planes: dict[str, Any] = {"past": done.past, "small": done.small}
+        with written_whole(self._state) as file:
+            np.savez(
+                file,
+                names=np.array([os.path.relpath(piece.path, self._folder) for piece in done.pieces]),
+                counts=np.array([len(piece.order) for piece in done.pieces]),
+                times=np.concatenate([np.array(piece.order, np.int64) for piece in done.pieces]),
+                rest=np.array([done.ended, done.length]),
+                **{name: plane for name, plane in planes.items() if plane is not None},
+            )
 
     def done(self) -> Done:
         """Read what earlier starts have finished."""
-        pieces: list[PieceFile] = []
-        while (kept := _read(self._times(len(pieces)))) is not None and (video := self.video(len(pieces))).is_file():
-            pieces.append(PieceFile(video, kept["times"].tolist(), int(kept["delay"])))
-        state = _read(self._state(len(pieces) - 1)) if pieces else None
-        if state is None:
+        try:
+            with np.load(self._state, allow_pickle=False) as file:
+                kept = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError):
             return Done([])
-        past, small = (state[name] if state[name].size else None for name in ("past", "small"))
-        return Done(pieces, past, small, bool(state["ended"]), int(state["length"]))
+        orders = np.split(kept["times"], kept["counts"].cumsum()[:-1])
+        pieces = [
+            PieceFile(self._folder / name, order.tolist()) for name, order in zip(kept["names"], orders, strict=True)
+        ]
+        if not all(piece.path.is_file() for piece in pieces):
+            return Done([])
+        ended, length = kept["rest"].tolist()
+        return Done(pieces, kept.get("past"), kept.get("small"), bool(ended), length)
 
-    def publish(self) -> None:
-        """Let what was put together become the result, and remove all else."""
-        os.replace(self.joined(), self._result)
+    def clear(self) -> None:
+        """Remove all, once the result is there."""
         shutil.rmtree(self._all, ignore_errors=True)
-
-    def _times(self, number: int) -> Path:
-        return self._folder / f"{number:06}.npz"
-
-    def _state(self, number: int) -> Path:
-        return self._folder / f"{number:06}.state.npz"
-
-
-def _read(path: Path) -> dict[str, Plane] | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError):
-        return None
