@@ -52,7 +52,7 @@ class Page:
             self.status = gr.HTML(elem_id="status")
             with gr.Column(visible=False) as self.result:
                 self.shown = gr.Dropdown(label="Shown", elem_id="shown")
-                self.slider = gr.ImageSlider(label="Before and after", buttons=["fullscreen"], max_height=900)
+                self.slider = gr.ImageSlider(label="Before and after", buttons=["fullscreen"], elem_id="slider")
                 self.film = gr.HTML(elem_id="film")
                 with gr.Row():
                     self.download = gr.DownloadButton(variant="primary", elem_id="download")

@@ -55,15 +55,18 @@ class Item:
         hardlink_or_copy(self.dropped, source)
         [job] = plan([str(source)], None, None).jobs
         if self.hints:
-            job = replace(job, hints=source.parent / "hints" / f"{source.stem}.json")
-            write_text(job.hints, json.dumps([vars(hint) for hint in self.hints]))
+            hints = source.parent / "hints" / f"{source.stem}.json"
+            write_text(hints, json.dumps([vars(hint) for hint in self.hints]))
+            job = replace(job, hints=hints)
         self.job, self.result = job, None
         return job
 
     def pictures(self, point: tuple[int, int] | None) -> list[str]:
         """Make JPEGs that any browser shows: the photo, its result, and that with its hints and a point marked."""
         assert self.job is not None and self.result is not None
-        made = [self.result.with_name(f".{name}.jpg") for name in ("before", "after", uuid.uuid4().hex)]
+        folder = self.result.with_name("shown")
+        folder.mkdir(exist_ok=True)
+        made = [folder / f"{name}.jpg" for name in ("before", "after", uuid.uuid4().hex)]
         for path, source in ((made[0], self.job.source), (made[1], self.result)):
             if not path.exists():
                 cast("Image.Image", reading.read(source, preview_px=MOST_PX).preview).save(path, quality=92)
