@@ -15,8 +15,8 @@ Band = np.ndarray[Any, Any]
 """(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
 
 _LEVEL = 1
-"""Of zlib, for a PNG's one stream, and of libdeflate, for a TIFF's strips: both write in less than half the time that zlib
-takes at 3; the PNG is 5 % larger than Pillow would make it at that (twenty photographs), the TIFF no larger."""
+"""Of zlib, for a PNG's one stream, and of libdeflate, for a TIFF's strips: less than half the time of zlib at 3. The
+PNG is 5 % larger than Pillow would make it at that (twenty photographs), the TIFF no larger."""
 
 _UNDEFINED = 7
 _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
