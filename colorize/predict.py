@@ -119,7 +119,6 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         from colorize.inference.colorizer import Colorizer
 
         colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
-        config = replace(config, batch_size=config.batch_size or (1 if colorizer.device.type == "cpu" else 8))
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
             require_packages()

@@ -20,8 +20,8 @@ FLOORS = (
     {"inference"},
     {"evaluation"},
     {"training"},
-    {"exporting"},
-    {"train", "generate", "evaluate", "predict", "export"},
+    {"exporting", "page"},
+    {"train", "generate", "evaluate", "predict", "export", "app"},
     {"pipeline"},
     {"__main__"},
 )

@@ -21,6 +21,7 @@ Colour photos and films:
   colorize scans -o colour saturation=1.2             a folder with all in it; stronger colours
   colorize photo.jpg checkpoint=mine.safetensors      with a generator of your own
   colorize film.mkv -o film.mp4                       a film
+  colorize app                                        a page in the browser, to drop them on
 
 Train a generator of your own, measure it, hand it on:
   colorize pipeline run=mine data=folder data.root=PHOTOS        all four steps of the method
@@ -29,7 +30,7 @@ Train a generator of your own, measure it, hand it on:
   colorize evaluate run=mine data=folder data.root=PHOTOS        scores, with intervals and a gallery
   colorize export checkpoint=runs/mine/gan/checkpoints/best.ckpt output=mine.safetensors
 
-Commands: train generate pipeline evaluate predict export. What each takes: colorize COMMAND --help.
+Commands: train generate pipeline evaluate predict export app. What each takes: colorize COMMAND --help.
 Options of photos are those of predict: colorize predict --help. The version: colorize --version.
 """
 

@@ -24,6 +24,7 @@ FIRST_KEYS = {
     "pipeline": "data data.root run recipe model init_from.generator data.report cycles seed trainer.accelerator",
     "predict": "input output checkpoint saturation render_px format contact_sheet compare overwrite device",
     "export": "checkpoint output format half render_px use_ema overwrite",
+    "app": "checkpoint port open_browser max_files max_mb device precision",
 }
 """The ten keys of each command that people need first."""
 

@@ -18,6 +18,9 @@ from colorize.runtime.formats import FORMAT_CHOICES
 from colorize.runtime.schema import node, opt
 
 WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
+DEVICE = "what computes: auto, cpu, cuda, cuda:N or mps"
+PRECISION = "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact"
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
 
 
@@ -138,12 +141,10 @@ class PredictConfig:
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     shard: str | None = opt(None, "K/N: only every Nth photo, from the Kth on, for N starts that share the work")
-    device: str = opt("auto", "what computes: auto, cpu, cuda, cuda:N or mps")
+    device: str = opt("auto", DEVICE)
     devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
     num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
-    precision: str = opt(
-        "auto", "auto: bf16 where fast; 32-true is exact", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
-    )
+    precision: str = opt("auto", PRECISION, choices=PRECISIONS)
 
 
 @dataclass
@@ -155,6 +156,17 @@ class ExportConfig:
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
     render_px: int | None = opt(None, "short side at which it says to show photos (null: as it was trained)", least=32)
     overwrite: bool = opt(False, "replace the file and its card where they exist")
+
+
+@dataclass
+class AppConfig:
+    checkpoint: str = opt("bundled", f"{WEIGHTS}; beside it the page offers those", path=True)
+    port: int = opt(7860, "the page's port on this machine, or the next free one", least=1)
+    open_browser: bool = opt(True, "open the page in the browser")
+    max_files: int = opt(200, "photos and films dropped at once", least=1)
+    max_mb: int = opt(2000, "their size together, in millions of bytes", least=1)
+    device: str = opt("auto", DEVICE)
+    precision: str = opt("auto", PRECISION, choices=PRECISIONS)
 
 
 @dataclass
@@ -172,13 +184,14 @@ class PipelineConfig(TrainConfig):
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 
 
-SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig]] = {
+SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig] | type[AppConfig]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "pipeline": PipelineConfig,
     "predict": PredictConfig,
     "export": ExportConfig,
+    "app": AppConfig,
 }
 
 

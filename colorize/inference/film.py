@@ -195,7 +195,7 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
-    at_once = options.batch_size or 1
+    at_once = options.batch_size or (1 if colorizer.device.type == "cpu" else 8)
     with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
         while batch := list(islice(ready, at_once)):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]

@@ -22,6 +22,9 @@ from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, i
 BESIDE = "_colour"
 """End of the names of results that lie beside their photo, or beside the folder of their photos."""
 
+LIST_SUFFIXES = (".txt", ".lst")
+"""Suffixes of lists of photos."""
+
 FileId = tuple[int, int]
 
 
@@ -199,7 +202,7 @@ def shown(name: str | Path) -> str:
 
 
 def _is_single(given: str) -> bool:
-    return os.path.lexists(given) and not os.path.isdir(given) and suffix_of(given) not in (".txt", ".lst")
+    return os.path.lexists(given) and not os.path.isdir(given) and suffix_of(given) not in LIST_SUFFIXES
 
 
 def _root(given: str) -> tuple[Path | None, list[str]]:
