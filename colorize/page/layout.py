@@ -154,7 +154,7 @@ class Page:
         }
         updates: Updates = {part: gr.update(visible=visible) for part, visible in seen.items()}
         updates |= {self.go: gr.update(interactive=True), self.palette: choices + (UNDO if hints else "")}
-        updates[self.status] = f"<p>{len(done)} coloured</p><ul>{lines}</ul>"
+        updates[self.status] = f"<p>{len(done)} of {len(session.items)} coloured</p><ul>{lines}</ul>"
         if item is None or item.job is None or item.result is None:
             return updates
         names = [(each.result.name, number) for number, each in enumerate(session.items) if each.result]
