@@ -38,7 +38,7 @@ from benchmarks.clips import (
 from colorize.color import merge_luma
 from colorize.config import PredictConfig
 from colorize.inference import film
-from colorize.inference.colorizer import Colorizer, Rendered
+from colorize.inference.colorizer import Array, Colorizer
 from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
 from colorize.video.chroma import chroma_of, resized
@@ -74,7 +74,7 @@ def make_clips(options: argparse.Namespace) -> Clips:
             given = chroma_of(drawn.rgb.transpose(2, 0, 1).astype(np.float32) / 255, REC_601) + tint.astype(np.float32)
         else:
             begin = time.process_time()
-            made = colorizer.render([Photo(luma)], options.render_px)[0].rgb.numpy()
+            made = colorizer.render([Photo(luma)], options.render_px)[0]
             seconds += time.process_time() - begin
             given = resized(chroma_of(made, REC_601), luma.shape)
         frames.append(drawn)
@@ -184,11 +184,11 @@ def flicker_table(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _stand_in(self: Colorizer, photos: list[Photo], *_: Any) -> list[Rendered]:
+def _stand_in(self: Colorizer, photos: list[Photo], *_: Any) -> list[Array]:
     made = []
     for photo in photos:
         small = torch.from_numpy(photo.luma[::2, ::2].astype(np.float32) / 255)
-        made.append(Rendered(small + torch.tensor([0.2, 0.05, -0.1])[:, None, None], 48))
+        made.append((small + torch.tensor([0.2, 0.05, -0.1])[:, None, None]).numpy())
     return made
 
 
@@ -214,7 +214,7 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
                     {"frames": done, "minutes": done / rate / 60, "held MB": held, "frames per s": done / taken}
                 )
 
-        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", PredictConfig(), tick, "stand-in")
+        film.colour_film(colorizer, str(source), Path(folder) / "out.mp4", PredictConfig(checkpoint=str(source)), tick)
     return rows
 
 

@@ -161,7 +161,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
             times.append(time.perf_counter())
             made = colorizer.render([photo])[0]
             times.append(time.perf_counter())
-            photo_batches._write(job, photo, made, options)
+            photo_batches.write_result(job, photo, made, options)
             times.append(time.perf_counter())
             for part, begin, end in zip(parts, times, times[1:], strict=False):
                 parts[part] += end - begin

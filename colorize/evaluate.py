@@ -10,7 +10,6 @@ gallery.png. Rows without any colour, with the mean colour of each grey value, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from colorize.config import EvaluateConfig
 from colorize.data.roots import check_root
 from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
 from colorize.runtime.files import locked
+from colorize.runtime.log import log
 
 if TYPE_CHECKING:
     from colorize.data.datasets import RawBatch
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from colorize.evaluation.measuring import Measurements
     from colorize.evaluation.scores import Table
 
-log = logging.getLogger("colorize")
 ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
 
@@ -87,7 +86,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     def read(names: Sequence[str], doing: str, measured: bool = True) -> Iterator[RawBatch]:
         coloured, bad = (chosen.coloured, unusable) if measured else ([], {})
         dataset = ProtocolDataset(photos, names, protocol, coloured=coloured, scene_px=config.scene_px)
-        found = batches(dataset, config.batch_size, config.data.num_workers, config.data.max_unreadable, bad)
+        found = batches(dataset, config.batch_size, config.data, bad)
         return tracked(found, doing, len(names), lambda batch: len(batch.names) + len(batch.unreadable))
 
     own = slice(fabric.global_rank, None, fabric.world_size)

@@ -9,7 +9,6 @@ ONNX needs the extra: pip install -e ".[onnx]".
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from colorize.cli.command import run_command
 from colorize.config import ExportConfig
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
+from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption
 from colorize.weights.bundled import existing_weights
-
-log = logging.getLogger("colorize")
 
 
 def run(config: ExportConfig) -> None:

@@ -8,7 +8,6 @@ The images are the network's raw output on centre squares, without loss. Started
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from colorize.data.roots import check_root
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import clear_unfinished, locked
+from colorize.runtime.log import log
 from colorize.weights.bundled import find_weights
-
-log = logging.getLogger("colorize")
 
 
 def run(config: GenerateConfig) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, relu, smooth_l1_loss
 
 from colorize.color import rgb_to_lab
+from colorize.config.sections import LossConfig
 from colorize.networks.heads import MOST_AB, Prediction
 from colorize.networks.layers import imagenet_std
 from colorize.networks.vgg import VGGFeatures
@@ -17,8 +18,7 @@ from colorize.runtime.errors import UserError
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    `feature_weights` has a weight for each layer of `vgg` (None: pixels only), else it raises a UserError; `pixel` is
-    "mse" or "l1", on ImageNet-normalised pixels.
+    `feature_weights` are of `vgg`'s layers (None: pixels only), else a UserError; `pixel` is "mse" or "l1", normalised.
     """
 
     def __init__(
@@ -57,10 +57,7 @@ class ContentLoss(nn.Module):
 
 
 class MeanAbsoluteDifference(torch.autograd.Function):
-    """Mean of |one - other|, both (B, C, H, W): a float32 scalar; only `one` receives a gradient.
-
-    In half precision each sum over a map is rounded: no float32 copy of large features is made.
-    """
+    """Mean of |one - other|, (B, C, H, W): float32; gradient for `one` alone; half precision stays half."""
 
     @staticmethod
     def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
@@ -90,11 +87,10 @@ class ChromaLoss(nn.Module):
     nearest: Tensor
     shares: Tensor
 
-    def __init__(
-        self, distribution_weight: float, chroma_weight: float, rebalance: float, centres: Tensor | None = None
-    ) -> None:
+    def __init__(self, weights: LossConfig, centres: Tensor | None = None) -> None:
         super().__init__()
-        self.distribution_weight, self.chroma_weight, self.rebalance = distribution_weight, chroma_weight, rebalance
+        self.distribution_weight, self.chroma_weight = weights.distribution_weight, weights.chroma_weight
+        self.rebalance = weights.rebalance
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
             values = torch.arange(-MOST_AB, MOST_AB + 1.0)
             distances = torch.cdist(torch.cartesian_prod(values, values), centres)
@@ -147,8 +143,7 @@ def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:
 def critic_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> Tensor:
     """Loss of the critic, the mean over real and generated images: a float32 scalar.
 
-    Logits are positive where taken for real. "bce" is binary cross-entropy (Goodfellow et al. 2014), ln 2 at chance;
-    "hinge" is 1 at chance (Lim & Ye 2017).
+    Logits are positive for real. "bce" (Goodfellow et al. 2014) is ln 2 at chance, "hinge" (Lim & Ye 2017) is 1.
     """
     if kind == "hinge":
         return (relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()) / 2

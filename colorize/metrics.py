@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,9 +48,8 @@ def mean_ciede2000(rgb1: Tensor, rgb2: Tensor) -> Tensor:
 def colourfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
     """Return how colourful each image looks: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely so.
 
-    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``, on the paper's scale (of pixels from 0 to 255). Hasler & Süsstrunk,
-    "Measuring colourfulness in natural images", 2003: spread and mean of red - green and yellow - blue; published
-    colourization scripts take their `absolute` values.
+    ``(B, 3, H, W)``, RGB in [0, 1], gives ``(B,)``. Hasler & Süsstrunk, "Measuring colourfulness in natural images",
+    2003: spread and mean of red - green and yellow - blue; published scripts take their `absolute` values.
     """
     red, green, blue = (255 * rgb).unbind(dim=1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
@@ -67,9 +66,8 @@ def is_true_grey(rgb: Tensor) -> Tensor:
 def skill_sums(prediction: Tensor, target: Tensor, lookup: Tensor) -> Tensor:
     """Return the sums over pixels that :func:`skill` is computed from, which add up over photos: ``(B, 3)``.
 
-    All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is the luma look-up's prediction for the luma of ``target``. The
-    sums are of p · t, p · p and t · t, with p and t the chroma (Lab's a and b) of ``prediction`` and ``target`` less
-    that of ``lookup``.
+    All are ``(B, 3, H, W)``, RGB in [0, 1]; ``lookup`` is what the luma look-up makes of ``target``. The sums are of
+    p · t, p · p and t · t, of the chroma (Lab's a and b) of ``prediction`` and ``target`` less that of ``lookup``.
     """
     known = rgb_to_lab(lookup)[:, 1:]
     own, true = rgb_to_lab(prediction)[:, 1:] - known, rgb_to_lab(target)[:, 1:] - known
@@ -93,10 +91,8 @@ class Metric:
     title: str  # with the unit
     decimals: int
     better: Literal["higher", "lower", "truth"]  # "truth": a property of one image, whose differences are shown
-    measure: Callable[..., Tensor] | None = None
-    """From prediction and truth, ``(B, 3, H, W)`` RGB in [0, 1], to ``(B,)``, or from the first alone ("truth")."""
-    of_sums: Callable[[Tensor], Tensor] | None = None
-    """Makes it of sums over pixels; `measure` then gives these, ``(B, n)``, and takes the luma look-up's image too."""
+    measure: Callable[..., Tensor] | None = None  # of prediction and truth (B, 3, H, W), or the first alone, to (B,)
+    of_sums: Callable[[Tensor], Tensor] | None = None  # of the sums, (B, n), that `measure` gives, with the look-up too
     overlap_px: int | None = None  # rows that windows share, to measure a large image in strips; None: it is not
     most: float = math.inf  # larger values count as this in training's means, for PSNR may be infinite
     note: str = ""  # the meaning of its ends
@@ -197,28 +193,42 @@ def measure(
 
 
 class MeanMetrics:
-    """Means over photos, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
+    """Means over photos or steps, whichever rank had how many: of 3 and 2 photos, Lightning's own would make 2 each."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._photos: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
-    def add(self, terms: Mapping[str, Tensor], photos: int, group: str = "") -> None:
-        """Add a batch of `photos`: of each term its mean ``()``, or `measure`'s result. Names begin with `group`."""
+    def add(self, terms: Mapping[str, Tensor], count: int = 1, group: str = "") -> None:
+        """Add `count` photos: of each term its mean ``()``, or `measure`'s result. Names begin with `group`."""
         for term, values in terms.items():
             values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
             if values.ndim:
                 values = values.clamp_max(LOGGED[term].most).mean(dim=0)
-            name, total = group + term, values * photos
+            name, total = group + term, values * count
             self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._photos[name] = self._photos.get(name, 0) + photos
+            self._counts[name] = self._counts.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
-        """Return the means over the photos of all ranks, each of which has to call it, though it had none."""
-        parts = distributed.gathered({name: (total.cpu(), self._photos[name]) for name, total in self._sums.items()})
+        """Return the means over what all ranks added, each of which has to call it, though it had none."""
+        parts = distributed.gathered({name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()})
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for part in parts for name in part):
-            totals, photos = zip(*(part[name] for part in parts if name in part), strict=True)
+            totals, counts = zip(*(part[name] for part in parts if name in part), strict=True)
             total, metric = torch.stack(totals).double().sum(dim=0), LOGGED.get(name.rpartition("/")[2])
-            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(photos))
+            found[name] = float(metric.of_sums(total) if metric and metric.of_sums else total / sum(counts))
         return found
+
+    def take(self) -> dict[str, float]:
+        """Return the same, and begin anew."""
+        found, self._sums, self._counts = self.means(), {}, {}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, for each rank: of several ranks, whose counts are equal, the means of sums."""
+        parts = distributed.gathered({name: total.cpu() for name, total in self._sums.items()})
+        sums = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in self._sums}
+        return {"sums": sums, "counts": dict(self._counts)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])

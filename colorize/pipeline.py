@@ -11,7 +11,6 @@ alone, from the bundled generator on. With cycles=N, steps 2 to 4 are done N tim
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 import sys
@@ -28,6 +27,7 @@ from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_n
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import write_text
+from colorize.runtime.log import log
 from colorize.runtime.processes import processes_started
 from colorize.runtime.schema import BadOption, key_of, leaves
 from colorize.training.phases import PHASES
@@ -35,7 +35,6 @@ from colorize.training.phases import PHASES
 if TYPE_CHECKING:
     from colorize.data.datasets import RawBatch
 
-log = logging.getLogger("colorize")
 
 STEPS = ("pretrain_gen", "generate", "pretrain_critic", "gan")
 
@@ -118,16 +117,13 @@ def step_command(step: str, overrides: list[str], only: list[str], config_dir: s
     return ["-m", "colorize.train", *flags, f"phase={step}", "resume=auto", *own, *only]
 
 
-PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")
-"""Keys and sections that concern the pipeline itself, but for this:"""
-
+PIPELINE_KEYS = ("only", "cycles", "steps", "hydra")  # of the pipeline itself, but for this:
 SEARCH_PATH = "hydra.searchpath"
 
 STARTS = {f"init_from.{network}": phase for network, phase in PHASES["gan"].predecessors.items()}
 """Weights given to the pipeline are for the first step that needs them, not for those that follow from it."""
 
-SHARED_KEYS = ("data", *SPLIT_KEYS)
-"""Keys that are the same in all steps, so that none validates on what another trained on."""
+SHARED_KEYS = ("data", *SPLIT_KEYS)  # the same in all steps: none validates on what another trained on
 
 
 def check(config: PipelineConfig, overrides: list[str]) -> None:
@@ -144,9 +140,7 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
     for step in STEPS:
         for key in map(key_of, shlex.split(getattr(config.only, step))):
             if key in SHARED_KEYS:
-                raise BadOption(
-                    f"only.{step}: {key} must be the same in all steps, or their splits differ: give {key}=…"
-                )
+                raise BadOption(f"only.{step}: {key} must be the same in all steps, or splits differ: give {key}=…")
 
 
 def summarize(config: PipelineConfig) -> Score:
@@ -183,7 +177,7 @@ def summarize(config: PipelineConfig) -> Score:
 
     def squares(names: Sequence[str], batch_size: int = config.data.val_batch_size) -> Iterator[RawBatch]:
         dataset = ProtocolDataset(photos, names, protocol)
-        return batches(dataset, batch_size, config.data.num_workers, config.data.max_unreadable)
+        return batches(dataset, batch_size, config.data)
 
     networks = {
         row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)

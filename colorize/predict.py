@@ -13,7 +13,6 @@ recovered.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import time
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from colorize.cli.command import run_command
 from colorize.config import PredictConfig
+from colorize.inference import jobs
+from colorize.inference.jobs import Job, Plan, shown
 from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
@@ -35,13 +36,12 @@ if TYPE_CHECKING:
     from lightning import Fabric
 
     from colorize.inference.colorizer import Colorizer
-    from colorize.inference.jobs import Job, Plan
 
 log = logging.getLogger("colorize")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
-SOFTWARE_TAG, CONTACT_SHEET_MARK = 0x0131, "colorize.predict, contact sheet"
+CONTACT_SHEET_MARK = "colorize.predict, contact sheet"
 
 
 def run(config: PredictConfig) -> None:
@@ -49,11 +49,10 @@ def run(config: PredictConfig) -> None:
 
     Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
     """
-    from colorize.inference import jobs
-
     since = time.monotonic()
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
-    check(config)
+    if config.every > 1 and not config.stabilize:
+        raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
     number, count = shard_of(config)
     check_contact_sheet(config)
     together = config.devices * config.num_nodes > 1 or processes_started() > 1
@@ -81,11 +80,10 @@ def run(config: PredictConfig) -> None:
     if plan.left:
         left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
         log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
-    counts = [f"{done.coloured} coloured", f"{done.skipped} skipped (their results exist)"]
-    counts += [f"{len(done.failures)} failed"]
+    counts = [f"{done.coloured} coloured"] + [f"{done.kept} left in their own colours"] * config.keep_color
+    counts += [f"{done.skipped} skipped (their results exist)", f"{len(done.failures)} failed"]
     results = plan.jobs[0].result if len(plan.jobs) == 1 else plan.folder
-    said = ", ".join(counts[:1] + [f"{done.kept} left in their own colours"] * config.keep_color + counts[1:])
-    log.info(f"{said} in {time.monotonic() - since:.1f} s; results: {jobs.shown(results)}")
+    log.info(f"{', '.join(counts)} in {time.monotonic() - since:.1f} s; results: {shown(results)}")
     if done.failures:
         where = f", see {plan.report}" if plan.report else ""
         raise UserError(f"{len(done.failures)} could not be coloured{where}")
@@ -103,12 +101,11 @@ class Done:
 
 def colour(config: PredictConfig, plan: Plan) -> Done:
     """Colour what a plan has no result of."""
-    from colorize.inference import jobs
     from colorize.video import require_packages
 
     for folder in {plan.folder, *(job.result.parent for job in plan.jobs)}:
         clear_unfinished(folder)
-    done, todo, originals = Done(failures=list(plan.unreadable)), list["Job"](), jobs.input_files(plan.jobs)
+    done, todo, originals = Done(failures=list(plan.unreadable)), list[Job](), jobs.input_files(plan.jobs)
     for job in plan.jobs:
         if original := jobs.overwritten_input(job, originals):
             done.failures.append((job.source, f"its result would replace the photo {original}: give another output"))
@@ -117,7 +114,7 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         else:
             todo.append(job)
     for name, reason in done.failures:
-        log.warning(f"{jobs.shown(name)}: {reason}")
+        log.warning(f"{shown(name)}: {reason}")
     if todo:
         from colorize.inference.colorizer import Colorizer
 
@@ -126,13 +123,9 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
         if films:
             require_packages()
         if photos:
-            done.coloured, done.kept, failed = colour_photos(config, colorizer, photos)
-            done.failures += failed
+            colour_photos(config, colorizer, photos, done)
         for job in films:
-            if why := colour_film(config, colorizer, job):
-                done.failures.append((job.source, why))
-            else:
-                done.coloured += 1
+            colour_film(config, colorizer, job, done)
     if not config.overwrite:  # another process on the same folder may have made what this one could not
         made = {job.source for job in todo if job.done()}
         done.skipped += sum(source in made for source, _ in done.failures)
@@ -157,11 +150,8 @@ def shared_by(config: PredictConfig) -> Fabric:
     if which:
         raise BadOption(f"device={config.device} is one, and devices={config.devices} takes several: give device=cuda")
     threads = max(1, (os.cpu_count() or 1) // config.devices)
-    return launch(
-        DevicesConfig(accelerator, devices=config.devices, num_nodes=config.num_nodes, threads=threads),
-        "",
-        patient=True,
-    )
+    wanted = DevicesConfig(accelerator, devices=config.devices, num_nodes=config.num_nodes, threads=threads)
+    return launch(wanted, "", patient=True)
 
 
 def added_up(own: Done) -> Done:
@@ -178,18 +168,6 @@ def added_up(own: Done) -> Done:
     return Done(coloured, kept, skipped, [failure for one in every for failure in one.failures])
 
 
-def check(config: PredictConfig) -> None:
-    """Refuse a value that no photo could be coloured with, by a BadOption."""
-    if config.quality > 100:
-        raise BadOption(f"quality={config.quality} is too large: give at most 100")
-    if not math.isfinite(config.fps or 1.0):
-        raise BadOption(f"fps={config.fps}: give frames a second")
-    if not math.isfinite(config.start) or not math.isfinite(config.duration or 0.0):
-        raise BadOption(f"start={config.start} duration={config.duration}: give seconds")
-    if config.every > 1 and not config.stabilize:
-        raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
-
-
 def check_contact_sheet(config: PredictConfig) -> None:
     """Make sure that the contact sheet replaces nothing but an earlier one.
 
@@ -201,38 +179,27 @@ def check_contact_sheet(config: PredictConfig) -> None:
     suffixes = [suffix for suffix, format in WRITTEN_SUFFIXES.items() if "exif" in format.keeps]  # for our mark
     if suffix_of(sheet) not in suffixes:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in {' '.join(suffixes)}")
-    if sheet.exists():
-        from colorize.photos import reading
-        from colorize.photos.opening import UnreadableImage
-
-        try:
-            ours = CONTACT_SHEET_MARK.encode() in reading.read(sheet).metadata.exif
-        except UnreadableImage:
-            ours = False
-        if not ours:
-            raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
+    if sheet.exists() and not (sheet.is_file() and CONTACT_SHEET_MARK.encode() in sheet.read_bytes()):
+        raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
 
 
 def check_report(config: PredictConfig, plan: Plan) -> None:
     """Raise UserError where what is written beside the results would replace something of somebody else's."""
-    if plan.report is not None and plan.report.exists() and not is_ours(plan.report):
-        raise UserError(f"{plan.report} is not of this program, which would write it: move it away")
+    path, header = plan.report, FAILED_HEADER.encode()
+    if path and path.exists() and not (path.is_file() and path.read_bytes().startswith(header)):
+        raise UserError(f"{path} is not of this program, which would write it: move it away")
     if config.contact_sheet is not None:
         taken = {os.path.realpath(path) for job in plan.jobs for path in (job.source, job.result, job.compare)}
         if os.path.realpath(config.contact_sheet) in taken:
             raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
 
 
-def colour_photos(
-    config: PredictConfig, colorizer: Colorizer, todo: list[Job]
-) -> tuple[int, int, list[tuple[str, str]]]:
-    """Colour photos under a progress bar; return how many were coloured, how many kept their own, and what failed."""
-    from colorize.inference.jobs import shown
+def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
+    """Colour photos under a progress bar, and add to `done` what became of each."""
     from colorize.inference.photo_batches import colour_all
 
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
-    coloured, kept, failures = 0, 0, []
     with progress_bar("colouring", len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, config):
             advance()
@@ -241,48 +208,43 @@ def colour_photos(
             if config.verbose and outcome.luma:
                 log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
             if outcome.result is None:
-                failures.append((outcome.job.source, outcome.reason))
+                done.failures.append((outcome.job.source, outcome.reason))
                 log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
-            elif outcome.kept:
-                kept += 1
             else:
-                coloured += 1
-    return coloured, kept, failures
+                done.kept += outcome.kept
+                done.coloured += not outcome.kept
 
 
-def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job) -> str | None:
-    """Colour a film under a progress bar; return why it failed, if it did."""
+def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:
+    """Colour a film under a progress bar, and add to `done` what became of it."""
     from colorize.inference import film
-    from colorize.inference.jobs import shown
     from colorize.inference.photo_batches import failed
 
-    status = os.stat(config.checkpoint)
-    weights = f"{os.path.realpath(config.checkpoint)} {status.st_size} {status.st_mtime_ns} {config.use_ema}"
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
         try:
-            notes = film.colour_film(colorizer, job.source, job.result, config, advance, weights)
+            notes = film.colour_film(colorizer, job.source, job.result, config, advance)
         except DiskFault:
             raise
         except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-            reason = failed(job, error).reason
-            log.warning(f"{shown(job.source)}: {reason}")
+            done.failures.append((job.source, failed(job, error).reason))
+            log.warning(f"{shown(job.source)}: {done.failures[-1][1]}")
             log.debug("where it failed", exc_info=error)
-            return reason
+            return
+    done.coloured += 1
     for note in notes:
         log.warning(f"{shown(job.result)}: {note}")
-    return None
 
 
 def write_contact_sheet(path: Path, plan: Plan) -> None:
     """Write a page with the first photos that have results, of this start or an earlier one: before and after."""
     import numpy as np
     from PIL import Image
+    from PIL.ExifTags import Base
 
+    from colorize.data.images import load_rgb
     from colorize.evaluation.gallery import Block, Strip, page
-    from colorize.inference.jobs import shown
-    from colorize.photos import reading
     from colorize.photos.metadata import Metadata
     from colorize.photos.opening import UnreadableImage
     from colorize.photos.results import BandedImage, save
@@ -292,38 +254,34 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
         result = next((name for name in (job.result, job.as_png) if name is not None and name.is_file()), None)
         if result is not None and len(strips) < CONTACT_SHEET_PHOTOS:
             try:
-                tiles = [reading.read(name, preview_px=CONTACT_SHEET_TILE_PX).preview for name in (job.source, result)]
+                tiles = [load_rgb(name) for name in (job.source, result)]
             except UnreadableImage:
                 continue  # gone since, or spoilt
-            strips.append(Strip(shown(result.name), [tile for tile in tiles if tile is not None], ("", "")))
-    if strips:
-        half = (len(strips) + 1) // 2
-        halves = [(1, strips[:half]), (half + 1, strips[half:])]
-        blocks = [Block(f"{first} to {first + len(part) - 1}", part) for first, part in halves if part]
-        title, subtitle = "Before and after", f"{len(strips)} of {len(plan.jobs)} photos. The colours are invented."
-        sheet = page(title, subtitle, ("before", "after"), blocks, CONTACT_SHEET_TILE_PX)
-        exif = Image.Exif()
-        exif[SOFTWARE_TAG] = CONTACT_SHEET_MARK
-        format = WRITTEN_SUFFIXES[suffix_of(path)]
-        save(path, BandedImage.of(np.asarray(sheet)), format, Metadata(exif.tobytes()), quality=90)
-        log.info(f"{path}: before and after of {len(strips)} photos")
+            for tile in tiles:
+                tile.thumbnail((CONTACT_SHEET_TILE_PX, CONTACT_SHEET_TILE_PX))
+            strips.append(Strip(shown(result.name), tiles, ("", "")))
+    if not strips:
+        return
+    half = (len(strips) + 1) // 2
+    halves = [(1, strips[:half]), (half + 1, strips[half:])]
+    blocks = [Block(f"{first} to {first + len(part) - 1}", part) for first, part in halves if part]
+    subtitle = f"{len(strips)} of {len(plan.jobs)} photos. The colours are invented."
+    sheet = page("Before and after", subtitle, ("before", "after"), blocks, CONTACT_SHEET_TILE_PX)
+    exif = Image.Exif()
+    exif[Base.Software] = CONTACT_SHEET_MARK
+    sheet_format = WRITTEN_SUFFIXES[suffix_of(path)]
+    save(path, BandedImage.of(np.asarray(sheet)), sheet_format, Metadata(exif.tobytes()), quality=90)
+    log.info(f"{path}: before and after of {len(strips)} photos")
 
 
 def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
     """Write the list of what failed, or remove that of an earlier start."""
-    from colorize.inference.jobs import shown
-
     if plan.report is None:
         return
     if failures:
         write_text(plan.report, FAILED_HEADER + "".join(f"{shown(name)}\t{reason}\n" for name, reason in failures))
-    elif plan.report.exists():
-        plan.report.unlink()
-
-
-def is_ours(report: Path) -> bool:
-    """Return whether a list of failures was written by this program."""
-    return report.is_file() and report.read_bytes().startswith(FAILED_HEADER.encode())
+    else:
+        plan.report.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The folder of a run: where each phase keeps what, made and locked by us.
 
 runs/NAME/{pretrain_gen,pretrain_critic,gan}/checkpoints/{last,best}.ckpt, runs/NAME/generated/, runs/NAME/gallery.png.
-A job of a sweep has a run folder of its own, runs/NAME/sweeps/LABEL/N; so have the pipeline's later cycles,
-runs/NAME/cycle_2 and so on.
+Run folders of their own have jobs of a sweep, runs/NAME/sweeps/LABEL/N, and later cycles, runs/NAME/cycle_2….
 """
 
 import re

@@ -6,7 +6,6 @@ python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS model=s
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from colorize.config import TrainConfig
 from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, run_name, write_config
 from colorize.runtime.files import locked
+from colorize.runtime.log import log
 from colorize.training.phases import PHASES, VAL, VAL_EMA, monitored
 from colorize.training.resuming import is_complete, starting_weights, where_to_resume
 from colorize.weights.bundled import find_weights
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import lightning as L
 
     from colorize.data.sources import Photos
-
-log = logging.getLogger("colorize")
 
 
 def run(config: TrainConfig) -> Score | None:

@@ -322,14 +322,14 @@ def test_memory_that_runs_out_halves_the_batch_then_the_size(caplog: pytest.LogC
     colorizer = make(Preprocessing(64))
     seen = short_of_memory(colorizer, 2 * 64 * 64, OUT_OF_MEMORY[1])
     pictures = [Photo(np.asarray(draw_photo(index, 50, 50).convert("L"))) for index in range(5)]
-    assert [made.render_px for made in colorizer.render(pictures)] == [64] * 5
+    assert [made.shape for made in colorizer.render(pictures)] == [(3, 64, 64)] * 5
     assert [shape[0] for shape in seen] == [5, 3, 2, 1, 2]
     assert "5 photos at once: going on with 3" in caplog.text
     seen.clear()
     colorizer.render(pictures)
     assert [shape[0] for shape in seen] == [2, 2, 1]  # it has learnt
     [made] = colorizer.render(pictures[:1], render_px=160)
-    assert (made.render_px, made.rgb.shape[-2:]) == (80, (80, 80))
+    assert made.shape == (3, 80, 80)
     assert "is rendered at 80 px instead of 160" in caplog.text
 
 

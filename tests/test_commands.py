@@ -328,6 +328,12 @@ def test_a_folder_takes_step_1_alone_from_the_bundled_generator(monkeypatch: pyt
             start(wrong)
 
 
+@pytest.mark.parametrize("option", ["quality=101", "start=nan", "duration=inf", "fps=nan"])
+def test_values_that_no_photo_or_film_can_be_coloured_with_are_refused(option: str) -> None:
+    with pytest.raises(schema.BadOption, match=option):
+        configured("predict", ["input=a.png", option])
+
+
 @pytest.mark.parametrize(
     ("given", "only", "named"),
     [

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm
 
+from colorize.config.sections import NetworkOptimConfig
 from colorize.losses import MeanAbsoluteDifference
 from colorize.networks import cpu_kernels
 from colorize.networks.cpu_kernels import use_cpu_kernels
@@ -104,7 +105,7 @@ def test_mean_absolute_difference_keeps_its_precision_in_half():
 def test_clipping_is_that_of_torch(scale):
     torch.manual_seed(0)
     ours, theirs = nn.Linear(6, 5), nn.Linear(6, 5)
-    optimizer = make_optimizer({"all": [ours]}, 1e-3, (0.9, 0.99), 0.0)
+    optimizer = make_optimizer({"all": [ours]}, 1e-3, NetworkOptimConfig(weight_decay=0.0))
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         one.grad = scale * torch.rand_like(one) / 10
         other.grad = one.grad.clone()

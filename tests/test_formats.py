@@ -159,6 +159,9 @@ def test_a_scan_that_has_colours_keeps_them_in_all_their_bits(colour: Colour, tm
     tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", iccprofile=PROFILES["adobe"])
     assert colour("in.tif", output="out.png", keep_color=True)[0] == 0
     assert np.array_equal(decoded(tmp_path / "out.png"), samples)
+    assert colour("in.tif", output="out.dpx", keep_color=True)[0] == 0
+    own = reading.read(tmp_path / "out.dpx", keep_color=True).own
+    assert own is not None and own.dtype == np.uint16
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -129,7 +129,7 @@ def test_pictures(folder: Path, original: int, edits: list[tuple[str, float, Any
     with refused(UnreadableImage):
         assert read_thumbnail(path, 8).square.size == (8, 8)
     with refused(UnreadableImage):
-        photo = reading.read(path, keep_color=True, preview_px=8)
+        photo = reading.read(path, keep_color=True)
         assert photo.luma.size <= MAX_PIXELS
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthen
-from colorize.config.sections import ModelConfig
+from colorize.config.sections import LossConfig, ModelConfig
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
 from colorize.networks.cpu_kernels import use_cpu_kernels
@@ -178,7 +178,7 @@ def test_a_distribution_is_taught_the_colours_near_the_truth_and_rare_ones_more(
     red = torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
 
     def loss(rebalance: float) -> Tensor:
-        found = ChromaLoss(1.0, 0.0, rebalance, head.centres)(Prediction(red, None, logits), red, prior)
+        found = ChromaLoss(LossConfig(rebalance=rebalance), head.centres)(Prediction(red, None, logits), red, prior)
         return found["distribution"]
 
     (pulled,) = torch.autograd.grad(loss(1.0), logits)

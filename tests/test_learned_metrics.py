@@ -9,6 +9,7 @@ import torch
 import torchmetrics
 import torchvision
 
+from colorize.config.sections import DataConfig
 from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import measuring, scores, tables
 from colorize.evaluation.learned_metrics import Inception, Learned, Lpips, frechet_distance, moments, summed
@@ -16,6 +17,7 @@ from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 from colorize.runtime.errors import UserError
 
 CPU = torch.device("cpu")
+HERE = DataConfig(num_workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_a_column_without_weights_says_so(
     scenes = list_scenes(4, Split(val_fraction=0.5, seed=1))
     dataset = ProtocolDataset(scenes, scenes.val, PROTOCOLS["native"], scene_px=64)
     rows = measuring.with_baselines({})
-    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2, HERE), CPU, learned), seed=0)
     assert table.rows["grey"]["lpips_alex"].mean > 0 == table.rows["truth"]["lpips_alex"].mean
     rows = scores.rows_to_json(table)
     assert rows["grey"]["fid"] == {"mean": None, "low": None, "high": None}
@@ -116,7 +118,7 @@ def test_fid_compares_each_row_with_the_truth() -> None:
     learned = Learned({}, "weights", CPU)
     learned.networks = {"fid": Colours()}
     rows = measuring.with_baselines({})
-    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2), CPU, learned), seed=0)
+    table = scores.tabulate(measuring.measure_rows(rows, batches(dataset, 2, HERE), CPU, learned), seed=0)
     assert table.rows["truth"]["fid"].mean == pytest.approx(0, abs=1e-9)
     assert table.rows["grey"]["fid"].mean > 0.001 and np.isnan(table.rows["grey"]["fid"].bounds).all()
 

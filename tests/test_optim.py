@@ -25,7 +25,7 @@ def test_each_parameter_is_in_exactly_one_group_with_its_rate(make) -> None:
     network = make()
     groups = network.layer_groups()
     plan = LearningRates(NetworkOptimConfig(lr=1e-2, schedule="constant"), list(groups), ResolutionConfig())
-    optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), weight_decay=1e-3)
+    optimizer = make_optimizer(groups, plan.lr, NetworkOptimConfig())
     plan.apply(optimizer, epoch=0, progress=0.5)
     rates: dict[int, list[float]] = {}
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -52,7 +52,7 @@ def test_freezing_is_a_zero_rate_in_an_interval_of_epochs() -> None:
         ["body_high", "body_low"],
         ["body_low"],
     ]
-    optimizer = make_optimizer(network.layer_groups(), 1.0, (0.9, 0.99), 0.0)
+    optimizer = make_optimizer(network.layer_groups(), 1.0, NetworkOptimConfig(weight_decay=0.0))
     plan.apply(optimizer, epoch=1, progress=0.0)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates == {
@@ -94,7 +94,7 @@ def test_rates_follow_the_batch_of_the_first_stage_with_an_epoch(
     network = Critic("resnet18")
     groups = network.layer_groups()
     plan = LearningRates(config.optim.critic, list(groups), config.resolution)
-    optimizer = make_optimizer(groups, plan.lr, (0.9, 0.99), 0.0)
+    optimizer = make_optimizer(groups, plan.lr, NetworkOptimConfig(weight_decay=0.0))
     found = []
     for epoch in range(4):  # one more than there are
         plan.apply(optimizer, epoch, progress=0.25)

@@ -251,7 +251,6 @@ def test_two_photos_never_become_one_file(format: str | None, tmp_path: Path, mo
         ("in", {"contact_sheet": "page.gif"}, "ends in .jpg .jpeg"),
         ("in", {"checkpoint": "gone.ckpt"}, "there is no checkpoint gone.ckpt"),
         ("in", {"output": "taken"}, "failed.txt is not of this program"),
-        ("in", {"quality": 101}, "quality=101"),
         ("in", {"device": "tpu"}, "device=tpu"),
     ],
 )

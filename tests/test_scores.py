@@ -9,6 +9,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from colorize.color import lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
+from colorize.config.sections import DataConfig
 from colorize.data.datasets import Batch
 from colorize.data.scenes import REGIONS
 from colorize.data.sources import Photos, Split, list_scenes
@@ -142,7 +143,7 @@ def test_pictures_are_measured_as_8_bits_and_alike_in_strips(monkeypatch: pytest
 
     def measured() -> measuring.Measurements:
         rows = measuring.with_baselines({"half": half_way, measuring.LOOKUP: bluish})
-        return measuring.measure_rows(rows, batches(dataset, batch_size=2), CPU)
+        return measuring.measure_rows(rows, batches(dataset, 2, DataConfig(num_workers=0)), CPU)
 
     whole = measured()
     picture = np.round(scenes.scene(scenes.val[0], 48).rgb * 0.7 + 0.13).astype(np.uint8)

@@ -25,9 +25,9 @@ def test_two_processes_colour_each_photo_once_and_tell_together(
     seen: list[str] = []
     one = predict.colour_photos
 
-    def noted(config: Any, colorizer: Any, todo: list[Any]) -> Any:
+    def noted(config: Any, colorizer: Any, todo: list[Any], done: Any) -> None:
         seen.extend(os.path.basename(job.source) for job in todo)
-        return one(config, colorizer, todo)
+        one(config, colorizer, todo, done)
 
     monkeypatch.setattr(predict, "colour_photos", noted)
     first, second = on_ranks(lambda rank: (*colour("in", devices=2), seen))
@@ -41,10 +41,10 @@ def test_two_processes_colour_each_photo_once_and_tell_together(
 def test_the_next_start_makes_up_for_a_process_that_died(
     photos: list[str], colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(config: Any, colorizer: Any, todo: list[Any]) -> Any:
+    def dies(config: Any, colorizer: Any, todo: list[Any], done: Any) -> None:
         if os.environ["RANK"] == "1":
             os._exit(9)
-        return one(config, colorizer, todo)
+        one(config, colorizer, todo, done)
 
     one = predict.colour_photos
     monkeypatch.setattr(predict, "colour_photos", dies)

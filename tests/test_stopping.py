@@ -11,18 +11,18 @@ import torch
 
 from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
+from colorize.config.sections import SaveConfig
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
-from colorize.evaluation.regions import COUNTED, taken_for
+from colorize.evaluation.regions import CONFUSIONS, COUNTED, accuracies, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
 from colorize.runs import PhaseFolder, kept_in
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.training.callbacks.region_accuracy import CONFUSIONS, accuracies
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 
@@ -83,7 +83,7 @@ class Fit:
     """A fit without networks: steps of 10 images, of known distance to the truth; each 5th ends an epoch."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.callback = Checkpoints(folder / "checkpoints", "score/distance", **options)
+        self.callback = Checkpoints(folder / "checkpoints", "score/distance", SaveConfig(**options))
         self.module = SimpleNamespace(images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
         self.trainer = SimpleNamespace(
             is_global_zero=True,

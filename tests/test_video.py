@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from colorize.inference import film
-from colorize.inference.colorizer import Colorizer, Rendered
+from colorize.inference.colorizer import Array, Colorizer
 from colorize.photos.reading import Photo
 from colorize.video import decoding, encoding, probing, sniff
 from colorize.video.chroma import chroma_of, coded_planes, grey_image
@@ -28,12 +28,12 @@ from tests.predicting import Colour, files, save
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the network's place, a tint that depends on the frame."""
 
-    def render(self: Colorizer, photos: list[Photo], *_: Any) -> list[Rendered]:
+    def render(self: Colorizer, photos: list[Photo], *_: Any) -> list[Array]:
         made = []
         for photo in photos:
             small = torch.from_numpy(photo.luma[::4, ::4].astype(np.float32) / 255)
             tint = 0.3 * torch.tensor([1.0, float(small[0, 0]), 0.2])[:, None, None]
-            made.append(Rendered(small + tint, 48))
+            made.append((small + tint).numpy())
         return made
 
     monkeypatch.setattr(Colorizer, "render", render)
@@ -268,8 +268,6 @@ def test_photos_and_films_in_one_folder(quick: None, colour: Colour, tmp_path: P
         ("a.png", {}, "is a photo"),
         ("good.mkv", {"every": 2, "stabilize": False}, "every=2 needs stabilize=true"),
         ("good.mkv", {"output": "out.avi"}, "films are written as .mp4 .m4v .mov .mkv .webm"),
-        ("good.mkv", {"start": float("nan")}, "start=nan duration=None: give seconds"),
-        ("good.mkv", {"duration": float("inf")}, "duration=inf: give seconds"),
     ],
 )
 def test_what_is_wrong_with_a_film_is_said_and_nothing_is_lost(
@@ -293,8 +291,7 @@ def test_what_is_wrong_with_a_film_is_said_and_nothing_is_lost(
         sound.sample_rate, sound.pts = 48000, 0
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    real = av.Codec
-    monkeypatch.setattr(encoding.av, "Codec", lambda name, mode: real("none" if name == "libsvtav1" else name, mode))
+    monkeypatch.setattr(encoding.av, "codecs_available", av.codecs_available - {"libsvtav1"})
     before = good.read_bytes()
     had = files(tmp_path)
     status, err = colour(name, **{"output": "out.mp4", **keys})

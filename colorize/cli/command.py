@@ -30,11 +30,11 @@ from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_
 from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
 from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, one_line
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, from_hydra, key_of, leaves, literal
 from colorize.runtime.version import __version__
 
-log = logging.getLogger("colorize")
 T = TypeVar("T")
 
 
@@ -42,8 +42,7 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
     """Run `task` on what conf/NAME.yaml and the words `argv` (by default this process's) make, as `SCHEMAS[name]`.
 
     What it returns goes to Hydra (a sweeper can minimise it); the docstring of its module opens `--help`. Raises
-    SystemExit with the statuses above, once the reason is on stderr; an exception that is neither a UserError nor an
-    OSError is a bug and passes with its traceback.
+    SystemExit, once the reason is on stderr; what is neither a UserError nor an OSError passes with its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with exit_statuses(f"colorize.{name}", lambda stop: how_to_resume(name, words, stop)), _log_to_stderr():
@@ -88,8 +87,7 @@ def how_to_resume(name: str, words: list[str], stop: signals.Stopped) -> str:
     return f"; resume with: {shlex.join(['python', '-m', f'colorize.{name}', *again])}"
 
 
-_typed: list[Namespace] = []
-"""The overrides and the config_dir of the running command, one at most."""
+_typed: list[Namespace] = []  # the overrides and the config_dir of the running command, one at most
 
 
 def given_config_dir() -> str | None:
@@ -120,9 +118,8 @@ def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
     options.overrides = [*typed, *default_recipe(name, typed)]
     if topics:
         doc = sys.modules[task.__module__].__doc__ or ""
-        print(
-            help_text(name, doc, [word for word in typed if "=" in word], quoted(options.overrides, schema), topics[0])
-        )
+        keys = [word for word in typed if "=" in word]
+        print(help_text(name, doc, keys, quoted(options.overrides, schema), topics[0]))
         return
     refuse_words(name, words, [*unknown, *(word for word in typed if "=" not in word and word[0] != "~")])
     multirun = options.multirun or "hydra.mode=MULTIRUN" in typed

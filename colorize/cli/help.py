@@ -28,16 +28,14 @@ FIRST_KEYS = {
 }
 """The ten keys of each command that people need first."""
 
-_NAMES_OPTION = {"data": "data.kind", "model": "model.name"}
-"""The keys by which a composed configuration says what was chosen of a config group."""
+_NAMES_OPTION = {"data": "data.kind", "model": "model.name"}  # keys that say what was chosen of these config groups
 
 
 def help_text(name: str, doc: str, typed: Sequence[str] = (), overrides: Sequence[str] = (), topic: str = "") -> str:
     """Return the page of command `name`: keys with their types, values, meanings and choices; `doc` opens it.
 
     The values are those that `overrides` (as Hydra reads them; `typed` as people do) compose to, or else the defaults.
-    `topic` is "" for the keys needed first, and the flags; "all", or the name of a section or config group; another
-    raises BadOption.
+    `topic` is "" (the keys needed first, and the flags), "all", a section or config group, or else a BadOption.
     """
     schema, origin = SCHEMAS[name], "with the default options"
     try:

@@ -37,8 +37,7 @@ def quieten() -> None:
 def launch(settings: DevicesConfig, prefix: str = "trainer.", patient: bool = False) -> L.Fabric:
     """Return this one of the processes that share a command's photos; the first starts the others if need be.
 
-    `prefix` is as for `take_place`. A `patient` one waits for the others at the end for as long as they take, by way of
-    the CPUs.
+    `prefix` is as for `take_place`. A `patient` one waits for the others at the end for as long as they take.
     """
     take_place(settings, prefix)
     quieten()

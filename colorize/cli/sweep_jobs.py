@@ -87,10 +87,7 @@ def as_csv(results: Sequence[Result]) -> str:
 
 
 def print_jobs(results: Sequence[Result], folder: Path) -> None:
-    """Print the table of jobs; then the best one, and why others have no score.
-
-    The best is the complete job with the lowest score; there is none where the scores do not compare.
-    """
+    """Print the table of jobs, the best (the lowest score, where scores compare), and why others have none."""
     keys = swept_keys(results)
     scored = [result for result in results if result.figure is not None]
     names = {result.figure_name for result in results if result.figure_name}

@@ -5,7 +5,6 @@ process that was typed know of each other by these files alone, on whatever mach
 """
 
 import gc
-import logging
 import math
 import os
 import re
@@ -27,13 +26,11 @@ from colorize.config import CommonConfig, composed
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import locked, write_text
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, literal
 
-log = logging.getLogger("colorize")
-
-SHARED_KEYS = ("run", "runs_dir", "sweep")
-"""Keys that place all jobs of a sweep in one folder."""
+SHARED_KEYS = ("run", "runs_dir", "sweep")  # keys that place all jobs of a sweep in one folder
 
 RUNTIME_KEYS = (
     *SHARED_KEYS,
@@ -58,8 +55,7 @@ def _differs(line: str) -> Refused:
 class Sweep:
     """The decisions of the process that was typed, which every job is told.
 
-    `fixed` are keys that the command line sets to one value for all jobs (None where only one job is resumed).
-    `keeps_files`: a launcher or sweeper may have files to keep.
+    `fixed` are keys with one value for all jobs (None of a single job); `keeps_files`: a launcher or sweeper may.
     """
 
     command: str
@@ -74,10 +70,7 @@ class Sweep:
 
 
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
-    """Decide what all jobs share, from what the command line gives them all, as Hydra reads it.
-
-    Raises BadOption where the jobs would not lie together, or the label is none.
-    """
+    """Decide what all jobs share, by the command line as Hydra reads it; BadOption where they would lie apart."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
     references = [rf"\$\{{{re.escape(key)}[.}}]" for key in swept]

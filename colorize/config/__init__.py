@@ -1,7 +1,6 @@
 """The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
 
-Hydra checks each YAML file and each override against these dataclasses; `colorize.config.sections` has those that
-commands share.
+Hydra checks YAML files and overrides against these dataclasses; `colorize.config.sections` has those that are shared.
 """
 
 from collections.abc import Sequence
@@ -14,19 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING as REQUIRED
 from omegaconf import DictConfig
 
-from colorize.config.sections import (
-    DataConfig,
-    DevicesConfig,
-    EmaConfig,
-    InitFromConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ResolutionConfig,
-    SaveConfig,
-    SwitchConfig,
-    TrainerConfig,
-)
+from colorize.config import sections
 from colorize.runtime.formats import FORMAT_CHOICES
 from colorize.runtime.schema import node, opt
 
@@ -45,7 +32,7 @@ class CommonConfig:
     seed: int = opt(0, "seed of the split, the augmentation, the order and the first weights")
     sweep: str | None = opt(None, "label of a sweep (-m), whose jobs lie in runs_dir/run/sweeps/LABEL/N", literal=True)
     job: int | None = opt(None, "with sweep=LABEL and without -m: resume this job of it alone", least=0)
-    data: DataConfig = node(DataConfig, "the photos")
+    data: sections.DataConfig = node(sections.DataConfig, "the photos")
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
 
 
@@ -53,16 +40,16 @@ class CommonConfig:
 class TrainConfig(CommonConfig):
     phase: str = opt(REQUIRED, "which step of the method", choices=("pretrain_gen", "pretrain_critic", "gan"))
     resume: str = opt("false", "resume a started phase: auto = where there is one", choices=("false", "true", "auto"))
-    model: ModelConfig = node(ModelConfig, "the networks")
-    init_from: InitFromConfig = node(InitFromConfig, "weights of an earlier phase")
+    model: sections.ModelConfig = node(sections.ModelConfig, "the networks")
+    init_from: sections.InitFromConfig = node(sections.InitFromConfig, "weights of an earlier phase")
     generated: str | None = opt(None, "phase pretrain_critic: folder of images saved by colorize.generate", path=True)
-    loss: LossConfig = node(LossConfig, "the losses and their weights")
-    optim: OptimConfig = node(OptimConfig, "optimizers, learning rates, freezing")
-    switch: SwitchConfig = node(SwitchConfig, "alternation of critic and generator")
-    ema: EmaConfig = node(EmaConfig, "averaged weights of the generator, beside the raw ones")
-    save: SaveConfig = node(SaveConfig, "which checkpoints are kept, and how they are scored")
-    resolution: ResolutionConfig = node(ResolutionConfig, "sizes and batches by epoch")
-    trainer: TrainerConfig = node(TrainerConfig, "supported Lightning Trainer settings")
+    loss: sections.LossConfig = node(sections.LossConfig, "the losses and their weights")
+    optim: sections.OptimConfig = node(sections.OptimConfig, "optimizers, learning rates, freezing")
+    switch: sections.SwitchConfig = node(sections.SwitchConfig, "alternation of critic and generator")
+    ema: sections.EmaConfig = node(sections.EmaConfig, "averaged weights of the generator, beside the raw ones")
+    save: sections.SaveConfig = node(sections.SaveConfig, "which checkpoints are kept, and how they are scored")
+    resolution: sections.ResolutionConfig = node(sections.ResolutionConfig, "sizes and batches by epoch")
+    trainer: sections.TrainerConfig = node(sections.TrainerConfig, "supported Lightning Trainer settings")
     grid_photos: int = opt(8, "validation photos in TensorBoard's grid and in the gallery", least=1)
 
 
@@ -73,7 +60,7 @@ class GenerateConfig(CommonConfig):
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
-    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
@@ -90,8 +77,7 @@ class EvaluateConfig(CommonConfig):
     coloured: list[str] = opt([], "or folders of already coloured images, named as the photos they show", path=True)
     protocol: str = opt(
         "val5k",
-        "val5k: centre squares at 256 px, the first 5,000; stretch256: whole photos squeezed to 256 px; native: as a "
-        "user sees them, at full size",
+        "val5k: the first 5,000 centre squares, at 256 px; stretch256: whole photos squeezed to it; native: full size",
         choices=("val5k", "stretch256", "native"),
     )
     split: str = opt("val", "which photos", choices=("train", "val", "all"))
@@ -102,7 +88,7 @@ class EvaluateConfig(CommonConfig):
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
     weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
-    trainer: DevicesConfig = node(DevicesConfig, "devices and precision")
+    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
@@ -110,14 +96,10 @@ class EvaluateConfig(CommonConfig):
 class PredictConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     input: list[str] = opt(
-        REQUIRED,
-        "a photo or film, a folder, a glob, a list (.txt, a path a line), numbered frames (f_%06d.tif); or [a,b]",
-        path=True,
+        REQUIRED, "photo, film, folder, glob, list (.txt: a path a line), frames (f_%06d.tif), or [a,b]", path=True
     )
     output: str | None = opt(
-        None,
-        "folder for the results, mirrored; or the file for a single one's (null: beside, as NAME_colour)",
-        path=True,
+        None, "folder of the results, mirrored; or the file of a single one (null: beside, as NAME_colour)", path=True
     )
     format: str = opt(
         "same",
@@ -129,10 +111,9 @@ class PredictConfig:
         "1 to 100, of lossy formats (JPEG from JPEG: of its chroma; 100: WebP and JPEG XL are lossless) and films "
         "(95 is crf 18 of x264)",
         least=1,
+        most=100,
     )
-    chroma: str = opt(
-        "420", "of JPEG: 420 keeps chroma at half the size, as cameras do; 444 at the whole", choices=("420", "444")
-    )
+    chroma: str = opt("420", "of JPEG: 420 halves chroma's size, as cameras do; 444 keeps it", choices=("420", "444"))
     render_px: int | None = opt(None, "short side that is shown (null: as trained); larger: finer, duller", least=32)
     tta: bool = opt(False, "average over the mirror image and two sizes: calmer colours, four times the work")
     saturation: float = opt(1.0, SATURATION, least=0)
@@ -149,16 +130,12 @@ class PredictConfig:
         choices=("auto", "h264", "h265", "vp9", "av1", "ffv1"),
     )
     telecine: str = opt(
-        "auto",
-        "films: auto brings the 24 frames a second back where they were woven into 30 of video; off leaves the 30",
-        choices=("auto", "off"),
+        "auto", "films: auto unweaves 24 frames a second from 30 of video; off leaves the 30", choices=("auto", "off")
     )
     stabilize: bool = opt(True, "films: carry colours along with what moves, so that they do not flicker")
     every: int = opt(1, "films: the network colours every Nth frame alone, neighbours those between", least=1)
     fps: float | None = opt(
-        None,
-        "films: frames a second, where the file says wrong ones (leaves sound out); of numbered frames (null: 24)",
-        least=0.1,
+        None, "films: frames a second, if the file's are wrong (no sound); of numbered frames (null: 24)", least=0.1
     )
     start: float = opt(0.0, "films: seconds to leave out before the part to colour, for a trial", least=0)
     duration: float | None = opt(None, "films: seconds to colour (null: to the end)", least=0.001)
@@ -174,11 +151,7 @@ class PredictConfig:
 class ExportConfig:
     checkpoint: str = opt("bundled", WEIGHTS, path=True)
     output: str = opt(REQUIRED, "file to write, .safetensors or .onnx; its card lies beside it, as FILE.md", path=True)
-    format: str = opt(
-        "safetensors",
-        "safetensors: for this program, exactly the same; onnx: for ONNX Runtime and others, any size and batch",
-        choices=("safetensors", "onnx"),
-    )
+    format: str = opt("safetensors", "safetensors: for this program; onnx: for others", choices=("safetensors", "onnx"))
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     half: bool = opt(False, "store weights as float16: half the size, colours equal but for rounding")
     render_px: int | None = opt(None, "short side at which it says to show photos (null: as it was trained)", least=32)

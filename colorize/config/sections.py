@@ -12,21 +12,15 @@ from colorize.runtime.schema import node, opt
 class JitterConfig:
     brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0, most=1)
     contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
-    saturation: float = opt(
-        0.0, "distances of the colours from their grey times a factor of up to 1 ± this", least=0, most=1
-    )
-    hue: float = opt(
-        0.0, "hues turned by up to this share of the colour circle either way, at most 0.5", least=0, most=0.5
-    )
+    saturation: float = opt(0.0, "distances from each pixel's grey times a factor of up to 1 ± this", least=0, most=1)
+    hue: float = opt(0.0, "hues turned by up to this share of the circle either way, at most 0.5", least=0, most=0.5)
 
 
 @dataclass
 class OldPhotoConfig:
     gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0, most=2)
     contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
-    blur_px: float = opt(
-        0.0, "blur on a third of the photos: up to this sigma, in px of the training square", least=0, most=5
-    )
+    blur_px: float = opt(0.0, "blur of a third of the photos: up to this sigma, in px of the square", least=0, most=5)
 
 
 @dataclass
@@ -35,9 +29,7 @@ class DataConfig:
     root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
     scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
-    val_fraction: float = opt(
-        0.05, "share of the photos kept for validation where the folder has no val/ of its own", least=0, most=1
-    )
+    val_fraction: float = opt(0.05, "share of photos for validation where the folder has no val/", least=0, most=1)
     train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity", least=1e-06, most=1)
     max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
     val_size_px: int | None = opt(None, "side of the validation squares (null: the last training size)", least=32)
@@ -45,25 +37,14 @@ class DataConfig:
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
-    rotation_deg: float = opt(
-        0.0, "turn each training crop by up to this either way, within its photo", least=0, most=180
-    )
-    noise: float = opt(
-        0.0,
-        "largest sigma of noise on training photos' grey (0 to 1), not on targets nor in pretrain_critic",
-        least=0,
-        most=1,
-    )
+    rotation_deg: float = opt(0.0, "turn training crops by up to this either way, within the photo", least=0, most=180)
+    noise: float = opt(0.0, "largest sigma of noise on training photos' grey, not in pretrain_critic", least=0, most=1)
     jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
-    min_colourfulness: float | None = opt(
-        None, "leave duller photos out of training (Hasler and Süsstrunk, 64 px; dull: under 15; null: none)", least=0
-    )
+    min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: on all)", least=0)
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
-    cache_px: int = opt(
-        256, "short side of the copies; crops too small there come from the photo (1.7 times the size: none)", least=32
-    )
+    cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
     cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
@@ -89,20 +70,14 @@ class LossConfig:
     pixel: str = opt("mse", "pixel loss, on ImageNet-normalised colours", choices=("mse", "l1"))
     pixel_weight: float = opt(1.0, "weight of the pixel loss in the content loss", least=0)
     feature_layers: list[int] | None = opt(None, "VGG layers compared (null: the ReLUs before pools 3, 4 and 5)")
-    feature_weights: list[float] = opt(
-        [20.0, 70.0, 10.0], "weight of each of them (all 0: no perceptual loss)", least=0
-    )
+    feature_weights: list[float] = opt([20.0, 70.0, 10.0], "weight of each (all 0: no perceptual loss)", least=0)
     distribution_weight: float = opt(1.0, "model.output=bins: weight of the cross-entropy", least=0)
-    rebalance: float = opt(
-        0.75, "bins: 1 counts pixels alike; towards 0 rare colours count more, and come out stronger", least=0, most=1
-    )
+    rebalance: float = opt(0.75, "bins: 1 counts pixels alike; towards 0 rare colours get stronger", least=0, most=1)
     chroma_weight: float = opt(0.0, "chroma, bins: weight of the distance of Lab's a and b, in units of 110", least=0)
     content: float = opt(1.0, "weight of the content loss (all of the above together) for the generator")
     adversarial: float = opt(1.0, "weight of the adversarial loss for the generator, in phase gan")
     adversarial_share: float | None = opt(
-        None,
-        "phase gan: scale the adversarial gradient to this share of both, at the image (null: as weighted)",
-        least=0,
+        None, "gan: scale the adversarial gradient to this share of both (null: as weighted)", least=1e-6, most=0.999
     )
     gan: str = opt("bce", "loss of the critic, and the generator's by it", choices=("bce", "hinge"))
     real_chroma: float = opt(1.0, "chroma of real photos times this, for the critic alone (DDColor: 1.2)", least=0)
@@ -120,9 +95,7 @@ class NetworkOptimConfig:
         choices=("fixed", "statistics", "learn"),
     )
     norms: str = opt(
-        "learn",
-        "BatchNorm layers of what learns: by the batch, or fixed, by the statistics that they came with (few photos)",
-        choices=("learn", "fixed"),
+        "learn", "norms of what learns: by the batch, or by fixed statistics (few photos)", choices=("learn", "fixed")
     )
     schedule: str = opt("one_cycle", "learning rate over the training", choices=("one_cycle", "constant"))
     pct_start: float = opt(0.25, "one_cycle: share of the training in which the learning rate rises")
@@ -148,15 +121,11 @@ class SwitchConfig:
 
 @dataclass
 class ResolutionConfig:
-    size_px: list[int] = opt(
-        [64, 128, 220], "progressive resizing: side of the training squares, stage by stage", least=32
-    )
+    size_px: list[int] = opt([64, 128, 220], "progressive resizing: side of the training squares by stage", least=32)
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together", least=1)
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training", least=0)
     steps: list[int] | None = opt(None, "at least so many steps a stage, by as many epochs as that takes, not epochs")
-    batch_share: float | None = opt(
-        None, "a batch holds at most this share of the training photos, but 4 at least (null: any)", least=1e-06
-    )
+    batch_share: float | None = opt(None, "largest share of the photos in a batch, at least 4 (null: any)", least=1e-06)
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
     rate_scale: str = opt(
         "none",
@@ -196,9 +165,7 @@ class InitFromConfig:
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
     precision: str = opt(
-        "auto",
-        "numbers: auto is bf16 where the device is fast at it, else 32-bit",
-        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+        "auto", "auto: bf16 where the device is fast at it", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
     )
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)

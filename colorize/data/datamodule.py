@@ -1,6 +1,5 @@
 """LightningDataModule of photos: its batches depend on seed, epoch and image alone."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -17,8 +16,8 @@ from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, spread
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
+from colorize.runtime.log import log
 
-_log = logging.getLogger("colorize")
 LOOKUP_PHOTOS, LOOKUP_PX = 500, 64  # training photos that the luma look-up averages, and their side at most
 
 
@@ -26,9 +25,8 @@ class ColorizationDataModule(L.LightningDataModule):
     """Batches of photos, with their grey made on the device; in the critic's phase with their generated images too.
 
     Augmentation is a function of (seed, epoch, image), the order of (seed, epoch), and each rank takes its slice of
-    every global batch. The Trainer has to be given ``reload_dataloaders_every_n_epochs=1`` and
-    ``use_distributed_sampler=False``. Of a file that cannot be read, the next image takes the place in training; it is
-    named once and counted.
+    every global batch: the Trainer needs ``reload_dataloaders_every_n_epochs=1`` and ``use_distributed_sampler=False``.
+    A file that cannot be read is named once and counted; in training the next image takes its place.
     """
 
     schedule: ResolutionSchedule | None = None  # the resolution-scheduler callback sets it in `setup`
@@ -120,7 +118,7 @@ class ColorizationDataModule(L.LightningDataModule):
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):
                 if name not in self.unreadable:
                     self.unreadable[name] = reason
-                    _log.warning("skipped an unreadable image: %s (%s)", name, reason)
+                    log.warning("skipped an unreadable image: %s (%s)", name, reason)
             self._news = {}
         if len(self.unreadable) > self.max_unreadable:
             raise distributed.on_all(self._too_many())

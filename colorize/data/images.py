@@ -38,9 +38,8 @@ def load_rgb(path: str | Path) -> Image.Image:
 def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
     """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` turns what
-    the part shows, counter-clockwise; see :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, and ValueError where
-    the chosen box is empty or leaves the photo.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` is that of
+    :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, and ValueError where the box is empty or leaves the photo.
     """
     with opened(path) as image:
         return square_of(image, size_px, choose_box, angle_deg)

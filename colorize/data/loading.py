@@ -70,10 +70,7 @@ def _stop_all() -> None:
 
 
 class LatePhotoLoader(PhotoLoader):
-    """Starts its workers when the first batch is asked for, and resumes inside an epoch by ``state_dict()``.
-
-    Lightning makes two iterators in every epoch after the first and uses one.
-    """
+    """Starts workers with the first batch (Lightning makes two iterators an epoch); resumes by ``state_dict()``."""
 
     given = 0  # batches of the epoch that were handed out; Lightning trains on each before it asks for the next
 

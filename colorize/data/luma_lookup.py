@@ -27,8 +27,7 @@ class LumaLookup:
     def predict(self, grey: Tensor) -> Tensor:
         """Colour pixels by their grey alone: RGB ``(B, 3, H, W)`` in [0, 1] with the luma, type and device of `grey`.
 
-        Values that no photo had take the offset (colour minus grey) between their neighbours. Raises UserError for no
-        photo.
+        Values that no photo had take the offset (colour minus grey) between their neighbours; UserError for no photo.
         """
         known = self.sums[:, 3].nonzero().flatten()
         if len(known) == 0:

@@ -120,9 +120,7 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
     root = existing_folder(root)
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if has_val and not has_train and not val_alone:
-        raise UserError(
-            f"{root} has a folder val but no folder train: add train, or rename val to use it as any folder"
-        )
+        raise UserError(f"{root} has a folder val but no folder train: add train or rename val to use it as any folder")
     if has_train and not has_val:
         for path in sorted(root.iterdir()):  # a test set, or a part of an unsplit folder?
             if path.name != "train" and path.name[0] != "." and (has_image_suffix(path) or path.is_dir()):

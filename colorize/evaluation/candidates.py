@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from colorize.config import EvaluateConfig
 from colorize.config.sections import DataConfig
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycles_in, run_folder
 from colorize.runtime.errors import UserError, listed
+from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption
 from colorize.weights.bundled import find_weights
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from colorize.data.sources import Photos
     from colorize.evaluation.protocols import Protocol
 
-log = logging.getLogger("colorize")
 OF_A_RUN = (("pretrain_gen", "best"), ("gan", "last"), ("gan", "best"))
 """The checkpoints of a cycle that are measured, where they are there and differ; the one to take comes last."""
 
@@ -123,7 +122,7 @@ def trained_with(phase: Path) -> dict[str, Any] | None:
     try:
         found = yaml.safe_load((phase / "config.yaml").read_text(encoding="utf-8"))
         return found if isinstance(found["data"], dict) else None
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return None
 
 

@@ -1,6 +1,5 @@
 """Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can
 
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
-log = logging.getLogger("colorize")
 BACKBONES = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16"}  # torchvision's name of the network behind each LPIPS
 MOST_LPIPS_PIXELS = 1 << 20  # LPIPS sees larger images reduced to this: its networks' memory grows with the image
 INCEPTION_FEATURES = 2048
@@ -21,8 +20,7 @@ INCEPTION_FEATURES = 2048
 class Lpips(nn.Module):
     """Learned perceptual image patch similarity (Zhang et al. 2018), version 0.1 with its linear weights.
 
-    `name` is of `BACKBONES`, `source` of its weights as for `load_pretrained`; messages name the key `option`, which
-    set it. Raises UserError where the weights cannot be had.
+    `name` is of `BACKBONES`; `source`, `option` and the UserError are those of `load_pretrained`.
     """
 
     def __init__(self, name: str, source: str, option: str) -> None:
@@ -81,10 +79,7 @@ def moments(features: Tensor) -> Tensor:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Return the Fréchet inception distance (Heusel et al. 2017) of two sets of images by their `moments`.
-
-    Raises ValueError for fewer than two images.
-    """
+    """Return the Fréchet inception distance (Heusel et al. 2017) of two `moments`, each of two images or more."""
     means, covariances = [], []
     for sums in (first, second):
         count, mean = sums[-1, -1], sums[-1, :-1] / sums[-1, -1]

@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.backends import cudnn
 
 from colorize.color import rgb_to_grey
 from colorize.data.datasets import Batch, RawBatch, to_floats
@@ -21,6 +19,7 @@ from colorize.evaluation.regions import taken_for
 from colorize.inference.colorizer import Colorizer
 from colorize.metrics import MEASURED, is_true_grey, measure
 from colorize.runtime import distributed
+from colorize.runtime.devices import exact_convolutions
 from colorize.runtime.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -107,7 +106,7 @@ def measure_rows(
         for row, colour in sorted(colourers.items(), key=lambda named: named[0] != LOOKUP):  # that one first
             image = truth if row == TRUTH else (colour(shown).clamp(0, 1) * 255).round() / 255
             lookup = image if row == LOOKUP else lookup
-            with torch.inference_mode(), _exact_convolutions(device):
+            with torch.inference_mode(), exact_convolutions(device):
                 for name, found in measure(MEASURED, image, truth, lookup, _STRIP_PIXELS).items():
                     of_sums = MEASURED[name].of_sums
                     if of_sums:
@@ -148,13 +147,6 @@ def measure_rows(
         fid=fid,
         missing=learned.missing if learned else {},
     )
-
-
-def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """Switch off TF32, whose 10 bits are too few for the variances of SSIM."""
-    if device.type != "cuda":
-        return nullcontext()
-    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def coloured(

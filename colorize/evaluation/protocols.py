@@ -1,7 +1,6 @@
 """Reading photos, and the coloured images to compare, for an evaluation; free of Lightning, for worker processes."""
 
 import hashlib
-import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from colorize.config.sections import DataConfig
 from colorize.data.datasets import PhotoDataset, RawBatch, collate
 from colorize.data.images import center_box, load_rgb, to_uint8
 from colorize.data.loading import make_loader
@@ -20,8 +20,8 @@ from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.files import sha256, walk_files
 from colorize.runtime.formats import has_image_suffix
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 LEAST_PX = 11  # smaller images have no structural similarity: this is the side of its window
 SAME_SHAPE = 0.02  # images whose width over height differs by less have the same shape: sizes are rounded
 
@@ -102,21 +102,17 @@ class ProtocolDataset(PhotoDataset[RawBatch]):
 
 
 def batches(
-    dataset: ProtocolDataset,
-    batch_size: int,
-    num_workers: int = 0,
-    max_unreadable: int = 100,
-    unusable: dict[str, str] | None = None,
+    dataset: ProtocolDataset, batch_size: int, data: DataConfig, unusable: dict[str, str] | None = None
 ) -> Iterator[RawBatch]:
     """Read the photos in order, batch by batch; one by one where their sizes differ. Unusable ones are left out.
 
-    ``unusable`` is filled with their names, and why; UserError is raised after more than ``max_unreadable``.
+    ``unusable`` is filled with their names, and why; UserError is raised after more than ``data.max_unreadable``.
     """
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
         batch_size = 1
-    for batch in make_loader(dataset, num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
-        leave_out(dict(batch.unreadable), unusable, max_unreadable)
+    for batch in make_loader(dataset, data.num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
+        leave_out(dict(batch.unreadable), unusable, data.max_unreadable)
         if batch.names:
             yield batch
 

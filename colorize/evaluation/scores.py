@@ -22,9 +22,8 @@ _CELLS_AT_ONCE = 2_000_000  # counts held at a time, so that memory does not gro
 def resampled_ratios(numerators: NDArray[np.number], denominators: NDArray[np.number], seed: int) -> Floats:
     """Divide sums by sums over many samples of as many photos, drawn with replacement (Efron 1979).
 
-    Both are ``(photos, columns)``, finite; the result is ``(RESAMPLES, columns)``, NaN where a sample's denominator is
-    0. All columns are resampled alike, and so are two calls with as many photos and the same seed: differences are
-    paired.
+    Both are ``(photos, columns)``, finite; the result is ``(RESAMPLES, columns)``, NaN where a denominator is 0. All
+    columns, and calls with as many photos and the same seed, are resampled alike: differences are paired.
     """
     photos, columns = numerators.shape
     table = np.concatenate([numerators, denominators], axis=1).astype(np.float64)

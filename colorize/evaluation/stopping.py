@@ -5,7 +5,6 @@ CIEDE2000 alone is lowest for cautious greys, a difference of colourfulness for 
 Since a stronger sepia is nearer than a weaker one, only those points count whose *skill* has not fallen (`rank`).
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from colorize.evaluation.candidates import trained_with
 from colorize.evaluation.learned_metrics import moments, summed
 from colorize.metrics import SCORED, MeanMetrics, measure
 from colorize.runtime.errors import UserError
+from colorize.runtime.log import log
 from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 
-log = logging.getLogger("colorize")
 OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos
 LEAST_OF_GREY = 1.0  # least that grey is taken to score, so that true greys divide nothing by zero
 _AT_ONCE = 16
@@ -137,9 +136,7 @@ def advice(scores: Scored) -> str | None:
             said = f"take the start, if you have it: all that is here has lost skill, the nearest being {said[5:]}"
     else:
         kept = " and as skilled" if "skill" in point else ""
-        said = (
-            f"take {scores.start}, which the phase started from: nothing that came of it is nearer to the truth{kept}"
-        )
+        said = f"take {scores.start}, which the phase started from: nothing that came of it is nearer the truth{kept}"
     shown = [f"{row.title} {point[name]:.{row.decimals}f}" for name, row in SCORED.items() if name in point]
     said += f": distance {point['distance']:.3f} ({', '.join(shown)})"
     others = [f"{p['distance']:.3f} at {images:,}" for images, p in dict((first, last)).items() if images != nearest]

@@ -29,17 +29,8 @@ Content = Mapping[str, Any]  # of metrics.json before rounding, see docs/EVALUAT
 Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in metrics.json
 
 
-def to_json(
-    config: EvaluateConfig,
-    table: Table,
-    *,
-    checkpoint_sha256: Mapping[str, str],
-    render_px: Mapping[str, int],
-    left_out: Mapping[str, str],
-    sampled_from: int | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """Return the content of metrics.json; the arguments are called as its fields, see docs/EVALUATION.md."""
+def to_json(config: EvaluateConfig, table: Table, checkpoint_sha256: dict[str, str], **fields: Any) -> dict[str, Any]:
+    """Return the content of metrics.json; `fields` are those that the table does not tell, see docs/EVALUATION.md."""
     measured, rows = table.measured, methods(table.rows)
     # As `sha256sum` prints it, sorted by path.
     files = sorted(zip(measured.names, measured.digests, strict=True))
@@ -56,13 +47,10 @@ def to_json(
         "split": config.split,
         "data": config.data.kind,
         "seed": config.seed,
-        "render_px": render_px,
         "true_greys": int(measured.true_grey.sum()),
         "differences": [scores.difference_to_json(table, *pair) for pair in pairs],
         "missing": measured.missing,
-        "left_out": left_out,
-        "sampled_from": sampled_from,
-        "notes": notes,
+        **fields,
     }
     if table.regions:
         content["regions"] = scores.regions_to_json(table)

@@ -10,15 +10,8 @@ from colorize.runtime.files import markdown_table
 from colorize.training.phases import PHASES
 from colorize.weights.load import Weights
 
-_DATA = {
-    "folder": "a folder of photos",
-    "imagenet": "ImageNet (ILSVRC)",
-    "scenes": "images drawn by this program (`data=scenes`)",
-}
-_ENCODER = {
-    "imagenet": "ImageNet classification (published weights)",
-    "none": "nothing, it started from random weights",
-}
+_DATA = {"folder": "a folder of photos", "imagenet": "ImageNet (ILSVRC)", "scenes": "drawn images (`data=scenes`)"}
+_ENCODER = {"imagenet": "ImageNet classification (published weights)", "none": "nothing: its first weights were random"}
 _ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
 _HALF = ", stored as float16 (its arithmetic is float32)"
 _METRICS = {name: f"{row.title} ({row.note})" if row.note else row.title for name, row in LOGGED.items()}
@@ -104,9 +97,7 @@ def _scores(stated: dict[str, Any]) -> str:
         if scores:
             rows = {_METRICS.get(name, name): f"{value:.4g}" for name, value in scores.items()}
             tables.append(f"Means of these weights on {photos}:\n\n{_table(rows, ('metric', 'value'))}")
-    return "\n\n".join(tables) or (
-        "None are known for exactly these weights: `python -m colorize.evaluate` measures them."
-    )
+    return "\n\n".join(tables) or "None are known for exactly these weights: `colorize evaluate` measures them."
 
 
 def _shown(preprocessing: Preprocessing) -> str:

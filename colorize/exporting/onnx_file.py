@@ -1,7 +1,6 @@
 """A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
 
 import importlib
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,11 @@ from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.load import Weights
 
-log = logging.getLogger("colorize")
-
-CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))
-"""Batch, height and width of the images on which an export is compared with PyTorch."""
-
-LARGEST_DIFFERENCE = 1e-3
-"""Of any value of the RGB, nominally in [0, 1], on any of them: about a quarter of an 8-bit step."""
-
+CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))  # batch, height and width of what is compared
+LARGEST_DIFFERENCE = 1e-3  # of any value of the RGB on any of them: about a quarter of an 8-bit step
 INPUT, OUTPUT = "grey", "rgb"
 
 DESCRIPTIONS = {
@@ -48,10 +42,9 @@ def require_extra() -> None:
 def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
-    The network in `content` is changed: its norms are folded. With `half`, its weights are rounded and stored as
-    float16, cast to float32 when the file is loaded. The file's metadata hold `colorize`, as in safetensors, and what
-    "grey" and "rgb" are. Return the file, and the largest difference between PyTorch's float32 (with `half` of the
-    rounded weights) and ONNX Runtime. Raises UserError where that is too large, or float16 cannot hold a weight.
+    The network in `content` is changed: its norms are folded, with `half` its weights rounded, and stored as float16.
+    The file's metadata hold `colorize`, as in safetensors, and what "grey" and "rgb" are. Return the file, and the
+    largest difference from PyTorch's float32. Raises UserError where it is too large, or float16 cannot hold a weight.
     """
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(batch, 1, height, width, generator=random) for batch, height, width in CHECKED]

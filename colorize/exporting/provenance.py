@@ -1,15 +1,14 @@
 """The training of a generator as JSON for exports and model cards, without the machine's paths."""
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from colorize.evaluation.candidates import trained_with
 from colorize.metrics import VALIDATED
-from colorize.runtime.errors import UserError, brief
+from colorize.runtime.errors import UserError
 from colorize.runtime.files import sha256
+from colorize.runtime.log import log
 from colorize.runtime.version import __version__
 from colorize.training.phases import VAL, VAL_EMA
 from colorize.weights.checkpoints import is_checkpoint, parse_checkpoint
@@ -17,10 +16,7 @@ from colorize.weights.foreign import recognise
 from colorize.weights.load import Weights, load_export
 from colorize.weights.safe_reading import read_file, state_of
 
-log = logging.getLogger("colorize")
-
-METRICS = (*VALIDATED, "content")
-"""Validation metrics of a generator that an export carries."""
+METRICS = (*VALIDATED, "content")  # validation metrics of a generator that an export carries
 
 
 def find_provenance(path: str | Path, weights: Weights, use_ema: bool) -> dict[str, Any]:
@@ -34,15 +30,13 @@ def find_provenance(path: str | Path, weights: Weights, use_ema: bool) -> dict[s
     if weights.provenance:
         return weights.provenance
     stated: dict[str, Any] = {"program": f"colorize {__version__}", "source": weights.title, "sha256": sha256(path)}
-    content = read_file(path)
-    if not is_checkpoint(content):
+    if (metadata := weights.metadata) is None:
         return stated
-    metadata, _ = parse_checkpoint(content, path)
     for name in ("phase", "images_seen", "epochs_done", "epochs", "size_px"):
         stated[name] = getattr(metadata, name)
     stated["averaged"] = metadata.averaged and use_ema
     # Scores of the epoch that ended with these weights; a checkpoint from inside an epoch has none.
-    rows = content.get("callbacks", {}).get("Monitor", {}).get("rows", [])
+    rows = read_file(path).get("callbacks", {}).get("Monitor", {}).get("rows", [])
     row: dict[str, Any] = next((row for row in rows if row["images_seen"] == metadata.images_seen), {})
     group = VAL_EMA if stated["averaged"] else VAL
     stated["figures"] = _finite({name: row.get(f"{group}/{name}", math.nan) for name in METRICS})
@@ -59,11 +53,10 @@ def _finite(scores: dict[str, float]) -> dict[str, float]:
 def _settings(path: Path, phase: str) -> dict[str, Any]:
     """Read settings from PHASE/config.yaml, where `path` is PHASE/checkpoints/NAME.ckpt."""
     phase_folder = path.absolute().parent.parent
-    file = phase_folder / "config.yaml"
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = trained_with(phase_folder) or {}
         if config["phase"] != phase:
-            raise KeyError(f"it is of phase {config['phase']}")
+            raise KeyError(phase)
         data, model, resolution = config["data"], config["model"], config["resolution"]
         training = {
             "recipe": config["recipe"],
@@ -76,13 +69,10 @@ def _settings(path: Path, phase: str) -> dict[str, Any]:
             "seed": config["seed"],
         }
         return {"training": training} | _started_from(config["init_from"]["generator"], phase_folder.parent)
-    except FileNotFoundError:
-        log.info(f"there is no {file}: what the data were is left out")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        log.warning(
-            f"{file} is not the configuration of this checkpoint ({brief(error)}): what the data were is left out"
-        )
-    return {}
+    except (KeyError, TypeError):
+        file = phase_folder / "config.yaml"
+        log.warning(f"{file} is missing, or not the configuration of this checkpoint: what the data were is left out")
+        return {}
 
 
 def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:

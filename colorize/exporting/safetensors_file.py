@@ -29,10 +29,7 @@ def describe(weights: Weights) -> str:
 
 
 def round_to_half(tensor: Tensor) -> Tensor:
-    """Round a weight to float16; vectors (norms, biases), a hundredth of a network and of any magnitude, stay.
-
-    Raises UserError where a value is too large.
-    """
+    """Round a weight to float16; vectors (norms, biases) stay; raise UserError where a value is too large."""
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor
     small = tensor.half()

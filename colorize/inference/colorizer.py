@@ -10,8 +10,8 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
@@ -33,8 +32,7 @@ from colorize.photos.hints import Hint
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
-from colorize.photos.results import BandedImage
-from colorize.runtime.devices import HALF_DTYPES, autocast, pick_device, pick_precision, place
+from colorize.runtime.devices import HALF_DTYPES, autocast, exact_convolutions, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError, brief, is_out_of_memory
 from colorize.weights.load import load_weights
 
@@ -45,18 +43,6 @@ Source = Image.Image | Array | str | os.PathLike[str]
 
 TTA_SCALE = 0.75
 """The second size of test-time augmentation, as a share of the first."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """The network's output for a photo.
-
-    `rgb` is (3, h, w) float32 on the CPU, nominally in [0, 1], all finite; only its chroma counts. It was made at
-    `render_px`: what was asked for, or less where memory ran out.
-    """
-
-    rgb: Tensor
-    render_px: int
 
 
 class Colorizer:
@@ -107,10 +93,6 @@ class Colorizer:
         """
         loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
-
-    def __repr__(self) -> str:
-        """Return what colours, how large it is shown photos, and where it computes."""
-        return f"Colorizer({self.title}: {self.preprocessing.render_px} px, {self.precision} on {self.device})"
 
     @overload
     def colorize(
@@ -188,14 +170,16 @@ class Colorizer:
         rendered = iter(self.render([photo for photo in found if photo.own is None], render_px, tta, saturation))
         results = []
         for image, photo in zip(images, found, strict=True):
-            made = coloured(photo, next(rendered).rgb.numpy()) if photo.own is None else BandedImage.of(photo.own)
+            made = coloured(photo, next(rendered) if photo.own is None else None)
             results.append(made.to_array() if isinstance(image, np.ndarray) else made.to_image())
         return results
 
     def render(
         self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False, saturation: float = 1.0
-    ) -> list[Rendered]:
+    ) -> list[Array]:
         """Run the network on photos: the part of `colorize_batch` that computes on the device.
+
+        Each result is (3, h, w) float32, nominally in [0, 1], all finite; only its chroma counts.
 
         Where memory runs out, fewer photos go at a time, then a photo is rendered at half the size, and a warning says
         so. Raises UserError where memory does not suffice even at the smallest size, or the network's values are not
@@ -209,23 +193,23 @@ class Colorizer:
         same_size: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
             same_size.setdefault(self.preprocessing.shown_size(*photo.size, asked_px), []).append(index)
-        rendered: dict[int, Rendered] = {}
+        rendered: dict[int, Array] = {}
         for indices in same_size.values():
             made = self._with_what_memory_there_is([photos[index] for index in indices], asked_px, tta)
-            if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
-                made = [replace(one, rgb=scale_chroma(one.rgb, saturation)) for one in made]
-            made = [self._corrected(photos[index], one) for index, one in zip(indices, made, strict=True)]
-            rendered |= zip(indices, made, strict=True)
+            for index, rgb in zip(indices, made, strict=True):
+                if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
+                    rgb = scale_chroma(rgb, saturation)
+                rendered[index] = self._corrected(photos[index], rgb).numpy()
         return [rendered[index] for index in range(len(photos))]
 
-    def _corrected(self, photo: Photo, made: Rendered) -> Rendered:
+    def _corrected(self, photo: Photo, rgb: Tensor) -> Tensor:
         if not photo.hints:
-            return made
+            return rgb
         from colorize.inference.spreading import spread  # and SciPy, for who has hints
 
-        height, width = made.rgb.shape[-2:]
+        height, width = rgb.shape[-2:]
         grey = self.preprocessing.show(photo.grey(), (width, height))[:, :height, :width]
-        return replace(made, rgb=spread(made.rgb, grey, photo.hints, photo.size))
+        return spread(rgb, grey, photo.hints, photo.size)
 
     def likely_colors(self, image: Source, x: float, y: float, n: int = 6) -> list[tuple[int, int, int]]:
         """Return up to `n` colours for a point of a photo, to choose a hint's from: sRGB of its luma, 0 to 255.
@@ -236,11 +220,11 @@ class Colorizer:
         photo = _as_photo(image, False, [hint := Hint(x, y, None)])
         size = self.preprocessing.shown_size(*photo.size, self.preprocessing.render_px)
         grey = self.preprocessing.show(photo.grey(), size)
-        with torch.inference_mode(), self._numbers():
+        with self._numbers():
             made = self.network(grey[None].to(self.device), detailed=True)
         return palette(self.network.head, made, grey, *hint.pixel(photo.size, size), n)
 
-    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Rendered]:
+    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Tensor]:
         """Render photos that are shown at one size, fewer at a time or smaller where memory runs out."""
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
@@ -248,7 +232,7 @@ class Colorizer:
             count = max(1, min(count, self._most_pixels // (width * height)))
         if count == len(photos):
             try:
-                return [Rendered(rgb, render_px) for rgb in self._network_rgb(photos, (width, height), tta)]
+                return self._network_rgb(photos, (width, height), tta)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -257,21 +241,18 @@ class Colorizer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if count == 1:
-                return [self._smaller(photos[0], render_px, tta, said)]
+                name, smaller_px = photos[0].name, render_px // 2
+                if smaller_px < MIN_SIZE_PX:
+                    raise UserError(
+                        f"{name}: memory ran out even at render_px={render_px} ({said}): free some, or set device=cpu"
+                    )
+                log.warning(f"memory ran out: {name} is rendered at {smaller_px} px instead of {render_px}")
+                return self._with_what_memory_there_is(photos, smaller_px, tta)
             count = (count + 1) // 2
             self._most_pixels = count * width * height
             log.warning(f"memory ran out with {len(photos)} photos at once: going on with {count}")
         pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
         return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
-
-    def _smaller(self, photo: Photo, render_px: int, tta: bool, said: str) -> Rendered:
-        smaller_px = render_px // 2
-        if smaller_px < MIN_SIZE_PX:
-            raise UserError(
-                f"{photo.name}: memory ran out even at render_px={render_px} ({said}): free some, or set device=cpu"
-            )
-        log.warning(f"memory ran out: {photo.name} is rendered at {smaller_px} px instead of {render_px}")
-        return self._with_what_memory_there_is([photo], smaller_px, tta)[0]
 
     def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Tensor]:
         """Return one pass, or the mean of four: (3, height, width) each, on the CPU."""
@@ -289,32 +270,22 @@ class Colorizer:
                 if (width, height) != size:
                     rgb = interpolate(rgb, (size[1], size[0]), mode="bicubic", align_corners=False)
                 passes.append(rgb)
-        mean = passes[0] if len(passes) == 1 else torch.stack(passes).mean(dim=0)
-        mean = mean.cpu()
+        mean = torch.stack(passes).mean(dim=0).cpu()
         for photo, rgb in zip(photos, mean, strict=True):
             if not rgb.isfinite().all():
                 raise UserError(f"{photo.name}: the network's colours are not numbers: try precision=32-true")
         return list(mean)
 
     def _forward(self, grey: Tensor) -> Tensor:
-        with torch.inference_mode(), self._numbers():
+        with self._numbers():
             rgb = self.network(grey.contiguous(memory_format=torch.channels_last)).float()
         return rgb.clamp(0, 1) if self.preprocessing.deoldify else rgb
 
     @contextmanager
     def _numbers(self) -> Iterator[None]:
         """Set the precision that was chosen; 32-true means it, also where cuDNN would use TF32."""
-        with ExitStack() as stack:
-            stack.enter_context(autocast(self.precision, self.device))
-            if self.precision == "32-true" and self.device.type == "cuda":
-                stack.enter_context(
-                    cudnn.flags(
-                        enabled=cudnn.enabled,
-                        benchmark=cudnn.benchmark,
-                        deterministic=cudnn.deterministic,
-                        allow_tf32=False,
-                    )
-                )
+        exact = exact_convolutions(self.device) if self.precision == "32-true" else nullcontext()
+        with torch.inference_mode(), autocast(self.precision, self.device), exact:
             yield
 
 

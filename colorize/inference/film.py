@@ -27,7 +27,7 @@ from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.video import decoding, probing
-from colorize.video.chroma import chroma_of, grey_image, resized
+from colorize.video.chroma import chroma_of, grey_image
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
 from colorize.video.motion import Link, Motion
 from colorize.video.numbered import frame_path, is_pattern
@@ -48,7 +48,7 @@ FLOW_PX = 240
 
 _DECISIVE = (
     *("render_px", "tta", "saturation", "stabilize", "every", "telecine", "fps", "start", "duration"),
-    *("codec", "quality", "chroma"),
+    *("codec", "quality", "chroma", "use_ema"),
 )
 """Options that another start must share to go on with the pieces of this one."""
 
@@ -75,14 +75,11 @@ class _Coloured:
     past: Plane | None
 
 
-def colour_film(
-    colorizer: Colorizer, source: str, result: Path, options: PredictConfig, tick: Tick, weights: str
-) -> list[str]:
+def colour_film(colorizer: Colorizer, source: str, result: Path, options: PredictConfig, tick: Tick) -> list[str]:
     """Colour a film, or resume where an earlier start with the same arguments stopped; return notes on the result.
 
     `source` and `result` are each a film's file, or the pattern of an image sequence. A result's file appears whole or
-    not at all. `tick` is told after each frame how many are done, and how many there are
-    about to be (None: nobody knows). `weights` names the network, so that pieces of another one are not taken.
+    not at all. `tick` is told after each frame how many are done, and how many there will be (None: nobody knows).
 
     Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskFault where nothing
     can be written; BadOption where the result cannot hold the codec.
@@ -93,7 +90,7 @@ def colour_film(
         codec = None if to_frames else choose_codec(options.codec, result, film)
         if film.seconds is not None and options.start >= film.seconds:
             raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
-        with Work(result, _key(film, options, colorizer, weights, codec)) as work:
+        with Work(result, _key(film, options, colorizer, codec)) as work:
             return _colour(colorizer, film, result, options, codec, tick, work)
 
 
@@ -117,14 +114,10 @@ def _faults_told(result: Path) -> Iterator[None]:
     """Tell what the system refuses, and what PyAV says of what it cannot pass on, as UserErrors."""
     try:
         yield
-    except Exception as error:
-        if isinstance(error, (av.FFmpegError, OSError)):
-            if (fault := disk_fault(error, result.parent)) is not None:
-                raise fault from error
-            raise UserError(f"{result} cannot be written: {error.strerror or error}") from error
-        if isinstance(error, ValueError):
-            raise UserError(f"{result} cannot be written: {error}") from error
-        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if (fault := disk_fault(error, result.parent)) is not None:
+            raise fault from error
+        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _colour(
@@ -177,11 +170,12 @@ def _expected(film: Film, options: PredictConfig) -> int | None:
     return max(1, round((seconds if options.duration is None else min(seconds, options.duration)) * float(film.rate)))
 
 
-def _key(film: Film, options: PredictConfig, colorizer: Colorizer, weights: str, codec: Codec | None) -> str:
+def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec | None) -> str:
     """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
-    words: list[object] = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, files)]
-    words += [os.path.realpath(film.path), weights, colorizer.precision, codec and codec.encoder, Piece.most_frames]
+    words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
+    words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
+    words += [colorizer.precision, codec and codec.encoder, Piece.most_frames]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
@@ -193,12 +187,12 @@ def _coloured_frames(
     colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
     """Let the network colour the frames, and carry their colours along the motion."""
-    stabilizer = Stabilizer(past=done.past) if options.stabilize else None
+    stabilizer = Stabilizer(done.past)
     waiting: deque[_Seen] = deque()
 
     def given(planes: Iterator[Plane]) -> Iterator[_Coloured]:
         for plane in planes:
-            yield _Coloured(waiting.popleft(), plane, None if stabilizer is None else stabilizer.past)
+            yield _Coloured(waiting.popleft(), plane, stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
     at_once = options.batch_size or (1 if colorizer.device.type == "cpu" else 8)
@@ -210,14 +204,12 @@ def _coloured_frames(
             )
             for seen in batch:
                 waiting.append(seen)
-                chroma = chroma_of(next(rendered).rgb.numpy(), film.weights) if seen.asked else None
-                if stabilizer is not None and seen.small is not None:
-                    chroma = None if chroma is None else resized(chroma, seen.small.shape)
+                chroma = chroma_of(next(rendered), film.weights) if seen.asked else None
+                if seen.small is not None:
                     yield from given(stabilizer.add(seen.small.shape, chroma, seen.link))
                 elif chroma is not None:
                     yield from given(iter([chroma]))
-        if stabilizer is not None:
-            yield from given(stabilizer.finish())
+        yield from given(stabilizer.finish())
 
 
 def _looked_at(

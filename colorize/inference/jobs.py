@@ -7,7 +7,7 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from colorize.runtime.schema import BadOption
 from colorize.video.numbered import frame_numbers, frame_path, is_pattern, parts_folder
 from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
-LIST_SUFFIXES = (".txt", ".lst")
-"""Suffixes of lists of photos."""
-
 BESIDE = "_colour"
 """End of the names of results that lie beside their photo, or beside the folder of their photos."""
+
+LIST_SUFFIXES = (".txt", ".lst")
+"""Suffixes of lists of photos."""
 
 FileId = tuple[int, int]
 
@@ -59,12 +59,9 @@ class Job:
 class Plan:
     """Everything that `input=…` comes to.
 
-    Attributes:
-        folder: where the results go.
-        jobs: the photos, in the order of their names (those of a list in its order).
-        unreadable: folders that cannot be listed, with the reason.
-        report: where the list of failures goes; None where the results have no folder of their own.
-        left: how many files were not taken, by their suffix.
+    `folder` is where the results go; `jobs` are in the order of the photos' names (those of a list in its order);
+    `unreadable` are folders that cannot be listed, with the reason; `report` is where the list of failures goes (None
+    where the results have no folder of their own); `left` is how many files were not taken, by their suffix.
     """
 
     folder: Path
@@ -148,7 +145,13 @@ def plan(given: Sequence[str], output: str | None, format: str | None, contact_s
         # Results of an earlier start, which a shell's `*` takes for photos:
         earlier = {f"{os.path.splitext(name)[0]}{end}" for name in photos.values() for end in ("", ".compare")}
         photos = {source: name for source, name in photos.items() if os.path.splitext(source)[0] not in earlier}
-    jobs = _jobs(photos, Path(output or ""), same_name(target), format)
+    films = [_is_film(source) for source in photos]
+    named = name_results(list(photos.values()), films, format, same_name(target))
+    home = Path(output or "")
+    jobs = [
+        Job(source, home / result, home / as_png if as_png else None, home / beside, film)
+        for source, film, (result, as_png, beside) in zip(photos, films, named, strict=True)
+    ]
     return Plan(target, jobs, unreadable, target / "failed.txt" if own_folder else None, left)
 
 
@@ -172,16 +175,13 @@ def with_hints(jobs: Sequence[Job], given: str) -> list[Job]:
 
 def input_files(jobs: list[Job]) -> dict[FileId, str]:
     """Return the files that must not be written to, by device and inode, which no other name or link hides."""
-    found = {_file_id(job.source): job.source for job in jobs}
-    return {file: source for file, source in found.items() if file is not None}  # what is gone its own job will say
+    return {file: job.source for job in jobs if (file := _file_id(job.source)) is not None}
 
 
 def overwritten_input(job: Job, inputs: dict[FileId, str]) -> str | None:
     """Return the input that a result of `job` would replace, if any."""
-    for target in (job.result, job.as_png, job.compare):
-        if target is not None and (file := _file_id(target)) in inputs:
-            return inputs[file]
-    return None
+    files = (_file_id(target) for target in (job.result, job.as_png, job.compare) if target is not None)
+    return next((inputs[file] for file in files if file in inputs), None)
 
 
 def _file_id(path: str | Path) -> FileId | None:
@@ -202,20 +202,15 @@ def shown(name: str | Path) -> str:
 
 
 def _is_single(given: str) -> bool:
-    return os.path.lexists(given) and not os.path.isdir(given) and not given.lower().endswith(LIST_SUFFIXES)
+    return os.path.lexists(given) and not os.path.isdir(given) and suffix_of(given) not in LIST_SUFFIXES
 
 
 def _root(given: str) -> tuple[Path | None, list[str]]:
     """Return the folder that is mirrored (none for a list), and the glob that holds below it (none: all)."""
     if _is_single(given):
         return Path(given).parent, []
-    if os.path.isdir(given):
-        return Path(given), []
-    return (None, []) if os.path.lexists(given) else _split_glob(given)
-
-
-def _split_glob(given: str) -> tuple[Path, list[str]]:
-    """Return the part of a glob that exists by this very name, and the patterns below it."""
+    if os.path.lexists(given):
+        return Path(given) if os.path.isdir(given) else None, []
     parts = Path(given).parts
     fixed = next(count for count in range(len(parts) - 1, -1, -1) if os.path.isdir(Path(*parts[:count])))
     pattern = list(parts[fixed:])
@@ -279,13 +274,11 @@ def _listed(path: Path) -> list[tuple[str, str]]:
 def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan:
     given, suffix = ", ".join(every), target.suffix.lower()
     film = suffix in FILM_SUFFIXES
+    what = "film" if film else "photo"
     if len(every) == 1 and not os.path.lexists(given) and not set("*?[") & set(given):
         raise UserError(f"input={given}: there is no such file or folder")
     if len(every) > 1 or not _is_single(given):
-        raise UserError(
-            f"output={target} is the name of a {'film' if film else 'photo'}, but input={given} is no single photo: "
-            "give a folder"
-        )
+        raise UserError(f"output={target} is the name of a {what}, but input={given} is no single photo: give a folder")
     if film and os.path.exists(given) and _is_still(given):
         raise UserError(f"output={target} is the name of a film, but input={given} is a photo: give a photo's name")
     if not film and begins_as_film(given):
@@ -297,7 +290,6 @@ def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan
         raise UserError(f"output={target} and format={format} contradict each other: leave out format=…")
     job = Job(given, target, None, target.with_name(with_suffix(target.stem, COMPARE)), film)
     if _file_id(target) in input_files([job]):
-        what = "film" if film else "photo"
         raise UserError(f"output={target} is the {what} itself, which is never written to: give another name")
     return Plan(target.parent, [job], [], report=None)
 
@@ -326,15 +318,6 @@ def _plan_frames(given: Sequence[str], output: str | None, format: str | None) -
     if is_pattern(target) and target.parent.is_dir() and os.path.samefile(folder or ".", target.parent):
         raise UserError(f"output={target} is where the source is: results never go among frames; give another folder")
     return Plan(target.parent, [Job(source, target, None, target, film=True)], [], report=None)
-
-
-def _jobs(photos: dict[str, str], folder: Path, key: Callable[[str], str], format: str | None) -> list[Job]:
-    films = [_is_film(source) for source in photos]
-    named = name_results(list(photos.values()), films, format, key)
-    return [
-        Job(source, folder / result, folder / as_png if as_png else None, folder / beside, film)
-        for source, film, (result, as_png, beside) in zip(photos, films, named, strict=True)
-    ]
 
 
 def _is_film(source: str) -> bool:

@@ -25,8 +25,8 @@ def palette(
         logits = made.logits[0, :, row * height // grey.shape[1], column * width // grey.shape[2]]
         left, centres = torch.softmax(logits.float().cpu(), dim=0), head.centres.cpu()
         while len(ab) < count:
-            left = left * (1 - _closeness(centres, ab[-1:])[:, 0])
-            around = _closeness(centres, centres) * left
+            left = left * (1 - likeness(centres, ab[-1:], ALIKE)[:, 0])
+            around = likeness(centres, centres, ALIKE) * left
             best = around[around.sum(dim=1).argmax()]
             ab = torch.cat([ab, best @ centres[None] / best.sum()])
     lab = torch.cat([grey_to_lightness(luma).expand(1, len(ab), 1), ab.T[:, :, None]])
@@ -34,5 +34,6 @@ def palette(
     return [(red, green, blue) for red, green, blue in found[:count]]
 
 
-def _closeness(one: Tensor, other: Tensor) -> Tensor:
-    return (torch.cdist(one, other).square() / (-2 * ALIKE**2)).exp()
+def likeness(one: Tensor, other: Tensor, deviation: float) -> Tensor:
+    """Compare points of Lab or of its a*b*, `(m, 3)` and `(n, 3)`: `(m, n)`, 1 for the same."""
+    return (torch.cdist(one, other).square() / (-2 * deviation**2)).exp()

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 
 from colorize.config import PredictConfig
-from colorize.inference.colorizer import Colorizer, Rendered
+from colorize.data.images import load_rgb
+from colorize.inference.colorizer import Array, Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading
 from colorize.photos.hints import read_hints
 from colorize.photos.metadata import Metadata
-from colorize.photos.opening import UnreadableImage
+from colorize.photos.opening import UnreadableImage, to_rgb
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.photos.results import BandedImage, save
@@ -31,8 +32,7 @@ from colorize.runtime.threads import submit
 COMPARE_PX = 1000
 """Longer side of each of the two images that show before and after."""
 
-_WORKERS = min(4, os.cpu_count() or 1)
-_OUT_OF_MEMORY = "not enough memory for a photo of its size"
+WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
         stack.enter_context(warnings.catch_warnings())
         for kind in (UserWarning, Image.DecompressionBombWarning):
             warnings.simplefilter("ignore", kind)
-        readers, writers = (stack.enter_context(ThreadPoolExecutor(_WORKERS)) for _ in range(2))
+        readers, writers = (stack.enter_context(ThreadPoolExecutor(WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
                 reading.append([(job, submit(readers, _read, job, options)) for job in batches.popleft()])
@@ -87,7 +87,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
                     writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(at_once, _WORKERS - 1):
+            while len(writing) > max(at_once, WORKERS - 1):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
@@ -96,11 +96,11 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
 def _read(job: Job, options: PredictConfig) -> Photo:
     keep_color = options.keep_color and job.hints is None
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
-    photo = reading.read(job.source, keep_color, COMPARE_PX if options.compare else None, as_jpeg)
+    photo = reading.read(job.source, keep_color, as_jpeg)
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Rendered | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Array | Exception]:
     """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
@@ -110,19 +110,21 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) ->
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: PredictConfig) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Array | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]
-        image = _result(photo, rendered)
+        image = coloured(photo, rendered)
         if not format.can_hold(*image.shape):
             if job.as_png is None:
-                return Outcome(job, reason=f"a {format.name} file cannot hold {_in_words(image)}: give output=….png")
+                what = "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
+                what = "16 bits a channel" if image.bits == 16 else what
+                return Outcome(job, reason=f"a {format.name} file cannot hold {what}: give output=….png")
             path, format = job.as_png, WRITTEN_SUFFIXES[".png"]
         if "icc" not in format.keeps:
-            image = _result(photo.in_srgb(), rendered)
+            image = coloured(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(np.asarray(_before_and_after(photo, rendered)))
+            pair = BandedImage.of(np.asarray(_before_and_after(job.source, coloured(photo.in_srgb(), rendered))))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -137,13 +139,6 @@ def write_result(job: Job, photo: Photo, rendered: Rendered | None, options: Pre
         return failed(job, error)
 
 
-def _result(photo: Photo, rendered: Rendered | None) -> BandedImage:
-    if rendered is None:
-        assert photo.own is not None
-        return BandedImage.of(photo.own)
-    return coloured(photo, rendered.rgb.numpy())
-
-
 def failed(job: Job, error: Exception) -> Outcome:
     """Return the outcome of a photo that could not be read or written, unless the fault is not the photo's.
 
@@ -154,23 +149,15 @@ def failed(job: Job, error: Exception) -> Outcome:
     if isinstance(error, UserError):
         return Outcome(job, reason=str(error).removeprefix(f"{job.source}: "))
     if is_out_of_memory(error):
-        return Outcome(job, reason=_OUT_OF_MEMORY)
+        return Outcome(job, reason="not enough memory for a photo of its size")
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
 
 
-def _in_words(image: BandedImage) -> str:
-    if image.bits == 16:
-        return "16 bits a channel"
-    return "transparency" if image.channels == 4 else f"{image.width} × {image.height} px"
-
-
-def _before_and_after(photo: Photo, rendered: Rendered | None) -> Image.Image:
-    before = photo.preview
-    assert before is not None
-    after = before
-    if rendered is not None:
-        after = coloured(Photo(np.array(before.convert("L"))), rendered.rgb.numpy()).to_image()
+def _before_and_after(source: str, result: BandedImage) -> Image.Image:
+    before, after = load_rgb(source), to_rgb(result.to_image())
+    for image in (before, after):
+        image.thumbnail((COMPARE_PX, COMPARE_PX))
     pair = Image.new("RGB", (2 * before.width, before.height))
     pair.paste(before, (0, 0))
     pair.paste(after, (before.width, 0))

@@ -1,6 +1,5 @@
 """Image sequences: numbered frames as the source of a film, and as its result. Each is read and written as a photo."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +9,10 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from colorize.config import PredictConfig
-from colorize.inference.colorizer import Rendered
 from colorize.inference.jobs import Job
-from colorize.inference.photo_batches import Outcome, write_result
+from colorize.inference.photo_batches import WORKERS, Outcome, write_result
 from colorize.photos import reading
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
@@ -24,8 +21,6 @@ from colorize.runtime.threads import submit
 from colorize.video.chroma import grey_image, offsets_of
 from colorize.video.numbered import frame_numbers, frame_path
 from colorize.video.probing import REC_601, Film, FilmFrame, Plane
-
-_WRITERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class FramePiece:
         self.path, self.times = pattern, list[int]()
         self._pattern, self._film, self._number, self._notes = pattern, film, number, notes
         self._options, self._replaces = replace(options, compare=False), options.overwrite or not film.numbers
-        self._threads, self._written = ThreadPoolExecutor(_WRITERS), list[Future[Outcome]]()
+        self._threads, self._written = ThreadPoolExecutor(WORKERS), list[Future[Outcome]]()
 
     def add(self, frame: FilmFrame, chroma: Plane) -> None:
         """Write a frame with its chroma, ``(h, w, 2)`` float32 of any size."""
@@ -100,9 +95,9 @@ class FramePiece:
         self.path = frame_path(self._pattern, number)
         self.times.append(frame.time)
         if self._replaces or not self.path.is_file():
-            rgb = torch.from_numpy(np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5)
-            job, made = Job(photo.name, self.path, None, self.path), Rendered(rgb, min(chroma.shape[:2]))
-            self._written.append(submit(self._threads, write_result, job, photo, made, self._options))
+            rgb = np.stack(offsets_of(chroma, film.weights)).astype(np.float32) + 0.5
+            job = Job(photo.name, self.path, None, self.path)
+            self._written.append(submit(self._threads, write_result, job, photo, rgb, self._options))
 
     def finish(self) -> list[int]:
         """Wait until all is written, and return the times."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
+from colorize.inference.palette import likeness
 from colorize.photos.hints import Hint
 
 REACH = 1.0
@@ -47,12 +48,12 @@ def spread(rgb: Tensor, grey: Tensor, hints: Sequence[Hint], size: tuple[int, in
     step = max(1, round((h * w / NODES) ** 0.5))
     nodes, rows, columns = avg_pool2d(look[None], step, ceil_mode=True)[0], rows // step, columns // step
     near = (path_lengths(nodes, step / min(h, w), rows, columns) / -REACH).exp()
-    values, vectors = torch.linalg.eigh(near[:, rows, columns] * _likeness(own, own))
+    values, vectors = torch.linalg.eigh(near[:, rows, columns] * likeness(own, own, LIKE))
     # Of geodesic distances the matrix need not be positive.
     weights = vectors @ ((vectors.T @ (known - own[:, 1:])) / (values.clamp_min(0) + DOUBT)[:, None])
     for one, place, weight in zip(near, own, weights, strict=True):
         share = interpolate(one[None, None], scale_factor=step, mode="bilinear")[0, :, :h, :w]
-        share = share * _likeness(look.flatten(1).T, place[None]).view(h, w)
+        share = share * likeness(look.flatten(1).T, place[None], LIKE).view(h, w)
         ab += weight[:, None, None] * share
     return rgb + lab_to_rgb(torch.cat([look[:1], ab])) - lab_to_rgb(look)
 
@@ -69,8 +70,3 @@ def path_lengths(look: Tensor, step: float, rows: Tensor, columns: Tensor) -> Te
     graph = coo_array((lengths, (one, other)), shape=(h * w, h * w)).tocsr()
     found = dijkstra(graph, directed=False, indices=(rows * w + columns).numpy())
     return torch.from_numpy(found).float().view(-1, h, w)
-
-
-def _likeness(looks: Tensor, others: Tensor) -> Tensor:
-    """Compare Lab, `(m, 3)` and `(n, 3)`: `(m, n)`, 1 for the same."""
-    return (torch.cdist(looks, others).square() / (-2 * LIKE**2)).exp()

@@ -14,8 +14,7 @@ from colorize.networks.layers import PixelShuffleUp
 def prepare(network: Generator, dtype: torch.dtype = torch.float32) -> Generator:
     """Make a trained generator ready to colour, in place, and return it: the same function but for rounding.
 
-    It has to be and stay in eval mode, and can learn no more. With another `dtype` than float32 of the convolutions'
-    weights it is to be run under autocast of that type.
+    It has to be and stay in eval mode. With another `dtype` of the weights than float32, run it under its autocast.
     """
     fold_norms(network)
     ups = {name: m for name, m in network.named_modules() if isinstance(m, PixelShuffleUp) and m.blur}
@@ -62,6 +61,8 @@ class BlurredUp(nn.Module):
     def __init__(self, up: PixelShuffleUp) -> None:
         super().__init__()
         conv = up.layer.conv
+        if not isinstance(up.layer.norm, nn.Identity):
+            raise ValueError("the norm of a pixel shuffle is to be folded first")
         bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
         order = torch.arange(conv.out_channels).view(-1, 4).T.flatten()  # pixel by pixel, not channel by channel
         self.linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")

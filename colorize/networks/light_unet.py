@@ -15,8 +15,7 @@ from colorize.networks.options import LightUNetOptions
 class LightUNet(Generator):
     """U-Net that predicts chroma at 1/4 of the size and refines it at 1/2, guided by the grey.
 
-    Every step up is bilinear; the mean over the whole image is added at 1/32, which tells places what scene they are
-    in.
+    Every step up is bilinear; the mean over the image, added at 1/32, tells places what scene they are in.
     """
 
     options_type = LightUNetOptions

@@ -31,25 +31,17 @@ class UNetOptions(GeneratorOptions):
 
     encoder: str = opt("resnet34", "encoder of the generator", choices=ENCODERS)
     width_factor: float = opt(1.0, "decoder width; 1 is fastai's DynamicUnet", least=0.01)
-    norm: str = opt(
-        "weight",
-        "normalisation in the decoder; spectral: with batch norm, as in DeOldify",
-        choices=("weight", "batch", "spectral"),
-    )
+    norm: str = opt("weight", "norm of the decoder; spectral: with batch norm", choices=("weight", "batch", "spectral"))
     blur: bool = opt(True, "average 2x2 after each pixel shuffle but the last, against checkerboards")
     self_attention: bool = opt(True, "self-attention at 1/8 of the resolution")
     last_cross: bool = opt(True, "show the input again to the last layers")
     output_range: list[float] = opt([-3.0, 3.0], "range of the last sigmoid, in ImageNet-normalised units")
-    block_width: int | None = opt(
-        None, "channels of every up block, before width_factor (null: as many as come together in it)", least=2
-    )
+    block_width: int | None = opt(None, "channels of an up block, before width_factor (null: what joins it)", least=2)
     block_convs: int = opt(2, "3x3 convolutions in an up block: 1 or 2", least=1)
     last_blur: bool = opt(False, "average 2x2 after the last pixel shuffle too, as in DeOldify")
     relu_before_sum: bool = opt(False, "the last block's second ReLU before its sum, as in DeOldify, not after it")
     output: str = opt(
-        "rgb",
-        "what the generator predicts: rgb; chroma (Lab's a and b); bins, a distribution over cells of chroma",
-        choices=("rgb", "chroma", "bins"),
+        "rgb", "predicted: rgb; chroma: Lab's a and b; bins: shares of its cells", choices=("rgb", "chroma", "bins")
     )
     temperature: float = opt(0.38, "bins: of the mean that is shown; 1 is the plain mean, near 0 the likeliest cell")
     keep_luma: bool = opt(False, "put the colours onto the input's luma inside the network, where losses see it too")

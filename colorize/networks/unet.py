@@ -39,10 +39,7 @@ class UpBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, added to the block's input.
-
-    The second ReLU stands after the sum (He et al. 2016) or before it ("Identity mappings", figure 4c).
-    """
+    """Two 3x3 convolutions, added to their input, the second ReLU after the sum or before it (He et al. 2016)."""
 
     def __init__(self, channels: int, norm: str, relu_before_sum: bool) -> None:
         super().__init__()

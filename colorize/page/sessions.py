@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import cast
 from zipfile import ZipFile
 
 from PIL import Image, ImageDraw
 
 from colorize.config import PredictConfig
+from colorize.data.images import load_rgb
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import LIST_SUFFIXES, Job, plan, shown
 from colorize.inference.photo_batches import Outcome, colour_all, failed
-from colorize.photos import reading
 from colorize.photos.hints import Hint
 from colorize.runtime.errors import DiskFault, UserError, one_line
 from colorize.runtime.files import hardlink_or_copy, write_text
@@ -69,7 +68,9 @@ class Item:
         made = [folder / f"{name}.jpg" for name in ("before", "after", uuid.uuid4().hex)]
         for path, source in ((made[0], self.job.source), (made[1], self.result)):
             if not path.exists():
-                cast("Image.Image", reading.read(source, preview_px=MOST_PX).preview).save(path, quality=92)
+                image = load_rgb(source)
+                image.thumbnail((MOST_PX, MOST_PX))
+                image.save(path, quality=92)
         with Image.open(made[1]) as image:
             draw, radius = ImageDraw.Draw(image), max(8, max(image.size) // 70)
             for hint in [*self.hints, *([Hint(*point, None)] if point else [])]:
@@ -149,7 +150,7 @@ class Session:
         from colorize.inference.film import colour_film
 
         try:
-            notes = colour_film(self.colorizer, job.source, job.result, options, self._tick, "")
+            notes = colour_film(self.colorizer, job.source, job.result, options, self._tick)
             return Outcome(job, job.result, notes=notes)
         except DiskFault:
             raise

@@ -4,14 +4,13 @@ Samples are (H, W, 1 to 4) uint16, white 65535: grey or RGB in the photo's own c
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from colorize.photos import profiles
-
-Samples = np.ndarray[Any, Any]
+from colorize.photos.profiles import Pixels
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -23,7 +22,7 @@ _EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _BAND_PIXELS = 1 << 18
 
 
-def image_of(samples: Samples) -> Image.Image:
+def image_of(samples: Pixels) -> Image.Image:
     """Return samples, uint8 or uint16, as an image of 8 bits, which has those of 16 bits in its `info`."""
     pixels = eight_bits(samples)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -32,14 +31,14 @@ def image_of(samples: Samples) -> Image.Image:
     return image
 
 
-def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
+def read_deep(path: str | Path, image: Image.Image) -> Pixels | None:
     """Return the samples of a photo that :func:`colorize.photos.opening.opened` opened, as it is stored.
 
     None where they are of 8 bits or other colours. Raises ValueError where their range is not known.
     """
     bits = image.info.get("bits", 8)
     if "samples" in image.info:
-        return cast("Samples", image.info["samples"])
+        return cast("Pixels", image.info["samples"])
     if bits <= 8 or image.mode in ("P", "PA", "CMYK") or image.info.get("colors", 16) not in (16, 17):
         return grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
     import imagecodecs  # takes a fifth of a second
@@ -49,12 +48,19 @@ def read_deep(path: str | Path, image: Image.Image) -> Samples | None:
         samples = imagecodecs.png_decode(content)
     else:  # the codestream alone: with the boxes it would change the values by the profile
         samples = imagecodecs.jpeg2k_decode(content[content.index(JPEG2000_START) :])
-    if full < 65535:
-        samples = ((np.arange(full + 1) * 65535 + full // 2) // full).astype(np.uint16)[samples]
+    samples = scaled(samples, np.arange(full + 1), 65535)
     return samples if samples.ndim == 3 else samples[..., None]
 
 
-def grey_samples(image: Image.Image) -> Samples:
+def scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
+    """Return samples as values up to `full`, 255 or 65535; `ramp` says which of their levels each value is."""
+    levels = len(ramp) - 1
+    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
+        return samples
+    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]
+
+
+def grey_samples(image: Image.Image) -> Pixels:
     """Return the samples of a 16-bit grey image, with opacity where one value stands for transparency."""
     wide = np.asarray(image)
     if image.mode == "I" and (wide.min() < 0 or wide.max() > 65535):
@@ -65,7 +71,7 @@ def grey_samples(image: Image.Image) -> Samples:
     return np.dstack([grey, np.where(grey == transparent, 0, 65535).astype(np.uint16)])
 
 
-def deep_luma(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
+def deep_luma(samples: Pixels, icc: bytes | None) -> Pixels:
     """Return luma, (H, W) uint16: Rec. 601 of colours, as sRGB through their profile; grey as it is.
 
     What is computed at a time does not grow with the photo.
@@ -78,6 +84,6 @@ def deep_luma(samples: Samples, icc: bytes | None) -> np.ndarray[Any, Any]:
     return luma
 
 
-def eight_bits(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def eight_bits(samples: Pixels) -> Pixels:
     """Return 16-bit samples as 8-bit ones, rounded; 8-bit ones as they are."""
     return samples if samples.dtype == np.uint8 else _EIGHT_BITS[samples]

@@ -6,6 +6,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
+from colorize.photos.deep import image_of, scaled
 from colorize.photos.strip_files import Band
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 
@@ -14,11 +15,10 @@ STARTS = (b"SDPX", b"XPDS")
 
 _HEADER_BYTES = 2048
 _RGB, _REC_709 = 50, 6
-_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def open_dpx(file: IO[bytes]) -> Image.Image:
-    """Read a DPX of one image: 8 bits as RGB or L; 10, 12 and 16 bits as their luma (Rec. 601), 16 bits deep.
+    """Read a DPX of one image, RGB or grey, of 8, 10, 12 or 16 bits; see :func:`colorize.photos.deep.image_of`.
 
     `info["dpx"]` is its header. Raises UnreadableImage where PyAV is not installed.
     """
@@ -35,13 +35,12 @@ def open_dpx(file: IO[bytes]) -> Image.Image:
     assert isinstance(frame, av.VideoFrame)
     name, bits = frame.format.name, frame.format.components[0].bits
     if bits == 8 and name in ("gray", "rgb24", "rgba", "abgr"):
-        image = Image.fromarray(frame.to_ndarray(format="gray" if name == "gray" else "rgb24"))
+        samples = frame.to_ndarray(format="gray" if name == "gray" else "rgb24")
     elif bits > 8 and name.startswith(("gray", "gbrp", "gbrap", "rgb48", "rgba64")):
-        samples = frame.to_ndarray().astype(np.float32)
-        luma = samples if samples.ndim == 2 else samples[..., :3] @ _LUMA
-        image = Image.fromarray(np.rint(luma * (65535 / ((1 << bits) - 1))).astype(np.uint16))
+        samples = scaled(frame.to_ndarray(), np.arange(1 << bits), 65535)
     else:
         raise UnreadKind(f"a DPX file of {name} pixels, which is not read")
+    image = image_of(np.atleast_3d(samples)[..., :3])
     image.format = "DPX"
     image.info |= {"dpx": header, "unused": len(frame.format.components) // 4}
     return image
@@ -63,26 +62,22 @@ def write_dpx(file: IO[bytes], width: int, height: int, bits: int, bands: Iterab
         made[:4], made[8:16], made[36:660] = b"SDPX", b"V1.0".ljust(8, b"\0"), bytes(624)
         made[801:804] = bytes((_REC_709, _REC_709, bits))
     order, bits = _byte_order(made), made[803]
-
-    def put(at: int, value: int, size: int = 4) -> None:
-        made[at : at + size] = value.to_bytes(size, order)
-
     row_bytes = 4 * (width if bits == 10 else -(-width * 3 * (1 if bits == 8 else 2) // 4))  # whole words of 32 bits
-    for at, value in ((4, 2048), (16, 2048 + height * row_bytes), (24, 1664), (28, 384), (32, 0)):
-        put(at, value)
-    for at, value in ((772, width), (776, height), (780, 0), (808, 2048), (812, 0), (816, 0)):
-        put(at, value)
-    for at, value in ((768, 0), (770, 1), (804, int(bits in (10, 12))), (806, 0)):
-        put(at, value, size=2)
+    words = {4: 2048, 16: 2048 + height * row_bytes, 24: 1664, 28: 384, 32: 0}
+    words |= {772: width, 776: height, 780: 0, 808: 2048, 812: 0, 816: 0}
+    halves = {768: 0, 770: 1, 804: int(bits in (10, 12)), 806: 0}
+    for size, fields in ((4, words), (2, halves)):
+        for at, value in fields.items():
+            made[at : at + size] = value.to_bytes(size, order)
     made[800] = _RGB
     file.write(made)
     for band in bands:
         full = np.iinfo(band.dtype).max
         samples = np.rint(band.astype(np.float32) * (((1 << bits) - 1) / full)).astype(np.uint32)
         if bits == 10:
-            words = samples[..., 0] << 22 | samples[..., 1] << 12 | samples[..., 2] << 2
+            coded = samples[..., 0] << 22 | samples[..., 1] << 12 | samples[..., 2] << 2
         else:
-            words = (samples << 4 if bits == 12 else samples).astype(np.uint8 if bits == 8 else np.uint16)
-        words = words.astype(words.dtype.newbyteorder(order))
-        rows = words.reshape(len(band), -1).view(np.uint8)
+            coded = (samples << 4 if bits == 12 else samples).astype(np.uint8 if bits == 8 else np.uint16)
+        coded = coded.astype(coded.dtype.newbyteorder(order))
+        rows = coded.reshape(len(band), -1).view(np.uint8)
         file.write(np.pad(rows, ((0, 0), (0, row_bytes - rows.shape[1]))).tobytes())

@@ -4,9 +4,7 @@ ITU-T T.81 (JPEG) names the markers and tables, JFIF 1.02 the YCbCr. `jpeglib` r
 """
 
 import io
-import math
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,22 +13,13 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from colorize.gamut import Plane
 from colorize.photos.opening import Turn
 from colorize.photos.profiles import color_model, is_srgb
 
-Plane = np.ndarray[Any, Any]
-
-_HUFFMAN_FRAMES, _FRAMES = {0xC0, 0xC1, 0xC2}, set(range(0xC0, 0xD0))
-_DHT, _SOS = 0xC4, 0xDA
+_SOI, _DHT, _SOS = b"\xff\xd8", 0xC4, 0xDA
+_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
 _BLOCK = 8
-_DCT = np.array(
-    [
-        [math.cos((2 * x + 1) * u * math.pi / 16) * (0.5 if u else 0.125**0.5) for x in range(_BLOCK)]
-        for u in range(_BLOCK)
-    ],
-    np.float32,
-)
-"""The orthonormal DCT of eight samples: a row a frequency."""
 
 
 class _Blocks(np.ndarray[Any, Any]):
@@ -72,16 +61,18 @@ class StoredLuma:
         It holds no metadata, but for a JFIF header of libjpeg's. The chroma is compressed by `quality`, 1 to 100.
         Raises OSError where the coefficients cannot be read or written.
         """
-        jpeglib = _jpeglib()
         luma, luma_steps = self._coefficients()
-        width, height = self.size
-        steps = _chroma_steps(quality)
-        planes = [_transformed(plane, steps) for plane in (blue, red)]
-        blocks = (np.ascontiguousarray(plane).view(_Blocks) for plane in (luma, *planes))
-        made = jpeglib.from_dct(*blocks, qt=np.stack([luma_steps, steps]), quant_tbl_no=np.array([0, 1, 1], np.int16))
-        made.height, made.width = height, width
-        half = (2, 2) if blue.shape != (height, width) else (1, 1)
-        made.samp_factor = np.array([half, (1, 1), (1, 1)], np.int32)
+        planes, saved = [Image.fromarray(plane) for plane in (blue, red)], io.BytesIO()
+        chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
+        chroma.save(saved, "JPEG", quality=quality, subsampling="4:4:4")
+        coded = _read(saved.getvalue(), *chroma.size, components=3)
+        made = _jpeglib().from_dct(
+            *(np.ascontiguousarray(plane).view(_Blocks) for plane in (luma, coded.Cb, coded.Cr)),
+            qt=np.stack([luma_steps, coded.qt[1]]),
+            quant_tbl_no=np.array([0, 1, 1], np.int16),
+        )
+        made.width, made.height = self.size
+        made.samp_factor = np.array([(1, 1) if chroma.size == self.size else (2, 2), (1, 1), (1, 1)], np.int32)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "coloured.jpg")
             made.write_dct(str(path))
@@ -89,30 +80,17 @@ class StoredLuma:
 
     def _coefficients(self) -> tuple[Plane, Plane]:
         """Return the upright blocks, (rows, columns, 8, 8) int16, and the steps they are quantised by, (8, 8)."""
-        jpeglib = _jpeglib()
-        rows, columns = -(-self.height // _BLOCK), -(-self.width // _BLOCK)
-        # All that `jpeglib.read_dct` would find out by decoding the file once more; as of a grey one, for its luma.
-        stored = jpeglib.DCTJPEG(
-            **dict.fromkeys(("quant_tbl_no", "markers", "huffmans", "Y", "Cb", "Cr", "K", "qt", "progressive_mode")),
-            path="the photo",
-            content=self.content,
-            height=self.height,
-            width=self.width,
-            block_dims=np.array([[rows, columns]], np.int32),
-            samp_factor=np.array([[1, 1]], np.int32),
-            jpeg_color_space=jpeglib.JCS_GRAYSCALE,
-            num_scans=1,
-        )
-        luma, _, steps = stored.load()
+        stored = _read(self.content, self.width, self.height, components=1)  # as of a grey one, for its luma
+        luma, steps = stored.Y, stored.qt[0]
         if self.turn is None:
-            return luma, steps[0]
+            return luma, steps
         # A mirror image has its blocks in reverse, and those frequencies negated that are odd along the mirrored axis.
         odd = np.where(np.arange(_BLOCK) % 2, -1, 1).astype(np.int16)
         if self.turn.mirror_x:
             luma = luma[:, ::-1] * odd
         if self.turn.mirror_y:
             luma = luma[::-1] * odd[:, None]
-        return (luma.transpose(1, 0, 3, 2), steps[0].T) if self.turn.swap else (luma, steps[0])
+        return (luma.transpose(1, 0, 3, 2), steps.T) if self.turn.swap else (luma, steps)
 
 
 def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> StoredLuma | str:
@@ -136,42 +114,29 @@ def stored_luma(image: Image.Image, content: bytes, turn: Turn | None) -> Stored
     stored = (image.width, image.height)
     if turn is not None and any(turn[axis] and stored[axis - 2] % _BLOCK for axis in (2, 3)):
         return f"turned upright at a size that is no multiple of {_BLOCK} px"
-    if (bare := _without_metadata(content)) is None:
+    try:
+        _, bare, frames = _parts(content)
+    except ValueError as error:
+        return f"it is {error}"
+    if len(frames) != 1 or frames[0][1] not in _HUFFMAN_FRAMES or frames[0][4:5] != b"\x08":
         return "of a kind whose coefficients are not read (arithmetic coding, lossless, or more than 8 bits)"
     if _jpeglib() is None:
         return "the package jpeglib is not installed"
-    return StoredLuma(bare, *stored, turn)
+    return StoredLuma(_SOI + bare, *stored, turn)
 
 
-def header(made: bytes) -> bytes:
-    """Return the metadata segments of a JPEG: APPn and comments."""
-    return b"".join(made[start:end] for marker, start, end in _segments(made) if _is_metadata(marker))
+def with_metadata_of(said: bytes, made: bytes) -> bytes:
+    """Return the JPEG `made` with the metadata of another one: APPn segments and comments."""
+    return _SOI + _parts(said)[0] + _parts(made)[1]
 
 
-def with_header(made: bytes, head: bytes) -> bytes:
-    """Return a JPEG with the segments `head` for its metadata."""
-    return b"".join((b"\xff\xd8", head, *_bare(made)))
+def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
+    """Return a JPEG's metadata; its tables, frame header and scans; and its frame headers once more.
 
-
-def _is_metadata(marker: int) -> bool:
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE
-
-
-def _bare(content: bytes) -> Iterator[bytes]:
-    """Yield the tables and the frame header of a JPEG, and then all its scans at once."""
-    for marker, start, end in _segments(content):
-        if marker == _SOS:
-            yield content[start:]
-        elif not _is_metadata(marker):
-            yield content[start:end]
-
-
-def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, start and end of each segment as far as the header of the first scan.
-
-    Raises ValueError where there is none.
+    Raises ValueError where there is no scan.
     """
-    at, marker = 2, 0
+    said, coded, frames = list[bytes](), list[bytes](), list[bytes]()
+    at, marker = len(_SOI), 0
     while marker != _SOS:
         if content[at : at + 1] != b"\xff" or len(content) < at + 4:
             raise ValueError("not a JPEG, or cut off")
@@ -180,20 +145,30 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
             at += 1
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        yield marker, at, end
+        segment = content[at:] if marker == _SOS else content[at:end]
+        (said if 0xE0 <= marker <= 0xEF or marker == 0xFE else coded).append(segment)
+        frames += [segment] * (0xC0 <= marker <= 0xCF and marker != _DHT)
         at = end
+    return b"".join(said), b"".join(coded), frames
 
 
-def _without_metadata(content: bytes) -> bytes | None:
-    """Return a JPEG that consists of tables and scans; None where it is one of those that are not read."""
-    try:
-        frames = [
-            content[start + 1 : start + 5 : 3] for marker, start, _ in _segments(content) if marker in _FRAMES - {_DHT}
-        ]
-        readable = len(frames) == 1 and frames[0][0] in _HUFFMAN_FRAMES and frames[0][1] == 8
-        return b"".join((b"\xff\xd8", *_bare(content))) if readable else None
-    except ValueError:
-        return None
+def _read(content: bytes, width: int, height: int, components: int) -> Any:
+    """Read the coefficients of the first components of a JPEG, 1 or 3, each of its size in pixels."""
+    jpeglib, blocks = _jpeglib(), [-(-height // _BLOCK), -(-width // _BLOCK)]
+    # All that `jpeglib.read_dct` would find out by decoding the file once more.
+    found = jpeglib.DCTJPEG(
+        **dict.fromkeys(("quant_tbl_no", "markers", "huffmans", "Y", "Cb", "Cr", "K", "qt", "progressive_mode")),
+        path="the photo",
+        content=content,
+        height=height,
+        width=width,
+        block_dims=np.array([blocks] * components, np.int32),
+        samp_factor=np.array([[1, 1]] * components, np.int32),
+        jpeg_color_space=jpeglib.JCS_GRAYSCALE if components == 1 else jpeglib.JCS_YCbCr,
+        num_scans=1,
+    )
+    found.load()
+    return found
 
 
 @lru_cache(1)
@@ -205,24 +180,3 @@ def _jpeglib() -> Any:
         return None
     jpeglib.version.set("turbo210")
     return jpeglib
-
-
-@lru_cache(100)
-def _chroma_steps(quality: int) -> Plane:
-    """Return the table that libjpeg quantises chroma by, (8, 8)."""
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, "JPEG", quality=quality)
-    with Image.open(file) as made:
-        return np.array(cast("Any", made).quantization[1], np.uint16).reshape(_BLOCK, _BLOCK)
-
-
-def _transformed(plane: Plane, steps: Plane) -> Plane:
-    """Return the quantised coefficients of an 8-bit plane, its last rows and columns repeated to whole blocks."""
-    height, width = plane.shape
-    rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    padded = np.pad(plane, ((0, rows * _BLOCK - height), (0, columns * _BLOCK - width)), "edge")
-    blocks = np.empty((rows, columns, _BLOCK, _BLOCK), np.int16)
-    for row, line in enumerate(padded.reshape(rows, _BLOCK, columns, _BLOCK)):
-        shifted = line.transpose(1, 0, 2).astype(np.float32) - 128
-        blocks[row] = np.rint(_DCT @ shifted @ _DCT.T / steps)
-    return blocks

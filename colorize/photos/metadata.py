@@ -7,22 +7,20 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from PIL import Image
+from PIL.ExifTags import Base
 
 from colorize.photos.tags import EXIF, GPS, ICC, IPTC, XMP, Directory, Tags, pack, rational, short, unpack
 
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_WIDTH, _HEIGHT = 0xA002, 0xA003
-_INTEROP = 0xA005
-
 # Tags that say how the pixels of the source are stored, and so nothing of the result (size, bits, compression, colour
-# model, orientation, strips, tiles, palettes, JPEG tables), and what goes its own way: XMP, IPTC, profile, directories.
+# model, orientation, strips, tiles, palettes, JPEG tables), what goes its own way (XMP, IPTC, profile, directories),
+# and an offset into its file.
 _OTHER_TAGS = frozenset(
     (
         *range(254, 260),
         *(262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 290, 291, 292, 293, 301, 317),
         *range(320, 348),
         *range(512, 533),
-        *(XMP, IPTC, ICC, EXIF, GPS),
+        *(XMP, IPTC, ICC, EXIF, GPS, Base.ExifInteroperabilityOffset),
     )
 )
 _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[0-9]')
@@ -89,7 +87,7 @@ def resolution_tags(metadata: Metadata) -> Directory:
     if metadata.dpi is None:
         return {}
     across, down = (rational(value) for value in metadata.dpi)
-    return {_X_RESOLUTION: across, _Y_RESOLUTION: down, _RESOLUTION_UNIT: short(2)}
+    return {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: short(2)}
 
 
 def photoshop_block(iptc: bytes) -> bytes:
@@ -119,7 +117,8 @@ def _png_profile(text: object) -> bytes:
 
 def _resolution(found: Tags) -> tuple[float, float] | None:
     """Return the resolution that a TIFF states, in pixels an inch."""
-    [unit, *_], across, down = (found.numbers(tag, [2]) for tag in (_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION))
+    unit = found.number(Base.ResolutionUnit, 2)
+    across, down = (found.numbers(tag, []) for tag in (Base.XResolution, Base.YResolution))
     if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or 0 in (across[1], down[1]):
         return None
     scale = 2.54 if unit == 3 else 1.0
@@ -128,9 +127,9 @@ def _resolution(found: Tags) -> tuple[float, float] | None:
 
 def _result_exif(found: Tags, swapped: bool) -> bytes:
     """Return the tags that hold for the result too."""
-    main = {number: tag for number, tag in found.main.items() if number not in _OTHER_TAGS}
-    exif = {number: tag for number, tag in found.exif.items() if number != _INTEROP}  # an offset into the source's file
-    for group, across, down in ((main, _X_RESOLUTION, _Y_RESOLUTION), (exif, _WIDTH, _HEIGHT)):
+    main, exif = ({n: tag for n, tag in group.items() if n not in _OTHER_TAGS} for group in (found.main, found.exif))
+    sides = (Base.XResolution, Base.YResolution), (Base.ExifImageWidth, Base.ExifImageHeight)
+    for group, (across, down) in zip((main, exif), sides, strict=True):
         if swapped and across in group and down in group:
             group[across], group[down] = group[down], group[across]
     return b"Exif\0\0" + pack(Tags(main, exif, found.gps)) if main or exif or found.gps else b""

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import Base
 
 from colorize.photos import dpx, profiles, tags
 from colorize.photos.boxes import jxl_size, read_boxes
-from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES
+from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES, grey_samples, image_of
 from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
@@ -75,7 +76,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             elif head.startswith(dpx.STARTS):
                 image = dpx.open_dpx(file)
             else:
-                image = _open_other(file, head)
+                image = _open_other(Path(path), file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
@@ -89,7 +90,7 @@ def load_plugin(format: Format) -> None:
         raise UnreadKind(f'a {format.name} file, which needs more: pip install "colorize[formats]"') from None
 
 
-def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
+def _open_other(path: Path, file: BinaryIO, head: bytes) -> Image.Image:
     """Open what is no TIFF. Its `info` has "bits" where Pillow may give fewer, and what boxes say."""
     try:
         image: Image.Image = Image.open(file, formats=_PILLOW_FORMATS)
@@ -101,27 +102,20 @@ def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
         if plugged is None:
             raise UnreadKind(kind) from None
         load_plugin(plugged)
-        if kind == "JXL" and math.prod(jxl_size(_content(file))) > MAX_PIXELS:  # it is decoded at once
+        if kind == "JXL" and math.prod(jxl_size(path.read_bytes())) > MAX_PIXELS:  # it is decoded at once
             raise UnreadableImage(_TOO_LARGE) from None
         image = Image.open(file, formats=[kind])
     said: dict[Any, Any] = image.info
     if image.format == "PNG":
         said["bits"] = head[24]
     elif image.format in ("JPEG2000", "JXL"):
-        content = _content(file)
+        content = path.read_bytes()
         said |= read_boxes(content)
         said["bits"] = (content[content.find(JPEG2000_START) + 42] & 127) + 1 if image.format == "JPEG2000" else 8
     elif image.format == "PSD":  # all layers in one; a fourth channel is a selection, or white is behind it already
         image = image.convert("RGB" if image.mode == "RGBA" else image.mode)
         image.format = "PSD"
     return image
-
-
-def _content(file: BinaryIO) -> bytes:
-    file.seek(0)
-    content = file.read()
-    file.seek(0)
-    return content
 
 
 _TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels"
@@ -154,7 +148,7 @@ def find_turn(image: Image.Image) -> Turn | None:
         # Pillow finds a PNG's EXIF on loading, and turns a TIFF then by itself, removing the tag.
         image.load()
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(Base.Orientation)
     except Exception:
         # Garbled metadata does not make a photo unreadable; viewers show it as it is stored.
         return None
@@ -176,18 +170,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose range is not known")
     if image.mode in SIXTEEN_BIT_MODES:
-        wide = image.convert("I")
-        low, high = cast("tuple[int, int]", wide.getextrema())
-        if low < 0 or high > 65535:
-            raise UnreadableImage("32-bit pixels, whose range is not known")
-        # Pillow's own conversion to 8 bits clips at 255. Its point() truncates, hence the half.
-        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+        return image_of(grey_samples(image)).convert("RGB")
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile", b"")
         shown = profiles.seen_pixels(np.asarray(image), icc)
         return image.convert("RGB") if shown.shape[2] == 4 else Image.fromarray(shown)
-    if image.mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         paper = Image.new("RGBA", rgba.size, "white")

@@ -2,23 +2,21 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ExifTags import Base
 
 from colorize.color import rgb_to_lab
+from colorize.gamut import Plane
 from colorize.photos import profiles
 from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
 from colorize.photos.hints import Hint
 from colorize.photos.jpeg import StoredLuma, stored_luma
 from colorize.photos.metadata import Metadata, read_metadata
 from colorize.photos.opening import UnreadableImage, find_turn, image_errors, opened, to_rgb, turned_pixels
-
-Plane = np.ndarray[Any, Any]
-
-_ORIENTATION = 274
 
 _HALVED_FROM_PX = 1024
 """A short side that is more than any network is shown: no more of a JPEG's pixels is decoded to show it to one."""
@@ -33,12 +31,11 @@ class Photo:
 
     `luma` is (H, W), Rec. 601 as sRGB, uint8, or uint16 of more than 8 bits; `alpha` (H, W) uint8 opacity, where it has
     any transparency; `metadata` goes into the result's file unchanged, and its RGB profile is the photo's colour
-    space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. Where they were asked for, `own` is the
-    photo with the colours it has, if any (RGB or RGBA, of its profile), and `preview` a small RGB copy as it looked
-    before, over white. `name` is for messages; `notes` are what is to be said of its result; `hints` are colours that
-    somebody knows of points in it, at full size. `stored` is the luma of a JPEG whose result takes it over from the
-    file: `luma` may be half its size then, rounded up. Where it cannot be taken over though it was asked for,
-    `encoded_anew` says why.
+    space. `format` is Pillow's name (MPO as JPEG), "" where there is no file. `own` is the photo with the colours it
+    has (RGB or RGBA, of its profile), if any and asked for. `name` is for messages; `notes` are what is to be said of
+    its result; `hints` are colours that somebody knows of points in it, at full size. `stored` is the luma of a JPEG
+    whose result takes it over from the file: `luma` may be half its size then, rounded up. Where it cannot be taken
+    over though it was asked for, `encoded_anew` says why.
     """
 
     luma: Plane
@@ -46,7 +43,6 @@ class Photo:
     metadata: Metadata = field(default_factory=Metadata)
     format: str = ""
     own: Plane | None = None
-    preview: Image.Image | None = None
     name: str = "a photo"
     notes: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ()
@@ -64,7 +60,9 @@ class Photo:
     def grey(self) -> Image.Image:
         """Return the 8-bit grey image that the network is to see (mode L), over white where it is transparent."""
         grey = Image.fromarray(eight_bits(self.luma))
-        return grey if self.alpha is None else over_white(grey, Image.fromarray(self.alpha))
+        if self.alpha is None:
+            return grey
+        return Image.composite(grey, Image.new("L", grey.size, "white"), Image.fromarray(self.alpha))
 
     def in_srgb(self) -> "Photo":
         """Return the same photo as sRGB, for files that have no place for its profile."""
@@ -75,13 +73,12 @@ class Photo:
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
 
 
-def read(path: str | Path, keep_color: bool = False, preview_px: int | None = None, as_jpeg: bool = False) -> Photo:
+def read(path: str | Path, keep_color: bool = False, as_jpeg: bool = False) -> Photo:
     """Read a photo from a file, whatever its kind: palette, CMYK, 16-bit grey… Of several frames or pages, the first.
 
     The format, one of `colorize.runtime.formats.FORMATS`, is recognised by the content. With `keep_color`, colours of
-    its own are kept in `own`; `preview_px` is the longer side of `preview` (None makes none). `as_jpeg` says that the
-    result will be a JPEG, which takes over the luma of another as it is stored. Raises UnreadableImage with whatever is
-    wrong with the file, without its name.
+    its own are kept in `own`. `as_jpeg` says that the result will be a JPEG, which takes over the luma of another as it
+    is stored. Raises UnreadableImage with whatever is wrong with the file, without its name.
     """
     with opened(path) as image, image_errors():
         notes = _notes(image)
@@ -90,23 +87,20 @@ def read(path: str | Path, keep_color: bool = False, preview_px: int | None = No
         if as_jpeg:
             is_jpeg = image.format in ("JPEG", "MPO")
             stored = stored_luma(image, Path(path).read_bytes(), turn) if is_jpeg else f"it is a {image.format}"
-        if isinstance(stored, StoredLuma):
-            seen_px = min(image.size) // 2
-            if seen_px >= _HALVED_FROM_PX and (preview_px is None or seen_px >= preview_px):
-                image.draft(None if keep_color or preview_px else "L", (image.width // 2, image.height // 2))
+        if isinstance(stored, StoredLuma) and min(image.size) // 2 >= _HALVED_FROM_PX:
+            image.draft(None if keep_color else "L", (image.width // 2, image.height // 2))
         if deep is None:
             image.load()
         # Pillow turns a TIFF by itself on loading, and forgets that it had to; its plugin a HEIC.
-        orientation = image.info["tags"].numbers(_ORIENTATION, [1])[0] if "tags" in image.info else 1
+        orientation = image.info["tags"].number(Base.Orientation, 1) if "tags" in image.info else 1
         turned = image.info.get("original_orientation", orientation) in (5, 6, 7, 8)
         metadata = read_metadata(image, swapped=turned or (turn is not None and turn.swap))
         name = "JPEG" if image.format == "MPO" else str(image.format)
         if deep is not None:
-            deep = deep if turn is None else turned_pixels(deep, turn)
-            upright = image_of(deep)
-        else:
-            upright = image if turn is None else image.transpose(turn.method)
-        photo = _photo(upright, deep, metadata, name, keep_color, preview_px)
+            image = image_of(deep if turn is None else turned_pixels(deep, turn))
+        elif turn is not None:
+            image = image.transpose(turn.method)
+        photo = _photo(image, metadata, name, keep_color)
     photo = replace(photo, name=str(path), notes=tuple(notes))
     return replace(photo, encoded_anew=stored) if isinstance(stored, str) else replace(photo, stored=stored)
 
@@ -121,9 +115,8 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
     icc = image.info.get("icc_profile")
     try:
         with image_errors():
-            deep = grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
-            image = image if deep is None else image_of(deep)
-            return _photo(image, deep, Metadata(icc=icc), "", keep_color, None)
+            image = image_of(grey_samples(image)) if image.mode in SIXTEEN_BIT_MODES else image
+            return _photo(image, Metadata(icc=icc), "", keep_color)
     except UnreadableImage as error:
         raise ValueError(str(error)) from error
 
@@ -151,7 +144,9 @@ def has_colors(image: Image.Image) -> bool:
     that has faded to a single hue. What is left of a*b* after the mean of each of 25 steps of lightness is taken away
     is measured on a small copy: 0 for grey, up to 3 for sepia, above 3.5 for 91 % of ImageNet's photos.
     """
-    pixels = torch.from_numpy(np.array(shrink(image, 128))).permute(2, 0, 1).float() / 255
+    small = image.copy()
+    small.thumbnail((128, 128), reducing_gap=3.0)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
     lightness, *ab = rgb_to_lab(pixels).flatten(1)
     step = (lightness / 4).long().clamp(0, 24)
     count = torch.zeros(25).index_add_(0, step, torch.ones_like(lightness)).clamp_min_(1)
@@ -159,25 +154,9 @@ def has_colors(image: Image.Image) -> bool:
     return float(torch.stack(rest).square().sum(0).mean().sqrt()) >= COLOURED_LAB
 
 
-def shrink(image: Image.Image, longest_px: int) -> Image.Image:
-    """Return `image` with its longer side at most `longest_px`, antialiased."""
-    if max(image.size) <= longest_px:
-        return image
-    scale = longest_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-
-
-def over_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Lay `image` (L or RGB) over white with opacity `alpha` (L)."""
-    return Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
-
-
-def _photo(
-    image: Image.Image, deep: Plane | None, metadata: Metadata, name: str, keep_color: bool, preview_px: int | None
-) -> Photo:
-    """Return a photo of 8 bits or, as `deep` has them (see :mod:`colorize.photos.deep`), of more."""
-    icc = metadata.icc
+def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool) -> Photo:
+    """Return the photo that an upright image is, of 8 bits or as :func:`colorize.photos.deep.image_of` makes it."""
+    icc, deep = metadata.icc, image.info.get("samples")
     if profiles.color_model(icc) not in ("", "RGB"):  # the result is RGB: a profile of another model says nothing of it
         metadata = replace(metadata, icc=None)
     flat, alpha = _split(image)
@@ -185,16 +164,12 @@ def _photo(
     luma = np.array((colored or flat).convert("L")) if deep is None else deep_luma(deep, icc)
     if colored is None and icc is not None:
         luma = profiles.seen_grey(luma, icc)
-    own = preview = None
+    own = None
     if keep_color and colored is not None and has_colors(colored):
         own = np.array(flat) if deep is None else deep[..., :3]
         if alpha is not None:
             own = np.dstack([own, np.array(alpha)]) if deep is None else deep
-    photo = Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
-    if preview_px is not None:
-        before = photo.grey() if colored is None else colored if alpha is None else over_white(colored, alpha)
-        preview = shrink(before, preview_px).convert("RGB")
-    return replace(photo, preview=preview)
+    return Photo(luma, None if alpha is None else np.array(alpha), metadata, name, own)
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import REC_601, gamut_scale, green_offset
+from colorize.gamut import REC_601, Plane, gamut_scale, green_offset
 from colorize.photos.profiles import from_srgb, is_srgb
 from colorize.photos.reading import Photo
-from colorize.photos.results import BandedImage, Planes
+from colorize.photos.results import BandedImage
 from colorize.photos.strip_files import Band
-
-Plane = np.ndarray[Any, Any]
 
 _BAND_PIXELS = 1 << 17
 """Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
@@ -23,12 +21,16 @@ _KR, _KB = REC_601
 _KG = 1 - _KR - _KB
 
 
-def coloured(photo: Photo, rgb: Plane) -> BandedImage:
+def coloured(photo: Photo, rgb: Plane | None) -> BandedImage:
     """Return the photo in the network's colours and its own colour space, computed as it is used.
 
-    `rgb` is what the network made of it, (3, h, w) float32; size, luma and opacity are the photo's. The image is of 16
-    bits a channel where the photo has 16, of 8 otherwise; of four channels where it has opacity.
+    `rgb` is what the network made of it, (3, h, w) float32, None for the colours that the photo has; size, luma and
+    opacity are the photo's. The image is of 16 bits a channel where the photo has 16, of 8 otherwise; of four channels
+    where it has opacity.
     """
+    if rgb is None:
+        assert photo.own is not None
+        return BandedImage.of(photo.own)
     stored, alpha = photo.stored, photo.alpha
     deep, plain = photo.luma.dtype != np.uint8, photo.metadata.icc is None or is_srgb(photo.metadata.icc)
 
@@ -43,10 +45,10 @@ def coloured(photo: Photo, rgb: Plane) -> BandedImage:
             yield band
             top += len(band)
 
-    planes = None
-    if not deep and alpha is None and plain:
-        planes = Planes(photo.luma if stored is None else stored, partial(chroma_planes, photo.luma, photo.size, rgb))
-    return BandedImage(*photo.size, 3 if alpha is None else 4, 16 if deep else 8, bands, planes)
+    image = BandedImage(*photo.size, 3 if alpha is None else 4, 16 if deep else 8, bands)
+    if deep or alpha is not None or not plain:
+        return image
+    return replace(image, luma=stored or photo.luma, chroma=partial(chroma_planes, photo.luma, photo.size, rgb))
 
 
 def chroma_planes(luma: Plane, size: tuple[int, int], rgb: Plane, halved: bool) -> tuple[Plane, Plane]:

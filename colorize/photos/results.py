@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import error as struct_error
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from colorize.gamut import Plane
 from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.dpx import write_dpx
-from colorize.photos.jpeg import StoredLuma, header, with_header
+from colorize.photos.jpeg import StoredLuma, with_metadata_of
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
 from colorize.photos.strip_files import Band, write_png, write_tiff
@@ -37,23 +38,15 @@ _PARTS: dict[str, tuple[str, int | None]] = {
 """The fields of metadata in words, and how much stands before each in its segment of a JPEG, if it has a single one."""
 
 
-class Planes(NamedTuple):
-    """An image as JPEG keeps it (JFIF's YCbCr): luma, (H, W) uint8 or as a file has it, and what makes its chroma.
-
-    `chroma` returns Cb and Cr, uint8, of the luma's size, or, if it is told so, of half of it, rounded up.
-    """
-
-    luma: np.ndarray[Any, Any] | StoredLuma
-    chroma: Callable[[bool], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-
-
 @dataclass(frozen=True)
 class BandedImage:
     """An image in colour, computed band by band as it is used.
 
     Sizes are in pixels; `channels` is 3, RGB, or 4, RGBA with opacity that is not multiplied into the colours; `bits` 8
-    or 16 a channel. `bands` makes the pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16; `planes`
-    are the same for JPEG, or None.
+    or 16 a channel. `bands` makes the pixels from top to bottom, `(rows, width, channels)` of uint8 or uint16.
+
+    For JPEG (JFIF's YCbCr) `luma` is (H, W) uint8, or as a file has it, and `chroma` makes Cb and Cr, uint8, of its
+    size or, if it is told so, of half of it, rounded up; None: the pixels say it.
     """
 
     width: int
@@ -61,7 +54,8 @@ class BandedImage:
     channels: int
     bits: int
     bands: Callable[[], Iterator[Band]]
-    planes: Planes | None = None
+    luma: Plane | StoredLuma | None = None
+    chroma: Callable[[bool], tuple[Plane, Plane]] | None = None
 
     @classmethod
     def of(cls, pixels: Band) -> "BandedImage":
@@ -84,14 +78,9 @@ class BandedImage:
             top += len(band)
         return image
 
-    def to_array(self) -> np.ndarray[Any, Any]:
+    def to_array(self) -> Plane:
         """Return it as an array (height, width, channels) of its own depth."""
-        array = np.empty((self.height, self.width, self.channels), np.uint8 if self.bits == 8 else np.uint16)
-        top = 0
-        for band in self.bands():
-            array[top : top + len(band)] = band
-            top += len(band)
-        return array
+        return np.concatenate(list(self.bands()))
 
 
 def save(
@@ -105,7 +94,7 @@ def save(
     metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
-            left_out += _write(file, image, format, metadata, quality, chroma)
+            _write(file, image, format, metadata, quality, chroma == "420", left_out)
         except OSError:
             raise
         except (ValueError, TypeError, KeyError, OverflowError, struct_error):
@@ -113,76 +102,69 @@ def save(
             file.seek(0)
             file.truncate()
             left_out.append("its metadata, which is damaged")
-            left_out += _write(file, image, format, Metadata(), quality, chroma)
+            _write(file, image, format, Metadata(), quality, chroma == "420", left_out)
     return left_out
 
 
 def _write(
-    file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int, chroma: str
-) -> list[str]:
-    """Write the file; return in words what of the photo could not be taken over, beside metadata."""
+    file: IO[bytes],
+    image: BandedImage,
+    format: Format,
+    metadata: Metadata,
+    quality: int,
+    halved: bool,
+    left_out: list[str],
+) -> None:
+    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    options |= {"dpi": metadata.dpi, "comment": metadata.comment}
+    options = {name: value for name, value in options.items() if value}
     if format.name == "TIFF":
         write_tiff(file, image.width, image.height, image.bands(), metadata)
-        return []
-    if format.name == "DPX":
+    elif format.name == "DPX":
         write_dpx(file, image.width, image.height, image.bits, image.bands(), metadata.dpx)
-        return []
-    if format.name == "PNG":
-        info = _png_texts(metadata)
-        write_png(file, image.width, image.height, image.bands(), info, metadata.exif.removeprefix(b"Exif\0\0"))
-        return []
-    if format.name == "JPEG2000":
+    elif format.name == "PNG":
+        write_png(file, image.width, image.height, image.bands(), _png_chunks(metadata))
+    elif format.name == "JPEG2000":
         file.write(_jpeg2000(image.to_array(), metadata, bare=not format.keeps))
-        return []
-    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
-    options["dpi"] = metadata.dpi
-    options = {name: value for name, value in options.items() if value}
-    if format.name == "JPEG":
-        if metadata.comment is not None:
-            options["comment"] = metadata.comment
+    elif format.name == "JPEG":
         if metadata.iptc is not None:
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
-        return _write_jpeg(file, image, options, quality, chroma == "420")
-    if format.plugin:
-        load_plugin(format)
-    if format.lossy:
-        options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
-    if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
-        options["exif"] = with_resolution(metadata)
-    if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
-        options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
-    image.to_image().save(file, format=format.name, **options)
-    return []
+        _write_jpeg(file, image, options, quality, halved, left_out)
+    else:
+        if format.plugin:
+            load_plugin(format)
+        if format.lossy:
+            options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
+        if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
+            options["exif"] = with_resolution(metadata)
+        if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
+            options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
+        image.to_image().save(file, format=format.name, **options)
 
 
-def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool) -> list[str]:
-    """Write a JPEG; `options` are Pillow's for its metadata. Return in words what could not be taken over."""
-    left_out: list[str] = []
-    if image.planes is None:
+def _write_jpeg(
+    file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool, left_out: list[str]
+) -> None:
+    """Write a JPEG; `options` are Pillow's for its metadata."""
+    if image.luma is None or image.chroma is None:
         made = image.to_image()
     else:
-        luma, planes = image.planes.luma, image.planes.chroma(halved)
+        luma, planes = image.luma, image.chroma(halved)
         if isinstance(luma, StoredLuma):
             head = io.BytesIO()
             Image.new("L", (8, 8)).save(head, "JPEG", **options)
             try:
-                file.write(with_header(luma.with_chroma(*planes, quality), header(head.getvalue())))
-                return []
+                file.write(with_metadata_of(head.getvalue(), luma.with_chroma(*planes, quality)))
+                return
             except OSError as error:
                 if error.errno is not None:  # the system's; libjpeg's have none
                     raise
             left_out.append("its luma as it was stored, which libjpeg cannot read")
             luma = luma.decoded()
-        if halved:
-            box, doubled = (0, 0, image.width, image.height), (2 * planes[0].shape[1], 2 * planes[0].shape[0])
-            nearest = Image.Resampling.NEAREST
-            whole = [Image.fromarray(plane).resize(doubled, nearest).crop(box) for plane in planes]
-        else:
-            whole = [Image.fromarray(plane) for plane in planes]
-        made = Image.merge("YCbCr", [Image.fromarray(luma), *whole])
+        whole = [plane.repeat(2, 0).repeat(2, 1)[: len(luma), : luma.shape[1]] if halved else plane for plane in planes]
+        made = Image.merge("YCbCr", [Image.fromarray(plane) for plane in (luma, *whole)])
     made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
-    return left_out
 
 
 def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
@@ -194,8 +176,8 @@ def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
     return encoded if bare else jp2_file(encoded, metadata)
 
 
-def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
-    """Return the chunks of a PNG's metadata, but for EXIF."""
+def _png_chunks(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    """Return the chunks of a PNG's metadata."""
     info = PngImagePlugin.PngInfo()
     if metadata.icc is not None:
         info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))
@@ -209,6 +191,8 @@ def _png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
     if metadata.iptc is not None:  # as ImageMagick and ExifTool keep it
         block = photoshop_block(metadata.iptc)
         info.add_text("Raw profile type iptc", f"\niptc\n{len(block):8}\n{block.hex()}\n", zip=True)
+    if metadata.exif:
+        info.add(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
     return info
 
 

@@ -51,6 +51,10 @@ class Tags(NamedTuple):
         """Return the numbers of a tag of the main directory, if it has any."""
         return (self.main[tag].numbers if tag in self.main else []) or default
 
+    def number(self, tag: int, default: int) -> int:
+        """Return the first of them."""
+        return self.numbers(tag, [default])[0]
+
 
 def short(*values: int) -> Tag:
     """Return a tag of 16-bit numbers."""

@@ -7,16 +7,16 @@ the file's own description of its pixels (TIFF 6.0; Adobe's PageMaker and Photos
 import logging
 import math
 from threading import Lock
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import Base
 
-from colorize.photos.deep import image_of
+from colorize.photos.deep import image_of, scaled
+from colorize.photos.profiles import Pixels
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
-
-Pixels = np.ndarray[Any, Any]
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
@@ -30,7 +30,6 @@ _NOT_PHOTOS = {
     51177: "a depth map",
 }
 _RAW = (32803, 34892)  # a camera's sensor, and demosaiced
-_DNG_VERSION = 50706
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
     *((_MIN_IS_BLACK, bits) for bits in (1, 8, 16)),
@@ -41,7 +40,6 @@ _PILLOW_READS = (
 _PILLOW_DECOMPRESSES = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 _JPEG = (6, 7)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274
 _libtiff = Lock()
 
 
@@ -74,13 +72,13 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     than `max_pixels`.
     """
     found = list(read_tags(cast("BinaryIO", file)))
-    if any(_DNG_VERSION in tags.main or tags.numbers(_PHOTOMETRIC, [-1])[0] in _RAW for tags in found):
+    if any(Base.DNGVersion in tags.main or tags.number(Base.PhotometricInterpretation, -1) in _RAW for tags in found):
         raise UnreadKind(RAW)
-    photos = [tags for tags in found if _WIDTH in tags.main and not _is_reduced(tags)] or found
+    photos = [tags for tags in found if Base.ImageWidth in tags.main and not _is_reduced(tags)] or found
     if not photos:
         raise UnreadKind("a TIFF without any photo")
     tags = photos[0]
-    width, height = tags.numbers(_WIDTH, [0])[0], tags.numbers(_HEIGHT, [0])[0]
+    width, height = tags.number(Base.ImageWidth, 0), tags.number(Base.ImageLength, 0)
     if not 0 < width * height <= max_pixels:
         raise UnreadKind(f"more than {max_pixels // 1_000_000} million pixels" if width * height else "no pixels")
     kind = _kind(tags)
@@ -92,7 +90,7 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
     else:
         image = _decoded(_read_pixels(file, tags.offset, kind, (height, width)), kind, tags)
         image.format = "TIFF"
-        image.getexif()[_ORIENTATION] = tags.numbers(_ORIENTATION, [1])[0]
+        image.getexif()[Base.Orientation] = tags.number(Base.Orientation, 1)
         if ICC in tags.main:
             image.info["icc_profile"] = tags.main[ICC].data
     unused = len([sample for sample in kind.extra if sample not in (_ASSOCIATED, _UNASSOCIATED)])
@@ -102,14 +100,14 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 def _is_reduced(tags: Tags) -> bool:
     """Return whether an image is a smaller copy of another, or a mask."""
-    return bool(tags.numbers(254, [0])[0] & 5) or tags.numbers(255, [1])[0] == 2 or tags.numbers(262, [1])[0] == 4
+    is_mask = tags.number(Base.PhotometricInterpretation, 1) == 4
+    return is_mask or bool(tags.number(Base.NewSubfileType, 0) & 5) or tags.number(Base.SubfileType, 1) == 2
 
 
 def _kind(tags: Tags) -> Kind:
-    photometric, samples, compression = (
-        tags.numbers(tag, [default])[0] for tag, default in ((_PHOTOMETRIC, -1), (277, 1), (259, 1))
-    )
-    depths, formats = set(tags.numbers(258, [1])), set(tags.numbers(339, [1]))
+    photometric, samples = tags.number(Base.PhotometricInterpretation, -1), tags.number(Base.SamplesPerPixel, 1)
+    compression = tags.number(Base.Compression, 1)
+    depths, formats = set(tags.numbers(Base.BitsPerSample, [1])), set(tags.numbers(Base.SampleFormat, [1]))
     bits, number_format = max(depths), max(formats)
     if photometric in _NOT_PHOTOS:
         raise UnreadKind(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
@@ -121,11 +119,13 @@ def _kind(tags: Tags) -> Kind:
         raise UnreadKind("floating-point pixels, whose range is not known")
     if bits > 32 or (bits > 16 and photometric != _MIN_IS_BLACK):
         raise UnreadKind(f"{bits}-bit pixels, whose range is not known")
-    if photometric == _SEPARATED and tags.numbers(332, [1])[0] != 1:
+    if photometric == _SEPARATED and tags.number(Base.InkSet, 1) != 1:
         raise UnreadKind("a TIFF of other inks than cyan, magenta, yellow and black")
-    subsampled = photometric == _YCBCR and compression not in _JPEG and tags.numbers(530, [2, 2]) != [1, 1]
-    extra = (tags.numbers(338, []) + [0] * samples)[: samples - _COLORS[photometric]]
-    planar = samples > 1 and tags.numbers(284, [1])[0] == 2
+    subsampled = (
+        photometric == _YCBCR and compression not in _JPEG and tags.numbers(Base.YCbCrSubSampling, [2, 2]) != [1, 1]
+    )
+    extra = (tags.numbers(Base.ExtraSamples, []) + [0] * samples)[: samples - _COLORS[photometric]]
+    planar = samples > 1 and tags.number(Base.PlanarConfiguration, 1) == 2
     return Kind(photometric, bits, number_format == 2, samples, extra, planar, compression, subsampled)
 
 
@@ -180,7 +180,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
     ramp = np.arange(levels + 1)
     black_to_white = ramp[::-1] if photometric == _MIN_IS_WHITE else ramp
     if photometric == _PALETTE:
-        table = np.array(tags.numbers(320, [])).reshape(3, levels + 1).T
+        table = np.array(tags.numbers(Base.ColorMap, [])).reshape(3, levels + 1).T
         # Some writers give 8 bits where 16 are meant; libtiff looks at the values, too.
         mode, colors = "RGB", (table >> 8 if table.max() > 255 else table).astype(np.uint8)[colors[..., 0]]
     elif photometric in (_CIELAB, _ICCLAB):  # Pillow takes a* and b* as signed bytes
@@ -188,7 +188,7 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
         colors[..., 1:] ^= 128 if photometric == _ICCLAB else 0
     else:
         full = 65535 if bits > 8 and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) else 255
-        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], _scaled(colors, black_to_white, full)
+        mode, colors = {1: "L", 3: "RGB", 4: "CMYK"}[count], scaled(colors, black_to_white, full)
         if photometric == _YCBCR and kind.compression not in _JPEG:  # of which tifffile makes RGB
             mode = "YCbCr"
     if mode not in ("L", "RGB"):
@@ -197,16 +197,8 @@ def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
             return image
         colors = np.asarray(image.convert("RGB"))
     if opacities:
-        alpha = _scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
+        alpha = scaled(pixels[..., count + opacities[0]], ramp, full)[..., None]
         if kind.extra[opacities[0]] == _ASSOCIATED:
             colors = np.minimum(colors * np.uint32(full) // np.maximum(alpha, 1), full)
         colors = np.dstack([colors, alpha]).astype(alpha.dtype)
     return image_of(colors)
-
-
-def _scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
-    """Return samples as values up to `full`; `ramp` says which of their levels each value is."""
-    levels = len(ramp) - 1
-    if levels == full and samples.dtype == np.uint16 and not ramp[0]:
-        return samples
-    return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]

@@ -3,15 +3,15 @@
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
+from torch.backends import cudnn
 
 from colorize.runtime.errors import UserError
 
-HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The number format of each mixed precision."""
-
+HALF_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # the number format of each mixed precision
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
@@ -26,10 +26,7 @@ def pick_device(accelerator: str, key: str = "trainer.accelerator") -> torch.dev
 
 
 def pick_precision(precision: str, device: torch.device, key: str = "trainer.precision") -> str:
-    """Resolve `auto`: to bf16-mixed where the device computes it in hardware, else to 32-true; keep other words.
-
-    `key` is what the user set. Raises UserError where the device cannot do it.
-    """
+    """Resolve `auto`: bf16-mixed where the hardware has it, else 32-true; UserError, naming `key`, if it cannot be."""
     if precision == "16-mixed" and device.type == "cpu":
         raise UserError(f"{key}=16-mixed needs a GPU: on a CPU use bf16-mixed or 32-true")
     if precision != "auto":
@@ -50,16 +47,20 @@ def place(network: Network, device: torch.device) -> Network:
 
 
 def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:
-    """Have torch compile `networks` at their first pass of each size; names in their state dicts stay as they are.
-
-    Raises UserError where, on a CPU, there is no C++ compiler.
-    """
+    """Have torch compile `networks` at their first pass of each size; UserError on a CPU without a C++ compiler."""
     if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
         raise UserError("trainer.compile=true needs a C++ compiler on a CPU: install g++, or set trainer.compile=false")
     # Sizes, training or not, frozen or not, with gradients or not: each is compiled once, more than torch expects.
     torch._dynamo.config.recompile_limit = 64
     for network in networks:
         network.compile(dynamic=False)
+
+
+def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Switch off TF32, whose 10 bits are too few for the variances of SSIM, and for precision=32-true."""
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

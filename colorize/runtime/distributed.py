@@ -20,8 +20,7 @@ from colorize.runtime.processes import is_first_process
 Own = TypeVar("Own")
 
 _LOST = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe|socket|TCPStore", re.IGNORECASE)
-_GRACE_S = 10.0
-"""Time for other processes to end by themselves once the first one has failed."""
+_GRACE_S = 10.0  # time for other processes to end by themselves once the first one has failed
 
 
 def world_size() -> int:
@@ -85,10 +84,7 @@ def average_statistics(network: nn.Module, weight: float) -> None:
 
 @contextmanager
 def abort_together(launcher: Any = None) -> Iterator[None]:
-    """Abort all ranks, those that Lightning's `launcher` started, when one of them ends.
-
-    Raises UserError where another rank ended during an exchange.
-    """
+    """Abort all ranks, of Lightning's `launcher`, when one ends; UserError where another ended in an exchange."""
     try:
         yield
     except BaseException as error:

@@ -8,13 +8,9 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """A wrong option, path, image, checkpoint or weight file; its message is one line that says what to do.
+    """A wrong option, path, photo or file of weights, in one line that says what to do; commands exit with 1."""
 
-    Commands print it without a traceback and exit with status 1.
-    """
-
-    on_all_ranks = False
-    """True where every process of a command raises this very error, so that one of them is enough to say so."""
+    on_all_ranks = False  # true where every process of a command raises this very error, so that one says so
 
 
 class OutOfMemory(UserError):
@@ -26,11 +22,7 @@ class DiskFault(UserError):
 
 
 _RESUMES = "the same command resumes (training with resume=auto)"
-_DISK_FAULTS = {
-    errno.ENOSPC: "make room, and",
-    errno.EDQUOT: "make room, and",
-    errno.EROFS: "once it can be written to,",
-}
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, and") | {errno.EROFS: "once it can be written to,"}
 # What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN; oneDNN, whose text
 # may mean something else; Python's threads, OpenCV, C++, and the loader of shared libraries.
 _OUT_OF_MEMORY = re.compile(
@@ -49,23 +41,20 @@ def one_line(error: Exception) -> str:
     """Return what `error` says, for stderr: its message, or the system's with the names of the files and what to do."""
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        advice = f"; {_DISK_FAULTS[error.errno]} {_RESUMES}" if error.errno in _DISK_FAULTS else ""
+        advice = f"; {_ADVICE[error.errno]} {_RESUMES}" if error.errno in _ADVICE else ""
         return (f"{error.strerror}: {names}" if names else error.strerror) + advice
     return str(error) or type(error).__name__
 
 
 def disk_fault(error: BaseException, folder: os.PathLike[str]) -> DiskFault | None:
     """Return what is to be done before the same command resumes, if a disk is full or read-only; None otherwise."""
-    advice = _DISK_FAULTS.get(getattr(error, "errno", None) or 0)
+    advice = _ADVICE.get(getattr(error, "errno", None) or 0)
     words = getattr(error, "strerror", None)
     return None if advice is None else DiskFault(f"{os.fspath(folder)}: {words}; {advice} the same command resumes")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return True for an exception that says, or was raised from one that says, that the device's or machine's ran out.
-
-    Libraries tell it by type, by `errno` or in words only.
-    """
+    """Tell if an exception, or one that it was raised from, says by type, `errno` or words that memory ran out."""
     while error is not None:
         by_type = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
         if by_type or getattr(error, "errno", None) == errno.ENOMEM:

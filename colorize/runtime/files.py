@@ -6,9 +6,10 @@ import io
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,7 @@ try:
 except ImportError:  # on Windows, where nothing tells an unfinished file that nobody writes from others
     fcntl = None  # type: ignore[assignment]
 
-WAIT_S = 60
-"""Time that a step of a pipeline, started anew, gives the step of a killed one to end."""
+WAIT_S = 60  # time that a step of a pipeline, started anew, gives the step of a killed one to end
 
 
 class Folder(NamedTuple):
@@ -33,8 +33,7 @@ class Folder(NamedTuple):
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
-    has_links: bool = False
-    """True if a link to a folder or file is in it, taken or not."""
+    has_links: bool = False  # true if a link to a folder or file is in it, taken or not
 
 
 def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
@@ -185,8 +184,7 @@ def locked(folder: Path) -> Iterator[None]:
         return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        holding = FileLock(folder / ".lock").acquire(timeout=WAIT_S if is_step() else 0, poll_interval=0.2)
+        holding = _acquired(folder, WAIT_S if is_step() else 0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process: wait for it, or choose another run=NAME") from error
     except (OSError, NotImplementedError) as error:
@@ -201,6 +199,18 @@ def locked(folder: Path) -> Iterator[None]:
                 for path in made:
                     path.rmdir()
             raise
+
+
+def _acquired(folder: Path, wait_s: float) -> AbstractContextManager[object]:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return FileLock(folder / ".lock").acquire(timeout=0)
+        except (Timeout, FileNotFoundError):  # which it raises where the holder removes file and folder meanwhile
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def digest(*parts: object, size: int = 8) -> bytes:

@@ -1,7 +1,6 @@
 """Image file formats: the one table of what each is called, what it can hold, and whether results are written in it.
 
-Adding a format that Pillow reads is a row here. This file imports neither Pillow nor torch, so that `--help` is fast;
-docs/PHOTOS.md shows it to people.
+Adding a format that Pillow reads is a row here, and in docs/PHOTOS.md. For `--help` it imports no Pillow nor torch.
 """
 
 import os
@@ -67,8 +66,7 @@ FORMATS = (
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), written=False),
 )
 
-IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
-"""Suffixes of image files, in upper or lower case."""
+IMAGE_SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)  # in lower case
 
 WRITTEN_SUFFIXES = {suffix: format for format in FORMATS if format.written for suffix in format.suffixes}
 """The formats that results are written in, by the ends of their names."""

@@ -16,8 +16,7 @@ def opt(
 ) -> Any:
     """Declare an option: its default, its one-line meaning, the words that it accepts, or the limits of its numbers.
 
-    The value of a `path`, or of another `literal` text, reaches the program as it was typed, whatever Hydra's grammar
-    thinks of its characters.
+    The value of a `path`, or of another `literal` text, reaches the program as typed, whatever Hydra's grammar is.
     """
     metadata = {"meaning": meaning, "choices": choices, "least": least, "most": most}
     metadata |= {"path": path, "literal": path or literal}

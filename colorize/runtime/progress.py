@@ -7,33 +7,24 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 
-log = logging.getLogger("colorize")
-
-TELLING_S = 10.0
-"""Seconds after which longer work says about how long it will take."""
-
+TELLING_S = 10.0  # seconds after which longer work says about how long it will take
 Item = TypeVar("Item")
-Advance = Callable[..., None]
-"""`advance()` moves a bar by one, `advance(done, total)` to `done`."""
+Advance = Callable[..., None]  # `advance()` moves a bar by one, `advance(done, total)` to `done`
 
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
-    """Show a bar on stderr, called `doing`, as far as `total` (None: not known yet), in a command's first process.
-
-    In a file, one line says how long it will take.
-    """
+    """Show a bar on stderr, as far as `total` (None: not known yet); in a file, a line says how long it will take."""
     from rich import progress as bars
     from rich.console import Console
 
     columns = (bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    hidden, began = not (sys.stderr.isatty() and is_first_process()), time.monotonic()
-    unsaid = hidden and is_first_process()
-    bar = bars.Progress(
-        bars.TextColumn(doing), bars.BarColumn(), *columns, console=Console(stderr=True), disable=hidden
-    )
+    quiet, began = not (sys.stderr.isatty() and is_first_process()), time.monotonic()
+    unsaid = quiet and is_first_process()
+    bar = bars.Progress(bars.TextColumn(doing), bars.BarColumn(), *columns, console=Console(stderr=True), disable=quiet)
     with ExitStack() as stack, bar:
         task = bar.add_task(doing, total=total)
         for handler in logging.getLogger("colorize").handlers:
@@ -55,9 +46,7 @@ def progress_bar(doing: str, total: int | None) -> Iterator[Advance]:
         yield advance
 
 
-def tracked(
-    items: Iterable[Item], doing: str, total: int, size: Callable[[Item], int] = lambda item: 1
-) -> Iterator[Item]:
+def tracked(items: Iterable[Item], doing: str, total: int, size: Callable[[Item], int] = lambda _: 1) -> Iterator[Item]:
     """Yield the same items under a progress bar; `total` is the sum of their sizes."""
     done = 0
     with progress_bar(doing, total) as advance:

@@ -108,9 +108,7 @@ def from_hydra(config: DictConfig, schema: type[T]) -> T:
             least, most = (key.least, key.most) if key.most is not None else (key.least, math.inf)
             for number in (value if OmegaConf.is_list(value) else [value]) if least is not None else ():
                 if number is not None and not (math.isfinite(number) and least <= number <= most):
-                    fault = (
-                        "is too small" if number < least else "is too large" if number > most else "is no number to use"
-                    )
+                    fault = "is too small" if number < least else "is too large" if number > most else "is no number"
                     limits = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
                     raise BadOption(f"{key.name}={value} {fault}: give {limits}")
             if key.choices and value not in key.choices:

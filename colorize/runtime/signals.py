@@ -19,22 +19,16 @@ from typing import Any
 from colorize.runtime.errors import UserError
 from colorize.runtime.processes import is_first_process
 
-BOUNCE_S = 1.0
-"""A second signal within this time is the first: a terminal's Ctrl-C reaches a step from it and from the pipeline."""
-
-_STEP = "COLORIZE_STEP"
-"""The variable by which a step knows that it is one: the process of the pipeline."""
+BOUNCE_S = 1.0  # a second signal within it is the first: a terminal's Ctrl-C reaches a step by the pipeline too
+_STEP = "COLORIZE_STEP"  # the variable by which a step knows that it is one: the process of the pipeline
 _WATCH_S = 0.5
-
-_noted: tuple[int, float] | None = None
-"""The signal that training has yet to act on, and when it came."""
+_noted: tuple[int, float] | None = None  # the signal that training has yet to act on, and when it came
 
 
 class Stopped(BaseException):
     """The signal `signum` has ended the work in good order; the command exits with `status`."""
 
-    more: Sequence[str] = ()
-    """Words that the command which resumes needs beside those that were typed."""
+    more: Sequence[str] = ()  # words that the command which resumes needs beside those that were typed
 
     def __init__(self, signum: int, said: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}{said and f' {said}'}")

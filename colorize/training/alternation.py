@@ -1,6 +1,6 @@
 """Alternating updates of a GAN: which network the next batch trains."""
 
-from colorize.config import SwitchConfig
+from colorize.config.sections import SwitchConfig
 from colorize.training.phases import PHASES, Network
 
 

@@ -1,6 +1,5 @@
 """From a configuration to the objects of a training: data, networks, losses, Trainer. All are made here."""
 
-import logging
 import shlex
 import sys
 import warnings
@@ -31,12 +30,12 @@ from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
 from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
 from colorize.runtime.errors import UserError
+from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
 from colorize.training.alternation import make_update_schedule
 from colorize.training.callbacks.checkpointing import Checkpoints, RandomStates, WholeFiles
 from colorize.training.callbacks.ema import GeneratorEMA
 from colorize.training.callbacks.monitor import EpochBar, Monitor
-from colorize.training.callbacks.region_accuracy import RegionAccuracy
 from colorize.training.callbacks.resolution_scheduler import ResolutionScheduler
 from colorize.training.callbacks.scoring import Scoring
 from colorize.training.callbacks.tensorboard import CurveLogger, ImageGrid, Settings
@@ -48,8 +47,6 @@ from colorize.training.optim import LearningRates
 from colorize.training.phases import PHASES, Network, averages, monitored, scores
 from colorize.training.resuming import sources
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
-
-log = logging.getLogger("colorize")
 
 NOISE = (
     ".*does not have many workers.*",  # data.num_workers is the user's word
@@ -119,7 +116,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
     with value_errors_as_bad_options():
         objective = Objective(
             content_loss or ContentLoss(None, (), pixel_weight=0.0),
-            ChromaLoss(loss.distribution_weight, loss.chroma_weight, loss.rebalance, centres),
+            ChromaLoss(loss, centres),
             loss,
         )
         rates = {
@@ -187,7 +184,6 @@ def shell_command(config: TrainConfig, overrides: Sequence[str]) -> str | None:
 
 def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: ResolutionSchedule) -> list[L.Callback]:
     """Return the callbacks. The Monitor sees what those before it found; Lightning puts checkpoints last."""
-    save = config.save
     callbacks: list[L.Callback] = [ResolutionScheduler(schedule)]
     if averages(config):
         ema = config.ema
@@ -198,14 +194,12 @@ def make_callbacks(config: TrainConfig, folder: PhaseFolder, schedule: Resolutio
             )
         callbacks.append(GeneratorEMA(ema.half_life_images, ema.ramp_up, ema.half_life_share))
     if "generator" in PHASES[config.phase].trains:
-        callbacks += [RegionAccuracy(), ImageGrid(config.grid_photos)]
-        kept, fid = (save.every_n_images, save.score_fid) if scores(config) else (None, "none")
-        callbacks.append(Scoring(kept, save.score_photos, fid, in_curve=scores(config)))
+        callbacks += [ImageGrid(config.grid_photos), Scoring(config.save, in_curve=scores(config))]
     callbacks += [
         Monitor(schedule, folder.metrics, config.trainer.log_every_n_steps, monitored(config)),
         Settings(config, folder.path, shell_command(config, given_overrides())),
         RandomStates(),
-        Checkpoints(folder.checkpoints, monitored(config), save.every_n_images, save.keep, save.every_n_minutes),
+        Checkpoints(folder.checkpoints, monitored(config), config.save),
     ]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():  # in a file, each of its moves would be a line
         callbacks.append(EpochBar(leave=True))

@@ -33,12 +33,8 @@ ENOUGH_FROM_PHOTOS = {
 """Training photos from which a recipe is worth its time: what was measured (docs/RESULTS.md, docs/POCKET.md)."""
 
 TIMED_IMAGES = 8
-
-NAMED_AT_MOST = 20
-"""Unreadable files that are listed."""
-
-DULL = 15
-"""Colourfulness under which there is little to learn."""
+NAMED_AT_MOST = 20  # unreadable files that are listed
+DULL = 15  # colourfulness under which there is little to learn
 
 
 def run(config: TrainConfig) -> None:
@@ -59,10 +55,7 @@ def run(config: TrainConfig) -> None:
 
 
 def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey, left: int) -> str:
-    """Return tables of the photos, surveyed in `found`, and of the stages of training, and the unreadable files.
-
-    `left` of the training photos are not too dull for `data.min_colourfulness`.
-    """
+    """Return tables of the photos and of the stages of training, for which `left` of them remain; the unreadable."""
     count, least = len(photos.train), config.data.min_colourfulness
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))

@@ -1,6 +1,5 @@
 """The networks of a phase with the weights that they start from."""
 
-import logging
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from colorize.networks.heads import BinsHead
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.devices import place
 from colorize.runtime.errors import UserError
+from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 from colorize.training.phases import PHASES, Network
 from colorize.training.resuming import starting_weights
@@ -29,10 +29,7 @@ from colorize.weights.checkpoints import check_architecture, read_checkpoint
 from colorize.weights.load import load_network
 from colorize.weights.pretrained import find_pretrained, load_pretrained
 
-log = logging.getLogger("colorize")
-
-PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64
-"""Number and size of the training photos that tell how often each colour occurs."""
+PRIOR_PHOTOS, PRIOR_SIZE_PX = 2000, 64  # number and size of the training photos that tell how often each colour occurs
 
 
 def make_networks(

@@ -54,11 +54,8 @@ def _plain(value: Any) -> Value:
     return str(value).replace(" ", "") if isinstance(value, list) else value
 
 
-NAMES = ("recipe", "phase", "model.name")
-"""Hyper-parameters that name what other keys say in full."""
-
-PHOTOS = "data.root, data.file_list"
-"""The key in `settings` that stands for where the photos are."""
+NAMES = ("recipe", "phase", "model.name")  # hyper-parameters that name what other keys say in full
+PHOTOS = "data.root, data.file_list"  # the key in `settings` that stands for where the photos are
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:
@@ -79,8 +76,5 @@ def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
     """
     now, defaults = settings(config), {key.name: _plain(key.default) for key in leaves(TrainConfig)}
     was = {name: earlier.get(name, defaults.get(name)) for name in now}
-    return [
-        name if name == PHOTOS else f"{name}={value} (not {was[name]})"
-        for name, value in now.items()
-        if value != was[name]
-    ]
+    changed = [name for name in now if now[name] != was[name]]
+    return [name if name == PHOTOS else f"{name}={now[name]} (not {was[name]})" for name in changed]

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from colorize.color import merge_luma
 from colorize.data.datamodule import Batch
+from colorize.evaluation.regions import accuracies, taken_for
 from colorize.losses import adversarial_loss
 from colorize.metrics import VALIDATED, MeanMetrics, measure
 from colorize.networks.critic import Critic
@@ -34,8 +35,7 @@ class ColorizationModule(L.LightningModule):
 
     Batches are `colorize.data.datamodule.Batch`: RGB float32 in [0, 1], `(B, 3, S, S)`, and its grey `(B, 1, S, S)`.
     `training_step` returns named scalar terms; the names are the tags in TensorBoard and the columns of metrics.csv.
-    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints say of this
-    training from its start to its end.
+    `learning_rates` have an entry for each network that the phase trains; `metadata` is what checkpoints always say.
     """
 
     def __init__(
@@ -51,8 +51,7 @@ class ColorizationModule(L.LightningModule):
         self.automatic_optimization = False
         self.generator, self.critic, self.objective = generator, critic, objective
         self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
-        self.ema: GeneratorEMA | None = None
-        """The callback that averages the generator's weights, saves and restores them."""
+        self.ema: GeneratorEMA | None = None  # the callback that averages, saves and restores its weights
         self.images_seen, self.step_images = 0, 0
         self.curve: list[dict[str, float]] = []
 
@@ -74,8 +73,7 @@ class ColorizationModule(L.LightningModule):
     def generator_step(self, batch: Batch) -> dict[str, Tensor]:
         """Train the generator on the content loss and, in phase gan, on the critic's judgement.
 
-        Losses on the image are differentiated down to the image first, which shows how much of the gradient is the
-        critic's; the sum goes through the generator once.
+        Losses on the image are differentiated down to it first, which shows how much of the gradient is the critic's.
         """
         generator, optimizer, objective = self.network("generator").train(), self.optimizer("generator"), self.objective
         with self.toggled_optimizer(optimizer):
@@ -136,8 +134,7 @@ class ColorizationModule(L.LightningModule):
     ) -> bool:
         """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
 
-        Raises UserError, before any weight changes, where the logged `value` of the loss, its `gradient` at the
-        images or a gradient of the weights is not finite.
+        Raises UserError, before any weight changes, where `value` of the loss, or a gradient, is not finite.
         """
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
@@ -195,7 +192,7 @@ class ColorizationModule(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
-            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim.betas, rates.optim.weight_decay)
+            make_optimizer(self.network(name).layer_groups(), rates.lr, rates.optim)
             for name, rates in self.learning_rates.items()
         ]
 
@@ -235,6 +232,10 @@ class ColorizationModule(L.LightningModule):
             terms = {"critic_loss": judged.pop("loss"), **judged}
             terms["accuracy"] = (judged["accuracy_real"] + judged["accuracy_fake"]) / 2
             self.validated.add(terms, len(batch.rgb), f"{VAL}/")
+        if batch.regions is not None:
+            for group, rgb in seen.items():
+                table = taken_for(rgb, batch.rgb, batch.regions).sum(dim=0)
+                self.regions[group] = self.regions[group] + table if group in self.regions else table
         return seen
 
     def validate_colours(self, group: str, generator: Generator, found: Prediction, batch: Batch) -> Tensor:
@@ -247,7 +248,7 @@ class ColorizationModule(L.LightningModule):
         return seen
 
     def on_validation_epoch_start(self) -> None:
-        self.validated = MeanMetrics()
+        self.validated, self.regions = MeanMetrics(), dict[str, Tensor]()
         if self.generator is not None:
             self.luma_lookup = self.trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
 
@@ -255,6 +256,10 @@ class ColorizationModule(L.LightningModule):
         self.trainer.datamodule.share_unreadable()  # type: ignore[attr-defined]
         # The Monitor writes them, against images seen. Lightning's own means: see MeanMetrics.
         self.log_dict(self.validated.means(), sync_dist=True, logger=False)
+        for group, table in self.regions.items():
+            found = accuracies(self.trainer.strategy.reduce(table, reduce_op="sum").cpu())
+            named = {f"{group}/region/{name}": share for name, share in found.items()}
+            self.log_dict(named, sync_dist=True, logger=False)
 
     # --- parts and state ----------------------------------------------------------------------------------------------
 

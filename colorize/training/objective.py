@@ -1,6 +1,5 @@
 """The objective of the training step: losses of generator and critic, their weights, and the balance between them."""
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +8,15 @@ import torch
 from torch import Tensor
 
 from colorize.color import strengthen
-from colorize.config import LossConfig
+from colorize.config.sections import LossConfig
 from colorize.losses import ChromaLoss, ContentLoss, critic_accuracy, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
 from colorize.runtime import distributed
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
-
-UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50
-"""An adversarial share above this for so many steps of the generator undoes what it learned before (docs/LOG.md)."""
+UNBALANCED_SHARE, UNBALANCED_STEPS = 0.8, 50  # a share above it so long undoes what was learned (docs/LOG.md)
 
 
 @dataclass
@@ -30,11 +27,6 @@ class Objective:
     chroma: ChromaLoss
     weights: LossConfig
     unbalanced_steps: int = 0
-
-    def __post_init__(self) -> None:
-        share = self.weights.adversarial_share
-        if share is not None and not 0 < share < 1:
-            raise ValueError(f"loss.adversarial_share={share}: between 0 and 1, or null")
 
     def to(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Move the losses to `device`, and round the VGG for mixed precision in `dtype`."""
@@ -92,10 +84,7 @@ def total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:
 
 
 def gradient_at(image: Tensor, loss: Tensor) -> Tensor:
-    """Return the gradient of a scalar `loss` at `image`, (B, 3, H, W) float32.
-
-    On the way it is scaled by the number of pixels, so that half precision cannot round it to zero.
-    """
+    """Return the gradient of scalar `loss` at `image`, (B, 3, H, W) float32; scaled on the way, lest half rounds it."""
     scale = image.numel()
     (gradient,) = torch.autograd.grad(loss * scale, image)
     return gradient.float() / scale

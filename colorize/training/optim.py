@@ -1,7 +1,6 @@
 """Layer groups with discriminative learning rates, and schedules as functions of progress.
 
-Howard & Ruder, "Universal Language Model Fine-tuning" (2018): the first layers of a pretrained network, which know most
-already, learn slowest, and are unfrozen last.
+Howard & Ruder, "Universal Language Model Fine-tuning" (2018): first layers, which know most, learn slowest and last.
 """
 
 import math
@@ -25,10 +24,7 @@ def one_cycle(progress: float, pct_start: float, start: float = 1 / 25, end: flo
 
 
 class LearningRates:
-    """Learning rates of the layer groups of one network, named first layers first, throughout training.
-
-    Raises ValueError for values that do not fit the layer groups, or each other.
-    """
+    """Learning rates of the layer groups of one network, first layers first; ValueError where values do not fit."""
 
     def __init__(self, optim: NetworkOptimConfig, layer_groups: Sequence[str], resolution: ResolutionConfig) -> None:
         multipliers, low, high = optim.lr_multipliers, optim.freeze_low, optim.freeze_high
@@ -65,35 +61,30 @@ class LearningRates:
             group["lr"] = 0.0 if is_frozen else factor * self.multipliers[group["layer_group"]]
 
 
-def make_optimizer(
-    layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, betas: Sequence[float], weight_decay: float
-) -> AdamW:
+def make_optimizer(layer_groups: Mapping[str, Sequence[nn.Module]], lr: float, optim: NetworkOptimConfig) -> AdamW:
     """AdamW over all parameters, each layer group in two: weights, and norms and biases, which do not decay.
 
-    The lengths of weight norm, (O, 1, 1, 1), count as norms. The parameter groups are the same from the first step to
-    the last, whatever is frozen when, so that resuming and DDP never see them change. Each carries `name`,
-    `layer_group` and `norms` beside the usual keys.
+    The lengths of weight norm, (O, 1, 1, 1), count as norms. The groups, which carry `name`, `layer_group` and
+    `norms` too, stay the same, whatever is frozen when, so that resuming and DDP never see them change.
     """
     groups: list[dict[str, Any]] = []
     for layer_group, modules in layer_groups.items():
         parameters = [parameter for module in modules for parameter in module.parameters()]
         for norms, name in ((False, layer_group), (True, f"{layer_group}_norms")):
             members = [p for p in parameters if (p.ndim == 1 or p.numel() == p.shape[0]) == norms]
-            decay = 0.0 if norms else weight_decay
+            decay = 0.0 if norms else optim.weight_decay
             if members:
                 groups.append(
                     {"params": members, "name": name, "layer_group": layer_group, "norms": norms, "weight_decay": decay}
                 )
-    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    return AdamW(groups, lr=lr, betas=(optim.betas[0], optim.betas[1]), weight_decay=optim.weight_decay, fused=True)
 
 
 def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
     """Keep the settings of `optimizer` when it loads a `saved` state; ValueError where their groups differ in size."""
     for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         if len(group["params"]) != len(kept["params"]):
-            raise ValueError(
-                f"{len(kept['params'])} parameters in group {kept.get('name')}, not {len(group['params'])}"
-            )
+            raise ValueError(f"{len(kept['params'])} parameters in {kept.get('name')}, not {len(group['params'])}")
         kept.update({name: group[name] for name in ("betas", "weight_decay", "fused")})
 
 

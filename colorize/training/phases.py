@@ -7,17 +7,14 @@ from typing import Literal
 from colorize.config import TrainConfig
 
 Network = Literal["generator", "critic"]
-
-VAL, VAL_EMA, SCORE = "val", "val_ema", "score"
-"""Prefixes of metrics: of the last weights, of the averaged ones (EMA), and those on the fixed photos."""
+VAL, VAL_EMA, SCORE = "val", "val_ema", "score"  # prefixes of metrics: last weights, averages, fixed photos
 
 
 @dataclass(frozen=True)
 class Phase:
     """One phase of training: its `title` in the pipeline's table, its `description` in the model card.
 
-    The lowest value of the metric `monitors` makes `best.ckpt`; `predecessors` are the phases that train networks
-    before.
+    The lowest value of the metric `monitors` makes `best.ckpt`; `predecessors` train networks before.
     """
 
     title: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from colorize.config import TrainConfig
 from colorize.runs import PhaseFolder, before, kept_in, run_name
 from colorize.runtime.errors import OutOfMemory, UserError
 from colorize.runtime.files import hardlink_or_copy
+from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption
 from colorize.training.hyper_parameters import PHOTOS, differences
@@ -20,14 +20,11 @@ from colorize.weights.checksum import fingerprint
 if TYPE_CHECKING:
     from colorize.weights.checkpoints import CheckpointMetadata
 
-log = logging.getLogger("colorize")
-
 
 def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
     """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
 
-    Raises UserError where a fresh start would lose a started training, there is nothing (whole) to resume, or the phase
-    is complete but came of other options.
+    Raises UserError where a started training would be lost, nothing whole is there, or it came of other options.
     """
     if config.resume == "true" and is_given("init_from"):
         raise BadOption("resume=true resumes with everything, init_from.* starts a new phase: give one of them")

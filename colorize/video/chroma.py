@@ -1,14 +1,10 @@
 """Between the network's RGB and the planes of luma and chroma in which films are coded."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 
-from colorize.gamut import gamut_scale, green_offset
+from colorize.gamut import Plane, gamut_scale, green_offset
 from colorize.video.probing import Film
-
-Plane = np.ndarray[Any, Any]
 
 
 def grey_image(luma: Plane, film: Film, bits: int = 8) -> Plane:

@@ -14,14 +14,13 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
+from colorize.gamut import Plane
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
 from colorize.video.chroma import coded_planes
 from colorize.video.probing import Film, FilmFrame, opened
 from colorize.video.tracks import Tracks
-
-Plane = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,10 @@ def choose_codec(asked: str, path: Path, film: Film) -> Codec:
         raise BadOption(
             f"codec={asked} cannot say in {suffix} files that pixels are not square, as they are: take h264"
         )
-    if not _has(codec):
-        others = ", ".join(name for name, other in CODECS.items() if _has(other))
+    if codec.encoder not in av.codecs_available:
+        others = ", ".join(name for name, other in CODECS.items() if other.encoder in av.codecs_available)
         raise UserError(f"codec={asked}: this FFmpeg has no encoder {codec.encoder}; it has {others}")
     return codec
-
-
-def _has(codec: Codec) -> bool:
-    try:
-        av.Codec(codec.encoder, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
 
 
 class Piece:
@@ -164,11 +155,6 @@ class PieceFile:
 
     path: Path
     order: list[int]
-
-    @property
-    def times(self) -> list[int]:
-        """The times in the order in which frames are shown."""
-        return sorted(self.order)
 
 
 def put_together(

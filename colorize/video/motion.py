@@ -1,12 +1,11 @@
 """Motion from one frame to the next, the trust in it, and cuts."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-Plane = np.ndarray[Any, Any]
+from colorize.gamut import Plane
 
 CUT_TRUST = 0.3
 """Two frames whose mean trust is lower belong to different shots: cuts have 0.02 to 0.15, the same shot 0.6 to 1."""

@@ -17,12 +17,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from colorize import gamut
+from colorize.gamut import Plane
 from colorize.runtime.errors import UserError
 from colorize.video.joins import JUMP_S, measured
 from colorize.video.sniff import STILL_BRANDS
 
 _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-Plane = np.ndarray[Any, Any]
 
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
@@ -88,7 +89,7 @@ class Film:
     @property
     def weights(self) -> tuple[float, float]:
         """Weights of red and blue in the luma."""
-        return _WEIGHTS.get(self.matrix, (0.299, 0.114))
+        return _WEIGHTS.get(self.matrix, gamut.REC_601)
 
     @property
     def square_size(self) -> tuple[int, int]:

@@ -2,54 +2,51 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
 
+from colorize.gamut import Plane
+from colorize.video.chroma import resized
 from colorize.video.motion import Link
-
-Plane = np.ndarray[Any, Any]
 
 LOOK_AHEAD = 10
 """Frames to come that a frame's colours are averaged with, and so wait for."""
 
 MEMORY = 0.97
 """Remaining share of the weight of other frames' colours after each frame between."""
-
 _FILL_WEIGHT, _FILL_PX = 1e-3, 7.0
 
 
 class Stabilizer:
-    """Averages chroma along time, `look_ahead` frames behind what it is given.
+    """Averages chroma along time, `LOOK_AHEAD` frames behind what it is given.
 
     The colours of a frame are the weighted mean of the network's for all frames of its shot, each carried here by the
     motion: those before in a running sum (`past`, to resume from) that weighs a frame's colours in the next by
-    `memory`, those of the next `look_ahead` frames one by one. A weight falls with the distance in time, and to nothing
+    `MEMORY`, those of the next `LOOK_AHEAD` frames one by one. A weight falls with the distance in time, and to nothing
     where the motion cannot be trusted, so that no colour crosses an edge that moves. A frame may come without colours
     of its own, and then has its neighbours'.
     """
 
-    def __init__(self, look_ahead: int = LOOK_AHEAD, memory: float = MEMORY, past: Plane | None = None) -> None:
-        self.look_ahead, self.memory = look_ahead, memory
+    def __init__(self, past: Plane | None = None) -> None:
         self.past = past
         """``(h, w, 3)`` float32, weighted chroma and weight up to the frame that was given out last."""
         self._window: deque[tuple[Plane, Link | None]] = deque()
 
-    def add(self, size: tuple[int, int], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
+    def add(self, size: tuple[int, ...], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
         """Take the next frame, and give out the chroma, ``(h, w, 2)`` float32, of at most one earlier frame.
 
-        `size` is height and width, `chroma` the network's, like the result (None where it was not asked), `link` how
-        the frame follows the one before (None for the first of a shot).
+        `size` is height and width, `chroma` the network's, of any size (None where it was not asked), `link` how the
+        frame follows the one before (None for the first of a shot).
         """
         own = np.zeros((*size, 3), np.float32)
         if chroma is not None:
-            own[..., :2], own[..., 2] = chroma, 1
+            own[..., :2], own[..., 2] = resized(chroma, size), 1
         if link is not None:  # with the memory in it, three channels deep
-            back, ahead = (cv2.merge([self.memory * trust] * 3) for trust in (link.back_trust, link.ahead_trust))
+            back, ahead = (cv2.merge([MEMORY * trust] * 3) for trust in (link.back_trust, link.ahead_trust))
             link = Link(link.back, back, link.ahead, ahead)
         self._window.append((own, link))
-        if len(self._window) > self.look_ahead:
+        if len(self._window) > LOOK_AHEAD:
             yield self._next()
 
     def finish(self) -> Iterator[Plane]:

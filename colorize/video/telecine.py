@@ -87,20 +87,15 @@ def _matched(frames: Iterator[FilmFrame], row: int) -> Iterator[FilmFrame]:
     for frame in frames:
         luma = stored = frame.luma
         if before is not None and before.shape == luma.shape:
-            other = _rewoven(luma, before, row)
+            other = luma.copy()
+            other[row::2] = before[row::2]
             own, others = _combing(luma), _combing(other)
             luma = other if np.count_nonzero(others) < np.count_nonzero(own) else luma
             is_combed = min(_blocks(own).max(), _blocks(others).max()) > 255 * _COMBED_SHARE
-            if is_combed and _is_woven(own, others) is None and _change(stored, before) > _MOVED_LEVELS:
+            if is_combed and _comb_alike(own, others) and _change(stored, before) > _MOVED_LEVELS:
                 luma = _of_first_field(stored, row)
         before = stored
         yield replace(frame, luma=luma)
-
-
-def _rewoven(luma: Plane, before: Plane, row: int) -> Plane:
-    made = luma.copy()
-    made[row::2] = before[row::2]
-    return made
 
 
 def _of_first_field(luma: Plane, row: int) -> Plane:
@@ -129,9 +124,7 @@ def _change(one: Plane, other: Plane) -> float:
     return float(_blocks(cv2.absdiff(one, other)).max()) if one.shape == other.shape else np.inf
 
 
-def _is_woven(own: Plane, other: Plane) -> bool | None:
-    """Return true if a frame clearly combs more than the other way to put it together, false if less, else None."""
+def _comb_alike(own: Plane, other: Plane) -> bool:
+    """Return whether neither way to put a frame together clearly combs less than the other."""
     mine, others = (np.count_nonzero(cv2.subtract(*pair)) / own.size for pair in ((own, other), (other, own)))
-    if max(mine, others) < _LEAST_COMBING or min(mine, others) > _CLEARLY_LESS * max(mine, others):
-        return None
-    return bool(others < mine)
+    return bool(max(mine, others) < _LEAST_COMBING or min(mine, others) > _CLEARLY_LESS * max(mine, others))

@@ -18,17 +18,6 @@ _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")
 _TEXTS = ("ass", "ssa", "subrip", "srt", "text", "mov_text", "webvtt")
 _TEXT_CODECS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
-_ASS_HEADER = b"""[Script Info]
-ScriptType: v4.00+
-
-[V4+ Styles]
-Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
-StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
-Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1
-
-[Events]
-Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
-"""
 
 
 class Tracks:
@@ -52,9 +41,9 @@ class Tracks:
         self._whole = end is None and origin == film.start
         kind = result.format.name.split(",")[0]
         self._has_edit_lists = kind in ("mp4", "mov")
-        self._copied: dict[int, Any] = {}
+        self._results: dict[int, Any] = {}
         self._coded: dict[int, _Coded] = {}
-        self._texts: dict[int, Any] = {}
+        self._texts: set[int] = set()
         self._lost: Counter[int] = Counter()
         self._kept: Counter[int] = Counter()
         others = [stream for stream in video_streams(source) if stream.index != film.stream]
@@ -67,34 +56,33 @@ class Tracks:
             sound = subtitles = []
         for stream in sound:
             name = _codec(stream)
-            if _takes(result, partial(_copy, stream)):
-                self._copied[stream.index] = _copy(stream, result)
+            if (made := _added(result, partial(_copy, stream))) is not None:
+                self._results[stream.index] = made
                 continue
-            layouts = _layouts(stream)
-            layout = next((one for one in layouts if _takes(result, partial(_sound, stream, one))), None)
-            if layout is None:
+            coded = (_added(result, partial(_sound, stream, layout)) for layout in _layouts(stream))
+            made = next((one for one in coded if one is not None), None)
+            if made is None:
                 notes.append(f"without its sound ({name or 'of unknown kind'})")
                 continue
-            made = _sound(stream, layout, result)
-            self._coded[stream.index] = _Coded(made)
-            fewer = made.codec_context.layout.nb_channels < stream.codec_context.layout.nb_channels
-            notes.append(
-                f"its sound ({name}) coded anew, as {made.codec_context.name}{', in ' + layout if fewer else ''}"
-            )
+            self._results[stream.index], self._coded[stream.index] = made, _Coded(made)
+            fewer = made.layout.nb_channels < stream.codec_context.layout.nb_channels
+            layout = f", in {made.layout.name}" if fewer else ""
+            notes.append(f"its sound ({name}) coded anew, as {made.codec_context.name}{layout}")
         for stream in subtitles:
-            name, text = _codec(stream), _TEXT_CODECS.get(kind)
-            if _takes(result, partial(_copy, stream)):
-                self._copied[stream.index] = _copy(stream, result)
-            elif name in _TEXTS and text is not None:
-                written: Any = result.add_stream(text)
+            name, text, header = _codec(stream), _TEXT_CODECS.get(kind), b""
+            if name in _TEXTS:
                 stream.codec_context.open(strict=False)  # only then does it say how the text is set
-                written.codec_context.subtitle_header = stream.codec_context.subtitle_header or _ASS_HEADER
+                header = stream.codec_context.subtitle_header
+            if (made := _added(result, partial(_copy, stream))) is not None:
+                self._results[stream.index] = made
+            elif header and text is not None:
+                written: Any = result.add_stream(text)
+                written.codec_context.subtitle_header = header
                 written.time_base = Fraction(1, 1000)
-                self._texts[stream.index] = written
+                self._results[stream.index] = written
+                self._texts.add(stream.index)
             else:
                 notes.append(f"without its subtitles ({name or 'of unknown kind'})")
-        coded = {index: track.stream for index, track in self._coded.items()}
-        self._results = {**self._copied, **coded, **self._texts}
         for index, track in self._results.items():
             told = source.streams[index].metadata.items()
             track.metadata.update((k, text) for k, text in told if k.lower() in ("language", "title", "handler_name"))
@@ -141,7 +129,7 @@ class Tracks:
                 shift = round(self._origin / packet.time_base)
                 packet.pts -= shift
                 packet.dts -= shift
-                packet.stream = self._copied[index]
+                packet.stream = self._results[index]
                 yield index, packet, time - self._origin
         for index, track in self._coded.items():
             yield from self._tried(index, self._encoded(index, None))
@@ -189,11 +177,11 @@ class Tracks:
         shown = until - self._origin - begin
         for line in lines:
             text = SubtitleSet.create(line, 0, round(shown * 1000), pts=round(begin * av.time_base))
-            made = self._texts[index].codec_context.encode_subtitle(text)
+            made = self._results[index].codec_context.encode_subtitle(text)
             made.time_base = Fraction(1, 1000)
             made.pts = made.dts = round(begin * 1000)
             made.duration = round(shown * 1000)
-            made.stream = self._texts[index]
+            made.stream = self._results[index]
             yield made, begin
 
 
@@ -226,16 +214,16 @@ class _Coded:
                 yield packet, packet.pts * packet.time_base
 
 
-def _takes(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> bool:
-    """Return true if a file of the kind of `result` can be begun with a certain track in it."""
+def _added(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> Any | None:
+    """Return the track that `add` makes in `result`; None where a file of its kind cannot be begun with it."""
     kind = "matroska" if result.format.name.startswith("matroska") else result.format.name.split(",")[0]
     try:
         with av.open(io.BytesIO(), "w", format=kind) as trial:
             add(trial)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
-        return False
-    return True
+        return None
+    return add(result)
 
 
 def _codec(stream: Any) -> str:

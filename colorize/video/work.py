@@ -1,5 +1,6 @@
 """Finished pieces of a film, from which it resumes after an interruption, in a hidden folder beside the result."""
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,12 +10,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from colorize.gamut import Plane
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import clear_unfinished, written_whole
 from colorize.video.encoding import PieceFile
 from colorize.video.numbered import parts_folder
-
-Plane = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Done:
     @property
     def last(self) -> int | None:
         """Time of the last of them, in the film's time base."""
-        return self.pieces[-1].times[-1] if self.pieces else None
+        return max(self.pieces[-1].order) if self.pieces else None
 
 
 class Work:
@@ -78,32 +78,24 @@ class Work:
 
     def remember(self, done: Done) -> None:
         """Write down what is finished, and what is needed to resume after it."""
+        pieces = [(os.path.relpath(piece.path, self._folder), piece.order) for piece in done.pieces]
         planes: dict[str, Any] = {"past": done.past, "small": done.small}
+        planes = {name: plane for name, plane in planes.items() if plane is not None}
         with written_whole(self._state) as file:
-            np.savez(
-                file,
-                names=np.array([os.path.relpath(piece.path, self._folder) for piece in done.pieces]),
-                counts=np.array([len(piece.order) for piece in done.pieces]),
-                times=np.concatenate([np.array(piece.order, np.int64) for piece in done.pieces]),
-                rest=np.array([done.ended, done.length]),
-                **{name: plane for name, plane in planes.items() if plane is not None},
-            )
+            np.savez(file, said=np.array(json.dumps([pieces, done.ended, done.length]).encode()), **planes)
 
     def done(self) -> Done:
         """Read what earlier starts have finished."""
         try:
             with np.load(self._state, allow_pickle=False) as file:
                 kept = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError):
+                pieces, ended, length = json.loads(kept["said"].item())
+        except (OSError, ValueError, EOFError, KeyError):
             return Done([])
-        orders = np.split(kept["times"], kept["counts"].cumsum()[:-1])
-        pieces = [
-            PieceFile(self._folder / name, order.tolist()) for name, order in zip(kept["names"], orders, strict=True)
-        ]
-        if not all(piece.path.is_file() for piece in pieces):
+        files = [PieceFile(self._folder / name, order) for name, order in pieces]
+        if not all(piece.path.is_file() for piece in files):
             return Done([])
-        ended, length = kept["rest"].tolist()
-        return Done(pieces, kept.get("past"), kept.get("small"), bool(ended), length)
+        return Done(files, kept.get("past"), kept.get("small"), ended, length)
 
     def clear(self) -> None:
         """Remove all, once the result is there."""

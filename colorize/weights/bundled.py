@@ -5,8 +5,7 @@ from pathlib import Path
 
 from colorize.runtime.errors import UserError
 
-BUNDLED = Path(__file__).with_name("pocket.safetensors")
-"""The generator that comes with this program, if it does."""
+BUNDLED = Path(__file__).with_name("pocket.safetensors")  # the generator that comes with this program, if it does
 
 
 def find_weights(checkpoint: str | os.PathLike[str]) -> Path:

@@ -4,7 +4,6 @@ A checkpoint is Lightning's file, of primitives and tensors only, with one more 
 the phase, the architecture of each network, and how far training is.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,16 +17,12 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.generator_registry import make_generator
 from colorize.runtime.errors import UserError, brief
+from colorize.runtime.log import log
 from colorize.weights.safe_reading import read_file
 
-log = logging.getLogger("colorize")
-
 FORMAT = 1
-AVERAGE = "generator_average"
-"""Name of the callback state that holds averaged weights of the generator."""
-
-_DECODING = {"temperature"}
-"""Options that say how a network's answer is read: weights fit whatever they are."""
+AVERAGE = "generator_average"  # name of the callback state that holds averaged weights of the generator
+_DECODING = {"temperature"}  # options that say how a network's answer is read: weights fit whatever they are
 _POINT = {"images_seen", "ciede2000", "delta_cf", "distance"}
 _MOST_PX = 1 << 14
 
@@ -40,21 +35,17 @@ class CheckpointMetadata:
     epochs_done: int
     epochs: int
     images_seen: int
-    size_px: int
-    """Short side at which photos are shown to the generator where the user asks for nothing else: the validation's."""
+    size_px: int  # short side at which photos are shown if nobody asks otherwise: that of the validation
     generator: dict[str, Any] | None
     critic: dict[str, Any] | None
     turns: int
-    averaged: bool = False
-    """True: it has averaged weights of the generator (EMA) beside those of the last step."""
+    averaged: bool = False  # true: it has averaged weights of the generator (EMA) beside those of the last step
     curve: list[dict[str, float]] = field(default_factory=list)
     """The scores so far: images_seen, ciede2000, delta_cf, distance… at each moment (evaluation/stopping.py)."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
-    sources: dict[str, str] = field(default_factory=dict)
-    """Digests of the files that it started from (resuming.py)."""
-    images_before: int = 0
-    """Images seen by the weights that it started from: step 4's curves begin where step 1's ended."""
+    sources: dict[str, str] = field(default_factory=dict)  # digests of the files that it started from (resuming.py)
+    images_before: int = 0  # by the weights that it started from: step 4's curves begin where step 1's end
     format: int = FORMAT
 
     @property
@@ -150,9 +141,7 @@ def build_stated(path: str | Path, name: str, architecture: Any) -> Generator | 
         with torch.device("meta"):
             return make_generator(architecture) if name == "generator" else Critic(**architecture)
     except Exception as error:  # sizes that overflow, options that are none…
-        raise UserError(
-            f"{path} does not state its network in a way that this program reads: {brief(error)}"
-        ) from error
+        raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error
 
 
 def _copy(value: Any, own: Tensor | None) -> Any:
@@ -164,12 +153,10 @@ def _copy(value: Any, own: Tensor | None) -> Any:
     return value.to(own.dtype).clone(memory_format=torch.contiguous_format)
 
 
-def check_architecture(
-    path: str | Path, name: str, architecture: dict[str, Any] | None, expected: dict[str, Any]
-) -> None:
+def check_architecture(path: str | Path, name: str, own: dict[str, Any] | None, expected: dict[str, Any]) -> None:
     """Raise UserError where the architecture that a checkpoint states is not the configuration's; it names both."""
     # From before an option existed, a file does not state it: its network is the one that the default gives.
-    stated = build_stated(path, name, architecture or {}).architecture
+    stated = build_stated(path, name, own or {}).architecture
     if differing := differing_options(stated, expected):
         said = ", ".join(f"{key}={value} instead of {wanted}" for key, (value, wanted) in differing.items())
         raise UserError(f"{path} holds a {name} of another architecture: {said}; set model.* to match")

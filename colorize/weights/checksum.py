@@ -1,8 +1,4 @@
-"""A checksum inside a checkpoint, since `torch.load` does not notice a flipped byte.
-
-It is the comment that a zip archive may carry at its very end. A file without one (another program's, or of before
-there were any) is taken as it is.
-"""
+"""A checksum in a checkpoint, if any, as its zip archive's comment: `torch.load` does not notice a flipped byte."""
 
 import hashlib
 import os
@@ -21,10 +17,7 @@ _found_whole: set[tuple[int, int, int, int]] = set()
 
 
 def seal(file: BufferedRandom) -> None:
-    """Append to a zip archive, open for reading and writing, the SHA-256 of all that stands before.
-
-    Raises ValueError where it does not end as `torch.save` ends its files.
-    """
+    """Append to a zip archive of `torch.save`, open to read and write, the SHA-256 of all before; else ValueError."""
     file.seek(-_END_SIZE, os.SEEK_END)
     end = file.read()
     if not end.startswith(_END) or end[-2:] != b"\0\0":

@@ -109,8 +109,7 @@ SOURCES = (
 def recognise(state: Mapping[str, Any]) -> Source | None:
     """Return the network whose state dict this is, by the names of its tensors; None where it is none of `SOURCES`.
 
-    A file does not state whether fastai's network was blurred nor its output range: the reference's are assumed (blur,
-    -3 to 3).
+    Files do not state the blur and the output range of fastai's network: the reference's are assumed.
     """
     return next((source for source in SOURCES if any(source.mark.fullmatch(name) for name in state)), None)
 

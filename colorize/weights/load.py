@@ -28,15 +28,7 @@ from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.generator import Generator
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError, brief
-from colorize.weights import bundled, foreign
-from colorize.weights.checkpoints import (
-    build_stated,
-    check_architecture,
-    differing_options,
-    filled,
-    is_checkpoint,
-    network_in,
-)
+from colorize.weights import bundled, checkpoints, foreign
 from colorize.weights.safe_reading import one_version, read_file, read_state, state_of
 
 EXPORT_FORMAT = 1
@@ -54,7 +46,7 @@ class Weights:
     """Content of a file of weights: the generator, on the CPU, float32, in eval mode, and how it is shown photos.
 
     `title` is what it is, for people to read; `origin` ", trained on …", as far as the file says it; `provenance` what
-    an export says of its training.
+    an export says of its training, `metadata` what a checkpoint does.
     """
 
     network: Generator
@@ -62,6 +54,7 @@ class Weights:
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
+    metadata: checkpoints.CheckpointMetadata | None = None
 
 
 def load_weights(
@@ -76,25 +69,25 @@ def load_weights(
     with one_version(path):
         if (weights := load_export(path)) is None:
             content = read_file(path)
-            if not is_checkpoint(content):
+            if not checkpoints.is_checkpoint(content):
                 state = state_of(content, path)
-                foreigner, source = foreign.make_unet(state, path), foreign.recognise(state)
+                unet, source = foreign.make_unet(state, path), foreign.recognise(state)
                 assert source is not None  # or make_unet would have said so
-                if expected is not None and (differing := differing_options(foreigner.architecture, expected)):
+                if expected is not None and (differing := checkpoints.differing_options(unet.architecture, expected)):
                     raise UserError(
                         f"{path} is {source.title}: give model={source.model} (the configuration differs in "
                         f"{', '.join(differing)})"
                     )
-                return Weights(foreigner, source.preprocessing, source.title)
-            network, metadata = network_in(content, path, "generator", use_ema)
+                return Weights(unet, source.preprocessing, source.title)
+            network, metadata = checkpoints.network_in(content, path, "generator", use_ema)
             assert isinstance(network, Generator)
             title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
             if metadata.averaged:
                 title += ", averaged weights" if use_ema else ", weights of the last step"
             origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
-            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, origin=origin)
+            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, {}, origin, metadata)
         if expected is not None:
-            check_architecture(path, "generator", weights.network.architecture, expected)
+            checkpoints.check_architecture(path, "generator", weights.network.architecture, expected)
         return weights
 
 
@@ -105,9 +98,9 @@ def load_network(
     if name == "generator":
         return load_weights(path, use_ema, expected).network
     with one_version(Path(path)):
-        critic, _ = network_in(read_file(path), path, name)
+        critic, _ = checkpoints.network_in(read_file(path), path, name)
     if expected is not None:
-        check_architecture(path, name, critic.architecture, expected)
+        checkpoints.check_architecture(path, name, critic.architecture, expected)
     return critic
 
 
@@ -128,15 +121,13 @@ def load_export(path: str | Path) -> Weights | None:
         content = json.loads(stated)
         if content["format"] != EXPORT_FORMAT:
             raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
-        network = build_stated(path, "generator", content["generator"])
+        network = checkpoints.build_stated(path, "generator", content["generator"])
         assert isinstance(network, Generator)
         preprocessing = Preprocessing(**content["preprocessing"])
         provenance = dict(content.get("provenance", {}))
         origin = ORIGINS.get(provenance.get("training", {}).get("data"), "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} does not state its network in a way that this program reads: {brief(error)}"
-        ) from error
-    filled(network, state, path)
+        raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error
+    checkpoints.filled(network, state, path)
     title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
     return Weights(network, preprocessing, title, provenance, origin)

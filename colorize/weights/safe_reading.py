@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from colorize.runtime.errors import UserError, lack_of_memory_told
+from colorize.runtime.errors import UserError, brief, lack_of_memory_told
 from colorize.weights.checksum import check_seal
 
 AGAIN = "download or copy it again"
@@ -118,7 +118,7 @@ def read_file(path: str | Path) -> Any:
                 return safetensors.torch.load_file(path)
             except Exception as error:  # its own error class, or what a mapped file comes up with
                 raise UserError(
-                    f"{path} is a safetensors file cut short or damaged ({_line(error)}): {AGAIN}"
+                    f"{path} is a safetensors file cut short or damaged ({brief(error)}): {AGAIN}"
                 ) from error
         if head.startswith(b"PK"):
             _check_archive(path)
@@ -188,10 +188,6 @@ def _read_torch(path: Path, mmap: bool) -> Any:
                 f"{path} holds more than tensors: it asks for {code[1]}, which is code; none of it was executed. "
                 "Give a state dict alone (torch.save(network.state_dict(), …), or fastai's Learner.save)"
             ) from error
-        raise UserError(f"{path} is a PyTorch file cut short or damaged ({_line(error)}): {AGAIN}") from error
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):
-        return "it cannot be unpickled"  # torch's own text goes on to advise executing it
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")[:120]
+        # What torch says of a pickle goes on to advise executing it.
+        said = "it cannot be unpickled" if isinstance(error, pickle.UnpicklingError) else brief(error)
+        raise UserError(f"{path} is a PyTorch file cut short or damaged ({said}): {AGAIN}") from error

@@ -6,7 +6,6 @@ for the part that is wanted, gives way to its photo. An index tells what is ther
 
 import io
 import json
-import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from colorize.photos.opening import UnreadableImage, opened
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import digest, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 QUALITY = 95  # of the copies' JPEG, without subsampling of the colours
 _VERSION = 1
 _ROW = np.dtype([("key", "S16"), ("bytes", "i8"), ("mtime_ns", "i8"), ("copy_bytes", "i8")])
@@ -70,10 +69,9 @@ def copy_path(folder: Path, key: bytes) -> Path:
 def make_copies(photos: Photos, folder: Path, px: int, limit_gb: float, num_workers: int) -> Photos:
     """Copy those training photos that lack a copy, and return all with their copies; scenes come back as they are.
 
-    A photo gets one where its short side is longer than `px`, which is that of its copy. What is up to date is left
-    alone. Where `limit_gb`, of this source at this size in 10⁹ bytes, does not allow for all, as many as it does are
-    made, always of the same photos. `num_workers` processes make copies (0: this one). Raises UserError where the
-    folder cannot be written, or the disk is full.
+    A photo gets one where its short side is longer than `px`, which is that of its copy. As many are made, always of
+    the same photos, as `limit_gb` of this source at this size, in 10⁹ bytes, allows for, by `num_workers` processes (0:
+    this one). Raises UserError where the folder cannot be written, or the disk is full.
     """
     if not photos.on_disk:
         return photos

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import os
 import time
 from pathlib import Path
@@ -13,8 +12,8 @@ from colorize.data.roots import no_images
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import Folder, read_folder, walk_files, written_whole
 from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 WORTH_KEEPING = 20_000  # fewer photos are listed anew as fast as they are looked up
 _VERSION = 1
 _GRANULE_NS = 2_000_000_000  # file systems' clocks may stand still so long (FAT), so that changes leave no other stamp

@@ -1,6 +1,5 @@
 """Parts that the caches share: a name for each source, one process at a time, stamps of files, work in processes."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from torch.utils.data import Dataset
 from colorize.data.loading import make_loader
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import digest
+from colorize.runtime.log import log
 from colorize.runtime.progress import tracked
 
-log = logging.getLogger("colorize")
 STAMP = ["bytes", "mtime_ns"]  # tell one state of a file from another; `bytes` is -1 where there is no such file
 FEW = 200  # so many photos are worked through before worker processes have started
 Sample = TypeVar("Sample")

@@ -5,7 +5,6 @@ Of several lines for a photo, the one that fits its size and time counts. What c
 
 import io
 import json
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,8 +22,8 @@ from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, writing
 from colorize.runtime.files import written_whole
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
 ROW = np.dtype(
     [

@@ -1,7 +1,6 @@
 """The checkpoints of a phase: last.ckpt, best.ckpt, images-COUNT.ckpt from inside the epochs, with random states."""
 
 import hashlib
-import logging
 import math
 import random
 import time
@@ -14,16 +13,16 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from colorize.config.sections import SaveConfig
 from colorize.data.sources import Photos
 from colorize.evaluation.stopping import rank
 from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
 from colorize.runtime.files import hardlink_or_copy, written_whole
+from colorize.runtime.log import log
 from colorize.training.phases import SCORE
 from colorize.weights.checksum import seal
-
-log = logging.getLogger("colorize")
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -39,31 +38,18 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    `monitored` makes best.ckpt; lower is better, scores go in the order of `stopping.rank`. A checkpoint is kept
-    `every_n_images` (None: never), the newest `keep` of them (None: all). A new last.ckpt comes inside epochs when the
-    last one is `every_n_minutes` old (None: only with kept ones); the one before stays as last.ckpt.before. Nothing is
-    saved on the last batch of an epoch: resumed from there, training would lose the validation. A signal stops training
-    once its step, or the validation, is done and saved.
+    The lowest `monitored` makes best.ckpt, of scores the first by `stopping.rank`. Inside epochs `when` says what is
+    written; the last.ckpt before stays as last.ckpt.before. Nothing is saved on the last batch of an epoch: resumed
+    from there, training would lose the validation. A signal stops training once its step, or the validation, is saved.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        monitored: str,
-        every_n_images: int | None,
-        keep: int | None,
-        every_n_minutes: float | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, monitored: str, when: SaveConfig) -> None:
+        self.folder, self.monitored, self.when = folder, monitored, when
         self.monitors_score = monitored.startswith(f"{SCORE}/")
-        self.monitored = monitored
-        self.folder, self.every_n_images, self.keep = folder, every_n_images, keep
-        self.every_n_minutes, self.saved_at = every_n_minutes, time.monotonic()
-        self.best: float | None = None
-        """The metric of best.ckpt."""
-        self.fallen = False
-        """True if its skill is below the start's, so that whatever counts takes its place."""
-        self.photos: str | None = None
-        """Digest of the validation photos that it was measured on."""
+        self.saved_at = time.monotonic()
+        self.best: float | None = None  # the metric of best.ckpt
+        self.fallen = False  # true if its skill is below the start's, so that whatever counts takes its place
+        self.photos: str | None = None  # digest of the validation photos that it was measured on
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "fallen": self.fallen, "photos": self.photos}
@@ -92,16 +78,16 @@ class Checkpoints(Checkpoint):
         if trainer.is_last_batch:
             return
         names = []
-        if self.every_n_images and pl_module.passed(self.every_n_images):
+        if self.when.every_n_images and pl_module.passed(self.when.every_n_images):
             names.append(f"images-{pl_module.images_seen}")
             if self.monitors_score and self.is_best(trainer, pl_module):
                 names.append("best")
         if names or due or signum:
             self.save(trainer, *names)
-        if names and trainer.is_global_zero and self.keep:
+        if names and trainer.is_global_zero and self.when.keep:
             # What an earlier start left from further on is neither counted nor removed: it will be written anew.
             reached = {n: path for n, path in kept_in(self.folder).items() if n <= pl_module.images_seen}
-            for count in sorted(reached)[: -self.keep]:
+            for count in sorted(reached)[: -self.when.keep]:
                 reached[count].unlink(missing_ok=True)
         if signum:
             raise self.stopped(signum, pl_module.images_seen)
@@ -114,7 +100,8 @@ class Checkpoints(Checkpoint):
 
     def agreed(self) -> tuple[int, bool]:
         """Return the signal that some rank has received, 0 for none, and if it is time for a new last.ckpt."""
-        due = self.every_n_minutes is not None and time.monotonic() - self.saved_at > 60 * self.every_n_minutes
+        minutes = self.when.every_n_minutes
+        due = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
         received = signals.noted() or 0
         if distributed.world_size() > 1:
             stop, late = distributed.total([received > 0, due])

@@ -1,7 +1,6 @@
 """Exponential moving average (EMA) of the generator's weights, which colours more steadily than those of any step."""
 
 import copy
-import logging
 from typing import Any
 
 import lightning as L
@@ -10,20 +9,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.networks.generator import Generator
+from colorize.runtime.log import log
 from colorize.training.callbacks.monitor import images_by_epoch
 from colorize.weights.checkpoints import AVERAGE
-
-log = logging.getLogger("colorize")
 
 
 class GeneratorEMA(L.Callback):
     """Averages the generator's parameters and BatchNorm statistics; the module calls `update` after each of its steps.
 
     Other buffers, such as the singular vectors of spectral norms, are those of the last step: their mean is none. The
-    window is a half-life in images that the generator learned from, since batches differ in size, given as such or
-    as a share of all images of the training (`half_life_share`). So that the random start does not linger, it is at
-    most the share `ramp_up` of the images learned from so far (0: no limit), as in EDM (Karras et al. 2022,
-    "Elucidating the design space of diffusion-based generative models").
+    half-life is in images that the generator learned from, since batches differ in size, or a share of all those of the
+    training. So that the random start does not linger, it is at most the share `ramp_up` of those so far (0: no limit),
+    as in EDM (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models").
     """
 
     network: Generator

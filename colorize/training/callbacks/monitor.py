@@ -1,39 +1,31 @@
 """Scalars of a training: TensorBoard while it runs, metrics.csv with a row an epoch, both against images seen."""
 
-import logging
 import math
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from torch import Tensor
 
 from colorize.data.resolution import ResolutionSchedule
 from colorize.evaluation.stopping import OF_GREY, rank
-from colorize.metrics import VALIDATED
-from colorize.runtime import distributed
+from colorize.metrics import VALIDATED, MeanMetrics
 from colorize.runtime.files import csv_text, write_text
+from colorize.runtime.log import log
 from colorize.runtime.progress import TELLING_S, spoken
 from colorize.training.phases import SCORE, VAL, VAL_EMA
-
-log = logging.getLogger("colorize")
 
 OVERVIEW, BEST_GROUP = "_overview", "Best"
 """Groups in TensorBoard. It shows what begins with _ first, where its HPARAMS tab has capitals first: there the best
 metrics tell runs apart, while curves are to begin with what matters."""
 
-SHOWN = {"generator/content": "content", "critic/loss": "critic_loss"}
-"""Losses in the overview and beside the bar, which mean the same in every phase."""
+SHOWN = {"generator/content": "content", "critic/loss": "critic_loss"}  # alike in every phase
 
 BEST = ("distance", *VALIDATED, "content", "critic_loss", "accuracy")
 """Metrics that tell the best checkpoints of several runs apart; TensorBoard's HPARAMS tab opens with them."""
 
-SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")
-"""Validation metrics in the line of an epoch."""
+SAID = ("content", "ciede2000", "skill", "critic_loss", "accuracy", "region/mean")  # in the line of an epoch
 
 
 class EpochBar(RichProgressBar):
@@ -43,46 +35,16 @@ class EpochBar(RichProgressBar):
         return f"Epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
 
-class Mean:
-    """Running means of named scalar tensors, without waiting for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = defaultdict(int)
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] += 1
-
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs: of several ranks, the means of their sums."""
-        sums = {name: value.cpu() for name, value in self.sums.items()}
-        if sums and distributed.world_size() > 1:
-            totals = distributed.total([float(value) for value in sums.values()])
-            sums = {name: torch.tensor(t / distributed.world_size()) for name, t in zip(sums, totals, strict=True)}
-        return {"sums": sums, "counts": dict(self.counts)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.sums, self.counts = dict(state["sums"]), defaultdict(int, state["counts"])
-
-    def take(self) -> dict[str, float]:
-        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
-        self.sums, self.counts = {}, defaultdict(int)
-        return means
-
-
 class Monitor(L.Callback):
     """Writes every loss term, the learning rate of each layer group, sizes, speed and validation metrics.
 
-    docs/TENSORBOARD.md has the names. The x-axis is images seen, since Lightning's step counts each optimizer's, and
-    batches change in size. Points are means since the last point, on rank 0; metrics.csv has one row an epoch. Resumed,
-    it keeps the rows of the epochs that the checkpoint knows, and means of a whole epoch.
+    docs/TENSORBOARD.md has the names. The x-axis is images seen, as batches change in size. Points are means since the
+    last point; metrics.csv has one row an epoch. Resumed, it keeps the rows and sums that the checkpoint knows.
     """
 
     def __init__(self, schedule: ResolutionSchedule, table: Path, every_n_steps: int, monitored: str) -> None:
         self.schedule, self.table, self.every_n_steps, self.monitored = schedule, table, every_n_steps, monitored
-        self.recent, self.epoch = Mean(), Mean()
+        self.recent, self.epoch = MeanMetrics(), MeanMetrics()
         self.rows: list[dict[str, Any]] = []
         self.first_step: tuple[float, int] | None = None
         self.said_how_long = False
@@ -140,16 +102,12 @@ class Monitor(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         stage = self.schedule.at(trainer.current_epoch)
-        terms = {
-            name: float(trainer.strategy.reduce(torch.tensor(value, device=pl_module.device), reduce_op="mean"))
-            for name, value in self.epoch.take().items()
-        }
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "images_seen": pl_module.images_seen,
                 **stage._asdict(),
-                **terms,
+                **self.epoch.take(),
                 **validation_metrics(trainer),
                 **(scored(pl_module.curve[-1]) if pl_module.curve else {}),
                 **pl_module.current_learning_rates(),
@@ -212,8 +170,5 @@ def validation_metrics(trainer: L.Trainer) -> dict[str, float]:
 
 def scored(point: dict[str, float]) -> dict[str, float]:
     """Return a point of the module's curve as `score/…`."""
-    return {
-        f"{SCORE}/{name}": value
-        for name, value in point.items()
-        if name != "images_seen" and not name.startswith(OF_GREY)
-    }
+    names = (name for name in point if name != "images_seen" and not name.startswith(OF_GREY))
+    return {f"{SCORE}/{name}": point[name] for name in names}

@@ -16,9 +16,7 @@ class ResolutionScheduler(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.datamodule.schedule = self.schedule  # type: ignore[attr-defined]
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         expected = self.schedule.at(trainer.current_epoch).size_px
         if tuple(batch.rgb.shape[-2:]) != (expected, expected):
             raise RuntimeError(

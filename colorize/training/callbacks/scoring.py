@@ -7,36 +7,33 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from colorize.config.sections import SaveConfig
 from colorize.evaluation import learned_metrics, stopping
 from colorize.evaluation.learned_metrics import frechet_distance, moments, summed
 from colorize.runtime.errors import UserError
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
-POINTS = 20
-"""Points in TensorBoard's first screen, over a training."""
+POINTS = 20  # points in TensorBoard's first screen, over a training
 
 
 class Scoring(L.Callback):
     """Scores before the first step, at the end of each epoch, and inside epochs every so many images.
 
-    A score is that of the averaged weights where there are any, on the first readable validation `photos`. It goes into
-    the module's `curve`, which each checkpoint holds (inside epochs `every_n_images`, None: not there), unless
-    `in_curve` is False, and to TensorBoard, `POINTS` times in a training. Lightning's own validation inside an epoch
-    (`val_check_interval`) is not used: a training that is resumed from there would lose the epoch's metrics. `fid` are
-    weights of the Inception that measures FID too, "imagenet" or a file; "none": no FID. Raises UserError
-    where they cannot be had.
+    A score is that of the averaged weights where there are any, on the first readable validation photos. It goes to
+    TensorBoard, `POINTS` times in a training, and, if `in_curve`, into the module's `curve`, that checkpoints hold.
+    Lightning's own validation inside an epoch is not used: a training resumed from there would lose the epoch's
+    metrics. Raises UserError where the weights for FID, if it is asked for, cannot be had.
     """
 
-    def __init__(self, every_n_images: int | None, photos: int, fid: str = "none", *, in_curve: bool = True) -> None:
-        self.every_n_images, self.photos, self.in_curve = every_n_images, photos, in_curve
-        self.inception = None
-        if fid != "none":
-            if photos < 2:
-                raise UserError(f"save.score_fid={fid} needs save.score_photos of at least 2, not {photos}")
+    def __init__(self, save: SaveConfig, in_curve: bool) -> None:
+        self.save, self.in_curve, self.inception = save, in_curve, None
+        if in_curve and (fid := save.score_fid) != "none":
+            if save.score_photos < 2:
+                raise UserError(f"save.score_fid={fid} needs save.score_photos of at least 2, not {save.score_photos}")
             self.inception = learned_metrics.Inception(fid, "save.score_fid").eval().requires_grad_(False)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        batch = trainer.datamodule.fixed_val(self.photos)  # type: ignore[attr-defined]
+        batch = trainer.datamodule.fixed_val(self.save.score_photos)  # type: ignore[attr-defined]
         self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
@@ -50,7 +47,7 @@ class Scoring(L.Callback):
             self.score(trainer, pl_module, self.in_curve)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        noted = bool(self.every_n_images) and pl_module.passed(self.every_n_images)
+        noted = self.in_curve and bool(self.save.every_n_images) and pl_module.passed(self.save.every_n_images)
         if (noted or pl_module.passed(self.shown_every)) and not trainer.is_last_batch:
             self.score(trainer, pl_module, noted)
 

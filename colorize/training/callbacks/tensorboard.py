@@ -25,9 +25,7 @@ from colorize.training.hyper_parameters import hyper_parameters
 from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
-
-LEAST_TILE_PX = 128
-"""Smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks."""
+LEAST_TILE_PX = 128  # smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks
 
 
 class CurveLogger(TensorBoardLogger):
