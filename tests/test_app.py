@@ -30,9 +30,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tiny_file: Path, tmp_path: Path) -> Session:
     colorizer = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true")
-    return Session(tmp_path / "session", colorizer, PredictConfig(saturation=1.2))
+    return Session(tmp_path / "session", colorizer, PredictConfig(checkpoint=str(tiny_file), saturation=1.2))
 
 
 def drop(session: Session, *paths: Path) -> list[bytes | None]:
