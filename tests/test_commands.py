@@ -188,6 +188,7 @@ def test_paper_recipe_with_its_own_networks(configure: Configure) -> None:
     paper_through_all_steps(configure, "model=paper", "model.width_factor=1.0", "model.vgg=vgg16_bn")
 
 
+@pytest.mark.slow
 def test_a_critic_of_real_against_resaved_real_stays_at_chance(configure: Configure, tmp_path: Path) -> None:
     """Nothing but content may tell real from saved: no codec, no crop, no resize."""
     train.run(configure("train", "phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *NO_VGG))

@@ -177,6 +177,7 @@ def test_the_critic_is_shown_photos_of_another_chroma(configure: Configure, tmp_
     assert min(terms["critic/loss"] for terms in seen) > math.log(2) - 1e-4
 
 
+@pytest.mark.slow
 def test_a_patch_critic_with_hinge_overfits_too(configure: Configure, tmp_path: Path) -> None:
     patch = ("phase=pretrain_critic", *CONSTANT, "model.critic=patch", "loss.gan=hinge", "optim.critic.lr=3e-4")
     _, seen = fit_batch(configure, tmp_path, some_batch(fake=True), 40, *patch, "optim.critic.lr_multipliers=[1,1,1]")

@@ -257,6 +257,7 @@ def test_a_score_keeps_its_name_between_processes() -> None:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_jobs_of_a_pipeline_are_runs_of_their_own(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
