@@ -192,7 +192,6 @@ def _complain(sweep: Sweep, label: str, error: Exception) -> None:
 
 
 def _values(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the value of each key, without quotes."""
     values = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
@@ -226,7 +225,6 @@ def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
 
 
 def _report(sweep: Sweep, unrecorded: int) -> str:
-    """Write and print the table of jobs, if any of this start came to work; return a line on those that failed."""
     results = results_in(sweep.folder)
     started = [result for result in results if result.start == sweep.start]
     failed = unrecorded + sum(result.status != "complete" for result in started)

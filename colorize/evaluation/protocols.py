@@ -162,7 +162,6 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
 
 
 def _stem(path: str) -> str:
-    """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 

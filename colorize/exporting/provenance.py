@@ -51,7 +51,6 @@ def _finite(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _settings(path: Path, phase: str) -> dict[str, Any]:
-    """Read settings from PHASE/config.yaml, where `path` is PHASE/checkpoints/NAME.ckpt."""
     phase_folder = path.absolute().parent.parent
     try:
         config = trained_with(phase_folder) or {}

@@ -225,7 +225,6 @@ class Colorizer:
         return palette(self.network.head, made, grey, *hint.pixel(photo.size, size), n)
 
     def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Tensor]:
-        """Render photos that are shown at one size, fewer at a time or smaller where memory runs out."""
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
         if self._most_pixels is not None:

@@ -58,8 +58,6 @@ _COLOURED_AHEAD = 3
 
 @dataclass(frozen=True)
 class _Seen:
-    """A decoded frame with its motion, before the network is asked."""
-
     frame: FilmFrame
     small: Plane | None
     link: Link | None
@@ -68,8 +66,6 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Coloured:
-    """A frame with its chroma, small, and the stabilizer's running sum after it."""
-
     seen: _Seen
     chroma: Plane
     past: Plane | None
@@ -111,7 +107,6 @@ def _described(source: str, options: PredictConfig, deep: bool) -> Film:
 
 @contextmanager
 def _faults_told(result: Path) -> Iterator[None]:
-    """Tell what the system refuses, and what PyAV says of what it cannot pass on, as UserErrors."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -171,7 +166,6 @@ def _expected(film: Film, options: PredictConfig) -> int | None:
 
 
 def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec | None) -> str:
-    """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
@@ -186,7 +180,6 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
 def _coloured_frames(
     colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
-    """Let the network colour the frames, and carry their colours along the motion."""
     stabilizer = Stabilizer(done.past)
     waiting: deque[_Seen] = deque()
 
@@ -215,7 +208,6 @@ def _coloured_frames(
 def _looked_at(
     film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: PredictConfig, done: Done
 ) -> Stream[_Seen]:
-    """Find the motion of frames, which decides whether the network is asked."""
     motion = Motion(done.small)
     for number, frame in enumerate(frames, start=done.frames):
         if options.stabilize:
@@ -235,7 +227,6 @@ def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tupl
 
 
 def _shown(film: Film, luma: Plane) -> Plane:
-    """Return what the network is shown: 8 bits, square pixels."""
     grey = grey_image(luma, film)
     if film.pixel_aspect == 1:
         return grey
@@ -262,7 +253,6 @@ def _write_all(
     done: Done,
     tick: Callable[[int], None],
 ) -> Done:
-    """Write frames piece by piece, and write down what is finished."""
     upcoming = next(frames, None)
     while upcoming is not None:
         with begin(done) as piece:

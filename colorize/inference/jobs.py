@@ -255,7 +255,6 @@ def _matches(parts: Sequence[str], pattern: Sequence[str], partly: bool = False)
 
 
 def _listed(path: Path) -> list[tuple[str, str]]:
-    """Return the photos of a list, whether or not they exist; the name of one outside its folder is its whole path."""
     try:
         lines = read_list(path)
     except OSError as error:
@@ -295,7 +294,6 @@ def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan
 
 
 def _plan_frames(given: Sequence[str], output: str | None, format: str | None) -> Plan:
-    """Plan for an image sequence as the source, the result, or both."""
     source, target = given[0], Path(output or "")
     folder, name = os.path.split(source)
     if len(given) > 1:

@@ -116,7 +116,6 @@ class Page:
             self.blocks.close(verbose=False)
 
     def session(self, request: gr.Request) -> Session:
-        """Return the session of the tab that asks."""
         new = Session(self.folder / uuid.uuid4().hex, next(iter(self.generators.values())), PredictConfig())
         return self.sessions.setdefault(str(request.session_hash), new)
 
@@ -136,7 +135,6 @@ class Page:
         yield self.view(session)
 
     def view(self, session: Session) -> Updates:
-        """Return what the parts are to show of a session."""
         item, done = session.current, [item for item in session.items if item.result]
         film, hints = item is not None and item.job is not None and item.job.film, item.hints if item else []
         lines = "".join(f"<li>{escape(line)}</li>" for line in session.lines)

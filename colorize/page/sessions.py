@@ -82,7 +82,7 @@ class Item:
 
 
 class Session:
-    """What a tab works on in `folder`, with `colorizer` and its `options`, `render_px` and `saturation`.
+    """The work of a tab in `folder`, with `colorizer` and its `options`, `render_px` and `saturation`.
 
     `progress` says how far it is, `lines` what there is to say of files and results. `point` is one of the `current`
     item, and `likely` its colours.
@@ -94,12 +94,10 @@ class Session:
         self.show(None)
 
     def show(self, item: Item | None) -> None:
-        """Make an item the current one."""
         self.current, self.likely = item, list[str]()
         self.point: tuple[int, int] | None = None
 
     def end(self) -> None:
-        """Stop, and remove what was dropped and what came of it."""
         self.stopped.set()
         shutil.rmtree(self.folder, ignore_errors=True)
         for item in self.items:
@@ -182,7 +180,6 @@ class Session:
             self.current.hints = [*others, Hint(*self.point, None if said == "keep" else said)]
 
     def zipped(self) -> Path:
-        """Make a ZIP file of all results."""
         path, names = self.folder / "colour.zip", set[str]()
         with ZipFile(path, "w") as file:  # stored as they are: photos and films do not shrink
             for number, result in enumerate([item.result for item in self.items if item.result], 1):

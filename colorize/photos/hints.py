@@ -22,7 +22,6 @@ class Hint:
     rgb: Sequence[float] | str | None
 
     def __post_init__(self) -> None:
-        """Check the values; a colour given as text becomes three numbers."""
         if isinstance(self.rgb, str) and re.fullmatch("#[0-9a-fA-F]{6}", self.rgb):
             object.__setattr__(self, "rgb", tuple(bytes.fromhex(self.rgb[1:])))
         colour = (0, 0, 0) if self.rgb is None else self.rgb

@@ -26,7 +26,6 @@ class _Blocks(np.ndarray[Any, Any]):
     """Coefficients, int16, of which jpeglib makes no copy before it writes them: a photo's take twice its pixels."""
 
     def astype(self, *_: Any, **__: Any) -> "_Blocks":  # type: ignore[override]
-        """Return the very array."""
         return self
 
 
@@ -173,7 +172,6 @@ def _read(content: bytes, width: int, height: int, components: int) -> Any:
 
 @lru_cache(1)
 def _jpeglib() -> Any:
-    """Return the library, or None on machines that there is none for."""
     try:
         import jpeglib
     except ImportError:

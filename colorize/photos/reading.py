@@ -173,7 +173,6 @@ def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool) 
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return an 8-bit image as L or RGB without transparency, and its opacity, if any."""
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode == "CMYK" or not image.has_transparency_data:
@@ -186,7 +185,6 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _notes(image: Image.Image) -> list[str]:
-    """Say what of a photo's file is not coloured."""
     try:
         pages = int(image.info["pages"] if "pages" in image.info else getattr(image, "n_frames", 1))
     except Exception:  # what follows the first frame is damaged

@@ -88,7 +88,6 @@ class Film:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Weights of red and blue in the luma."""
         return _WEIGHTS.get(self.matrix, gamut.REC_601)
 
     @property
