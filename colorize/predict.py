@@ -12,7 +12,6 @@ recovered.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -27,6 +26,7 @@ from colorize.inference.jobs import Job, Plan, shown
 from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.log import log
 from colorize.runtime.processes import processes_started
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from colorize.inference.colorizer import Colorizer
 
-log = logging.getLogger("colorize")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240

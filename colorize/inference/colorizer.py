@@ -6,7 +6,6 @@ colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine
 colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
 """
 
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -34,9 +33,8 @@ from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.runtime.devices import HALF_DTYPES, autocast, exact_convolutions, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError, brief, is_out_of_memory
+from colorize.runtime.log import log
 from colorize.weights.load import load_weights
-
-log = logging.getLogger("colorize")
 
 Array = np.ndarray[Any, Any]
 Source = Image.Image | Array | str | os.PathLike[str]

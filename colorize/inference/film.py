@@ -1,7 +1,6 @@
 """A film from end to end: while the network colours some frames, the next are decoded and the last encoded."""
 
 import json
-import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +25,7 @@ from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.log import log
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, grey_image
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
@@ -38,7 +38,6 @@ from colorize.video.work import Done, Work
 T = TypeVar("T")
 Stream = Generator[T, None, None]
 Tick = Callable[[int, int | None], None]
-log = logging.getLogger("colorize")
 
 SEQUENCE_FPS = 24.0
 """Frames a second of an image sequence, where nothing else is said."""

@@ -1,6 +1,5 @@
 """The page's parts, and what each of them does to the session of its tab."""
 
-import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,8 +17,8 @@ from colorize.config import AppConfig, PredictConfig
 from colorize.inference.colorizer import Colorizer
 from colorize.page.sessions import Item, Session
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.log import log
 
-log = logging.getLogger("colorize")
 Updates = dict[Any, Any]
 
 TRIAL_S = 3.0
