@@ -44,10 +44,7 @@ CONTACT_SHEET_MARK = "colorize.predict, contact sheet"
 
 
 def run(config: PredictConfig) -> None:
-    """Colour every photo and film that has no result yet.
-
-    Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
-    """
+    """Colour all that has no result. Raises UserError: nothing to colour, wrong weights, or, at the end, failures."""
     since = time.monotonic()
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     if config.every > 1 and not config.stabilize:
@@ -168,10 +165,7 @@ def added_up(own: Done) -> Done:
 
 
 def check_contact_sheet(config: PredictConfig) -> None:
-    """Make sure that the contact sheet replaces nothing but an earlier one.
-
-    Raises BadOption where its name says no format; UserError where there is somebody else's file of that name.
-    """
+    """Raise BadOption where the sheet's name says no format, UserError where it is a file of somebody else's."""
     if config.contact_sheet is None:
         return
     sheet = Path(config.contact_sheet)

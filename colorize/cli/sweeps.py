@@ -1,8 +1,4 @@
-"""Sweeps (`-m`): what their jobs share, how a job runs, and how they end.
-
-runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json; LABEL/jobs.csv is the table. The jobs and the
-process that was typed know of each other by these files alone, on whatever machine a launcher runs a job.
-"""
+"""Sweeps (`-m`): what their jobs share, how a job runs, and how they end. Jobs meet only by files."""
 
 import gc
 import math
@@ -53,10 +49,7 @@ def _differs(line: str) -> Refused:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The decisions of the process that was typed, which every job is told.
-
-    `fixed` are keys with one value for all jobs (None of a single job); `keeps_files`: a launcher or sweeper may.
-    """
+    """Decisions for every job: `fixed` keys have one value for all (None: a single job); a plugin `keeps_files`."""
 
     command: str
     folder: Path

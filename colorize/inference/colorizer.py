@@ -1,10 +1,4 @@
-"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning.
-
-from colorize import Colorizer
-
-colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine/gan/checkpoints/best.ckpt")
-colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
-"""
+"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning."""
 
 import os
 import re

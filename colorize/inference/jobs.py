@@ -1,7 +1,4 @@
-"""The photos and films that `input=…` means, and the file that each one's result goes to.
-
-No photo is opened, nothing is written. Of files that are not called as photos the first bytes are read.
-"""
+"""The photos and films that `input=…` means, and where results go: no photo is opened, nothing is written."""
 
 import fnmatch
 import os
@@ -44,10 +41,7 @@ class Job:
     hints: Path | None = None
 
     def done(self) -> bool:
-        """Return whether there is a result of an earlier start: of a sequence all frames, of a film as one the first.
-
-        Raises UserError where frames of a sequence are missing.
-        """
+        """Return whether an earlier start left a result. Raises UserError where frames of a sequence are missing."""
         if is_pattern(self.result):
             numbers = frame_numbers(self.source) if is_pattern(self.source) else range(1, 2)
             is_there = all(frame_path(self.result, number).is_file() for number in numbers)
@@ -71,10 +65,7 @@ class Plan:
     left: Counter[str] = field(default_factory=Counter)
 
     def share(self, number: int, count: int) -> "Plan":
-        """Return what the one with `number`, from 0, has to do of `count` that share the work, whatever is done of it.
-
-        It has a list of failures of its own.
-        """
+        """Return the part of `number`, from 0, of `count` that share the work, with failures of its own."""
         if count == 1:
             return self
         plan = self if number == 0 else replace(self, unreadable=[], left=Counter())  # which one of them tells

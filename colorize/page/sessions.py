@@ -33,10 +33,7 @@ MOST_PX = 65500
 
 @dataclass
 class Item:
-    """A photo or film that was dropped: what its user knows of it, and its latest job and result.
-
-    `trial` says that the result is a film's beginning only.
-    """
+    """A photo or film that was dropped, with its latest job and result; `trial`: of a film's beginning only."""
 
     dropped: Path
     hints: list[Hint] = field(default_factory=list)
@@ -104,10 +101,7 @@ class Session:
             item.dropped.unlink(missing_ok=True)
 
     def take(self, files: Sequence[str], max_files: int, max_mb: int) -> None:
-        """Take files in place of those before; a photo that was among them keeps its hints.
-
-        Raises UserError where they are too many or too large.
-        """
+        """Replace the files; photos that stay keep their hints. Raises UserError for too many or too large ones."""
         hints, self.items, self.lines = {item.dropped: item.hints for item in self.items}, [], []
         shutil.rmtree(self.folder, ignore_errors=True)
         self.show(None)

@@ -72,10 +72,7 @@ def grey_samples(image: Image.Image) -> Pixels:
 
 
 def deep_luma(samples: Pixels, icc: bytes | None) -> Pixels:
-    """Return luma, (H, W) uint16: Rec. 601 of colours, as sRGB through their profile; grey as it is.
-
-    What is computed at a time does not grow with the photo.
-    """
+    """Return Rec. 601 luma of colours as sRGB, or grey as it is, (H, W) uint16, in bounded memory."""
     if samples.shape[2] < 3:
         return samples[..., 0]
     luma, rows = np.empty(samples.shape[:2], np.uint16), max(1, _BAND_PIXELS // samples.shape[1])

@@ -130,10 +130,7 @@ def with_metadata_of(said: bytes, made: bytes) -> bytes:
 
 
 def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
-    """Return a JPEG's metadata; its tables, frame header and scans; and its frame headers once more.
-
-    Raises ValueError where there is no scan.
-    """
+    """Return a JPEG's metadata; its tables, frame header and scans; frame headers. Raises ValueError without a scan."""
     said, coded, frames = list[bytes](), list[bytes](), list[bytes]()
     at, marker = len(_SOI), 0
     while marker != _SOS:

@@ -140,10 +140,7 @@ def has_pictures(path: str) -> bool:
 
 
 def probe(path: str) -> Film:
-    """Read what is to be known of a film before it is coloured. Its first frame is decoded.
-
-    Raises UserError where it cannot be read, or there is no moving picture in it.
-    """
+    """Read a film's facts, decoding a frame. Raises UserError where it cannot be read, or has no moving picture."""
     with opened(path) as container:
         stream = _video(container, path)
         frame = next(iter(decoded(container, stream, [])), None)
