@@ -195,10 +195,7 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
 
 @contextmanager
 def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
-    """End the jobs that run within it with their table, whatever becomes of them; raise UserError where some failed.
-
-    `unrecorded` is filled meanwhile with what jobs raised that could leave no result.
-    """
+    """End the jobs with their table; raise UserError where some failed. `unrecorded`: errors of jobs without result."""
     trouble: Exception | None = None
     try:
         yield

@@ -19,10 +19,7 @@ _METRICS |= {"content": "content loss", "distance": "distance (0: truth, 1: grey
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """Write the card of an export; `difference` is an ONNX file's largest from PyTorch, None for safetensors.
-
-    Raises UserError where an export states its training in a way that this program does not read.
-    """
+    """Write the card; `difference` is from PyTorch (None: safetensors). Raises UserError for provenance of others."""
     try:
         training, scores = _training(weights.provenance), _scores(weights.provenance)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

@@ -32,10 +32,7 @@ def image_of(samples: Pixels) -> Image.Image:
 
 
 def read_deep(path: str | Path, image: Image.Image) -> Pixels | None:
-    """Return the samples of a photo that :func:`colorize.photos.opening.opened` opened, as it is stored.
-
-    None where they are of 8 bits or other colours. Raises ValueError where their range is not known.
-    """
+    """Return the stored samples of an opened photo; None: 8 bits or other colours. Raises ValueError: unknown range."""
     bits = image.info.get("bits", 8)
     if "samples" in image.info:
         return cast("Pixels", image.info["samples"])

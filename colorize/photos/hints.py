@@ -43,10 +43,7 @@ class Hint:
 
 
 def read_hints(path: Path, width: int, height: int) -> tuple[Hint, ...]:
-    """Read hints of a photo of `width` × `height` px from a JSON list of objects with x, y and rgb.
-
-    Raises UserError where it cannot be read, holds something else, or a point lies outside of the photo.
-    """
+    """Read hints from a JSON list. Raises UserError if it is none, or a point lies outside of `width` × `height` px."""
     hints: list[Hint] = []
     try:
         for entry in json.loads(path.read_text(encoding="utf-8")):

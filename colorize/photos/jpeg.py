@@ -31,11 +31,7 @@ class _Blocks(np.ndarray[Any, Any]):
 
 @dataclass(frozen=True)
 class StoredLuma:
-    """The luma of a JPEG as its file has it.
-
-    `content` is the file without metadata, `width` and `height` its size as it is stored, in pixels; `turn` makes it
-    upright (None: it is).
-    """
+    """Luma of a JPEG as stored: `content` without metadata, stored `width` and `height`; `turn` makes it upright."""
 
     content: bytes
     width: int

@@ -132,10 +132,7 @@ class ColorizationModule(L.LightningModule):
     def backward_and_step(
         self, name: Network, loss: Tensor, value: Tensor, gradient: Tensor | None, batch: Batch
     ) -> bool:
-        """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
-
-        Raises UserError, before any weight changes, where `value` of the loss, or a gradient, is not finite.
-        """
+        """Differentiate `loss`, and step (False: fp16 skipped). Raises UserError, before, if anything is not finite."""
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
         fault = None

@@ -101,11 +101,7 @@ class Film:
 
 @dataclass(frozen=True)
 class FilmFrame:
-    """A frame.
-
-    Its time and length (0: the file does not say) are in the film's time base. `luma` is (H, W) as it is coded, uint8,
-    or uint16 with the film's bits.
-    """
+    """A frame, time and length (0: unknown) in the film's time base, `luma` (H, W) uint8, or uint16 of its bits."""
 
     time: int
     length: int
