@@ -38,11 +38,8 @@ def run(config: AppConfig) -> None:
     given = existing_weights(config.checkpoint)
     from colorize.inference.colorizer import Colorizer
 
-    generators = {
-        "bundled" if file == BUNDLED else file.name: Colorizer.from_checkpoint(file, config.device, config.precision)
-        for file in dict.fromkeys((given, BUNDLED))
-        if file.exists()
-    }
+    files = [file for file in dict.fromkeys((given, BUNDLED)) if file.exists()]
+    generators = {str(file): Colorizer.from_checkpoint(file, config.device, config.precision) for file in files}
     with tempfile.TemporaryDirectory(prefix="colorize-app-") as folder:
         # What Gradio and its libraries read when they are imported. A proxy would be asked for this very machine.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_PORT": str(config.port)}

@@ -30,9 +30,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tiny_file: Path, tmp_path: Path) -> Session:
     colorizer = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true")
-    return Session(tmp_path / "session", colorizer, PredictConfig(saturation=1.2))
+    return Session(tmp_path / "session", colorizer, PredictConfig(checkpoint=str(tiny_file), saturation=1.2))
 
 
 def drop(session: Session, *paths: Path) -> list[bytes | None]:
@@ -236,7 +236,10 @@ def test_the_page_in_chromium(address: str, tmp_path: Path) -> None:
         page.wait_for_selector("#drop :text('broken')")
         press("#go")
         page.wait_for_selector("#slider img")
-        assert page.inner_text("#status").split("\n\n") == ["1 coloured", "broken.jpg: not an image in a known format"]
+        assert page.inner_text("#status").split("\n\n") == [
+            "1 of 2 coloured",
+            "broken.jpg: not an image in a known format",
+        ]
         plain = fetched("#download")
         assert plain == (tmp_path / "plain.jpg").read_bytes()
         assert page.evaluate("document.documentElement.scrollWidth") == 390

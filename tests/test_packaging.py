@@ -28,10 +28,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_the_package_and_its_configuration(wheel: Path) -> None:
     assert wheel.name == f"colorize-{__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = [*(CHECKOUT / "colorize").rglob("*.py"), *(CHECKOUT / "colorize/weights").glob("pocket.*")]
-    package = {str(file.relative_to(CHECKOUT)) for file in files}
+    package = CHECKOUT / "colorize"
+    files = [*package.rglob("*.py"), *(package / "weights").glob("pocket.*"), package / "page/style.css"]
+    held = {str(file.relative_to(CHECKOUT)) for file in files}
     conf = {f"colorize/{file.relative_to(CHECKOUT)}" for file in (CHECKOUT / "conf").rglob("*.yaml")}
-    assert {name for name in names if ".dist-info/" not in name} == package | conf
+    assert {name for name in names if ".dist-info/" not in name} == held | conf
     assert {"LICENSE", "NOTICE", "LICENSE.Apache-2.0"} <= {name.partition("/licenses/")[2] for name in names}
 
 

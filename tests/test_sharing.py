@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import colorize.cli.launch  # noqa: F401 (Lightning, once, before processes are forked)
 from colorize import predict
 from tests.predicting import Colour, files, grey, save
 from tests.ranks import on_ranks

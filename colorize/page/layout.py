@@ -18,6 +18,7 @@ from colorize.inference.colorizer import Colorizer
 from colorize.page.sessions import Item, Session
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.log import log
+from colorize.weights.bundled import BUNDLED
 
 Updates = dict[Any, Any]
 
@@ -37,7 +38,7 @@ UNDO = '<button value="undo">Undo</button>'
 
 
 class Page:
-    """The page, in `blocks`; its sessions work in `folder`, with one of `generators`, whose names people read."""
+    """The page, in `blocks`; its sessions work in `folder`, with one of `generators`, named by their files."""
 
     def __init__(self, config: AppConfig, generators: dict[str, Colorizer], folder: Path) -> None:
         self.config, self.generators, self.folder = config, generators, folder
@@ -72,8 +73,8 @@ class Page:
                 saturation = gr.Slider(0, 2, 1, step=0.05, label="Saturation: 0 grey, 1 as the network has it")
                 seen = "Short side of what the network sees, px (empty: as it was trained)"
                 render_px = gr.Number(None, label=seen, precision=0, minimum=32, maximum=4096, elem_id="render_px")
-                names = list(generators)
-                generator = gr.Radio(names, value=names[0], label="Generator", visible=len(names) > 1)
+                names = [("bundled" if Path(file) == BUNDLED else Path(file).name, file) for file in generators]
+                generator = gr.Radio(names, value=names[0][1], label="Generator", visible=len(names) > 1)
             parts = [
                 part for name, part in vars(self).items() if isinstance(part, gr.blocks.Block) and name != "blocks"
             ]
@@ -151,7 +152,7 @@ class Page:
         }
         updates: Updates = {part: gr.update(visible=visible) for part, visible in seen.items()}
         updates |= {self.go: gr.update(interactive=True), self.palette: choices + (UNDO if hints else "")}
-        updates[self.status] = f"<p>{len(done)} coloured</p><ul>{lines}</ul>"
+        updates[self.status] = f"<p>{len(done)} of {len(session.items)} coloured</p><ul>{lines}</ul>"
         if item is None or item.job is None or item.result is None:
             return updates
         names = [(each.result.name, number) for number, each in enumerate(session.items) if each.result]
@@ -172,7 +173,7 @@ class Page:
     ) -> Iterator[Updates]:
         session = self.session(request)
         session.colorizer = self.generators[name]
-        session.options = PredictConfig(saturation=saturation, render_px=render_px)
+        session.options = PredictConfig(checkpoint=name, saturation=saturation, render_px=render_px)
         try:
             session.take(files or [], self.config.max_files, self.config.max_mb)
         except UserError as error:

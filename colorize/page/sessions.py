@@ -79,7 +79,7 @@ class Item:
 
 
 class Session:
-    """The work of a tab in `folder`, with `colorizer` and its `options`, `render_px` and `saturation`.
+    """The work of a tab, in `folder`: what its user has dropped, and chosen by `colorizer` and `options`.
 
     `progress` says how far it is, `lines` what there is to say of files and results. `point` is one of the `current`
     item, and `likely` its colours.
