@@ -9,13 +9,15 @@ from torch import Tensor
 from colorize.data.images import to_pil
 
 
-def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int, gap_px: int = 4) -> Image.Image:
-    """Lay out one row a photo and one captioned column a version of it, as RGB on white, in tiles of `tile_px`.
+def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
+    """Lay out one row a photo and one captioned column a version of it, as RGB on white.
 
-    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size.
+    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size, which tiles have
+    too, or a width of `tile_px`.
     """
     height_px, width_px = columns[0][1].shape[-2:]
-    height_px, width_px = round(height_px * tile_px / width_px), tile_px
+    if tile_px is not None:
+        height_px, width_px = round(height_px * tile_px / width_px), tile_px
     font = ImageFont.load_default(size=max(10, min(18, width_px // 8)))
     caption_px = max(int(font.getbbox("Ag")[3]) + 2 * gap_px, 12)
     size = len(columns) * (width_px + gap_px) + gap_px, caption_px + len(columns[0][1]) * (height_px + gap_px)
