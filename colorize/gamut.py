@@ -1,7 +1,4 @@
-"""The gamut's rule on NumPy planes: luma stays, and where a colour does not exist at it, saturation gives way.
-
-`colorize.color.merge_luma` is the same rule on tensors.
-"""
+"""The gamut's rule on NumPy planes, as `colorize.color.merge_luma` is on tensors: luma stays, saturation gives way."""
 
 from typing import Any
 
@@ -20,10 +17,7 @@ def green_offset(red: Plane, blue: Plane, weights: tuple[float, float] = REC_601
 
 
 def gamut_scale(luma: Plane, offsets: tuple[Plane, Plane, Plane], full: float) -> Plane:
-    """Return the share, 0 to 1, of chroma that fits: (h, w) float32.
-
-    `luma` is from 0 to `full`, `offsets` are those of red, green and blue from it, of the same unit and shape.
-    """
+    """Return the share of chroma that fits, 0 to 1, (h, w) float32, of `offsets` of RGB from `luma`, 0 to `full`."""
     red, green, blue = offsets
     above = np.maximum(np.maximum(np.maximum(red, green), blue), 1e-6)
     below = np.maximum(-np.minimum(np.minimum(red, green), blue), 1e-6)

@@ -144,10 +144,7 @@ def check(config: PipelineConfig, overrides: list[str]) -> None:
 
 
 def summarize(config: PipelineConfig) -> Score:
-    """Write runs/NAME/gallery.png and scores.md, and print the table; return the CIEDE2000 after the last step 4.
-
-    Photos are scored as a user sees them, with their own luma, at the size that it ended with.
-    """
+    """Write gallery.png and scores.md of the run, print the table, and return the CIEDE2000 after the last step 4."""
     from colorize.data.datasets import to_floats
     from colorize.data.from_config import make_photos
     from colorize.data.images import save_png

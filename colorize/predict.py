@@ -12,7 +12,6 @@ recovered.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -27,6 +26,7 @@ from colorize.inference.jobs import Job, Plan, shown
 from colorize.runtime.errors import DiskFault, UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.log import log
 from colorize.runtime.processes import processes_started
 from colorize.runtime.progress import progress_bar
 from colorize.runtime.schema import BadOption
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from colorize.inference.colorizer import Colorizer
 
-log = logging.getLogger("colorize")
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
 CONTACT_SHEET_PHOTOS, CONTACT_SHEET_TILE_PX = 40, 240
@@ -45,10 +44,7 @@ CONTACT_SHEET_MARK = "colorize.predict, contact sheet"
 
 
 def run(config: PredictConfig) -> None:
-    """Colour every photo and film that has no result yet.
-
-    Raises UserError: nothing to colour, wrong weights, or some photos failed; then all others are done.
-    """
+    """Colour all that has no result. Raises UserError: nothing to colour, wrong weights, or, at the end, failures."""
     since = time.monotonic()
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     if config.every > 1 and not config.stabilize:
@@ -169,10 +165,7 @@ def added_up(own: Done) -> Done:
 
 
 def check_contact_sheet(config: PredictConfig) -> None:
-    """Make sure that the contact sheet replaces nothing but an earlier one.
-
-    Raises BadOption where its name says no format; UserError where there is somebody else's file of that name.
-    """
+    """Raise BadOption where the sheet's name says no format, UserError where it is a file of somebody else's."""
     if config.contact_sheet is None:
         return
     sheet = Path(config.contact_sheet)

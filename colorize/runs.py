@@ -19,10 +19,7 @@ SPLIT_KEYS = ("seed", "data.kind", "data.root", "data.file_list", "data.val_frac
 
 
 def run_name(config: CommonConfig) -> str:
-    """Return the run that `config` writes to, as `run=…` would name it: `run` itself, or the job of a sweep in it.
-
-    Raises BadOption where half a job is given, or the label is no name of a folder.
-    """
+    """Return the run as `run=…` names it, or the job of a sweep in it. Raises BadOption for half a job, a bad label."""
     label, job = config.sweep, config.job
     if label is None and job is None:
         return config.run

@@ -103,13 +103,13 @@ def test_safetensors_colours_exactly_as_the_checkpoint_and_says_where_it_is_from
     assert (stated["phase"], stated["images_seen"], stated["averaged"]) == ("gan", 1234, True)
     assert stated["figures"] == {"psnr": 22.25}  # of the averaged weights, at that very epoch
     assert load_weights(last).provenance["figures"] == {"psnr": 21.0}
-    assert stated["started_from"] == {"phase": "pretrain_gen", "images_seen": 5678}
+    assert stated["started_from"] == {"source": "checkpoint of phase pretrain_gen, 5678 images seen"}
     assert (stated["training"]["data"], stated["training"]["sizes_px"]) == ("scenes", [32, 64])
     card = Path(f"{first}.md").read_text(encoding="utf-8")
     for said in (
         "invented, not recovered",
         "1,234",
-        "5,678",
+        "5678",
         "22.25",
         "64 px",
         stated["sha256"],

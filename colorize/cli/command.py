@@ -106,7 +106,6 @@ def is_given(key: str) -> bool:
 
 
 def _start(name: str, task: Callable[[Any], object], words: list[str]) -> None:
-    """Do what the flags ask: print the version or the help, or compose and run."""
     if "--version" in words:
         print(f"colorize {__version__}")
         return

@@ -91,7 +91,6 @@ _FLAGS = {
 
 
 def _flow(value: Any) -> str:
-    """Return `value` as one would type it."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -102,7 +101,6 @@ def _flow(value: Any) -> str:
 
 
 def _entry(head: str, text: str) -> str:
-    """Return `head` with `text` beside it, or below it where `head` is long."""
     width, column = min(120, max(80, shutil.get_terminal_size().columns)), 38
     indent, head = " " * column, f"  {head}"
     body = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

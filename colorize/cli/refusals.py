@@ -50,7 +50,6 @@ def right_form(name: str, word: str, following: str = "") -> str:
 
 
 def _example(key: Key | None, options: Sequence[str]) -> str:
-    """Return what may have been meant by a key, or by a config group with its `options`, that stands alone."""
     if key is not None and (key.kind == "bool" or "auto" in key.choices):
         return "true" if key.kind == "bool" else "auto"
     return "|".join(options or (key.choices if key else ())) or "…"
@@ -68,7 +67,6 @@ def refusals_as_bad_options(name: str, overrides: Sequence[str]) -> Iterator[Non
 
 
 def _refusal(error: Exception, name: str, overrides: Sequence[str]) -> str | None:
-    """Return one line for what Hydra (also by ValueError) or OmegaConf refuses; None for other exceptions."""
     if isinstance(error, MissingConfigException):
         missing = error.missing_cfg_file or ""
         group, _, option = missing.rpartition("/")

@@ -1,8 +1,4 @@
-"""Sweeps (`-m`): what their jobs share, how a job runs, and how they end.
-
-runs/NAME/sweeps/LABEL/N is the run folder of job N, with a result.json; LABEL/jobs.csv is the table. The jobs and the
-process that was typed know of each other by these files alone, on whatever machine a launcher runs a job.
-"""
+"""Sweeps (`-m`): what their jobs share, how a job runs, and how they end. Jobs meet only by files."""
 
 import gc
 import math
@@ -53,10 +49,7 @@ def _differs(line: str) -> Refused:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The decisions of the process that was typed, which every job is told.
-
-    `fixed` are keys with one value for all jobs (None of a single job); `keeps_files`: a launcher or sweeper may.
-    """
+    """Decisions for every job: `fixed` keys have one value for all (None: a single job); a plugin `keeps_files`."""
 
     command: str
     folder: Path
@@ -192,7 +185,6 @@ def _complain(sweep: Sweep, label: str, error: Exception) -> None:
 
 
 def _values(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the value of each key, without quotes."""
     values = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
@@ -203,10 +195,7 @@ def _values(overrides: Iterable[str]) -> dict[str, str]:
 
 @contextmanager
 def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
-    """End the jobs that run within it with their table, whatever becomes of them; raise UserError where some failed.
-
-    `unrecorded` is filled meanwhile with what jobs raised that could leave no result.
-    """
+    """End the jobs with their table; raise UserError where some failed. `unrecorded`: errors of jobs without result."""
     trouble: Exception | None = None
     try:
         yield
@@ -226,7 +215,6 @@ def reported(sweep: Sweep, unrecorded: list[Exception]) -> Iterator[None]:
 
 
 def _report(sweep: Sweep, unrecorded: int) -> str:
-    """Write and print the table of jobs, if any of this start came to work; return a line on those that failed."""
     results = results_in(sweep.folder)
     started = [result for result in results if result.start == sweep.start]
     failed = unrecorded + sum(result.status != "complete" for result in started)

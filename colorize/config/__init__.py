@@ -1,7 +1,4 @@
-"""The schema of `conf/`: the keys of each command, their types, defaults and meanings, which `--help` shows.
-
-Hydra checks YAML files and overrides against these dataclasses; `colorize.config.sections` has those that are shared.
-"""
+"""The schema of `conf/`, against which Hydra checks files and overrides: keys, types, defaults and `--help`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -44,7 +44,6 @@ class ColorizationDataModule(L.LightningDataModule):
         generated: Generated | None = None,
         copies: Photos | None = None,
     ) -> None:
-        """Take the photos, those with a saved image where these are ``generated``, and options of ``data``."""
         super().__init__()
         self.photos = photos
         self.seed = seed

@@ -114,7 +114,6 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
         return self._read(identity, SampledAugmentation())
 
     def _read(self, identity: str, sampled: SampledAugmentation) -> RawBatch:
-        """Read one square of a photo, and the same square of its generated image where there is one."""
         name, choose_box, angle_deg = identity, sampled.choose_box, sampled.angle_deg
         try:
             if self.generated is None:

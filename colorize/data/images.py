@@ -133,14 +133,12 @@ def _seen(rgb: Image.Image, photo: Image.Image) -> Image.Image:
 
 
 def _turn_and_size(image: Image.Image) -> tuple[Turn | None, tuple[int, int]]:
-    """Return what turns a photo upright, and its width and height then."""
     with image_errors():
         turn = find_turn(image)
     return turn, image.size[::-1] if turn is not None and turn.swap else image.size
 
 
 def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
-    """Return a point of the upright photo as one of the stored photo, ``width`` × ``height``."""
     if turn is None:
         return point
     x, y = reversed(point) if turn.swap else point

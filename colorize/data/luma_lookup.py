@@ -40,5 +40,4 @@ class LumaLookup:
 
 
 def _grey_value(grey: Tensor) -> Tensor:
-    """Return the 8-bit value of each grey in [0, 1], as an index."""
     return (grey.float() * (_GREY_VALUES - 1)).round().clamp(0, _GREY_VALUES - 1).long()

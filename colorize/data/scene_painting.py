@@ -129,7 +129,6 @@ class Painter:
         self.brush.line(scaled, fill=self.ink(color, region), width=max(1, round(width * self._unit)))
 
     def land(self) -> None:
-        """Paint mountains, and the grounds from the horizon to the viewer."""
         dice, layout = self.dice, self.dice.pick(_LAYOUTS)
         if self.horizon > 0 and dice.random() < 0.35:
             for layer in range(2):
@@ -151,7 +150,6 @@ class Painter:
                 self.line(shore, dice.between(0.008, 0.02), "sea", (0.88, 0.92, 0.94))
 
     def _skyline(self, low: float, high: float) -> Floats:
-        """Draw a random line between two heights over ``_XS``."""
         octaves = ((4, 0.6), (9, 0.27), (20, 0.13))
         heights = [w * np.interp(_XS, np.linspace(0, 1, n), self.dice.random(n)) for n, w in octaves]
         return low + (high - low) * np.sum(heights, axis=0)
@@ -171,7 +169,6 @@ class Painter:
         return x, y, 0.2 + 0.8 * max(0.0, y - self.horizon) / (1 - self.horizon)
 
     def things(self) -> None:
-        """Paint houses, plants, boats and small figures, from far to near."""
         pick = self.dice.pick
         kinds = [self._house] * pick((0, 0, 0, 1, 2, 3)) + [self._tree] * pick((0, 1, 2, 3))
         kinds += [self._bush] * pick((0, 0, 1, 3)) + [self._figure] * pick((0, 0, 0, 1, 1, 3))
@@ -264,7 +261,6 @@ class Painter:
             self._person(x, dice.between(0.38, 0.6), radius, near=True)
 
     def _person(self, x: float, y: float, radius: float, near: bool) -> None:
-        """Paint a person with the head's centre at (x, y); half the head's width is the unit."""
         dice, (tone, hairs) = self.dice, self.dice.pick(_COMPLEXIONS)
         skin, hair, shirt = dice.color(tone), dice.color(dice.pick(hairs)), dice.color(_COLORS["cloth"])
         trousers, style = dice.color(_COLORS["cloth"]), dice.random()

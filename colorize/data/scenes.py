@@ -47,8 +47,6 @@ def draw_scene(seed: int, index: int, size_px: int) -> Scene:
 
 
 class _Developer(Painter):
-    """Adds sky, texture, shade and light to what is painted."""
-
     def develop(self) -> Scene:
         size, middle = self.size_px, slice(OVERSAMPLING // 2, None, OVERSAMPLING)
         tags = self.canvas.getchannel(3)
@@ -106,7 +104,6 @@ class _Developer(Painter):
         return gain
 
     def _sky(self, x: Floats, y: Floats, part: slice) -> tuple[Floats, Ids]:
-        """Return colour and region of these rows, were they all sky."""
         dice, zenith = self.dice, np.array(self.colors["sky"], dtype=np.float32)
         height = np.clip(1 - y / self.horizon, 0, 1)[..., None]  # 0 at the horizon
         names = np.full((y.size, x.size), REGION_ID["sky"], dtype=np.uint8)
@@ -136,7 +133,6 @@ class _Developer(Painter):
 
 @lru_cache(maxsize=128)
 def _resampling(cells: int, size_px: int) -> Floats:
-    """Return the matrix ``(size_px, cells)`` that resamples that many values, smoothly and without aliasing."""
     identity = Image.fromarray(np.eye(cells, dtype=np.float32))
     return np.asarray(identity.resize((cells, size_px), Image.Resampling.BICUBIC))
 

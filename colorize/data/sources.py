@@ -62,7 +62,6 @@ class Scenes(Photos):
         return Thumbnail("scene", size_px, size_px, Image.fromarray(self.scene(identity, size_px).rgb))
 
     def scene(self, identity: str, size_px: int) -> Scene:
-        """Draw the whole scene at ``size_px`` × ``size_px``, with its regions."""
         return draw_scene(self.seed, int(identity.removeprefix(_SCENE)), size_px)
 
 

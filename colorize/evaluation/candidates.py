@@ -139,10 +139,7 @@ class Chosen(NamedTuple):
 def choose(
     config: EvaluateConfig, protocol: Protocol, folders: Mapping[str, Path], list_photos: Callable[[DataConfig], Photos]
 ) -> Chosen:
-    """Choose the photos of the split that the protocol takes and that have an image in each of the named folders.
-
-    `list_photos` gives all photos of a source. Raises UserError where no photo is left.
-    """
+    """Choose the photos that the protocol takes and each folder has an image of. Raises UserError if none is left."""
     whole = replace(config.data, max_val=None)
     photos = everything = list_photos(whole)
     if folders and whole.train_fraction < 1:

@@ -87,7 +87,6 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    """Cut `text` in its middle where it is too long."""
     kept, shown = len(text), text
     while kept > 2 and font.getlength(shown) > width_px:
         kept -= 1

@@ -66,10 +66,7 @@ Files = Sequence[Mapping[str, Path]]  # for each folder of coloured images, the 
 
 
 class ProtocolDataset(PhotoDataset[RawBatch]):
-    """Photos of a source, each a batch of one image or none: their ``fake`` is ``(B, folders, 3, H, W)``.
-
-    Scenes are drawn at ``scene_px`` where the protocol says no size.
-    """
+    """Photos, each a batch of one or none, ``fake`` ``(B, folders, 3, H, W)``; scenes at ``scene_px`` by default."""
 
     def __init__(
         self, photos: Photos, identities: Sequence[str], protocol: Protocol, coloured: Files = (), scene_px: int = 256
@@ -162,7 +159,6 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
 
 
 def _stem(path: str) -> str:
-    """Return the path without an image's extension (scenes have none)."""
     return os.path.splitext(path)[0] if has_image_suffix(path) else path
 
 

@@ -155,7 +155,6 @@ def _ratio(sums: Floats, counts: Floats) -> float:
 
 
 def _combined(compute: Callable[..., Any], *scores: Score) -> Score:
-    """Compute a score of others: its mean, the same without true greys, and in each sample."""
     parts = [[getattr(score, part) for score in scores] for part in ("mean", "without_greys", "samples")]
     mean, without_greys, samples = (compute(*values) for values in parts)
     return Score(float(mean), samples, float(without_greys))

@@ -71,7 +71,6 @@ def write(content: Content, measured: Measurements, gallery: Image.Image, folder
 
 
 def _rounded(content: Any) -> Any:
-    """Round for JSON, which has neither NaN nor infinity."""
     if isinstance(content, Mapping):
         return {key: _rounded(value) for key, value in content.items()}
     if isinstance(content, list):

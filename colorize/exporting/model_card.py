@@ -19,10 +19,7 @@ _METRICS |= {"content": "content loss", "distance": "distance (0: truth, 1: grey
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """Write the card of an export; `difference` is an ONNX file's largest from PyTorch, None for safetensors.
-
-    Raises UserError where an export states its training in a way that this program does not read.
-    """
+    """Write the card; `difference` is from PyTorch (None: safetensors). Raises UserError for provenance of others."""
     try:
         training, scores = _training(weights.provenance), _scores(weights.provenance)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -54,9 +51,10 @@ def _table(rows: dict[str, Any], head: tuple[str, str] = ("option", "value")) ->
 
 
 def _training(stated: dict[str, Any]) -> str:
+    origin = {"SHA-256 of the file": stated.get("sha256", "unknown"), "exported by": stated.get("program", "unknown")}
     if "phase" not in stated:
         rows = {"from": stated.get("source", "unknown"), "training": "not stated in the file it comes from"}
-        return _table(rows | _origin(stated), ("", ""))
+        return _table(rows | origin, ("", ""))
     training, earlier = stated.get("training", {}), stated.get("started_from", {})
     rows = {
         "last phase": f"{stated['phase']}: {PHASES[stated['phase']].description}",
@@ -64,10 +62,10 @@ def _training(stated: dict[str, Any]) -> str:
         "epochs": f"{stated['epochs_done']} of {stated['epochs']}",
         "weights": "averaged over the training's steps (EMA)" if stated["averaged"] else "those of the last step",
     }
-    if "phase" in earlier:
-        rows["started from"] = f"phase {earlier['phase']}, {earlier['images_seen']:,} images seen"
-    elif earlier:
-        rows["started from"] = earlier["source"]
+    if earlier:  # exports of before state phase and images
+        rows["started from"] = (
+            earlier.get("source") or f"phase {earlier['phase']}, {earlier['images_seen']} images seen"
+        )
     if training:
         share = "" if training["train_fraction"] == 1 else f", {training['train_fraction']:.0%} of the training split"
         before = _ENCODER.get(training["encoder_weights"], "something else (weights from a file)")
@@ -80,11 +78,7 @@ def _training(stated: dict[str, Any]) -> str:
     else:
         rows["data"] = "not known: the run's configuration was not beside the checkpoint"
         rows["last size, px"] = stated["size_px"]
-    return _table(rows | _origin(stated), ("", ""))
-
-
-def _origin(stated: dict[str, Any]) -> dict[str, Any]:
-    return {"SHA-256 of the file": stated.get("sha256", "unknown"), "exported by": stated.get("program", "unknown")}
+    return _table(rows | origin, ("", ""))
 
 
 def _scores(stated: dict[str, Any]) -> str:

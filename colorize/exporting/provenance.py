@@ -11,10 +11,8 @@ from colorize.runtime.files import sha256
 from colorize.runtime.log import log
 from colorize.runtime.version import __version__
 from colorize.training.phases import VAL, VAL_EMA
-from colorize.weights.checkpoints import is_checkpoint, parse_checkpoint
-from colorize.weights.foreign import recognise
-from colorize.weights.load import Weights, load_export
-from colorize.weights.safe_reading import read_file, state_of
+from colorize.weights.load import Weights, load_weights
+from colorize.weights.safe_reading import read_file
 
 METRICS = (*VALIDATED, "content")  # validation metrics of a generator that an export carries
 
@@ -25,7 +23,7 @@ def find_provenance(path: str | Path, weights: Weights, use_ema: bool) -> dict[s
     As far as they are known: `program` that exported it; `source`, what the file was, and its `sha256`; of a checkpoint
     its `phase`, `images_seen`, `epochs_done`, `epochs`, `size_px`, `averaged`; `figures`, scores of exactly these
     weights, and `score`, theirs on the run's fixed photos; `training`, settings from its run's config.yaml;
-    `started_from`, `phase` and `images_seen` of the checkpoint that its generator came from, or its `source`.
+    `started_from`, the `source` of the generator that it began with.
     """
     if weights.provenance:
         return weights.provenance
@@ -51,7 +49,6 @@ def _finite(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _settings(path: Path, phase: str) -> dict[str, Any]:
-    """Read settings from PHASE/config.yaml, where `path` is PHASE/checkpoints/NAME.ckpt."""
     phase_folder = path.absolute().parent.parent
     try:
         config = trained_with(phase_folder) or {}
@@ -83,13 +80,6 @@ def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:
     moved = run_folder.joinpath(*inside)
     path = moved if run == run_folder.name and moved.is_file() else Path(stated)
     try:
-        if (export := load_export(path)) is not None:
-            return {"started_from": {"source": export.title}}
-        content = read_file(path)
-        if is_checkpoint(content):
-            metadata, _ = parse_checkpoint(content, path)
-            return {"started_from": {"phase": metadata.phase, "images_seen": metadata.images_seen}}
-        source = recognise(state_of(content, path))
+        return {"started_from": {"source": load_weights(path).title}}
     except UserError:
-        return {"started_from": {"source": "a checkpoint that is not there any more"}}
-    return {"started_from": {"source": source.title if source else "another file of weights"}}
+        return {"started_from": {"source": "a file that cannot be read any more"}}

@@ -1,19 +1,12 @@
-"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning.
+"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning."""
 
-from colorize import Colorizer
-
-colorizer = Colorizer.from_checkpoint()  # the bundled generator; or ("runs/mine/gan/checkpoints/best.ckpt")
-colorizer.colorize("grandmother.jpg").save("grandmother in colour.jpg")
-"""
-
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +27,8 @@ from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
 from colorize.runtime.devices import HALF_DTYPES, autocast, exact_convolutions, pick_device, pick_precision, place
 from colorize.runtime.errors import UserError, brief, is_out_of_memory
+from colorize.runtime.log import log
 from colorize.weights.load import load_weights
-
-log = logging.getLogger("colorize")
 
 Array = np.ndarray[Any, Any]
 Source = Image.Image | Array | str | os.PathLike[str]
@@ -94,28 +86,6 @@ class Colorizer:
         loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
 
-    @overload
-    def colorize(
-        self,
-        image: Array,
-        render_px: int | None = ...,
-        tta: bool = ...,
-        keep_color: bool = ...,
-        saturation: float = ...,
-        hints: Sequence[Hint] = ...,
-    ) -> Array: ...
-
-    @overload
-    def colorize(
-        self,
-        image: Image.Image | str | os.PathLike[str],
-        render_px: int | None = ...,
-        tta: bool = ...,
-        keep_color: bool = ...,
-        saturation: float = ...,
-        hints: Sequence[Hint] = ...,
-    ) -> Image.Image: ...
-
     def colorize(
         self,
         image: Source,
@@ -124,7 +94,7 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
         hints: Sequence[Hint] = (),
-    ) -> Image.Image | Array:
+    ) -> Any:
         """Colour one photo, at its own size.
 
         Args:
@@ -225,7 +195,6 @@ class Colorizer:
         return palette(self.network.head, made, grey, *hint.pixel(photo.size, size), n)
 
     def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Tensor]:
-        """Render photos that are shown at one size, fewer at a time or smaller where memory runs out."""
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
         if self._most_pixels is not None:

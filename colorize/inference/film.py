@@ -1,7 +1,6 @@
 """A film from end to end: while the network colours some frames, the next are decoded and the last encoded."""
 
 import json
-import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +25,7 @@ from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
+from colorize.runtime.log import log
 from colorize.video import decoding, probing
 from colorize.video.chroma import chroma_of, grey_image
 from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece_file, put_together
@@ -38,7 +38,6 @@ from colorize.video.work import Done, Work
 T = TypeVar("T")
 Stream = Generator[T, None, None]
 Tick = Callable[[int, int | None], None]
-log = logging.getLogger("colorize")
 
 SEQUENCE_FPS = 24.0
 """Frames a second of an image sequence, where nothing else is said."""
@@ -58,8 +57,6 @@ _COLOURED_AHEAD = 3
 
 @dataclass(frozen=True)
 class _Seen:
-    """A decoded frame with its motion, before the network is asked."""
-
     frame: FilmFrame
     small: Plane | None
     link: Link | None
@@ -68,8 +65,6 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Coloured:
-    """A frame with its chroma, small, and the stabilizer's running sum after it."""
-
     seen: _Seen
     chroma: Plane
     past: Plane | None
@@ -111,7 +106,6 @@ def _described(source: str, options: PredictConfig, deep: bool) -> Film:
 
 @contextmanager
 def _faults_told(result: Path) -> Iterator[None]:
-    """Tell what the system refuses, and what PyAV says of what it cannot pass on, as UserErrors."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -171,7 +165,6 @@ def _expected(film: Film, options: PredictConfig) -> int | None:
 
 
 def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec | None) -> str:
-    """Digest of all that the pieces of a film depend on."""
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
@@ -186,7 +179,6 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
 def _coloured_frames(
     colorizer: Colorizer, film: Film, frames: Iterator[FilmFrame], options: PredictConfig, done: Done
 ) -> Stream[_Coloured]:
-    """Let the network colour the frames, and carry their colours along the motion."""
     stabilizer = Stabilizer(done.past)
     waiting: deque[_Seen] = deque()
 
@@ -215,7 +207,6 @@ def _coloured_frames(
 def _looked_at(
     film: Film, frames: Iterator[FilmFrame], size: tuple[int, int], options: PredictConfig, done: Done
 ) -> Stream[_Seen]:
-    """Find the motion of frames, which decides whether the network is asked."""
     motion = Motion(done.small)
     for number, frame in enumerate(frames, start=done.frames):
         if options.stabilize:
@@ -235,7 +226,6 @@ def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tupl
 
 
 def _shown(film: Film, luma: Plane) -> Plane:
-    """Return what the network is shown: 8 bits, square pixels."""
     grey = grey_image(luma, film)
     if film.pixel_aspect == 1:
         return grey
@@ -262,7 +252,6 @@ def _write_all(
     done: Done,
     tick: Callable[[int], None],
 ) -> Done:
-    """Write frames piece by piece, and write down what is finished."""
     upcoming = next(frames, None)
     while upcoming is not None:
         with begin(done) as piece:

@@ -1,7 +1,4 @@
-"""The photos and films that `input=…` means, and the file that each one's result goes to.
-
-No photo is opened, nothing is written. Of files that are not called as photos the first bytes are read.
-"""
+"""The photos and films that `input=…` means, and where results go: no photo is opened, nothing is written."""
 
 import fnmatch
 import os
@@ -44,10 +41,7 @@ class Job:
     hints: Path | None = None
 
     def done(self) -> bool:
-        """Return whether there is a result of an earlier start: of a sequence all frames, of a film as one the first.
-
-        Raises UserError where frames of a sequence are missing.
-        """
+        """Return whether an earlier start left a result. Raises UserError where frames of a sequence are missing."""
         if is_pattern(self.result):
             numbers = frame_numbers(self.source) if is_pattern(self.source) else range(1, 2)
             is_there = all(frame_path(self.result, number).is_file() for number in numbers)
@@ -71,10 +65,7 @@ class Plan:
     left: Counter[str] = field(default_factory=Counter)
 
     def share(self, number: int, count: int) -> "Plan":
-        """Return what the one with `number`, from 0, has to do of `count` that share the work, whatever is done of it.
-
-        It has a list of failures of its own.
-        """
+        """Return the part of `number`, from 0, of `count` that share the work, with failures of its own."""
         if count == 1:
             return self
         plan = self if number == 0 else replace(self, unreadable=[], left=Counter())  # which one of them tells
@@ -255,7 +246,6 @@ def _matches(parts: Sequence[str], pattern: Sequence[str], partly: bool = False)
 
 
 def _listed(path: Path) -> list[tuple[str, str]]:
-    """Return the photos of a list, whether or not they exist; the name of one outside its folder is its whole path."""
     try:
         lines = read_list(path)
     except OSError as error:
@@ -295,7 +285,6 @@ def _plan_single(every: Sequence[str], target: Path, format: str | None) -> Plan
 
 
 def _plan_frames(given: Sequence[str], output: str | None, format: str | None) -> Plan:
-    """Plan for an image sequence as the source, the result, or both."""
     source, target = given[0], Path(output or "")
     folder, name = os.path.split(source)
     if len(given) > 1:

@@ -101,7 +101,6 @@ def _read(job: Job, options: PredictConfig) -> Photo:
 
 
 def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Array | Exception]:
-    """Return what the network makes of photos; of one that it cannot colour, why."""
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
     except Exception as error:

@@ -38,10 +38,7 @@ def name_results(
 
 
 def same_name(folder: Path) -> Callable[[str], str]:
-    """Return what names have in common that are one file in `folder`: on some file systems capitals and accents.
-
-    A folder that is yet to be made is as the one that it will lie in.
-    """
+    """Return what names of one file in `folder`, made or not, share: some file systems fold case and accents."""
     folder = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".colorize-a") as file:

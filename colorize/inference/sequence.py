@@ -86,7 +86,6 @@ class FramePiece:
         self._threads, self._written = ThreadPoolExecutor(WORKERS), list[Future[Outcome]]()
 
     def add(self, frame: FilmFrame, chroma: Plane) -> None:
-        """Write a frame with its chroma, ``(h, w, 2)`` float32 of any size."""
         film, number = self._film, self._number + len(self.times)
         if isinstance(frame, NumberedFrame):
             photo, number = frame.photo, film.numbers[frame.time]
@@ -100,7 +99,6 @@ class FramePiece:
             self._written.append(submit(self._threads, write_result, job, photo, rgb, self._options))
 
     def finish(self) -> list[int]:
-        """Wait until all is written, and return the times."""
         for outcome in (future.result() for future in self._written):
             if outcome.result is None:
                 raise UserError(f"{outcome.job.result}: {outcome.reason}")
@@ -108,5 +106,4 @@ class FramePiece:
         return self.times
 
     def close(self) -> None:
-        """Let go of the threads."""
         self._threads.shutdown()

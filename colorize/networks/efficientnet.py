@@ -43,7 +43,6 @@ class EfficientNetLite0(Encoder):
 
     @staticmethod
     def normalize(image: Tensor) -> Tensor:
-        """See `Encoder.normalize`: about (-1, 1)."""
         return (image * (255 / 128) - 127 / 128).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -51,7 +51,6 @@ class Encoder(nn.Module, ABC):
         return self.features(x)
 
     def _run(self, name: str, x: Tensor) -> Tensor:
-        """Send `x` through a part, frozen or not."""
         part = self.get_submodule(name)
         if name not in self._frozen:
             return part(x)

@@ -70,7 +70,6 @@ class BlurredUp(nn.Module):
         self.linear.bias = nn.Parameter(bias.detach()[order] / 4)
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        """As `PixelShuffleUp.forward`; the result is in channels_last."""
         pixels = self.linear(x.permute(0, 2, 3, 1)).relu_()
         batch, height, width, channels = pixels.shape
         pixels = pixels.view(batch, height, width, 2, 2, channels // 4)

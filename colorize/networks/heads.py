@@ -98,10 +98,7 @@ def gamut_cells() -> Tensor:
 
 
 def paint(ab: Tensor, luma: Tensor) -> Tensor:
-    """Put Lab chroma `(B, 2, h, w)`, enlarged by bicubic interpolation, on the lightness of a luma in [0, 1].
-
-    From `(B, 1, H, W)` it gives `(B, 3, H, W)` float32 sRGB-encoded, not clamped.
-    """
+    """Put Lab chroma `(B, 2, h, w)` on the lightness of luma `(B, 1, H, W)`, in [0, 1]: sRGB, not clamped."""
     ab = ab.float()
     if ab.shape[-2:] != luma.shape[-2:] or torch.compiler.is_exporting():
         ab = interpolate(ab, luma.shape[-2:], mode="bicubic", align_corners=False)

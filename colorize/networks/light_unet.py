@@ -70,5 +70,4 @@ class LightUNet(Generator):
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
-    """`x` at the height and width of `like`, bilinear; antialiasing is left to what follows."""
     return interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)

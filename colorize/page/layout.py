@@ -1,6 +1,5 @@
 """The page's parts, and what each of them does to the session of its tab."""
 
-import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,9 +17,9 @@ from colorize.config import AppConfig, PredictConfig
 from colorize.inference.colorizer import Colorizer
 from colorize.page.sessions import Item, Session
 from colorize.runtime.errors import UserError, one_line
+from colorize.runtime.log import log
 from colorize.weights.bundled import BUNDLED
 
-log = logging.getLogger("colorize")
 Updates = dict[Any, Any]
 
 TRIAL_S = 3.0
@@ -117,7 +116,6 @@ class Page:
             self.blocks.close(verbose=False)
 
     def session(self, request: gr.Request) -> Session:
-        """Return the session of the tab that asks."""
         new = Session(self.folder / uuid.uuid4().hex, next(iter(self.generators.values())), PredictConfig())
         return self.sessions.setdefault(str(request.session_hash), new)
 
@@ -137,7 +135,6 @@ class Page:
         yield self.view(session)
 
     def view(self, session: Session) -> Updates:
-        """Return what the parts are to show of a session."""
         item, done = session.current, [item for item in session.items if item.result]
         film, hints = item is not None and item.job is not None and item.job.film, item.hints if item else []
         lines = "".join(f"<li>{escape(line)}</li>" for line in session.lines)

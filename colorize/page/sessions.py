@@ -33,10 +33,7 @@ MOST_PX = 65500
 
 @dataclass
 class Item:
-    """A photo or film that was dropped: what its user knows of it, and its latest job and result.
-
-    `trial` says that the result is a film's beginning only.
-    """
+    """A photo or film that was dropped, with its latest job and result; `trial`: of a film's beginning only."""
 
     dropped: Path
     hints: list[Hint] = field(default_factory=list)
@@ -94,22 +91,17 @@ class Session:
         self.show(None)
 
     def show(self, item: Item | None) -> None:
-        """Make an item the current one."""
         self.current, self.likely = item, list[str]()
         self.point: tuple[int, int] | None = None
 
     def end(self) -> None:
-        """Stop, and remove what was dropped and what came of it."""
         self.stopped.set()
         shutil.rmtree(self.folder, ignore_errors=True)
         for item in self.items:
             item.dropped.unlink(missing_ok=True)
 
     def take(self, files: Sequence[str], max_files: int, max_mb: int) -> None:
-        """Take files in place of those before; a photo that was among them keeps its hints.
-
-        Raises UserError where they are too many or too large.
-        """
+        """Replace the files; photos that stay keep their hints. Raises UserError for too many or too large ones."""
         hints, self.items, self.lines = {item.dropped: item.hints for item in self.items}, [], []
         shutil.rmtree(self.folder, ignore_errors=True)
         self.show(None)
@@ -182,7 +174,6 @@ class Session:
             self.current.hints = [*others, Hint(*self.point, None if said == "keep" else said)]
 
     def zipped(self) -> Path:
-        """Make a ZIP file of all results."""
         path, names = self.folder / "colour.zip", set[str]()
         with ZipFile(path, "w") as file:  # stored as they are: photos and films do not shrink
             for number, result in enumerate([item.result for item in self.items if item.result], 1):

@@ -16,10 +16,7 @@ _UUIDS = {_EXIF: "exif", _XMP: "xmp", _IPTC: "iptc"}
 
 
 def read_boxes(content: bytes) -> dict[str, Any]:
-    """Return what the boxes of a file say, by Pillow's names, and as "iptc" IPTC records.
-
-    "colors" is the number of a JPEG 2000's colour space: 16 sRGB, 17 grey.
-    """
+    """Return what boxes say, by Pillow's names, and "iptc"; "colors" is JPEG 2000's colour space: 16 sRGB, 17 grey."""
     import imagecodecs  # takes a fifth of a second
 
     found: dict[str, Any] = {}

@@ -32,10 +32,7 @@ def image_of(samples: Pixels) -> Image.Image:
 
 
 def read_deep(path: str | Path, image: Image.Image) -> Pixels | None:
-    """Return the samples of a photo that :func:`colorize.photos.opening.opened` opened, as it is stored.
-
-    None where they are of 8 bits or other colours. Raises ValueError where their range is not known.
-    """
+    """Return the stored samples of an opened photo; None: 8 bits or other colours. Raises ValueError: unknown range."""
     bits = image.info.get("bits", 8)
     if "samples" in image.info:
         return cast("Pixels", image.info["samples"])
@@ -72,10 +69,7 @@ def grey_samples(image: Image.Image) -> Pixels:
 
 
 def deep_luma(samples: Pixels, icc: bytes | None) -> Pixels:
-    """Return luma, (H, W) uint16: Rec. 601 of colours, as sRGB through their profile; grey as it is.
-
-    What is computed at a time does not grow with the photo.
-    """
+    """Return Rec. 601 luma of colours as sRGB, or grey as it is, (H, W) uint16, in bounded memory."""
     if samples.shape[2] < 3:
         return samples[..., 0]
     luma, rows = np.empty(samples.shape[:2], np.uint16), max(1, _BAND_PIXELS // samples.shape[1])

@@ -22,7 +22,6 @@ class Hint:
     rgb: Sequence[float] | str | None
 
     def __post_init__(self) -> None:
-        """Check the values; a colour given as text becomes three numbers."""
         if isinstance(self.rgb, str) and re.fullmatch("#[0-9a-fA-F]{6}", self.rgb):
             object.__setattr__(self, "rgb", tuple(bytes.fromhex(self.rgb[1:])))
         colour = (0, 0, 0) if self.rgb is None else self.rgb
@@ -44,10 +43,7 @@ class Hint:
 
 
 def read_hints(path: Path, width: int, height: int) -> tuple[Hint, ...]:
-    """Read hints of a photo of `width` × `height` px from a JSON list of objects with x, y and rgb.
-
-    Raises UserError where it cannot be read, holds something else, or a point lies outside of the photo.
-    """
+    """Read hints from a JSON list. Raises UserError if it is none, or a point lies outside of `width` × `height` px."""
     hints: list[Hint] = []
     try:
         for entry in json.loads(path.read_text(encoding="utf-8")):

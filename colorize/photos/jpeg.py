@@ -26,17 +26,12 @@ class _Blocks(np.ndarray[Any, Any]):
     """Coefficients, int16, of which jpeglib makes no copy before it writes them: a photo's take twice its pixels."""
 
     def astype(self, *_: Any, **__: Any) -> "_Blocks":  # type: ignore[override]
-        """Return the very array."""
         return self
 
 
 @dataclass(frozen=True)
 class StoredLuma:
-    """The luma of a JPEG as its file has it.
-
-    `content` is the file without metadata, `width` and `height` its size as it is stored, in pixels; `turn` makes it
-    upright (None: it is).
-    """
+    """Luma of a JPEG as stored: `content` without metadata, stored `width` and `height`; `turn` makes it upright."""
 
     content: bytes
     width: int
@@ -131,10 +126,7 @@ def with_metadata_of(said: bytes, made: bytes) -> bytes:
 
 
 def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
-    """Return a JPEG's metadata; its tables, frame header and scans; and its frame headers once more.
-
-    Raises ValueError where there is no scan.
-    """
+    """Return a JPEG's metadata; its tables, frame header and scans; frame headers. Raises ValueError without a scan."""
     said, coded, frames = list[bytes](), list[bytes](), list[bytes]()
     at, marker = len(_SOI), 0
     while marker != _SOS:
@@ -173,7 +165,6 @@ def _read(content: bytes, width: int, height: int, components: int) -> Any:
 
 @lru_cache(1)
 def _jpeglib() -> Any:
-    """Return the library, or None on machines that there is none for."""
     try:
         import jpeglib
     except ImportError:

@@ -96,7 +96,6 @@ def photoshop_block(iptc: bytes) -> bytes:
 
 
 def _iptc(image: Image.Image) -> bytes | None:
-    """Return the IPTC records of a JPEG or PNG."""
     resources = image.info.get("photoshop")
     if isinstance(resources, dict):
         return cast("bytes | None", resources.get(0x0404))
@@ -116,7 +115,6 @@ def _png_profile(text: object) -> bytes:
 
 
 def _resolution(found: Tags) -> tuple[float, float] | None:
-    """Return the resolution that a TIFF states, in pixels an inch."""
     unit = found.number(Base.ResolutionUnit, 2)
     across, down = (found.numbers(tag, []) for tag in (Base.XResolution, Base.YResolution))
     if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or 0 in (across[1], down[1]):
@@ -126,7 +124,6 @@ def _resolution(found: Tags) -> tuple[float, float] | None:
 
 
 def _result_exif(found: Tags, swapped: bool) -> bytes:
-    """Return the tags that hold for the result too."""
     main, exif = ({n: tag for n, tag in group.items() if n not in _OTHER_TAGS} for group in (found.main, found.exif))
     sides = (Base.XResolution, Base.YResolution), (Base.ExifImageWidth, Base.ExifImageHeight)
     for group, (across, down) in zip((main, exif), sides, strict=True):

@@ -162,10 +162,7 @@ def turned_pixels(pixels: Pixels, turn: Turn) -> Pixels:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode (if that is still to do) and convert to RGB, transparency over white; RGB comes back as it is.
-
-    Colours stay in the photo's own space, but for CMYK, whose profile gives sRGB.
-    """
+    """Decode, and convert to RGB, transparency over white, in the photo's own space; CMYK by its profile to sRGB."""
     image.load()
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels, whose range is not known")

@@ -106,10 +106,7 @@ def read(path: str | Path, keep_color: bool = False, as_jpeg: bool = False) -> P
 
 
 def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
-    """Take a Pillow image of any mode for a photo, as it stands: an orientation in its EXIF is not applied.
-
-    Raises ValueError where it has no pixels, or pixels of unknown range (32-bit).
-    """
+    """Take a Pillow image as it stands, whatever its EXIF. Raises ValueError if it is empty, or of 32 bits."""
     if 0 in image.size:
         raise ValueError(f"an image of {image.width} × {image.height} px has nothing to colour")
     icc = image.info.get("icc_profile")
@@ -122,10 +119,7 @@ def from_image(image: Image.Image, keep_color: bool = False) -> Photo:
 
 
 def from_array(array: Plane, keep_color: bool = False) -> Photo:
-    """Take an array for a photo: uint8 of shape (H, W) or (H, W, 3), grey or RGB, or uint16 of shape (H, W).
-
-    Raises ValueError where it is of another shape or type, or empty.
-    """
+    """Take uint8 (H, W) or (H, W, 3), grey or RGB, or uint16 (H, W). Raises ValueError for others and empty ones."""
     kind = (array.dtype, array.ndim)
     if kind not in ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2)) or array.shape[2:] not in ((), (3,)):
         raise ValueError(
@@ -173,7 +167,6 @@ def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool) 
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return an 8-bit image as L or RGB without transparency, and its opacity, if any."""
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode == "CMYK" or not image.has_transparency_data:
@@ -186,7 +179,6 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _notes(image: Image.Image) -> list[str]:
-    """Say what of a photo's file is not coloured."""
     try:
         pages = int(image.info["pages"] if "pages" in image.info else getattr(image, "n_frames", 1))
     except Exception:  # what follows the first frame is damaged

@@ -59,7 +59,6 @@ class BandedImage:
 
     @classmethod
     def of(cls, pixels: Band) -> "BandedImage":
-        """Wrap pixels of RGB or RGBA."""
         height, width, channels = pixels.shape
         rows = max(1, (1 << 18) // width)
         bits = pixels.dtype.itemsize * 8
@@ -71,7 +70,6 @@ class BandedImage:
         return self.width, self.height, self.channels, self.bits
 
     def to_image(self) -> Image.Image:
-        """Return it as a Pillow image (8 bits: RGB or RGBA)."""
         image, top = Image.new("RGB" if self.channels == 3 else "RGBA", (self.width, self.height)), 0
         for band in self.bands():
             image.paste(Image.fromarray(eight_bits(band)), (0, top))
@@ -79,7 +77,6 @@ class BandedImage:
         return image
 
     def to_array(self) -> Plane:
-        """Return it as an array (height, width, channels) of its own depth."""
         return np.concatenate(list(self.bands()))
 
 
@@ -146,7 +143,6 @@ def _write(
 def _write_jpeg(
     file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool, left_out: list[str]
 ) -> None:
-    """Write a JPEG; `options` are Pillow's for its metadata."""
     if image.luma is None or image.chroma is None:
         made = image.to_image()
     else:
@@ -177,7 +173,6 @@ def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
 
 
 def _png_chunks(metadata: Metadata) -> PngImagePlugin.PngInfo:
-    """Return the chunks of a PNG's metadata."""
     info = PngImagePlugin.PngInfo()
     if metadata.icc is not None:
         info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))

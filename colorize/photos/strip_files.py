@@ -21,10 +21,7 @@ PNG is 5 % larger than Pillow would make it at that (twenty photographs), the TI
 
 
 def write_png(file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo) -> None:
-    """Write a PNG (W3C Portable Network Graphics, third edition) of 8 or 16 bits a channel.
-
-    `bands` are the uint8 or uint16 pixels from top to bottom, `info` chunks to put before them.
-    """
+    """Write a PNG (W3C, third edition) of uint8 or uint16 `bands` from top to bottom, after the chunks of `info`."""
     file.write(b"\x89PNG\r\n\x1a\n")
     compressor = zlib.compressobj(_LEVEL)
     for number, band in enumerate(bands):

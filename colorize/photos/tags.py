@@ -48,11 +48,9 @@ class Tags(NamedTuple):
     """True below another image, not in the file's chain of images."""
 
     def numbers(self, tag: int, default: list[int]) -> list[int]:
-        """Return the numbers of a tag of the main directory, if it has any."""
         return (self.main[tag].numbers if tag in self.main else []) or default
 
     def number(self, tag: int, default: int) -> int:
-        """Return the first of them."""
         return self.numbers(tag, [default])[0]
 
 
@@ -143,7 +141,6 @@ def _read_directory(file: BinaryIO, offset: int, big: bool, order: str) -> tuple
 
 
 def _pack_directory(tags: Directory, at: int) -> bytes:
-    """Return a directory for the place `at` of a TIFF, the values behind it."""
     tags = {number: tag for number, tag in tags.items() if tag.kind < 16}  # the others are BigTIFF's
     table, values, start = struct.pack("<H", len(tags)), b"", at + 2 + 12 * len(tags) + 4
     for number, (kind, data) in sorted(tags.items()):

@@ -99,7 +99,6 @@ def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
 
 
 def _is_reduced(tags: Tags) -> bool:
-    """Return whether an image is a smaller copy of another, or a mask."""
     is_mask = tags.number(Base.PhotometricInterpretation, 1) == 4
     return is_mask or bool(tags.number(Base.NewSubfileType, 0) & 5) or tags.number(Base.SubfileType, 1) == 2
 
@@ -145,7 +144,6 @@ def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
 
 
 def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Pixels:
-    """Return the samples of the image at `offset`, `(height, width, samples)`."""
     import tifffile  # takes a quarter of a second, and few photos need it
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -167,7 +165,6 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
 
 
 def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
-    """Return the image that samples `(height, width, samples)` stand for."""
     photometric, bits, count, size = kind.photometric, kind.bits, _COLORS[kind.photometric], pixels.shape[1::-1]
     if bits > 16:
         if pixels.min() < 0 or pixels.max() > 65535:

@@ -136,8 +136,6 @@ def properties(rows: NDArray[Any], on_disk: bool, largest_px: int) -> dict[str, 
         f"shorter side under {largest_px} px": _share((shorter < largest_px).sum(), count),
         "width / height": _range(width / np.maximum(height, 1), ".2f"),
         "formats": ", ".join(f"{name.decode()} {number:,}" for name, number in formats),
-        "pixels": f"{(width.astype(float) * height).sum() / 1e6:,.1f} million",
-        "files": f"{seen['bytes'].sum() / 1e6:,.1f} MB",
     }
 
 

@@ -132,10 +132,7 @@ class ColorizationModule(L.LightningModule):
     def backward_and_step(
         self, name: Network, loss: Tensor, value: Tensor, gradient: Tensor | None, batch: Batch
     ) -> bool:
-        """Differentiate the scalar `loss`, and take one step; return False if fp16's loss scaling skipped it.
-
-        Raises UserError, before any weight changes, where `value` of the loss, or a gradient, is not finite.
-        """
+        """Differentiate `loss`, and step (False: fp16 skipped). Raises UserError, before, if anything is not finite."""
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
         fault = None
@@ -200,7 +197,6 @@ class ColorizationModule(L.LightningModule):
         self.objective.to(self.device, HALF_DTYPES.get(self.trainer.precision))
 
     def on_train_epoch_start(self) -> None:
-        """Freeze the layer groups that are frozen in this epoch, and no others."""
         for name, rates in self.learning_rates.items():
             self.network(name).fixed_norms = rates.optim.norms == "fixed"
             self.network(name).freeze(rates.frozen_at(self.trainer.current_epoch), rates.optim.frozen_norms)
@@ -208,7 +204,6 @@ class ColorizationModule(L.LightningModule):
     on_train_start = on_train_epoch_start  # Lightning does not announce the start of an epoch that is resumed within
 
     def current_learning_rates(self) -> dict[str, float]:
-        """Return the learning rate of each layer group: {"lr/encoder_low": …}."""
         groups = (group for name in self.learning_rates for group in self.optimizer(name).optimizer.param_groups)
         return {f"lr/{group['name']}": group["lr"] for group in groups if not group["norms"]}
 

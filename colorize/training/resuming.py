@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 def where_to_resume(config: TrainConfig, folder: PhaseFolder) -> tuple[Path, CheckpointMetadata] | None:
-    """Return the checkpoint to resume from, which may be a complete one, or None for a fresh start.
-
-    Raises UserError where a started training would be lost, nothing whole is there, or it came of other options.
-    """
+    """Return the checkpoint to resume from, or None. Raises UserError if training would be lost or options differ."""
     if config.resume == "true" and is_given("init_from"):
         raise BadOption("resume=true resumes with everything, init_from.* starts a new phase: give one of them")
     found = newest_whole(folder)

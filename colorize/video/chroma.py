@@ -16,10 +16,7 @@ def grey_image(luma: Plane, film: Film, bits: int = 8) -> Plane:
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:
-    """Return Cb and Cr of RGB, ``(3, h, w)`` float32 in about [0, 1]: ``(h, w, 2)`` float32 in about [-0.5, 0.5].
-
-    The weights are those of red and blue in the luma (ITU-T H.273).
-    """
+    """Return Cb and Cr of RGB (3, h, w), by weights of red and blue (H.273): (h, w, 2) float32 in about [-0.5, 0.5]."""
     red, green, blue = rgb
     kr, kb = weights
     luma = kr * red + (1 - kr - kb) * green + kb * blue

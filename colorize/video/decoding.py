@@ -146,7 +146,6 @@ def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iter
 
 
 def _luma(film: Film, frame: VideoFrame) -> Plane:
-    """Return the luma of a frame, upright, with the film's bits and range."""
     stored = (film.height, film.width) if film.transposed else (film.width, film.height)
     name, deep, full = frame.format.name, frame.format.components[0].bits, is_full_range(frame)
     has_luma = _LUMA_FIRST.fullmatch(name) is not None and not is_rgb(frame)

@@ -59,11 +59,7 @@ MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".web
 
 
 def choose_codec(asked: str, path: Path, film: Film) -> Codec:
-    """Choose the codec in which a film is written.
-
-    Raises BadOption where this kind of file cannot hold it, or not with pixels of this shape; UserError where FFmpeg,
-    as it is installed, has no encoder for it.
-    """
+    """Choose the codec of a film. Raises BadOption where the file cannot hold it, UserError where FFmpeg lacks it."""
     suffix = path.suffix.lower()
     codec = CODECS["vp9" if suffix == ".webm" else "h264"] if asked == "auto" else CODECS[asked]
     if suffix not in codec.suffixes:

@@ -26,7 +26,6 @@ class Joins:
         self._parts: dict[int, int] = {}
 
     def part(self, packet: Packet) -> int:
-        """Return the part that a packet, which has a time, is in."""
         track, time = packet.stream.index, packet.pts if packet.dts is None else packet.dts
         begin_s, last_s = (time or 0) * packet.time_base, self._last_s.get(track)
         if last_s is None:

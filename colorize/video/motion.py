@@ -33,10 +33,7 @@ class Link:
 
 
 class Motion:
-    """Follows a film frame by frame: dense inverse search (Kroeger et al., ECCV 2016) forwards and backwards.
-
-    `last` is the frame before the first that is given, where the film is resumed.
-    """
+    """Follows a film from the frame `last` on, by dense inverse search (Kroeger et al., ECCV 2016) both ways."""
 
     def __init__(self, last: Plane | None = None) -> None:
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)

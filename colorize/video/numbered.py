@@ -23,10 +23,7 @@ def frame_path(pattern: str | os.PathLike[str], number: int) -> Path:
 
 
 def frame_numbers(pattern: str) -> range:
-    """Find the numbers of the frames, from the first file to the last.
-
-    Raises UserError where there is none, or one is missing between them.
-    """
+    """Return the numbers from the first file to the last. Raises UserError where there is none, or one is missing."""
     folder, name = os.path.split(pattern)
     before, after = (re.escape(part.replace("%%", "%")) for part in _NUMBER.split(name))
     fits = re.compile(f"{before}([0-9]+){after}")

@@ -88,7 +88,6 @@ class Film:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Weights of red and blue in the luma."""
         return _WEIGHTS.get(self.matrix, gamut.REC_601)
 
     @property
@@ -102,11 +101,7 @@ class Film:
 
 @dataclass(frozen=True)
 class FilmFrame:
-    """A frame.
-
-    Its time and length (0: the file does not say) are in the film's time base. `luma` is (H, W) as it is coded, uint8,
-    or uint16 with the film's bits.
-    """
+    """A frame, time and length (0: unknown) in the film's time base, `luma` (H, W) uint8, or uint16 of its bits."""
 
     time: int
     length: int
@@ -141,10 +136,7 @@ def has_pictures(path: str) -> bool:
 
 
 def probe(path: str) -> Film:
-    """Read what is to be known of a film before it is coloured. Its first frame is decoded.
-
-    Raises UserError where it cannot be read, or there is no moving picture in it.
-    """
+    """Read a film's facts, decoding a frame. Raises UserError where it cannot be read, or has no moving picture."""
     with opened(path) as container:
         stream = _video(container, path)
         frame = next(iter(decoded(container, stream, [])), None)

@@ -50,7 +50,6 @@ class Stabilizer:
             yield self._next()
 
     def finish(self) -> Iterator[Plane]:
-        """Give out what is left."""
         while self._window:
             yield self._next()
 

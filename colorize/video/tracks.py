@@ -140,7 +140,6 @@ class Tracks:
         (self._kept if taken else self._lost)[index] += 1
 
     def losses(self) -> Iterator[str]:
-        """Say what did not come through, a line for each track."""
         for index in self._results:
             stream: Any = self._source.streams[index]
             what = f"{'sound' if stream.type == 'audio' else 'subtitles'} ({_codec(stream)})"
@@ -245,7 +244,6 @@ def _layouts(stream: Any) -> list[str]:
 
 
 def _sound(stream: Any, layout: str, result: OutputContainer) -> Any:
-    """Add a stream of the result's own kind of sound."""
     kind, source = result.format.name.split(",")[0], _codec(stream)
     name = {"mp4": "aac", "mov": "aac", "webm": "libopus"}.get(kind)
     if name is None:  # Matroska

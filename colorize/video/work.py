@@ -34,7 +34,6 @@ class Done:
 
     @property
     def frames(self) -> int:
-        """Number of frames that are done."""
         return sum(len(piece.order) for piece in self.pieces)
 
     @property
@@ -73,11 +72,9 @@ class Work:
             shutil.rmtree(self._all, ignore_errors=True)
 
     def video(self, number: int) -> Path:
-        """File of a piece's pictures."""
         return self._folder / f"{number:06}.mkv"
 
     def remember(self, done: Done) -> None:
-        """Write down what is finished, and what is needed to resume after it."""
         pieces = [(os.path.relpath(piece.path, self._folder), piece.order) for piece in done.pieces]
         planes: dict[str, Any] = {"past": done.past, "small": done.small}
         planes = {name: plane for name, plane in planes.items() if plane is not None}
@@ -85,7 +82,6 @@ class Work:
             np.savez(file, said=np.array(json.dumps([pieces, done.ended, done.length]).encode()), **planes)
 
     def done(self) -> Done:
-        """Read what earlier starts have finished."""
         try:
             with np.load(self._state, allow_pickle=False) as file:
                 kept = {name: file[name] for name in file.files}
@@ -98,5 +94,4 @@ class Work:
         return Done(files, kept.get("past"), kept.get("small"), ended, length)
 
     def clear(self) -> None:
-        """Remove all, once the result is there."""
         shutil.rmtree(self._all, ignore_errors=True)

@@ -120,10 +120,7 @@ def load(path: str | Path) -> UNet:
 
 
 def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
-    """Make a `UNet`, in eval mode, in float32, on the CPU, with a copy of another project's tensors.
-
-    Raises UserError where they are not exactly, or not all finite, those of one of `SOURCES`.
-    """
+    """Make a `UNet` of another project's tensors. Raises UserError if they are not of `SOURCES`, or not finite."""
     source = recognise(state)
     if source is None:
         raise UserError(_unknown(state, path))

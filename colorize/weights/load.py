@@ -3,14 +3,8 @@
 A file is recognised by its content: a checkpoint of `colorize.train`, an export, or a file of DeOldify or fastai (see
 `colorize.weights.foreign`). Nothing in it is executed.
 
-An export is a safetensors file with the generator's `state_dict()` and one entry of metadata, `colorize`, whose value
-is JSON:
-
-    {"format": 1,
-     "generator": {…},      what `Generator.architecture` states
-     "preprocessing": {…},  the fields of `colorize.networks.preprocessing.Preprocessing`
-     "provenance": {…}}     what it was trained on and how, for people to read
-
+An export is a safetensors file of the generator's `state_dict()` whose metadata `colorize` is JSON: `format`,
+`generator` (its `architecture`), `preprocessing` (the fields of `Preprocessing`), `provenance`, for people to read.
 Its tensors are float32, or float16 where they have two dimensions or more (`half`); `colorize.exporting` writes it.
 """
 

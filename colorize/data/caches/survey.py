@@ -121,7 +121,6 @@ def _recall(cache: Path, root: Path, identities: Sequence[str], rows: NDArray[An
 def _measure(
     photos: Photos, identities: Sequence[str], rows: NDArray[Any], num_workers: int, cache: BinaryIO | io.RawIOBase
 ) -> dict[str, str]:
-    """Fill in the rows that are empty still, and add their lines to the cache; return what cannot be read."""
     missing = np.flatnonzero(~readable(rows)).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
@@ -139,8 +138,6 @@ def _measure(
 
 
 class _Measurements(PhotoDataset[Measured | str]):
-    """Measures whole photos; the sample of an unreadable one is the reason."""
-
     def __getitem__(self, index: int) -> Measured | str:
         try:
             found = self.photos.thumbnail(self.identities[index], self.size_px)

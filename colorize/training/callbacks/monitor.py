@@ -126,7 +126,6 @@ class Monitor(L.Callback):
             self.write_table()
 
     def write_table(self) -> None:
-        """Write metrics.csv; remove it where there is nothing to write yet."""
         if not self.rows:
             self.table.unlink(missing_ok=True)
             return
