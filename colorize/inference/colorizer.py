@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -86,6 +86,28 @@ class Colorizer:
         loaded = load_weights(path, use_ema)
         return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
 
+    @overload
+    def colorize(
+        self,
+        image: Array,
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+        hints: Sequence[Hint] = ...,
+    ) -> Array: ...
+
+    @overload
+    def colorize(
+        self,
+        image: Image.Image | str | os.PathLike[str],
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+        hints: Sequence[Hint] = ...,
+    ) -> Image.Image: ...
+
     def colorize(
         self,
         image: Source,
@@ -94,7 +116,7 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
         hints: Sequence[Hint] = (),
-    ) -> Any:
+    ) -> Image.Image | Array:
         """Colour one photo, at its own size.
 
         Args:
