@@ -19,7 +19,7 @@ _METRICS |= {"content": "content loss", "distance": "distance (0: truth, 1: grey
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """Write the card; `difference` is from PyTorch (None: safetensors). Raises UserError for provenance of others."""
+    """Write the card; `difference` is ONNX's from PyTorch. Raises UserError where the training is stated oddly."""
     try:
         training, scores = _training(weights.provenance), _scores(weights.provenance)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
