@@ -1,7 +1,4 @@
-"""JPEG to JPEG without a generation lost: the luma's DCT coefficients stay as they are, and new chroma is laid beside.
-
-ITU-T T.81 (JPEG) names the markers and tables, JFIF 1.02 the YCbCr. `jpeglib` reads and writes the coefficients.
-"""
+"""JPEG to JPEG: the luma's DCT coefficients stay as they are, new chroma is laid beside (ITU-T T.81, JFIF 1.02)."""
 
 import io
 import tempfile
@@ -56,18 +53,16 @@ class StoredLuma:
         It holds no metadata, but for a JFIF header of libjpeg's. The chroma is compressed by `quality`, 1 to 100.
         Raises OSError where the coefficients cannot be read or written.
         """
+        halved = blue.shape != self.size[::-1]
+        *planes, chroma_steps = _coded(blue, red, quality)  # first, since the luma takes most memory
         luma, luma_steps = self._coefficients()
-        planes, saved = [Image.fromarray(plane) for plane in (blue, red)], io.BytesIO()
-        chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
-        chroma.save(saved, "JPEG", quality=quality, subsampling="4:4:4")
-        coded = _read(saved.getvalue(), *chroma.size, components=3)
         made = _jpeglib().from_dct(
-            *(np.ascontiguousarray(plane).view(_Blocks) for plane in (luma, coded.Cb, coded.Cr)),
-            qt=np.stack([luma_steps, coded.qt[1]]),
+            *(np.ascontiguousarray(plane).view(_Blocks) for plane in (luma, *planes)),
+            qt=np.stack([luma_steps, chroma_steps]),
             quant_tbl_no=np.array([0, 1, 1], np.int16),
         )
         made.width, made.height = self.size
-        made.samp_factor = np.array([(1, 1) if chroma.size == self.size else (2, 2), (1, 1), (1, 1)], np.int32)
+        made.samp_factor = np.array([(2, 2) if halved else (1, 1), (1, 1), (1, 1)], np.int32)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "coloured.jpg")
             made.write_dct(str(path))
@@ -142,6 +137,15 @@ def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
         frames += [segment] * (0xC0 <= marker <= 0xCF and marker != _DHT)
         at = end
     return b"".join(said), b"".join(coded), frames
+
+
+def _coded(blue: Plane, red: Plane, quality: int) -> tuple[Plane, Plane, Plane]:
+    """Return the blocks of Cb and Cr as Pillow compresses them, and the steps they are quantised by, (8, 8)."""
+    planes, saved = [Image.fromarray(plane) for plane in (blue, red)], io.BytesIO()
+    chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
+    chroma.save(saved, "JPEG", quality=quality, subsampling="4:4:4")
+    coded = _read(saved.getvalue(), *chroma.size, components=3)
+    return coded.Cb, coded.Cr, coded.qt[1]
 
 
 def _read(content: bytes, width: int, height: int, components: int) -> Any:
