@@ -71,6 +71,13 @@ def interleaved(
     return seconds
 
 
+def processor_seconds(run: Callable[[], object]) -> float:
+    """For one thread, whose work is not to be counted longer where it waits for its turn on a shared machine."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
 def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """How many times as fast: the median of the ratios within each repeat, in which noise strikes both alike."""
     return statistics.median(s / f for s, f in zip(slow, fast, strict=True))

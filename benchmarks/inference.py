@@ -8,12 +8,11 @@ import copy
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, processor_seconds, save, start, table
 from torch import Tensor, nn
 
 from colorize.config import PredictConfig
@@ -67,13 +66,6 @@ def random_network(name: str) -> UNet:
     else:
         last.weight.mul_(scale)
     return network
-
-
-def processor_seconds(run: Callable[[], object]) -> float:
-    """For one thread, whose work is not to be counted longer where it waits for its turn on a shared machine."""
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
 
 
 def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:

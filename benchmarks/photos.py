@@ -6,7 +6,6 @@ Pillow (PNG and TIFF by zlib at level 3).
 
 import argparse
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import torch
-from common import compare, in_child, interleaved, parser, peak_mb, save, start, table
+from common import compare, in_child, interleaved, parser, peak_mb, processor_seconds, save, start, table
 from PIL import Image
 
 from colorize.color import merge_luma
@@ -83,13 +82,6 @@ def now(folder: Path, source: str, result: str, rgb: np.ndarray[Any, Any]) -> No
     """Colour the photo as `colorize.predict` does."""
     photo = reading.read(folder / f"photo{source}", as_jpeg=result == ".jpg")
     results.save(folder / f"now{result}", coloured(photo, rgb), WRITTEN_SUFFIXES[result], photo.metadata, 95)
-
-
-def processor_seconds(run: Any) -> float:
-    """Return those of one thread, which do not count how long it waits for its turn on a shared machine."""
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
 
 
 def peak(way: Any, folder: Path, source: str, result: str) -> float:
