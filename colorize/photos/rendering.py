@@ -87,7 +87,7 @@ def merged_bands(luma: Plane, rgb: Plane) -> Iterator[Band]:
     for rows, red, blue in _offset_bands(rgb, (luma.shape[1], luma.shape[0]), full):
         grey = luma[rows].astype(np.float32)
         green = green_offset(red, blue)
-        if any((grey + offset).min() < 0 or (grey + offset).max() > full for offset in (red, green, blue)):
+        if any(sums.min() < 0 or sums.max() > full for sums in (grey + offset for offset in (red, green, blue))):
             share = gamut_scale(grey, (red, green, blue), full)
             red *= share
             blue *= share
