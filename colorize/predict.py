@@ -23,7 +23,7 @@ from colorize.cli.command import run_command
 from colorize.config import PredictConfig
 from colorize.inference import jobs
 from colorize.inference.jobs import Job, Plan, shown
-from colorize.runtime.errors import DiskFault, UserError
+from colorize.runtime.errors import UserError
 from colorize.runtime.files import clear_unfinished, write_text
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.log import log
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lightning import Fabric
 
     from colorize.inference.colorizer import Colorizer
+    from colorize.inference.photo_batches import Outcome
 
 
 FAILED_HEADER = "# What colorize.predict could not colour, and why.\n"
@@ -196,38 +197,31 @@ def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], 
     with progress_bar("colouring", len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, config):
             advance()
-            for note in outcome.notes:
-                log.warning(f"{shown(str(outcome.result))}: {note}")
-            if config.verbose and outcome.luma:
-                log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
-            if outcome.result is None:
-                done.failures.append((outcome.job.source, outcome.reason))
-                log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
-            else:
-                done.kept += outcome.kept
-                done.coloured += not outcome.kept
+            note(config, outcome, done)
 
 
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:
     """Colour a film under a progress bar, and add to `done` what became of it."""
-    from colorize.inference import film
-    from colorize.inference.photo_batches import failed
+    from colorize.inference.film import film_outcome
 
     render_px = config.render_px or colorizer.preprocessing.render_px
     log.info(f"{shown(job.source)}: a film, coloured at {render_px} px by {colorizer.title}")
     with progress_bar("colouring", None) as advance:
-        try:
-            notes = film.colour_film(colorizer, job.source, job.result, config, advance)
-        except DiskFault:
-            raise
-        except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
-            done.failures.append((job.source, failed(job, error).reason))
-            log.warning(f"{shown(job.source)}: {done.failures[-1][1]}")
-            log.debug("where it failed", exc_info=error)
-            return
-    done.coloured += 1
-    for note in notes:
-        log.warning(f"{shown(job.result)}: {note}")
+        note(config, film_outcome(colorizer, job, config, advance), done)
+
+
+def note(config: PredictConfig, outcome: Outcome, done: Done) -> None:
+    """Say what there is to say of a photo or film, and add to `done` what became of it."""
+    for line in outcome.notes:
+        log.warning(f"{shown(str(outcome.result))}: {line}")
+    if config.verbose and outcome.luma:
+        log.info(f"{shown(str(outcome.result))}: {outcome.luma}")
+    if outcome.result is None:
+        done.failures.append((outcome.job.source, outcome.reason))
+        log.warning(f"{shown(outcome.job.source)}: {outcome.reason}")
+    else:
+        done.kept += outcome.kept
+        done.coloured += not outcome.kept
 
 
 def write_contact_sheet(path: Path, plan: Plan) -> None:

@@ -66,6 +66,11 @@ class Colorizer:
         self.network = place(prepare(network.eval(), HALF_DTYPES.get(self.precision, torch.float32)), self.device)
         self._most_pixels: int | None = None
 
+    @property
+    def at_once(self) -> int:
+        """Photos that go through the network together, where nothing else is said."""
+        return 1 if self.device.type == "cpu" else 8
+
     @classmethod
     def from_checkpoint(
         cls,

@@ -21,9 +21,11 @@ from PIL import Image
 from colorize.config import PredictConfig
 from colorize.inference import sequence
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.jobs import Job
+from colorize.inference.photo_batches import Outcome, failed
 from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
-from colorize.runtime.errors import UserError, disk_fault, lack_of_memory_told
+from colorize.runtime.errors import DiskFault, UserError, disk_fault, lack_of_memory_told
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.log import log
 from colorize.video import decoding, probing
@@ -87,6 +89,17 @@ def colour_film(colorizer: Colorizer, source: str, result: Path, options: Predic
             raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
         with Work(result, _key(film, options, colorizer, codec)) as work:
             return _colour(colorizer, film, result, options, codec, tick, work)
+
+
+def film_outcome(colorizer: Colorizer, job: Job, options: PredictConfig, tick: Tick) -> Outcome:
+    """Colour a film as `colour_film` does, and say what became of it. Raises DiskFault where nothing can be written."""
+    try:
+        return Outcome(job, job.result, notes=colour_film(colorizer, job.source, job.result, options, tick))
+    except DiskFault:
+        raise
+    except Exception as error:  # a mistake of ours with an odd film is not to end the work on the others
+        log.debug("where it failed", exc_info=error)
+        return failed(job, error)
 
 
 def _described(source: str, options: PredictConfig, deep: bool) -> Film:
@@ -187,7 +200,7 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
-    at_once = options.batch_size or (1 if colorizer.device.type == "cpu" else 8)
+    at_once = options.batch_size or colorizer.at_once
     with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
         while batch := list(islice(ready, at_once)):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]

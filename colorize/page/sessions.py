@@ -18,9 +18,9 @@ from colorize.config import PredictConfig
 from colorize.data.images import load_rgb
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import LIST_SUFFIXES, Job, plan, shown
-from colorize.inference.photo_batches import Outcome, colour_all, failed
+from colorize.inference.photo_batches import Outcome, colour_all
 from colorize.photos.hints import Hint
-from colorize.runtime.errors import DiskFault, UserError, one_line
+from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import hardlink_or_copy, write_text
 from colorize.runtime.formats import suffix_of
 from colorize.runtime.progress import spoken
@@ -128,26 +128,16 @@ class Session:
                 self._tick(done, len(photos))
             if films:
                 require_packages()
+                from colorize.inference.film import film_outcome
             for job in films:
                 self.began, jobs[job].trial = time.monotonic(), seconds is not None
-                self._note(self._film_outcome(job, options), jobs[job])
+                self._note(film_outcome(self.colorizer, job, options, self._tick), jobs[job])
         except CancelledError:
             self.lines.append("cancelled")
         except UserError as error:
             self.lines.append(one_line(error))
         if self.current is None or self.current.result is None:
             self.show(next((item for item in self.items if item.result), None))
-
-    def _film_outcome(self, job: Job, options: PredictConfig) -> Outcome:
-        from colorize.inference.film import colour_film
-
-        try:
-            notes = colour_film(self.colorizer, job.source, job.result, options, self._tick)
-            return Outcome(job, job.result, notes=notes)
-        except DiskFault:
-            raise
-        except Exception as error:
-            return failed(job, error)
 
     def _note(self, outcome: Outcome, item: Item) -> None:
         item.result = outcome.result

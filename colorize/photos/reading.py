@@ -66,8 +66,7 @@ class Photo:
 
     def in_srgb(self) -> "Photo":
         """Return the same photo as sRGB, for files that have no place for its profile."""
-        icc = self.metadata.icc
-        own = self.own
+        icc, own = self.metadata.icc, self.own
         if own is not None:
             own = np.dstack([profiles.seen_pixels(own[..., :3], icc), own[..., 3:]])
         return self if icc is None else replace(self, own=own, metadata=replace(self.metadata, icc=None))
