@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from colorize.data.caches.records import STAMP, held, source_digest, stamps, worked_through
 from colorize.data.datasets import PhotoDataset
-from colorize.data.images import to_uint8
 from colorize.data.sources import Photos
+from colorize.data.tensors import to_uint8
 from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, writing
