@@ -113,6 +113,13 @@ def test_other_onnx_files_are_refused(tmp_path: Path) -> None:
             Colorizer.from_checkpoint(path)
 
 
+def test_the_line_that_docs_show_is_what_make_light_runs() -> None:
+    shown = re.search(r"^pip install (--no-deps .*)$", (ROOT / "docs/COLOURING.md").read_text(), re.MULTILINE)
+    ran = subprocess.run(["make", "-n", "light"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    [what] = re.findall(r"WHAT='([^']+)'", ran)
+    assert shown is not None and shown[1].replace("-c requirements.lock ", "") == what
+
+
 @pytest.mark.slow
 def test_make_light(tmp_path: Path) -> None:
     """Downloads: the environment has no PyTorch, takes less than 300 MB beside pip, and colours a photo."""
