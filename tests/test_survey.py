@@ -13,7 +13,7 @@ from PIL import Image
 
 from colorize import generate, pipeline, train
 from colorize.data import sources
-from colorize.data.caches import records, survey
+from colorize.data.caches import survey
 from colorize.data.from_config import make_center_squares, make_photos
 from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
@@ -94,7 +94,7 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
 def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     root: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "FEW", 2)
+    monkeypatch.setattr(survey, "FEW", 2)
     photos = list_folder(root, Split(0.1, seed=0))
     expected = survey.survey(photos, photos.train, tmp_path / "other", num_workers=1)
     assert decoded == [] and set(expected.unreadable) == {"train/broken, 1.jpg"}, "measured by a worker"

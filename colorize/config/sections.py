@@ -45,7 +45,6 @@ class DataConfig:
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
     cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
-    cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
 

@@ -44,7 +44,7 @@ def run(config: TrainConfig) -> None:
     if not is_first_process():
         return
     build.make_schedule(config)
-    photos = list_photos(config.data, config.seed, config.runs_dir)
+    photos = list_photos(config.data, config.seed)
     found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
     least = config.data.min_colourfulness or 0
     left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())

@@ -5,25 +5,31 @@ Of several lines for a photo, the one that fits its size and time counts. What c
 
 import io
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from colorize.data.caches.records import STAMP, held, source_digest, stamps, worked_through
 from colorize.data.datasets import PhotoDataset
 from colorize.data.images import to_uint8
+from colorize.data.loading import make_loader
 from colorize.data.sources import Photos
 from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, writing
-from colorize.runtime.files import written_whole
+from colorize.runtime.files import digest, written_whole
 from colorize.runtime.log import log
+from colorize.runtime.progress import tracked
 
+STAMP = ["bytes", "mtime_ns"]  # tell one state of a file from another; `bytes` is -1 where there is no such file
+FEW = 200  # so many photos are measured before worker processes have started
 SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
 ROW = np.dtype(
     [
@@ -58,8 +64,8 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     if not photos.on_disk:
         return Survey(rows, _measure(photos, identities, rows, num_workers, io.BytesIO()))
     cache = cache_file(runs_dir, photos.root)
-    with held(cache, "measuring", "runs_dir"):
-        rows[STAMP] = stamps(photos.root, identities)
+    with _held(cache):
+        rows[STAMP] = _stamps(photos.root, identities)
         _recall(cache, photos.root, identities, rows)
         with cache.open("ab", buffering=0) as lines:
             return Survey(rows, _measure(photos, identities, rows, num_workers, lines))
@@ -93,7 +99,38 @@ def is_dull(rows: NDArray[Any], least: float) -> NDArray[np.bool_]:
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
     """Path of the cache of the photos below ``root``."""
-    return Path(runs_dir) / ".cache" / f"survey-{source_digest(root, _VERSION)}.jsonl"
+    return Path(runs_dir) / ".cache" / f"survey-{digest(_VERSION, root.resolve()).hex()}.jsonl"
+
+
+@contextmanager
+def _held(cache: Path) -> Iterator[None]:
+    """Hold a cache for this process; others wait, and find everything done. Raises UserError where it cannot be."""
+    lock = FileLock(cache.with_suffix(".lock"))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            holding = lock.acquire(timeout=0)
+        except Timeout:
+            log.info(f"waiting for another process, which is measuring the same photos ({cache})")
+            holding = lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{cache.parent} cannot be written ({error}): choose another runs_dir=DIR") from error
+    with holding:
+        yield
+
+
+def _stamps(root: Path, identities: Sequence[str]) -> NDArray[Any]:
+    """Return the `STAMP` of each file, asked for in threads: on a network drive each answer takes its time."""
+
+    def stamp(identity: str) -> tuple[int, int]:
+        try:
+            status = os.stat(os.path.join(root, identity))
+        except (OSError, ValueError):  # whatever is wrong with it, reading it will tell
+            return -1, 0
+        return status.st_size, status.st_mtime_ns
+
+    with ThreadPool(16) as pool:
+        return np.array(pool.map(stamp, identities, chunksize=1000), [(name, "i8") for name in STAMP])
 
 
 def _recall(cache: Path, root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
@@ -126,7 +163,8 @@ def _measure(
     if not missing:
         return unreadable
     dataset = _Measurements(photos, [identities[place] for place in missing], SIZE_PX)
-    for place, measured in zip(missing, worked_through(dataset, "measuring photos", num_workers), strict=True):
+    loader = make_loader(dataset, num_workers if len(missing) > FEW else 0, (__name__,), batch_size=None)
+    for place, measured in zip(missing, tracked(loader, "measuring photos", len(missing)), strict=True):
         if isinstance(measured, str):
             unreadable[identities[place]] = measured
             continue
