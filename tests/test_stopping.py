@@ -1,6 +1,5 @@
 """Where to stop: the score, its curve, the checkpoints that are kept; and what regions are taken for."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from colorize import train
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.config.sections import SaveConfig
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
@@ -19,8 +17,7 @@ from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import CONFUSIONS, COUNTED, accuracies, taken_for
 from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
-from colorize.runs import PhaseFolder, kept_in
-from colorize.runtime.errors import UserError
+from colorize.runs import kept_in
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
@@ -36,7 +33,7 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypat
     lookup = LumaLookup()
     lookup.update(torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.val]).float() / 255)
     monkeypatch.setattr(stopping, "_AT_ONCE", 4)
-    of_grey, _ = stopping.score(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
+    of_grey = stopping.score(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
     found, skill = {}, {}
     for name, coloured in {
         "truth": truth,
@@ -45,7 +42,7 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypat
         "look-up": lookup.predict(rgb_to_grey(truth)),
     }.items():
         images = iter(coloured.split(4))
-        score, _ = stopping.score(lambda _, images=images: next(images), rgb, CPU, lookup)
+        score = stopping.score(lambda _, images=images: next(images), rgb, CPU, lookup)
         found[name], skill[name] = distance(score, of_grey), score["skill"]
     assert distance(of_grey, of_grey) == pytest.approx(1)
     assert skill["truth"] == pytest.approx(1) and skill["pale"] > 0.7 > 0.4 > skill["strange"]
@@ -264,35 +261,3 @@ def test_the_start_is_only_named_while_it_is_what_it_was(tmp_path: Path) -> None
     assert read_scores(phase).start == start
     start.write_bytes(b"trained further")
     assert read_scores(phase).start is None
-
-
-def test_fid_is_scored_too_where_its_weights_are_there(
-    configure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Colours(torch.nn.Module):
-        def __init__(self, source: str, option: str) -> None:
-            super().__init__()
-
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures.mean(dim=(2, 3))
-
-    one_size = ("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]")
-    words = ("phase=pretrain_gen", *one_size, "loss.feature_weights=[0]", "save.every_n_images=8")
-    with pytest.raises(UserError, match=r"needs save.score_photos of at least 2, not 1"):
-        train.run(configure("train", *words, "save.score_fid=x", "save.score_photos=1"))
-    with pytest.raises(UserError, match=r"save.score_fid: there is no file /no/inception.pth"):
-        train.run(configure("train", *words, "save.score_fid=/no/inception.pth"))
-    monkeypatch.setattr("colorize.evaluation.learned_metrics.Inception", Colours)
-    config = configure("train", *words, "save.score_fid=inception.pth", "run=scored")
-    train.run(config)
-    scores = read_scores(PhaseFolder(config.runs_dir, "scored", "pretrain_gen").path)
-    fid = [score["fid"] for _, score in scores.curve]
-    assert [images for images, _ in scores.curve] == [0, 8, 16] and min(fid) > 0 and len(set(fid)) == 3
-    with_fid, without = (
-        draw_curve(replace(scores, curve=curve), "a phase")
-        for curve in (scores.curve, [(n, {k: v for k, v in s.items() if k != "fid"}) for n, s in scores.curve])
-    )
-    assert with_fid is not None and without is not None and 5 * (without.height - 62) == 4 * (with_fid.height - 62)
-    assert (
-        all(-1 <= score["skill"] <= 1 for _, score in scores.curve) and len({s["skill"] for _, s in scores.curve}) > 2
-    )

@@ -151,7 +151,6 @@ class SaveConfig:
     keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
     every_n_minutes: float | None = opt(30, "write last.ckpt so often inside epochs (null: with kept ones)", least=0)
     score_photos: int = opt(256, "fixed validation photos on which they and epochs of phase gan are scored", least=1)
-    score_fid: str = opt("none", "FID among the scores, Inception: imagenet, none or torch-fidelity's file", path=True)
 
 
 @dataclass

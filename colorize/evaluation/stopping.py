@@ -6,18 +6,17 @@ Since a stronger sepia is nearer than a weaker one, only those points count whos
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import Tensor
 
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.data.luma_lookup import LumaLookup
 from colorize.evaluation.candidates import trained_with
-from colorize.evaluation.learned_metrics import moments, summed
 from colorize.metrics import SCORED, MeanMetrics, measure
 from colorize.runtime.errors import UserError
 from colorize.runtime.log import log
@@ -29,34 +28,22 @@ LEAST_OF_GREY = 1.0  # least that grey is taken to score, so that true greys div
 _AT_ONCE = 16
 
 
-def batches(rgb: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Split photos, (N, 3, H, W) uint8, into batches of floats in [0, 1] on `device`; N may be 0."""
-    for start in range(0, len(rgb), _AT_ONCE):
-        yield rgb[start : start + _AT_ONCE].to(device).float() / 255
-
-
 @torch.no_grad()
 def score(
-    colour: Callable[[Tensor], Tensor],
-    rgb: Tensor,
-    device: torch.device,
-    lookup: LumaLookup,
-    inception: nn.Module | None = None,
-) -> tuple[dict[str, float], Tensor]:
-    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`, and `moments` for FID.
+    colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.device, lookup: LumaLookup
+) -> dict[str, float]:
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`.
 
     `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
-    H, W) uint8, where N may be 0; `inception` is `learned_metrics.Inception`, None for no features.
+    H, W) uint8, where N may be 0.
     """
-    means, features = MeanMetrics(), torch.zeros(())
-    for truth in batches(rgb, device):
+    means = MeanMetrics()
+    for photos in rgb.split(_AT_ONCE) if len(rgb) else ():
+        truth = photos.to(device).float() / 255
         grey = rgb_to_grey(truth)
-        seen = merge_luma(colour(grey), grey)
-        terms = measure(SCORED, seen, truth, lookup.predict(grey))
+        terms = measure(SCORED, merge_luma(colour(grey), grey), truth, lookup.predict(grey))
         means.add({name: values.cpu().double() for name, values in terms.items()}, len(truth))
-        if inception is not None:
-            features = features + moments(inception(seen))
-    return means.means(), summed([features])
+    return means.means()
 
 
 def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
@@ -171,7 +158,6 @@ def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 
         plain = row.title.replace("Δ", "difference of ")  # the font has no Greek
         captions[name] = plain + (f" ({row.note})" if row.note else "")
         captions[name] += ": here, higher is better" if row.better == "higher" else ""
-    captions["fid"] = "FID on these few photos: for comparing these points alone"
     names = [name for name in captions if all(name in point for _, point in curve)]
     canvas = Image.new("RGB", (width_px, len(names) * (panel_px + GAP) + TOP), "white")
     draw = ImageDraw.Draw(canvas)
