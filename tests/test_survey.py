@@ -1,6 +1,5 @@
 """Surveys of a source: what is left out as too dull, what the cache spares, what the report says."""
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -121,28 +120,6 @@ def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     assert np.array_equal(again.rows, expected.rows) and decoded == ["broken, 1.jpg"]
     name = photos.train.index("train/c3.jpg")
     assert again.rows[["format", "width", "height"]][name].tolist() == (b"JPEG", 133, 100)
-
-
-def test_the_cache_keeps_one_line_a_photo_once_most_of_it_is_outdated(
-    root: Path, tmp_path: Path, decoded: list[str]
-) -> None:
-    photos = list_folder(root, Split(0.1, seed=0))
-    survey.survey(photos, photos.train + photos.val, tmp_path, 0)
-    cache = survey.cache_file(tmp_path, root)
-    known = len(cache.read_bytes().splitlines()) - 1
-    touched = photos.path("train/c1.jpg")
-    for time in range(2 * known):
-        with cache.open("a") as file:
-            file.write(f'["train/c1.jpg", 5, {time}, "JPEG", 4, 4, 9, 1.5]\n["train/c2')
-            file.write("\n")
-    os.utime(touched, ns=(7, 7))
-    expected = survey.survey(photos, photos.train, tmp_path, 0).rows
-    lines = cache.read_bytes().splitlines()
-    assert len(lines) - 1 == known + 1, "the measurement that c1 needed comes on top"
-    assert len({line.split(b",")[0] for line in lines}) == known + 1
-    decoded.clear()
-    assert np.array_equal(survey.survey(photos, photos.train + photos.val, tmp_path, 0).rows[: len(expected)], expected)
-    assert decoded == ["broken, 1.jpg"]
 
 
 def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

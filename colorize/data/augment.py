@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,13 +57,10 @@ class OldPhoto(NamedTuple):
         """Age a grey of ``(1, 1, H, W)`` float32 in [0, 1]; contrast may take some values outside."""
         values = grey.numpy()  # whose sums and powers, unlike torch's, come out alike on any number of threads
         if self.blur_px:
+            from scipy.ndimage import gaussian_filter
+
             reach = math.ceil(3 * self.blur_px)
-            weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.blur_px) ** 2)
-            weights = (weights / weights.sum()).astype(np.float32)
-            values = np.pad(values, ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
-            for axis in (2, 3):
-                windows = np.lib.stride_tricks.sliding_window_view(values, len(weights), axis)
-                values = np.einsum("...k,k->...", windows, weights)
+            values = gaussian_filter(values, self.blur_px, axes=(2, 3), radius=reach, mode="mirror")
         values = values**self.gamma
         return torch.from_numpy(values.mean() + self.contrast * (values - values.mean()))
 
@@ -118,9 +114,13 @@ class Augmentation:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for jitter."""
-        jitters = any((self.brightness, self.contrast, self.saturation, self.hue))
-        return ("torchvision.transforms.v2.functional",) if jitters else ()
+        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for jitter and blur."""
+        needed = {"torchvision.transforms.v2.functional": self._jitters, "scipy.ndimage": self.old_blur_px}
+        return tuple(module for module, is_needed in needed.items() if is_needed)
+
+    @property
+    def _jitters(self) -> bool:
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
         rng = image_rng(seed, epoch, identity)
@@ -129,7 +129,7 @@ class Augmentation:
         angle_deg, jitter, noise, old_photo = 0.0, None, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
-        if self.modules:
+        if self._jitters:
             rng = image_rng(seed, epoch, identity, "jitter")
             brightness, contrast, saturation, hue = (rng.uniform(-1, 1) for _ in range(4))
             factors = (1 + self.brightness * brightness, 1 + self.contrast * contrast, 1 + self.saturation * saturation)

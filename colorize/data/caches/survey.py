@@ -23,8 +23,8 @@ from colorize.data.loading import make_loader
 from colorize.data.sources import Photos
 from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
-from colorize.runtime.errors import UserError, writing
-from colorize.runtime.files import digest, written_whole
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import digest
 from colorize.runtime.log import log
 from colorize.runtime.progress import tracked
 
@@ -66,8 +66,9 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     cache = cache_file(runs_dir, photos.root)
     with _held(cache):
         rows[STAMP] = _stamps(photos.root, identities)
-        _recall(cache, photos.root, identities, rows)
-        with cache.open("ab", buffering=0) as lines:
+        with cache.open("ab", buffering=0) as lines, cache.open("rb") as kept:
+            _recall(kept, identities, rows)
+            lines.write(b"\n")  # after the part of a line that an interrupted start may have left
             return Survey(rows, _measure(photos, identities, rows, num_workers, lines))
 
 
@@ -133,26 +134,15 @@ def _stamps(root: Path, identities: Sequence[str]) -> NDArray[Any]:
         return np.array(pool.map(stamp, identities, chunksize=1000), [(name, "i8") for name in STAMP])
 
 
-def _recall(cache: Path, root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
-    """Fill in what the cache has of these photos as they are now, and leave it ready for more lines."""
-    places = {identity: place for place, identity in enumerate(identities)}
-    current, last = rows[STAMP], dict[str, bytes]()
-    count, line = 0, b""
-    if cache.exists():
-        with cache.open("rb") as file:
-            for line in file:
-                count += 1
-                with suppress(ValueError, TypeError, OverflowError):
-                    identity, *values = json.loads(line)
-                    if len(values) == len(ROW.names or ()):
-                        last[identity], place = line.rstrip() + b"\n", places.get(identity)
-                        if place is not None and current[place].tolist() == tuple(values[:2]):
-                            rows[place] = tuple(values)
-    # It is written anew where it is missing, ends in a truncated line, or is mostly broken or outdated.
-    if not line.endswith(b"\n") or count > 1 + 2 * max(1, len(last)):  # the first one names the folder
-        with writing(cache), written_whole(cache, sync=False, alone=True) as made:
-            made.write(json.dumps({"photos": str(root.resolve())}).encode() + b"\n")
-            made.writelines(last.values())
+def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> None:
+    """Fill in what the lines of a cache have of these photos as they are now; broken lines are passed over."""
+    places, current = {identity: place for place, identity in enumerate(identities)}, rows[STAMP]
+    for line in cache:
+        with suppress(ValueError, TypeError, OverflowError):
+            identity, *values = json.loads(line)
+            place = places.get(identity)
+            if place is not None and current[place].tolist() == tuple(values[:2]):
+                rows[place] = tuple(values)
 
 
 def _measure(
