@@ -104,7 +104,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for found in elsewhere:
         leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
-    advice = where_to_stop(models, table, output)
+    advice = where_to_stop(models, table)
     content = tables.to_json(
         config,
         table,
@@ -124,38 +124,31 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
 
 
-def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
-    """Draw the scores of each phase in its training, and say which checkpoint of it to take.
+def where_to_stop(models: Mapping[str, Path], table: Table) -> list[str]:
+    """Say of each phase that was scored while it trained which checkpoint to take.
 
     The table judges, where two or more of the phase or what it started from are in it; else the training's own scores.
     """
-    from colorize.data.images import save_png
     from colorize.evaluation.candidates import named
     from colorize.evaluation.scores import to_point
-    from colorize.evaluation.stopping import Scored, advice, draw_curve, read_scores
-    from colorize.training.phases import PHASES
+    from colorize.evaluation.stopping import Scored, advice, read_scores
     from colorize.weights.checkpoints import read_checkpoint
 
     said = []
-    for trained in PHASES:  # what an earlier evaluation drew, and this one may not
-        (output / f"curve_{trained}.png").unlink(missing_ok=True)
     for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in models.values())).items():
         scores, judge, rows = read_scores(phase), "its training's scores", {}
+        scored = len(scores.curve) > 1
         for row, path in models.items():
             if path.resolve().parent.parent == phase:
                 rows[read_checkpoint(path)[0].images_seen] = (row, path)
             elif scores.start is not None and path.samefile(scores.start):
                 rows[0] = (row, path)
-        curve = draw_curve(scores, f"{phase.parent.name}, phase {phase.name}: scores on fixed validation photos")
         if len(rows) > 1:
             points = sorted((images, to_point(table, row)) for images, (row, _) in rows.items())
             files = {images: path for images, (_, path) in rows.items()}
             scores, judge = Scored(points, files, files.pop(0, None)), "the table"
-        sentence = advice(scores)
-        if curve is not None and sentence is not None:
-            file = output / f"curve_{name.replace('/', '_')}.png"
-            save_png(curve, file)
-            said.append(f"Where to stop in phase {name}, by {judge}: {sentence}. {file.name} shows its training.")
+        if scored and (sentence := advice(scores)) is not None:
+            said.append(f"Where to stop in phase {name}, by {judge}: {sentence}.")
     return said
 
 

@@ -16,7 +16,7 @@ from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, Split, list_scenes
 from colorize.evaluation import stopping
 from colorize.evaluation.regions import CONFUSIONS, COUNTED, accuracies, taken_for
-from colorize.evaluation.stopping import Scored, advice, distance, draw_curve, read_scores
+from colorize.evaluation.stopping import Scored, advice, distance, read_scores
 from colorize.runs import kept_in
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
@@ -156,8 +156,6 @@ def test_kept_checkpoints_are_the_newest_and_the_best_is_the_nearest(tmp_path: P
     assert scores.nearest == 100 and scores.files[100].name == "best.ckpt"
     sentence = advice(scores) or ""
     assert "best.ckpt, of 100 images: distance 0.500 (CIEDE2000 5.00, ΔCF 15.00); it was 0.900 at 20" in sentence
-    picture = draw_curve(scores, "a phase")
-    assert picture is not None and len(picture.getcolors(1 << 20) or []) > 4
     assert read_scores(tmp_path / "nowhere") == Scored([], {}) and advice(Scored([], {})) is None
 
 
@@ -194,11 +192,6 @@ def test_a_point_whose_skill_has_fallen_counts_only_where_none_else_is_there(tmp
     sentence = advice(scores) or ""
     assert "best.ckpt, of 40 images: distance 0.700 (CIEDE2000 7.00, ΔCF 21.00, skill 0.200)" in sentence
     assert sentence.endswith("Points after the first that count, with a skill not below its 0.200: 1 of 4")
-    picture, old = (
-        draw_curve(replace(scores, curve=curve), "a phase")
-        for curve in (scores.curve, [(n, {k: v for k, v in s.items() if k != "skill"}) for n, s in scores.curve])
-    )
-    assert picture is not None and old is not None and 3 * (picture.height - 62) == 4 * (old.height - 62)
     assert replace(scores, curve=[(0, score(0.8, None)), *scores.curve[1:]]).nearest == 60, "of before skill: all count"
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from colorize.color import merge_luma, rgb_to_grey
@@ -78,11 +77,9 @@ class Scored:
     @property
     def nearest(self) -> int | None:
         """Moment to take: the first by `rank` of those whose weights are there; None where none is."""
-        there = [(rank(score, self.curve[0][1]), images) for images, score in self.curve if self.has(images)]
+        kept = {*self.files, *([] if self.start is None else [0])}
+        there = [(rank(score, self.curve[0][1]), images) for images, score in self.curve if images in kept]
         return min(there)[1] if there else None
-
-    def has(self, images: int) -> bool:
-        return images in self.files or (images == 0 and self.start is not None)
 
 
 def read_scores(phase: Path) -> Scored:
@@ -138,54 +135,3 @@ def advice(scores: Scored) -> str | None:
         if row.better == "lower" and grey is not None and point[name] > grey:
             said += f". Its {row.title} is worse than that of no colour at all, {grey:.2f}"
     return said
-
-
-INK, PALE, LINE, MARK = (32, 32, 36), (200, 200, 206), (38, 92, 170), (200, 60, 40)
-LEFT, RIGHT, TOP, GAP = 64, 24, 62, 34  # margins of a curve and the space between its panels, in pixels
-
-
-def draw_curve(scores: Scored, title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image | None:
-    """Draw the scores of a phase over images seen, a panel of `panel_px` a metric; None under two points.
-
-    The checkpoint to take is red, moments without weights are hollow, and a thin line is what grey scores.
-    """
-    curve = scores.curve
-    if len(curve) < 2:
-        return None
-    font, large = ImageFont.load_default(size=13), ImageFont.load_default(size=17)
-    captions = {"distance": "distance"}
-    for name, row in SCORED.items():
-        plain = row.title.replace("Δ", "difference of ")  # the font has no Greek
-        captions[name] = plain + (f" ({row.note})" if row.note else "")
-        captions[name] += ": here, higher is better" if row.better == "higher" else ""
-    names = [name for name in captions if all(name in point for _, point in curve)]
-    canvas = Image.new("RGB", (width_px, len(names) * (panel_px + GAP) + TOP), "white")
-    draw = ImageDraw.Draw(canvas)
-    most, nearest, width, room = curve[-1][0], scores.nearest, width_px - LEFT - RIGHT, panel_px - 30
-    draw.text((LEFT, 10), title, fill=INK, font=large)
-    legend = "red: the best by these scores; hollow: its weights are not kept; lower is nearer to the truth"
-    draw.text((LEFT, 36), legend, fill=INK, font=font)
-    for number, name in enumerate(names):
-        values = [point[name] for _, point in curve]
-        grey = 1.0 if name == "distance" else curve[-1][1].get(OF_GREY + name)
-        low, high, base = min(values), max(values), TOP + number * (panel_px + GAP) + panel_px
-        *heights, of_grey = (base - (value - low) * room / (high - low or 1.0) for value in (*values, grey or low))
-        places = [(LEFT + width * images / most, y) for (images, _), y in zip(curve, heights, strict=True)]
-        caption = captions[name] + ("" if grey is None else f" (grey: {grey:.3g})")
-        draw.text((LEFT, base - panel_px + 4), caption, fill=INK, font=font)
-        digits = next(n for n in range(3, 9) if f"{low:.{n}g}" != f"{high:.{n}g}" or n == 8 or low == high)
-        for level, value in ((base, low), (base - room, high)):
-            draw.line((LEFT, level, LEFT + width, level), fill=PALE)
-            draw.text((LEFT - 6, level), f"{value:.{digits}g}", fill=INK, font=font, anchor="rm")
-        if grey is not None and low < grey < high:
-            draw.line((LEFT, of_grey, LEFT + width, of_grey), fill=INK)
-        draw.line(places, fill=LINE, width=2)
-        for (images, _), (x, y) in zip(curve, places, strict=True):
-            colour, radius = (MARK, 5) if images == nearest else (LINE, 3)
-            fill = colour if scores.has(images) else "white"
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill, outline=colour)
-    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        text = f"{most:,} images seen" if part == 1 else f"{round(most * part):,}"
-        place = (LEFT + width * part, canvas.height - 24)
-        draw.text(place, text, fill=INK, font=font, anchor="rm" if part == 1 else "mm")
-    return canvas
