@@ -189,9 +189,8 @@ def test_the_report_says_what_the_photos_are_and_trains_nothing(
 
 
 def test_the_report_names_some_unreadable_files_and_knows_scenes(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("colorize.training.dataset_report.seconds_an_image", lambda *_: None)
     root = tmp_path / "photos"
     root.mkdir()
     for index in range(30):
