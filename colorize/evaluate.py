@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given, run_command
-from colorize.cli.sweep_jobs import Score
+from colorize.cli.sweeps import Score
 from colorize.config import EvaluateConfig
 from colorize.data.roots import check_root
 from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run

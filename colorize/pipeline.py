@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import given_config_dir, given_overrides, run_command
-from colorize.cli.sweep_jobs import Score
+from colorize.cli.sweeps import Score
 from colorize.config import GenerateConfig, PipelineConfig
 from colorize.data.roots import check_root
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
