@@ -43,7 +43,7 @@ def run(config: TrainConfig) -> Score | None:
     if not folder.checkpoints.exists():
         for name in PHASES[config.phase].trains:
             starting_weights(config, name)
-    from colorize.evaluation.stopping import beats_start
+    from colorize.metrics import beats_start
     from colorize.training import build
     from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
 

@@ -155,7 +155,8 @@ def test_a_run_is_measured_on_its_own_data_as_predict_would_show_it(
     (advice,) = found["notes"]
     assert advice.startswith(f"The result, gan/best: CIEDE2000 {found['rows']['gan/best']['ciede2000']['mean']:.2f} (")
     better = "better than its start: kept" in advice
-    assert better or "than the generator it started from: use checkpoint=runs/mine/pretrain_gen/" in advice
+    start = Path("runs/mine/pretrain_gen/checkpoints/best.ckpt").resolve()
+    assert better or f"than the generator it started from: use checkpoint={start} (" in advice
 
     Path("theirs").mkdir()
     scenes = list_scenes(24, Split(0.25, 5))

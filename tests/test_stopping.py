@@ -13,10 +13,10 @@ from colorize.data.datasets import CenterSquareDataset, collate, to_floats
 from colorize.data.images import center_box, to_uint8
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, Split, list_scenes
-from colorize.evaluation import stopping
 from colorize.evaluation.regions import COUNTED, accuracies, taken_for
-from colorize.evaluation.stopping import beats_start, distance, rank
+from colorize.metrics import beats_start, distance, rank
 from colorize.runs import kept_in
+from colorize.training.callbacks import scoring
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
 from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
@@ -30,8 +30,8 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypat
     truth = rgb.float() / 255
     lookup = LumaLookup()
     lookup.update(torch.stack([to_uint8(scenes.square(name, 32, center_box)) for name in scenes.val]).float() / 255)
-    monkeypatch.setattr(stopping, "_AT_ONCE", 4)
-    of_grey = stopping.score(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
+    monkeypatch.setattr(scoring, "AT_ONCE", 4)
+    of_grey = scoring.score_photos(lambda grey: grey.expand(-1, 3, -1, -1), rgb, CPU, lookup)
     found, skill = {}, {}
     for name, coloured in {
         "truth": truth,
@@ -40,7 +40,7 @@ def test_the_truth_is_at_0_and_grey_at_1_and_wrong_colours_are_farther(monkeypat
         "look-up": lookup.predict(rgb_to_grey(truth)),
     }.items():
         images = iter(coloured.split(4))
-        score = stopping.score(lambda _, images=images: next(images), rgb, CPU, lookup)
+        score = scoring.score_photos(lambda _, images=images: next(images), rgb, CPU, lookup)
         found[name], skill[name] = distance(score, of_grey), score["skill"]
     assert distance(of_grey, of_grey) == pytest.approx(1)
     assert skill["truth"] == pytest.approx(1) and skill["pale"] > 0.7 > 0.4 > skill["strange"]

@@ -7,10 +7,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from colorize.color import merge_luma, rgb_to_grey
 from colorize.config.sections import SaveConfig
-from colorize.evaluation import stopping
+from colorize.data.luma_lookup import LumaLookup
+from colorize.metrics import OF_GREY, SCORED, MeanMetrics, distance, measure
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
+AT_ONCE = 16  # photos scored at a time
 POINTS = 20  # points in TensorBoard's first screen, over a training
 
 
@@ -47,9 +50,9 @@ class Scoring(L.Callback):
     def score(self, trainer: L.Trainer, pl_module: Any, noted: bool) -> None:
         network = pl_module.ema_model or pl_module.network("generator")
         score = self.measure(trainer, pl_module, network.eval())
-        point = score | {"distance": stopping.distance(score, self.of_grey)}
+        point = score | {"distance": distance(score, self.of_grey)}
         shown = {f"{OVERVIEW}/{name}": value for name, value in score.items()}
-        point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
+        point |= {f"{OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if noted:
             pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
             shown |= scored(point)
@@ -63,4 +66,22 @@ class Scoring(L.Callback):
             with trainer.precision_plugin.forward_context():
                 return colour(grey)
 
-        return stopping.score(coloured, self.rgb, pl_module.device, self.lookup)
+        return score_photos(coloured, self.rgb, pl_module.device, self.lookup)
+
+
+@torch.no_grad()
+def score_photos(
+    colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.device, lookup: LumaLookup
+) -> dict[str, float]:
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`.
+
+    `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
+    H, W) uint8, where N may be 0.
+    """
+    means = MeanMetrics()
+    for photos in rgb.split(AT_ONCE) if len(rgb) else ():
+        truth = photos.to(device).float() / 255
+        grey = rgb_to_grey(truth)
+        terms = measure(SCORED, merge_luma(colour(grey), grey), truth, lookup.predict(grey))
+        means.add({name: values.cpu().double() for name, values in terms.items()}, len(truth))
+    return means.means()
