@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     fabric = launch(config.trainer)
     device, first = fabric.device, fabric.is_global_zero
     colorizers = {
-        row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)
+        row: Colorizer.from_checkpoint(path, str(device), config.trainer.precision, averaged, "torch")
         for row, (path, averaged) in takes.items()
     }
     learned = Learned(vars(config.weights), "weights", device)

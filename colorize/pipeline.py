@@ -177,7 +177,9 @@ def summarize(config: PipelineConfig) -> Score:
         return batches(dataset, batch_size, config.data)
 
     networks = {
-        row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
+        row: measuring.by(
+            Colorizer.from_checkpoint(path, str(device), config.trainer.precision, config.use_ema, "torch"), size_px
+        )
         for row, path in checkpoints.items()
     }
     averaged = squares(spread(photos.train, measuring.LOOKUP_PHOTOS))

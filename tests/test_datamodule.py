@@ -18,9 +18,10 @@ from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.datasets import Batch, CenterSquareDataset, Names, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
-from colorize.data.images import save_png, to_pil
+from colorize.data.images import save_png
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos
+from colorize.data.tensors import to_pil
 from colorize.runtime.errors import UserError
 from tests.conftest import draw_photo
 from tests.test_augment import EVERYTHING

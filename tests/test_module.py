@@ -19,8 +19,8 @@ from colorize.color import rgb_to_grey
 from colorize.config import TrainConfig
 from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import Batch
-from colorize.data.images import to_uint8
 from colorize.data.luma_lookup import LumaLookup
+from colorize.data.tensors import to_uint8
 from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder

@@ -10,9 +10,10 @@ import torch
 from colorize.color import merge_luma, rgb_to_grey
 from colorize.config.sections import SaveConfig
 from colorize.data.datasets import CenterSquareDataset, collate, to_floats
-from colorize.data.images import center_box, to_uint8
+from colorize.data.images import center_box
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos, Split, list_scenes
+from colorize.data.tensors import to_uint8
 from colorize.evaluation.regions import COUNTED, accuracies, taken_for
 from colorize.metrics import beats_start, distance, rank
 from colorize.runs import kept_in

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from colorize.color import rgb_to_grey
 from colorize.data.augment import SampledAugmentation
 from colorize.data.generated import Generated, image_path
-from colorize.data.images import center_box, cut_square, load_rgb, to_uint8
+from colorize.data.images import center_box, cut_square, load_rgb
 from colorize.data.sources import Photos, Scenes
+from colorize.data.tensors import to_uint8
 from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from colorize.color import rgb_to_grey
 from colorize.data.datasets import Batch, RawBatch, to_floats
-from colorize.data.images import to_pil
 from colorize.data.luma_lookup import LumaLookup
+from colorize.data.tensors import to_pil
 from colorize.evaluation.learned_metrics import Learned, frechet_distance, moments
 from colorize.evaluation.regions import taken_for
 from colorize.inference.colorizer import Colorizer

@@ -12,9 +12,10 @@ from PIL import Image
 
 from colorize.config.sections import DataConfig
 from colorize.data.datasets import PhotoDataset, RawBatch, collate
-from colorize.data.images import center_box, load_rgb, to_uint8
+from colorize.data.images import center_box, load_rgb
 from colorize.data.loading import make_loader
 from colorize.data.sources import Photos, Scenes, photos_below
+from colorize.data.tensors import to_uint8
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.files import sha256

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize.evaluation.candidates import trained_with
-from colorize.exporting.onnx_file import CHECKED, DESCRIPTIONS
+from colorize.exporting.onnx_file import CHECKED, descriptions
 from colorize.metrics import LOGGED, VALIDATED
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
@@ -189,7 +189,7 @@ def _use(weights: Weights, name: str, difference: float | None, half: bool) -> s
         )
     sizes = ", ".join(f"{batch}×1×{height}×{width}" for batch, height, width in CHECKED)
     return (
-        f"{_table(DESCRIPTIONS, ('tensor', 'what it is'))}\n\n"
+        f"{_table(descriptions(weights.network), ('tensor', 'what it is'))}\n\n"
         f'```python\nsession = onnxruntime.InferenceSession("{name}")\n'
         f'(rgb,) = session.run(["rgb"], {{"grey": grey}})\n'
         f"```\n\nOn {sizes} ONNX Runtime and PyTorch (float32{', weights rounded to float16' * half}) differ by at "

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from colorize.data.datasets import PhotoDataset
-from colorize.data.images import to_uint8
 from colorize.data.loading import make_loader
 from colorize.data.sources import Photos
+from colorize.data.tensors import to_uint8
 from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
