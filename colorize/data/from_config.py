@@ -41,7 +41,6 @@ def make_augmentation(data: DataConfig) -> Augmentation:
         flip=data.flip,
         rotation_deg=data.rotation_deg,
         noise=data.noise,
-        **asdict(data.jitter),
         **{f"old_{name}": value for name, value in asdict(data.old_photo).items()},
     )
 
