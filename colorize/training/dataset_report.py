@@ -41,12 +41,12 @@ def run(config: TrainConfig) -> None:
     left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())
     config = build.fit_to_photos(config, left)
     schedule = build.make_schedule(config)
-    text = f"{describe(config, schedule, photos, found, left)}\n{verdict(config, schedule, left)}"
+    text = describe(config, schedule, photos, found, left)
     print(text.encode("utf-8", "backslashreplace").decode())  # names may hold bytes that are no text
 
 
 def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, found: Survey, left: int) -> str:
-    """Return tables of the photos and of the stages of training, for which `left` of them remain; the unreadable."""
+    """Return tables of the photos, the stages of training, for which `left` remain, and what these are enough for."""
     count, least = len(photos.train), config.data.min_colourfulness
     largest_px = max(schedule.at(epoch).size_px for epoch in range(schedule.epochs))
     train, val = (properties(rows, photos.on_disk, largest_px) for rows in (found.rows[:count], found.rows[count:]))
@@ -64,15 +64,10 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
         lines = [f"  {name}: {reason}" for name, reason in found.unreadable.items()]
         parts += [f"Unreadable ({len(lines):,}; {skipped}):", *lines[:NAMED_AT_MOST]]
         parts += [f"  and {len(lines) - NAMED_AT_MOST:,} more"] * (len(lines) > NAMED_AT_MOST)
+    uses = [[use, f"{enough:,}", "yes" if left >= enough else "no"] for use, enough in ENOUGH_FROM_PHOTOS.items()]
+    parts.append(markdown_table([f"{left:,} training photos are enough for", "from", ""], uses))
+    parts.append(f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(left, limit):,} steps.")
     return "\n".join(parts)
-
-
-def verdict(config: TrainConfig, schedule: ResolutionSchedule, photos: int) -> str:
-    """Return what so many training photos are enough for, and the steps of the phase, as Markdown."""
-    rows = [[use, f"{least:,}", "yes" if photos >= least else "no"] for use, least in ENOUGH_FROM_PHOTOS.items()]
-    table = markdown_table([f"{photos:,} training photos are enough for", "from", ""], rows)
-    steps = schedule.steps(photos, config.trainer.limit_train_batches)
-    return f"{table}\nPhase {config.phase} with recipe={config.recipe}: {steps:,} steps."
 
 
 def properties(rows: NDArray[Any], on_disk: bool, largest_px: int) -> dict[str, str]:
