@@ -12,7 +12,7 @@ import torch
 from colorize import Colorizer, export, generate, predict, train
 from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
 from colorize.evaluation import candidates
-from colorize.exporting import provenance, safetensors_file
+from colorize.exporting import model_card, safetensors_file
 from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
@@ -69,7 +69,7 @@ def test_the_word_stands_wherever_a_generator_is_named(
     with pytest.raises(ZeroDivisionError):
         train.run(configure("train", "phase=pretrain_gen", "init_from.generator=bundled"))
     assert seen == [str(bundle)] * 2
-    assert provenance._started_from(str(bundle), Path("runs/mine")) == {
+    assert model_card._started_from(str(bundle), Path("runs/mine")) == {
         "started_from": {"source": "the bundled generator (pocket)"}
     }
 

@@ -134,7 +134,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
         except UnreadableImage as error:
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
-        tensors = [sampled.transformed(to_uint8(image)).unsqueeze(0) for image in images]
+        tensors = [to_uint8(image).unsqueeze(0) for image in images]
+        tensors = [tensor.flip(-1) for tensor in tensors] if sampled.flip else tensors
         if self.generated is None:
             return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
         return RawBatch(tensors[0], tensors[1], [identity], [])
