@@ -1,4 +1,4 @@
-"""Static int8 by OpenVINO and NNCF against `Colorizer`, on a CPU: time and, with `--photos`, differences of colour.
+"""Static int8 by OpenVINO and NNCF against PyTorch as it colours, on a CPU: time and, with `--photos`, colours.
 
     python benchmarks/fewer_bits.py --threads 1 [--photos VAL --calibrate TRAIN]
 
@@ -26,11 +26,10 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize, to_image
 
 from colorize.color import merge_luma, rgb_to_grey
-from colorize.inference.colorizer import Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.metrics import mean_ciede2000
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
-from colorize.networks.preprocessing import Preprocessing
 from colorize.weights.load import load_weights
 
 PACKAGES = ("openvino", "nncf", "onnx", "onnxscript", "onnxruntime")
@@ -100,17 +99,18 @@ def measure(name: str, size_px: int, given: argparse.Namespace) -> list[dict[str
     calibration = photo_greys(given.calibrate, few, size_px) if given.calibrate else list(greys(6, size_px).split(1))
     with tempfile.TemporaryDirectory() as folder:
         path = write_onnx(network, size_px, Path(folder, "network.onnx"))
-        runs: dict[str, Run] = {"Colorizer": Colorizer(network, Preprocessing(256), "cpu")._forward}
+        ours = TorchBackend(network, "cpu")
+        runs: dict[str, Run] = {"PyTorch": lambda grey: torch.from_numpy(ours.run(grey.numpy()))}
         if bundled:
             runs["ONNX Runtime"] = with_onnxruntime(path, threads)
         runs["OpenVINO"] = with_openvino(path, threads)
         runs["OpenVINO, int8"] = with_openvino(quantized(path, calibration), threads)
     each = {key: partial(run, grey) for key, run in runs.items()}
     timed = {key: partial(processor_seconds, run) for key, run in each.items()} if threads == 1 else each
-    rows = compare(interleaved(timed, given.repeats), "Colorizer")
+    rows = compare(interleaved(timed, given.repeats), "PyTorch")
     shown = photo_greys(given.photos, given.count, size_px) if given.photos and bundled else []
     for row in rows if shown else []:
-        ways = runs[row["candidate"]], runs["Colorizer"]
+        ways = runs[row["candidate"]], runs["PyTorch"]
         pairs = [[merge_luma(way(photo), photo).clamp(0, 1) for way in ways] for photo in shown]
         row["mean_ciede2000"] = statistics.mean(float(mean_ciede2000(*pair)) for pair in pairs)
     return [{"network": name, "size_px": size_px} | row for row in rows]
