@@ -73,7 +73,7 @@ def with_onnxruntime(path: Path, threads: int) -> Run:
 
 
 def quantized(path: Path, calibration: list[Tensor]) -> Any:
-    """All of it, weights of 7 bits: sums of 16 bits, which processors without VNNI keep, overflow with 8."""
+    """Quantise all of it, weights to 7 bits: with 8, the 16-bit sums of processors without VNNI overflow."""
     import nncf
     import openvino
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -91,7 +91,7 @@ def quantized(path: Path, calibration: list[Tensor]) -> Any:
 
 
 def measure(name: str, size_px: int, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each way of computing."""
+    """Return a row for each way of computing."""
     bundled, threads = name == "bundled", torch.get_num_threads()
     network = load_weights("bundled").network.eval() if bundled else random_network(name)
     grey = greys(1, size_px)
