@@ -10,7 +10,7 @@ STAMP := $(VENV)/.colorize-setup
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install light demo test test-all bench notebooks lint format clean
+.PHONY: help setup install light demo test test-all bench bench-before notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,9 +59,15 @@ test-all: setup ## run all tests
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 bench: setup ## measure speed and memory, as ratios (ARGS="--quick": only check that the benchmarks run)
-	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out benchmarks/before.py benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done
+
+# The first build that had the generator; its photos and films were computed as at d475ea7.
+BEFORE ?= de8725d
+
+bench-before: ## check out build/before, the build that benchmarks/before.py measures this one against
+	test -d build/before || git worktree add --detach build/before $(BEFORE)
 
 notebooks: setup ## run the notebooks anew and keep what they show, in small pictures
 	"$(PY)" notebooks/execute.py

@@ -1,4 +1,4 @@
-"""TensorBoard's logger, and its tabs IMAGES, HPARAMS and TEXT (the configuration).
+"""TensorBoard's logger, and its tabs IMAGES, HPARAMS, TEXT (the configuration) and CUSTOM SCALARS (charts).
 
 It keeps the first hyper-parameters that it meets, so they stand in a file of their own, which each start replaces.
 """
@@ -20,7 +20,9 @@ from torch.utils.tensorboard import FileWriter, summary
 from colorize.color import merge_luma
 from colorize.config import TrainConfig
 from colorize.evaluation.gallery import sheet
+from colorize.evaluation.regions import COUNTED
 from colorize.training.hyper_parameters import hyper_parameters
+from colorize.training.phases import PHASES, VAL, VAL_EMA, averages
 
 SUFFIX = ".settings"
 LEAST_TILE_PX = 128  # smaller squares are enlarged: TensorBoard would show them, captions and all, as coarse blocks
@@ -101,6 +103,7 @@ class Settings(L.Callback):
         command = f"```\n{self.command}\n```\n\n" if self.command else ""
         text = f"{command}```yaml\n{OmegaConf.to_yaml(OmegaConf.structured(self.config))}```\n"
         self.writer.add_summary(text_pb("config", text), step)
+        self.writer.add_summary(summary.custom_scalars(charts(self.config)), step)
         self.writer.flush()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -112,3 +115,21 @@ class Settings(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
+    """Return the curves to read side by side: one section of charts, each of tags (regular expressions)."""
+    networks = PHASES[config.phase].trains
+    found: dict[str, list[str]] = {}
+    if "generator" in networks:
+        found["generator: terms of the loss"] = [f"generator/{t}$" for t in ("pixel", "feature_[0-9]+", "adversarial")]
+        if config.data.kind == "scenes":
+            found["scenes: right hue, by region"] = [f"{VAL}_region/({'|'.join(COUNTED)})$"]
+            found["scenes: without a hue"] = [f"{VAL}_region/colourless$"]
+    if averages(config):
+        found["CIEDE2000 of raw and of averaged weights"] = [f"^({VAL}|{VAL_EMA})/ciede2000$"]
+    if "critic" in networks:
+        found["critic: accuracy in training"] = ["critic/accuracy_real", "critic/accuracy_fake"]
+        found["critic: accuracy in validation"] = ["val/accuracy_real", "val/accuracy_fake"]
+    found["learning rate of each layer group"] = ["lr/.*"]
+    return {"side by side": {title: ("Multiline", tags) for title, tags in found.items()}}
