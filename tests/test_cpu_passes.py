@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from colorize.config.sections import NetworkOptimConfig
 from colorize.losses import MeanAbsoluteDifference
-from colorize.networks import cpu_kernels, light_unet
+from colorize.networks import cpu_kernels
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
 from colorize.networks.efficientnet import SameConv2d
@@ -172,12 +172,6 @@ def test_compiling_leaves_names_and_copies_alone(monkeypatch):
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="C\\+\\+"):
         devices.compile_in_place(torch.device("cpu"), [network])
-
-
-def test_grey_beside_features_leaves_them_in_their_layout():
-    features = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    joined = torch.cat([features, light_unet._guide(torch.rand(2, 1, 9, 9), features)], dim=1)
-    assert joined.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_trains_and_what_colours_has_the_faster_passes(configure):

@@ -58,21 +58,16 @@ class LightUNet(Generator):
         for number, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
             parts = [_resized(x, skip), skip]
             if number == 2:
-                parts.append(_guide(grey, skip))
+                parts.append(_resized(grey, skip).to(skip.dtype))
             x = block(torch.cat(parts, dim=1))
         logits = self.to_colour(x).float()
         ab = self.head.to_ab(logits)  # at 1/4
         if len(self.refine):  # at 1/2, its edges moved to where the grey has them
             ab = _resized(ab, half)
-            joined = [half, (ab / MOST_AB).to(half.dtype), _guide(grey, half)]
+            joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
             ab = ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()
         return Prediction(paint(ab, luma), ab, logits if isinstance(self.head, BinsHead) else None)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
     return interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _guide(grey: Tensor, like: Tensor) -> Tensor:
-    # One channel has no layout to tell, and beside one that is not in channels_last, none is joined in it.
-    return _resized(grey, like).to(like.dtype, memory_format=torch.channels_last)
