@@ -39,6 +39,7 @@ from colorize.color import merge_luma
 from colorize.config import PredictConfig
 from colorize.inference import film
 from colorize.inference.colorizer import Array, Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
 from colorize.video.chroma import chroma_of, resized
@@ -199,7 +200,7 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
 
     unet = UNet(encoder="resnet10_half", width_factor=0.25)
     Colorizer.render = _stand_in  # type: ignore[method-assign,assignment]
-    colorizer, rate = Colorizer(unet, Preprocessing(64), "cpu", "32-true"), 25
+    colorizer, rate = Colorizer(TorchBackend(unet, "cpu", "32-true"), Preprocessing(64)), 25
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         source, total = Path(folder) / "in.mkv", int(minutes * 60 * rate)

@@ -181,7 +181,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
-    words += [colorizer.precision, codec and codec.encoder, Piece.most_frames]
+    words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
@@ -200,7 +200,7 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
-    at_once = options.batch_size or colorizer.at_once
+    at_once = options.batch_size or colorizer.backend.at_once
     with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
         while batch := list(islice(ready, at_once)):
             photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
