@@ -1,4 +1,4 @@
-"""Where an export comes from, without the machine's paths, and the Markdown beside it, which says so."""
+"""Origin of an export, without the machine's paths, and the Markdown beside it, which says so."""
 
 import math
 from pathlib import Path

@@ -28,7 +28,7 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
-from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
+from colorize.runtime.devices import compile_in_place, keep_memory, pick_device, pick_precision
 from colorize.runtime.errors import UserError
 from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
@@ -221,6 +221,8 @@ def make_trainer(
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
+    if device.type == "cpu":
+        keep_memory()
     callbacks = make_callbacks(config, folder, schedule)
     return L.Trainer(
         accelerator=device.type,
