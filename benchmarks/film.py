@@ -2,6 +2,7 @@
 
 python benchmarks/film.py --checkpoint runs/demo/gan/checkpoints/best.ckpt --strip strip.png
 python benchmarks/film.py --memory-minutes 10
+python benchmarks/film.py --before ../earlier        # another checkout of this project, such as an earlier commit's
 
 Without a checkpoint, the true colours with a tint of their own in each frame stand in for a network's. Clips are drawn
 (`benchmarks/clips.py`): a camera that pans and zooms, things that move on their own, cuts; with grain on the luma.
@@ -9,10 +10,13 @@ What grey scores is the luma's part of CDC and warping error, grain and motion, 
 """
 
 import argparse
+import importlib
+import runpy
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -218,6 +222,63 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
     return rows
 
 
+def speed_beside(before: Path, repeats: int, frames: int) -> list[dict[str, Any]]:
+    """Colour a drawn film of 720p, with grain, by `before` and by this checkout in turn: seconds, and their ratios."""
+    rows: list[dict[str, Any]] = []
+    trees = {"before": str(before.resolve()), "now": str(Path(__file__).resolve().parents[1])}
+    with tempfile.TemporaryDirectory() as folder:
+        source, rng = Path(folder) / "in.mp4", np.random.default_rng(0)
+        with av.open(str(source), "w") as container:
+            video = container.add_stream("libx264", rate=24, options={"crf": "20"})
+            video.width, video.height, video.pix_fmt = 1280, 720, "gray"
+            for drawn in draw_clip(0, 0, frames, 1280, 720):
+                grey = drawn.rgb.astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
+                luma = np.clip(grey + rng.normal(0, 3, grey.shape), 0, 255).round().astype(np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(luma, "gray")))
+            container.mux(video.encode())
+        for repeat in range(repeats):
+            for name, tree in trees.items():
+                (wall, processor), _ = common.in_child(seconds_of, tree, str(source), f"{folder}/{name}{repeat}.mp4")
+                row = {"checkout": name, "clock s": wall, "processor s": processor, "frames per s": frames / wall}
+                if name == "now":
+                    row |= {
+                        f"ratio, {kind}": rows[-1][f"{kind} s"] / row[f"{kind} s"] for kind in ("clock", "processor")
+                    }
+                rows.append(row)
+    return rows
+
+
+def seconds_of(tree: str, source: str, result: str) -> tuple[float, float]:
+    """Seconds, on the clock and of the processor, of `predict` as the checkout `tree` has it, in a process of its own.
+
+    The network is this checkout's bundled one, which an earlier one could not load.
+    """
+    from colorize.networks.folding import prepare
+    from colorize.weights.bundled import existing_weights
+    from colorize.weights.load import load_weights
+
+    weights = existing_weights("bundled")
+    loaded = load_weights(weights)
+    network = prepare(loaded.network.eval())
+    for name in [name for name in sys.modules if name.partition(".")[0] == "colorize"]:
+        del sys.modules[name]
+    sys.path.insert(0, tree)
+    try:
+        colorizer: Any = importlib.import_module("colorize.inference.colorizer")
+    except ModuleNotFoundError:  # where it was before 0.2.0
+        colorizer = importlib.import_module("colorize.colorizer")
+    colorizer.prepare = lambda network, _: network
+    made = colorizer.Colorizer(network, loaded.preprocessing)
+    colorizer.Colorizer.from_checkpoint = lambda *_: made
+    sys.argv = ["predict", f"checkpoint={weights}", f"input={source}", f"output={result}", "stabilize=true"]
+    wall, processor = time.perf_counter(), time.process_time()
+    with suppress(SystemExit):
+        runpy.run_module("colorize.predict", run_name="__main__")
+    if not Path(result).is_file():
+        raise RuntimeError(f"{tree} could not colour the film")
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
 def _write(path: Path, frames: int, rate: int) -> None:
     clip = [frame.rgb for frame in draw_clip(1, 0, 50, 160, 120)]
     with av.open(str(path), "w") as container:
@@ -248,8 +309,14 @@ def main() -> None:
     parser.add_argument("--strip", type=Path, help="picture to write: consecutive frames, a row for each way")
     parser.add_argument("--strip-start", type=int, default=4, help="its first frame")
     parser.add_argument("--memory-minutes", type=float, default=0.5, help="length of the film whose memory is measured")
+    parser.add_argument("--before", type=Path, help="another checkout: only compare its speed on a film of 720p")
     options = parser.parse_args()
     common.start(options)
+    if options.before:
+        rows = speed_beside(options.before, min(options.repeats, 3), 24 if options.quick else 120)
+        print(common.table(rows, "A film of 720p, the bundled network, stabilize=true"))
+        common.save("film-speed", {"speed": rows}, options)
+        return
     cv2.setNumThreads(torch.get_num_threads())
     rows = flicker_table(options)
     print(common.table(rows, "Flicker: frame by frame, and with colours carried along"))
