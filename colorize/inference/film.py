@@ -213,7 +213,7 @@ def _coloured_frames(
 def _rendered(
     colorizer: Colorizer, film: Film, looked_at: Stream[_Seen], options: PredictConfig
 ) -> Stream[tuple[_Seen, Plane | None]]:
-    """Yield frames with the network's chroma, where asked. On a CPU two passes share the cores: less waiting in step."""
+    """Yield frames with the network's chroma, where asked. On a CPU two passes share the cores: each waits less."""
     threads, at_once = torch.get_num_threads(), options.batch_size or colorizer.at_once
     passes = min(2, threads) if colorizer.device.type == "cpu" else 1
 

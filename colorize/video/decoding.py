@@ -119,8 +119,8 @@ def _filtered(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[Vid
         graph = Graph()
         facts = {"video_size": f"{width}x{height}", "pix_fmt": name, "time_base": str(time_base)}
         source = graph.add("buffer", range=str(int(color_range)), colorspace=str(int(colorspace)), **facts)
-        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+        parts = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+        graph.link_nodes(source, *parts).configure()
         for frame in chain(alike, [None]):
             yield from _pulled(graph, frame, time_base)
 

@@ -71,8 +71,7 @@ def _trust(here: Plane, there: Plane, flow: Plane, back: Plane, target: Plane) -
     height, width = here.shape
     found = cv2.merge([back, there, there])  # in one pass, and of four channels: three take twice as long
     *returned, arrived, _ = cv2.split(cv2.remap(found, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-    x, y = cv2.split(flow)
-    off, length = cv2.magnitude(x + returned[0], y + returned[1]), cv2.magnitude(x, y)
+    off, length = (cv2.magnitude(*cv2.split(way)) for way in (cv2.add(flow, cv2.merge(returned)), flow))
     trust = np.clip(2 - off / (_ROUND_TRIP_PX + _ROUND_TRIP_SHARE * length), 0, 1)
     inside = cv2.inRange(target, (0, 0), (width - 1, height - 1))
     sure = cv2.bitwise_and(inside, cv2.compare(trust, 0.5, cv2.CMP_GT))
