@@ -1,6 +1,7 @@
 # Every target sets up what it needs. VENV may be an environment outside the checkout that several clones share:
 # commands run on this checkout all the same, whichever clone was installed into it last.
 VENV ?= .venv
+LIGHT_VENV ?= .venv-light
 PYTHON ?= python3
 ARGS ?=
 
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.colorize-setup
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-all bench notebooks lint format clean
+.PHONY: help setup install light demo test test-all bench bench-before notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +19,7 @@ help: ## list the targets
 setup: ## create the environment, or update it after pyproject.toml or requirements.lock changed
 	@cat pyproject.toml requirements.lock | cmp -s - "$(STAMP)" || $(MAKE) --no-print-directory install
 
+install: WHAT ?= -e ".[dev]"
 install:
 	@python="$(PYTHON)"; test ! -x "$(PY)" || python="$(PY)"; \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -28,13 +30,21 @@ install:
 	@if command -v uv >/dev/null; then \
 		set -x; \
 		test -x "$(PY)" || uv venv --python "$(PYTHON)" "$(VENV)" || exit 1; \
-		uv pip install --python "$(PY)" -c requirements.lock -e ".[dev]"; \
+		uv pip install --python "$(PY)" -c requirements.lock $(WHAT); \
 	else \
 		set -x; \
 		test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)" || exit 1; \
-		"$(PY)" -m pip install --disable-pip-version-check -c requirements.lock -e ".[dev]"; \
+		"$(PY)" -m pip install --disable-pip-version-check -c requirements.lock $(WHAT); \
 	fi
 	@cat pyproject.toml requirements.lock > "$(STAMP)"
+
+# All that colouring photos imports, with what that needs in turn: --no-deps leaves out PyTorch and Lightning.
+LIGHT := antlr4-python3-runtime filelock flatbuffers hydra-core imagecodecs markdown-it-py mdurl numpy omegaconf \
+	onnxruntime packaging Pillow protobuf Pygments PyYAML rich tifffile
+
+light: ## make .venv-light, without PyTorch, to colour photos only (ARGS="jpeglib gradio scipy": more for it)
+	@$(MAKE) --no-print-directory install VENV=$(LIGHT_VENV) WHAT='--no-deps -e . $(LIGHT)'
+	@test -z "$(ARGS)" || $(MAKE) --no-print-directory install VENV=$(LIGHT_VENV) WHAT='$(ARGS)'
 
 demo: setup ## train the whole method in small, on drawn scenes: minutes on two CPU cores; ends with a gallery
 	"$(PY)" -m colorize.pipeline recipe=demo run=demo $(ARGS)
@@ -49,9 +59,15 @@ test-all: setup ## run all tests
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 bench: setup ## measure speed and memory, as ratios (ARGS="--quick": only check that the benchmarks run)
-	@for file in $(filter-out benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out benchmarks/before.py benchmarks/clips.py benchmarks/common.py benchmarks/fits.py benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
 		printf '\n%s\n' "$$file"; "$(PY)" "$$file" $(ARGS) || exit 1; \
 	done
+
+# The first build that had the generator; its photos and films were computed as at d475ea7.
+BEFORE ?= de8725d
+
+bench-before: ## check out build/before, the build that benchmarks/before.py measures this one against
+	test -d build/before || git worktree add --detach build/before $(BEFORE)
 
 notebooks: setup ## run the notebooks anew and keep what they show, in small pictures
 	"$(PY)" notebooks/execute.py

@@ -32,12 +32,13 @@ def colouring(model: str, size_px: int, count: int, threads: int) -> dict[str, f
     quiet()
     torch.set_num_threads(threads)
     from colorize.inference.colorizer import Colorizer
+    from colorize.inference.torch_backend import TorchBackend
     from colorize.networks.preprocessing import Preprocessing
     from colorize.networks.unet import UNet
 
     torch.manual_seed(0)
     network = UNet(encoder="resnet10_half", width_factor=0.5) if model == "tiny" else UNet()
-    colorizer = Colorizer(network, Preprocessing(size_px), "cpu")
+    colorizer = Colorizer(TorchBackend(network, "cpu"), Preprocessing(size_px))
     grey = torch.randint(0, 256, (size_px, size_px), dtype=torch.uint8).numpy()
     before, begin = peak_mb(), time.perf_counter()
     colorizer.colorize(grey)

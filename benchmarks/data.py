@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from colorize.data.augment import Augmentation
-from colorize.data.caches.copies import make_copies
+from colorize.data.caches.copies import with_copies
 from colorize.data.datasets import AugmentedDataset, Names
 from colorize.data.images import image_rng, load_rgb, random_box
 from colorize.data.loading import worker_context
@@ -35,7 +35,7 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
     with tempfile.TemporaryDirectory() as cache:
         sources = {"ours": photos}
         for cache_px in options.cache_px:
-            sources[f"ours, data.cache_px={cache_px}"] = make_copies(photos, Path(cache), cache_px, 100.0, 0)
+            sources[f"ours, data.cache_px={cache_px}"] = with_copies(photos, Path(cache), cache_px)
         crop = v2.Compose(
             [v2.RandomResizedCrop(size_px, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage(),
              v2.ToDtype(torch.float32, scale=True)]
@@ -74,7 +74,7 @@ def loss(source: Photos, names: list[str], size_px: int) -> dict[str, float]:
 
 
 def listings(photos: int) -> list[dict[str, Any]]:
-    """A row for the first and for the second listing of a tree as ImageNet's, of empty files."""
+    """A row for the listing of a tree as ImageNet's, of empty files."""
     with tempfile.TemporaryDirectory() as folder:
         root, classes = Path(folder, "imagenet"), min(1000, photos)
         for number in range(classes):
@@ -85,17 +85,13 @@ def listings(photos: int) -> list[dict[str, Any]]:
         (root / "val").mkdir()
         for index in range(photos // 26):
             os.close(os.open(root / "val" / f"ILSVRC2012_val_{index:08d}.JPEG", os.O_CREAT | os.O_WRONLY))
-        time.sleep(2.5)  # what has just changed is not trusted
-        rows = []
-        for start_number in ("first", "second"):
-            result, peak = in_child(_list, str(root), str(Path(folder, "runs")))
-            rows.append({"start": start_number, **result, "peak_mb": peak})
-    return rows
+        result, peak = in_child(_list, str(root))
+    return [{**result, "peak_mb": peak}]
 
 
-def _list(root: str, runs_dir: str) -> dict[str, float]:
+def _list(root: str) -> dict[str, float]:
     begin, busy = time.perf_counter(), time.process_time()
-    found = list_imagenet(root, Split(0.05, 0, max_val=1000), runs_dir=runs_dir)
+    found = list_imagenet(root, Split(0.05, 0, max_val=1000))
     return {
         "photos": len(found.train),
         "seconds": time.perf_counter() - begin,

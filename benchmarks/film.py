@@ -43,6 +43,7 @@ from colorize.color import merge_luma
 from colorize.config import PredictConfig
 from colorize.inference import film
 from colorize.inference.colorizer import Array, Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
 from colorize.video.chroma import chroma_of, resized
@@ -203,7 +204,7 @@ def film_memory(minutes: float) -> list[dict[str, Any]]:
 
     unet = UNet(encoder="resnet10_half", width_factor=0.25)
     Colorizer.render = _stand_in  # type: ignore[method-assign,assignment]
-    colorizer, rate = Colorizer(unet, Preprocessing(64), "cpu", "32-true"), 25
+    colorizer, rate = Colorizer(TorchBackend(unet, "cpu", "32-true"), Preprocessing(64)), 25
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         source, total = Path(folder) / "in.mkv", int(minutes * 60 * rate)
@@ -263,13 +264,11 @@ def seconds_of(tree: str, source: str, result: str) -> tuple[float, float]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "colorize"]:
         del sys.modules[name]
     sys.path.insert(0, tree)
-    try:
-        colorizer: Any = importlib.import_module("colorize.inference.colorizer")
-    except ModuleNotFoundError:  # where it was before 0.2.0
-        colorizer = importlib.import_module("colorize.colorizer")
-    colorizer.prepare = lambda network, _: network
-    made = colorizer.Colorizer(network, loaded.preprocessing)
-    colorizer.Colorizer.from_checkpoint = lambda *_: made
+    if not (Path(tree) / "colorize/networks/light_unet.py").is_file():
+        colorizer: Any = importlib.import_module("colorize.colorizer")
+        colorizer.prepare = lambda network, _: network
+        made = colorizer.Colorizer(network, loaded.preprocessing)
+        colorizer.Colorizer.from_checkpoint = lambda *_: made
     sys.argv = ["predict", f"checkpoint={weights}", f"input={source}", f"output={result}", "stabilize=true"]
     wall, processor = time.perf_counter(), time.process_time()
     with suppress(SystemExit):

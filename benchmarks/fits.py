@@ -19,6 +19,7 @@ def configuration(photos: Path, runs: Path, job: dict[str, Any]) -> Any:
 
     overrides = [
         f"phase={job['phase']}",
+        *(["recipe=pocket"] if job["model"] == "pocket" else []),  # its losses, and its way of ageing photos
         "data=folder",
         f"data.root={photos}",
         f"runs_dir={runs}",

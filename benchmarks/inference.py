@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from colorize.config import PredictConfig
 from colorize.data.scenes import draw_scene
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
 from colorize.runtime.devices import pick_precision
@@ -72,7 +73,7 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
     """A row for each way of computing."""
     device, grey = torch.device("cpu"), greys(1, size_px)
     precisions = dict.fromkeys([pick_precision("auto", device), "32-true"])
-    ours = {p: Colorizer(copy.deepcopy(network), Preprocessing(256), device, p) for p in precisions}
+    ours = {p: Colorizer(TorchBackend(copy.deepcopy(network), device, p), Preprocessing(256)) for p in precisions}
 
     def eager() -> Tensor:
         with torch.no_grad():
@@ -91,9 +92,9 @@ def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -
 
 def render_peak(name: str, render_px: int) -> dict[str, float]:
     """Megabytes before and after a render of one square, in this process."""
-    colorizer = Colorizer(UNet(**NETWORKS[name]).eval(), Preprocessing(256), "cpu")
+    colorizer = Colorizer(TorchBackend(UNet(**NETWORKS[name]).eval(), "cpu"), Preprocessing(256))
     before = peak_mb()
-    colorizer._forward(torch.rand(1, 1, render_px, render_px))
+    colorizer.backend.run(torch.rand(1, 1, render_px, render_px).numpy())
     return {"loaded_mb": before, "peak_mb": peak_mb()}
 
 
@@ -107,8 +108,8 @@ def photo_peak(name: str, megapixels: int) -> dict[str, float]:
     if name == "bundled":
         colorizer = Colorizer.from_checkpoint(device="cpu")
     else:
-        colorizer = Colorizer(UNet(**NETWORKS[name]).eval(), Preprocessing(220), "cpu")
-    colorizer._forward(torch.rand(1, 1, 220, 330))
+        colorizer = Colorizer(TorchBackend(UNet(**NETWORKS[name]).eval(), "cpu"), Preprocessing(220))
+    colorizer.backend.run(torch.rand(1, 1, 220, 330).numpy())
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "photo.jpg")
@@ -136,7 +137,7 @@ def folder_share(name: str, photos: int, size: tuple[int, int]) -> dict[str, flo
     from colorize.inference.jobs import plan
     from colorize.photos import reading
 
-    colorizer = Colorizer(random_network(name), Preprocessing(220), "cpu")
+    colorizer = Colorizer(TorchBackend(random_network(name), "cpu"), Preprocessing(220))
     options = PredictConfig()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")

@@ -1,4 +1,4 @@
-"""Start-up: `--help` of each command, imports of those that work, and reading a network from a checkpoint."""
+"""Start-up: `--help`, imports, a photo from start to file with PyTorch and without, a network from a checkpoint."""
 
 import resource
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import compare, interleaved, parser, save, start, table
+from common import compare, draw_photos, interleaved, parser, save, start, table
 
 from colorize.config import SCHEMAS
 from colorize.networks.unet import UNet
@@ -37,6 +37,15 @@ def command(*words: str) -> Callable[[], float]:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     return run
+
+
+def first_photo(repeats: int) -> list[dict[str, Any]]:
+    """A cold start to the written file, by the bundled generator: a JPEG of 500 x 375 px."""
+    with tempfile.TemporaryDirectory() as folder:
+        [photo] = draw_photos(Path(folder), 1).iterdir()
+        words = ("-m", "colorize.predict", f"input={photo}", f"output={folder}/coloured.jpg", "overwrite=true")
+        ways = {name: command(*words, "device=cpu", f"backend={name}") for name in ("torch", "onnx")}
+        return compare(interleaved(ways, repeats), "torch", unit="starts")
 
 
 def loading(repeats: int) -> list[dict[str, Any]]:
@@ -67,9 +76,15 @@ def main() -> None:
     imports = {name: command("-c", text) for name, text in IMPORTS.items()}
     imported = compare(interleaved(imports, given.repeats), "torch", unit="starts")
     print(table(imported, "A process that imports"))
+    first = first_photo(given.repeats)
+    print(table(first, "The first photo"))
     loaded = loading(given.repeats)
     print(table(loaded, "A generator from a checkpoint"))
-    save("startup", {"help": rows, "imports": imported, "loading": loaded, "s": time.perf_counter() - begin}, given)
+    save(
+        "startup",
+        {"help": rows, "imports": imported, "first_photo": first, "loading": loaded, "s": time.perf_counter() - begin},
+        given,
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ image of phase gan counts once for each of the two steps.
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import statistics
@@ -18,20 +19,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import draw_photos, paired_ratio, parser, save, start, table
-from fits import from_photos, quiet
+from common import draw_photos, interleaved, paired_ratio, parser, processor_seconds, save, start, table
+from fits import configuration, from_photos, quiet
 
 HERE = Path(__file__).resolve().parent
 PHASES = ("pretrain_gen", "gan")
 SETTINGS = ((64, 16), (128, 8))
 """Size in px and batch."""
+POCKET, POCKET_SETTINGS = "pocket", ((128, 32),)
+DEPTHWISE = (  # channels, kernel, stride, and the division of the size, of EfficientNet-Lite0's depthwise convolutions
+    (32, 3, 1, 2), (96, 3, 2, 2), (144, 3, 1, 4), (144, 5, 2, 4), (240, 5, 1, 8), (240, 3, 2, 8), (480, 3, 1, 16),
+    (480, 5, 1, 16), (672, 5, 1, 16), (672, 5, 2, 16), (1152, 5, 1, 32), (1152, 3, 1, 32),
+)  # fmt: skip
 
 PLAIN, OURS_32, OURS_BF16, PEER = "plain", "ours, float32", "ours, bf16", "peer (fastai)"
+PLAIN_BF16 = "plain, bf16"
 NO_PEER = (
     "peer not measured: set PEER_PYTHON to an interpreter that has fastai (python -m venv V; V/bin/pip install fastai)"
 )
@@ -62,8 +69,9 @@ def plain_fit(job: dict[str, Any]) -> dict[str, Any]:
 
     torch.manual_seed(0)
     small = {"encoder": "resnet10_half", "width_factor": 0.5} if job["model"] == "tiny" else {}
-    generator, critic = UNet(**small), Critic("resnet10_half" if small else "resnet34")
-    vgg = VGGFeatures("vgg16" if small else "vgg16_bn")
+    pocket = plain_pocket(job) if job["model"] == POCKET else None
+    generator = pocket[0] if pocket else UNet(**small)
+    critic, vgg = Critic("resnet10_half" if small else "resnet34"), VGGFeatures("vgg16" if small else "vgg16_bn")
     rates = {"lr": 1e-4, "weight_decay": 1e-3, "foreach": False, "fused": False}
     for_generator, for_critic = (torch.optim.AdamW(network.parameters(), **rates) for network in (generator, critic))
     begins: list[float] = []
@@ -83,9 +91,12 @@ def plain_fit(job: dict[str, Any]) -> dict[str, Any]:
                 optimizer, network = for_critic, critic
             else:
                 critic.requires_grad_(False)
-                fake = generator(grey)
-                pairs = zip(vgg(fake), vgg(rgb), strict=True)
-                loss = (fake - rgb).square().mean() + sum((a - b).abs().mean() for a, b in pairs)
+                if pocket:
+                    loss = pocket[1](grey, rgb)
+                else:
+                    fake = generator(grey)
+                    pairs = zip(vgg(fake), vgg(rgb), strict=True)
+                    loss = (fake - rgb).square().mean() + sum((a - b).abs().mean() for a, b in pairs)
                 if job["phase"] == "gan":
                     loss = loss + terms.adversarial_loss(critic(fake))
                 optimizer, network = for_generator, generator
@@ -98,6 +109,70 @@ def plain_fit(job: dict[str, Any]) -> dict[str, Any]:
                 break
     begins.append(time.perf_counter())
     return {"begins": begins, "losses": []}
+
+
+def plain_pocket(job: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """The pocket network by torch's own passes, in channels_last, and its recipe's loss of grey and colour."""
+    from colorize.losses import ChromaLoss
+    from colorize.networks.generator_registry import make_generator
+    from colorize.runtime.devices import autocast
+    from colorize.training.first_weights import generator_options
+
+    config = configuration(Path(job["photos"]), Path("nowhere"), job)
+    generator: Any = make_generator(generator_options(config.model)).to(memory_format=torch.channels_last)
+    chroma = ChromaLoss(config.loss, generator.head.centres)
+
+    def loss(grey: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+        with autocast(job["precision"], torch.device("cpu")):
+            return torch.stack(
+                [*chroma(generator(grey, grey, detailed=True), rgb, generator.head.prior).values()]
+            ).sum()
+
+    return generator, loss
+
+
+def depthwise(size_px: int, batch: int, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Processor milliseconds of the backward pass of each depthwise convolution, torch's and ours."""
+    from colorize.networks.cpu_kernels import use_cpu_kernels
+    from colorize.networks.efficientnet import SameConv2d
+
+    def backward(ours: bool, dtype: torch.dtype, x: torch.Tensor, conv: torch.nn.Module) -> Callable[[], float]:
+        conv = use_cpu_kernels(copy.deepcopy(conv)) if ours else conv
+        x = x.to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+            y = conv(x)
+        gradient = torch.randn_like(y)
+        learns = (x, *conv.parameters())
+        return lambda: processor_seconds(lambda: torch.autograd.grad(y, learns, gradient, retain_graph=True))
+
+    rows = []
+    for channels, kernel, stride, division in DEPTHWISE:
+        side = size_px // division
+        x = torch.randn(batch, channels, side, side).to(memory_format=torch.channels_last)
+        conv = SameConv2d(channels, channels, kernel, stride, groups=channels).to(memory_format=torch.channels_last)
+        dtypes = {"float32": torch.float32, "bf16": torch.bfloat16}
+        both = {
+            f"{way}, {name}": backward(way == "ours", d, x, conv)
+            for way in ("torch", "ours")
+            for name, d in dtypes.items()
+        }
+        seconds = interleaved(both, given.repeats)
+        row: dict[str, Any] = {
+            "channels": channels,
+            "kernel": kernel,
+            "stride": stride,
+            "side_px": side,
+            "batch": batch,
+        }
+        row |= {f"{way}, ms": 1000 * statistics.median(taken) for way, taken in seconds.items()}
+        rows.append(
+            row
+            | {
+                f"times torch, {name}": paired_ratio(seconds[f"torch, {name}"], seconds[f"ours, {name}"])
+                for name in dtypes
+            }
+        )
+    return rows
 
 
 def peer_fit(job: dict[str, Any]) -> dict[str, float]:
@@ -124,7 +199,7 @@ def seconds_an_image(begins: list[float], job: dict[str, Any]) -> float:
 def child(job: dict[str, Any]) -> dict[str, Any]:
     """What `--child` prints."""
     quiet()
-    if job["way"] == PLAIN:
+    if job["way"] in (PLAIN, PLAIN_BF16):
         return plain_fit(job)
     clock = from_photos(job)
     return {"begins": clock.begins, "losses": clock.losses}
@@ -140,11 +215,13 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def ways() -> dict[str, str]:
-    """Name -> precision of what this machine can do."""
+def ways(model: str) -> dict[str, str]:
+    """Name -> precision of what this machine can do; of the pocket network, bf16 in plain torch as well."""
     from colorize.runtime.devices import pick_precision
 
     found = {PLAIN: "32-true", OURS_32: "32-true"}
+    if model == POCKET:
+        found[PLAIN_BF16] = "bf16-mixed"
     if pick_precision("auto", torch.device("cpu")) == "bf16-mixed":
         found[OURS_BF16] = "bf16-mixed"
     return found
@@ -155,8 +232,8 @@ def speed(photos: str, size_px: int, batch: int, given: argparse.Namespace) -> l
     seconds: dict[tuple[str, str], list[float]] = {}
     job = {"photos": photos, "size_px": size_px, "batch": batch, "model": given.model, "workers": given.workers}
     for _ in range(given.repeats):
-        for way, precision in ways().items():
-            for phase in PHASES:
+        for way, precision in ways(given.model).items():
+            for phase in PHASES[:1] if given.model == POCKET else PHASES:
                 this = job | {"way": way, "phase": phase, "precision": precision, "steps": given.steps}
                 seconds.setdefault((phase, way), []).append(seconds_an_image(measured(this)["begins"], this))
         if os.environ.get("PEER_PYTHON"):
@@ -200,7 +277,7 @@ def curves(photos: str, given: argparse.Namespace) -> dict[str, Any]:
 def jpegs(given: argparse.Namespace) -> Iterator[str]:
     """The folder given, or one of drawn scenes."""
     with tempfile.TemporaryDirectory() as folder:
-        most = max(batch for _, batch in SETTINGS) * (given.steps + 4)
+        most = max(batch for _, batch in (*SETTINGS, *POCKET_SETTINGS)) * (given.steps + 4)
         yield str(given.photos or draw_photos(Path(folder), most))
 
 
@@ -209,6 +286,7 @@ def main() -> None:
     options = parser(__doc__, repeats=3)
     options.add_argument("--photos", type=Path, help="folder of JPEGs (default: drawn scenes of 500x375 px)")
     options.add_argument("--model", default="paper", help="preset of networks; the peer has the paper's")
+    options.add_argument("--depthwise-batch", type=int, default=8, help="of the table of kernels of model=pocket")
     options.add_argument("--steps", type=int, default=12, help="steps of each fit; the first two are not counted")
     options.add_argument("--workers", type=int, default=2, help="processes that decode")
     options.add_argument("--sizes", default="64,128", help="those of 64,128 px to measure")
@@ -221,23 +299,30 @@ def main() -> None:
     start(given)
     if given.quick:
         given.model, given.steps, given.repeats, given.curve_steps, given.workers = "tiny", 6, 1, 0, 0
-    rows = []
+    rows, kernels = [], []
     with jpegs(given) as photos:
-        for size_px, batch in SETTINGS:
+        for size_px, batch in POCKET_SETTINGS if given.model == POCKET else SETTINGS:
+            if given.model == POCKET:
+                kernels = depthwise(size_px, given.depthwise_batch, given)
+                print(table(kernels, "Backward pass of the depthwise convolutions"))
             if str(size_px) in given.sizes.split(","):
                 rows += speed(photos, size_px, batch, given)
         print(table(rows, "Training, end to end from JPEGs"))
         if not os.environ.get("PEER_PYTHON"):
             print(f"\n{NO_PEER}")
         curve = None
-        if given.curve_steps and OURS_BF16 in ways():
+        if given.curve_steps and OURS_BF16 in ways(given.model):
             curve = curves(photos, given)
             print(
                 f"\nLoss over {curve['steps']} steps at 64 px: bf16 differs from float32 by "
                 f"{curve['bf16_from_float32']:.2%} a step on average, another seed by "
                 f"{curve['other_seed_from_float32']:.2%}"
             )
-    save("train", {"rows": rows, "curve": curve, "peer": os.environ.get("PEER_PYTHON") or NO_PEER}, given)
+    save(
+        "train",
+        {"rows": rows, "depthwise": kernels, "curve": curve, "peer": os.environ.get("PEER_PYTHON") or NO_PEER},
+        given,
+    )
 
 
 if __name__ == "__main__":

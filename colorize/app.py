@@ -39,7 +39,10 @@ def run(config: AppConfig) -> None:
     from colorize.inference.colorizer import Colorizer
 
     files = [file for file in dict.fromkeys((given, BUNDLED)) if file.exists()]
-    generators = {str(file): Colorizer.from_checkpoint(file, config.device, config.precision) for file in files}
+    generators = {
+        str(file): Colorizer.from_checkpoint(file, config.device, config.precision, backend=config.backend)
+        for file in files
+    }
     with tempfile.TemporaryDirectory(prefix="colorize-app-") as folder:
         # What Gradio and its libraries read when they are imported. A proxy would be asked for this very machine.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_PORT": str(config.port)}

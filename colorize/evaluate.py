@@ -10,13 +10,13 @@ gallery.png. Rows without any colour, with the mean colour of each grey value, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import is_given, run_command
-from colorize.cli.sweep_jobs import Score
+from colorize.cli.sweeps import Score
 from colorize.config import EvaluateConfig
 from colorize.data.roots import check_root
 from colorize.evaluation.candidates import find_checkpoints, output_folder, take_data_of_run
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from colorize.data.datasets import RawBatch
     from colorize.data.sources import Photos
     from colorize.evaluation.measuring import Measurements
-    from colorize.evaluation.scores import Table
 
 ANOTHER_PHOTO_DB = 18.0  # coloured images that keep the photos' luma no better than this show something else
 
@@ -71,13 +70,13 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for sentence in doubts:
         log.warning(sentence)
 
-    list_all = partial(list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
+    list_all = partial(list_photos, seed=config.seed, val_alone=True)
     chosen = candidates.choose(config, protocol, folders, list_all)
     photos, identities = chosen.photos, chosen.identities
     fabric = launch(config.trainer)
     device, first = fabric.device, fabric.is_global_zero
     colorizers = {
-        row: Colorizer.from_checkpoint(path, device, config.trainer.precision, averaged)
+        row: Colorizer.from_checkpoint(path, str(device), config.trainer.precision, averaged, "torch")
         for row, (path, averaged) in takes.items()
     }
     learned = Learned(vars(config.weights), "weights", device)
@@ -104,7 +103,11 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for found in elsewhere:
         leave_out(found, unusable, config.data.max_unreadable)
     table = scores.tabulate(measured, config.seed)
-    advice = where_to_stop(models, table, output)
+    advice = []
+    if not config.checkpoint and not config.coloured:  # a run: its result against that of step 1
+        row, path = next(iter(models.items()))
+        origin = row if path.parent.parent.name == "pretrain_gen" else judged
+        advice.append(scores.verdict(table, judged, origin, str(path)))
     content = tables.to_json(
         config,
         table,
@@ -122,41 +125,6 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     print("".join(f"{sentence}\n" for sentence in advice), end="")
     print(f"{tables.about(content)}.\nEverything else: {output / 'metrics.md'}, gallery.png beside it")
     return Score(table.rows[judged][JUDGED_BY].mean, METRICS[JUDGED_BY].title)
-
-
-def where_to_stop(models: Mapping[str, Path], table: Table, output: Path) -> list[str]:
-    """Draw the scores of each phase in its training, and say which checkpoint of it to take.
-
-    The table judges, where two or more of the phase or what it started from are in it; else the training's own scores.
-    """
-    from colorize.data.images import save_png
-    from colorize.evaluation.candidates import named
-    from colorize.evaluation.scores import to_point
-    from colorize.evaluation.stopping import Scored, advice, draw_curve, read_scores
-    from colorize.training.phases import PHASES
-    from colorize.weights.checkpoints import read_checkpoint
-
-    said = []
-    for trained in PHASES:  # what an earlier evaluation drew, and this one may not
-        (output / f"curve_{trained}.png").unlink(missing_ok=True)
-    for name, phase in named(dict.fromkeys(path.resolve().parent.parent for path in models.values())).items():
-        scores, judge, rows = read_scores(phase), "its training's scores", {}
-        for row, path in models.items():
-            if path.resolve().parent.parent == phase:
-                rows[read_checkpoint(path)[0].images_seen] = (row, path)
-            elif scores.start is not None and path.samefile(scores.start):
-                rows[0] = (row, path)
-        curve = draw_curve(scores, f"{phase.parent.name}, phase {phase.name}: scores on fixed validation photos")
-        if len(rows) > 1:
-            points = sorted((images, to_point(table, row)) for images, (row, _) in rows.items())
-            files = {images: path for images, (_, path) in rows.items()}
-            scores, judge = Scored(points, files, files.pop(0, None)), "the table"
-        sentence = advice(scores)
-        if curve is not None and sentence is not None:
-            file = output / f"curve_{name.replace('/', '_')}.png"
-            save_png(curve, file)
-            said.append(f"Where to stop in phase {name}, by {judge}: {sentence}. {file.name} shows its training.")
-    return said
 
 
 def notes(config: EvaluateConfig, photos: Photos, measured: Measurements, folders: Sequence[str]) -> list[str]:

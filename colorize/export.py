@@ -33,13 +33,12 @@ def run(config: ExportConfig) -> None:
 
         onnx_file.require_extra()
     from colorize.exporting import model_card, safetensors_file
-    from colorize.exporting.provenance import find_provenance
     from colorize.weights.load import load_weights
 
     loaded = load_weights(config.checkpoint, config.use_ema)
     if config.render_px is not None:
         loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, render_px=config.render_px))
-    loaded = replace(loaded, provenance=find_provenance(config.checkpoint, loaded, config.use_ema))
+    loaded = replace(loaded, provenance=model_card.find_provenance(config.checkpoint, loaded, config.use_ema))
     difference = None
     if config.format == "onnx":
         content, difference = onnx_file.to_bytes(loaded, config.half)

@@ -46,7 +46,8 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.cli.launch import launch
     from colorize.data.from_config import make_center_squares
     from colorize.data.generated import Manifest, image_path
-    from colorize.data.images import save_png, to_pil
+    from colorize.data.images import save_png
+    from colorize.data.tensors import to_pil
     from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place

@@ -1,7 +1,7 @@
 """Distances of a colourization from the truth: each metric, and its row in the table that says where it is shown."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -190,6 +190,32 @@ def measure(
             strips = (rgb[..., top : top + count + overlap, :] for rgb in images[:needed])
             found[name] = found[name] + metric.measure(*strips) * (1.0 if metric.of_sums else count / windows)
     return found
+
+
+OF_GREY = "grey_"  # prefix of the scores of grey, on the same photos, in the points of a training's curve
+LEAST_OF_GREY = 1.0  # least that grey is taken to score, so that true greys divide nothing by zero
+
+
+def distance(score: Mapping[str, float], of_grey: Mapping[str, float]) -> float:
+    """Return the mean of CIEDE2000 and ΔCF, each as a share of that of grey: 0 is the truth, 1 as far away as grey.
+
+    CIEDE2000 alone is lowest for cautious greys, ΔCF for any colours of the right strength.
+    """
+    return sum(score[name] / max(of_grey[name], LEAST_OF_GREY) for name in ("ciede2000", "delta_cf")) / 2
+
+
+def rank(score: Mapping[str, float], first: Mapping[str, float]) -> tuple[bool, float]:
+    """Return the sort key of a curve's points, the one to take first: True where skill has fallen, and the distance.
+
+    A stronger sepia is nearer than a weaker one: only points count whose skill is not below that of the `first` point,
+    the start; where it was not measured, all do. `best.ckpt` goes by this rule.
+    """
+    return score.get("skill", math.inf) < first.get("skill", -math.inf), score["distance"]
+
+
+def beats_start(curve: Sequence[Mapping[str, float]]) -> bool | None:
+    """Return True if some point of a curve is to be taken before its first, the start; None where there is no other."""
+    return min(rank(point, curve[0]) for point in curve[1:]) < rank(curve[0], curve[0]) if len(curve) > 1 else None
 
 
 class MeanMetrics:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorize.cli.command import given_config_dir, given_overrides, run_command
-from colorize.cli.sweep_jobs import Score
+from colorize.cli.sweeps import Score
 from colorize.config import GenerateConfig, PipelineConfig
 from colorize.data.roots import check_root
 from colorize.runs import SPLIT_KEYS, PhaseFolder, cycle_name, run_folder, run_name
@@ -177,7 +177,9 @@ def summarize(config: PipelineConfig) -> Score:
         return batches(dataset, batch_size, config.data)
 
     networks = {
-        row: measuring.by(Colorizer.from_checkpoint(path, device, config.trainer.precision, config.use_ema), size_px)
+        row: measuring.by(
+            Colorizer.from_checkpoint(path, str(device), config.trainer.precision, config.use_ema, "torch"), size_px
+        )
         for row, path in checkpoints.items()
     }
     averaged = squares(spread(photos.train, measuring.LOOKUP_PHOTOS))
@@ -190,7 +192,8 @@ def summarize(config: PipelineConfig) -> Score:
         ("truth", shown.rgb),
     ]
     save_png(sheet(columns, tile_px=max(160, size_px)), folder / "gallery.png")
-    cells = tables.markdown(scores.rows_to_json(table), SUMMARY, truth=False)
+    shown_rows = {row: found for row, found in scores.rows_to_json(table).items() if row != measuring.TRUTH}
+    cells = tables.markdown(shown_rows, SUMMARY)
     caption = f"{len(table.measured.names)} validation photos at {size_px} px, each with its own luma.\n"
     first, path = next(iter(checkpoints.items()))
     verdict = scores.verdict(table, last, first, start or str(path))

@@ -115,7 +115,8 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
     if todo:
         from colorize.inference.colorizer import Colorizer
 
-        colorizer = Colorizer.from_checkpoint(config.checkpoint, config.device, config.precision, config.use_ema)
+        words = (config.checkpoint, config.device, config.precision, config.use_ema, config.backend)
+        colorizer = Colorizer.from_checkpoint(*words)
         photos, films = ([job for job in todo if job.film == film] for film in (False, True))
         if films:
             require_packages()
@@ -192,8 +193,8 @@ def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], 
     """Colour photos under a progress bar, and add to `done` what became of each."""
     from colorize.inference.photo_batches import colour_all
 
-    render_px = config.render_px or colorizer.preprocessing.render_px
-    log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {colorizer.precision} on {colorizer.device}")
+    render_px, backend = config.render_px or colorizer.preprocessing.render_px, colorizer.backend
+    log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {backend.precision} on {backend.device}")
     with progress_bar("colouring", len(todo)) as advance:
         for outcome in colour_all(colorizer, todo, config):
             advance()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorize.cli.command import run_command
-from colorize.cli.sweep_jobs import Score
+from colorize.cli.sweeps import Score
 from colorize.config import TrainConfig
 from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, run_name, write_config
@@ -43,7 +43,7 @@ def run(config: TrainConfig) -> Score | None:
     if not folder.checkpoints.exists():
         for name in PHASES[config.phase].trains:
             starting_weights(config, name)
-    from colorize.evaluation.stopping import beats_start
+    from colorize.metrics import beats_start
     from colorize.training import build
     from colorize.training.callbacks.checkpointing import Checkpoints, best_metric
 

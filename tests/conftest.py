@@ -12,6 +12,7 @@ from colorize import config as schemas
 from colorize import predict
 from colorize.cli.command import configured
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
@@ -91,8 +92,8 @@ def colour(
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", "colorize")
 
-    def loaded(_: str, device: str, precision: str, use_ema: bool) -> Colorizer:
-        return Colorizer(tiny_unet(), Preprocessing(SIZE_PX), device, precision)
+    def loaded(_: str, device: str, precision: str, use_ema: bool, backend: str) -> Colorizer:
+        return Colorizer(TorchBackend(tiny_unet(), device, precision), Preprocessing(SIZE_PX))
 
     def start(given: str | Path, **keys: Any) -> tuple[int, str]:
         caplog.clear()

@@ -18,6 +18,7 @@ from PIL import Image
 from colorize import app
 from colorize.config import AppConfig, PredictConfig
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.preprocessing import Preprocessing
 from colorize.page import sessions
 from colorize.page.sessions import Session
@@ -31,7 +32,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 @pytest.fixture
 def session(tiny_file: Path, tmp_path: Path) -> Session:
-    colorizer = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true")
+    colorizer = Colorizer(TorchBackend(tiny_unet(), "cpu", "32-true"), Preprocessing(SIZE_PX))
     return Session(tmp_path / "session", colorizer, PredictConfig(checkpoint=str(tiny_file), saturation=1.2))
 
 

@@ -1,17 +1,16 @@
-"""Augmentation: what is drawn for a photo, and that colour goes on grey and target, age and noise on the grey alone."""
+"""Augmentation: what is drawn for a photo, and that age and noise are on the grey alone."""
 
 import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from colorize.color import rgb_to_grey
-from colorize.data.augment import Augmentation, Jitter, Noise, OldPhoto
+from colorize.data.augment import Augmentation, Noise, OldPhoto
 from colorize.data.datasets import AugmentedDataset, Batch, collate, to_floats
 from colorize.data.from_config import make_augmentation
 from colorize.data.sources import Split, list_scenes
@@ -19,10 +18,6 @@ from colorize.runtime.schema import BadOption
 
 EVERYTHING: dict[str, Any] = {
     "rotation_deg": 30.0,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.3,
-    "hue": 0.1,
     "noise": 0.2,
     "old_gamma": 0.35,
     "old_contrast": 0.3,
@@ -40,7 +35,7 @@ def test_options_draw_from_sequences_of_their_own() -> None:
         plain = Augmentation().sample(7, epoch, "a.jpg")
         drawn = (plain.flip, plain.choose_box(300, 200))
         assert drawn == (flip, pytest.approx(box, rel=1e-12))
-        assert (plain.angle_deg, plain.jitter, plain.noise, plain.old_photo) == (0, None, None, None)
+        assert (plain.angle_deg, plain.noise, plain.old_photo) == (0, None, None)
         full = Augmentation(**EVERYTHING).sample(7, epoch, "a.jpg")
         assert (full.flip, full.choose_box(300, 200)) == drawn
         for name, value in EVERYTHING.items():
@@ -48,13 +43,11 @@ def test_options_draw_from_sequences_of_their_own() -> None:
             of_full = {"rotation_deg": (full.angle_deg, alone.angle_deg), "noise": (full.noise, alone.noise)}
             if name.startswith("old_"):
                 of_full[name] = tuple(getattr(one.old_photo, name.removeprefix("old_")) for one in (full, alone))
-            one, other = of_full.get(name) or (getattr(full.jitter, name), getattr(alone.jitter, name))
+            one, other = of_full[name]
             assert one == other and (one or name == "old_blur_px")
     many = [Augmentation(**EVERYTHING).sample(0, epoch, "a.jpg") for epoch in range(200)]
     for values, least, most in (
         ([one.angle_deg for one in many], -30, 30),
-        ([one.jitter.brightness for one in many if one.jitter], 0.8, 1.2),
-        ([one.jitter.hue for one in many if one.jitter], -0.1, 0.1),
         ([one.noise.std for one in many if one.noise], 0, 0.2),
         ([math.log(one.old_photo.gamma) for one in many if one.old_photo], -0.35, 0.35),
         ([one.old_photo.contrast for one in many if one.old_photo], 0.7, 1.3),
@@ -74,20 +67,16 @@ def shown(**options: float) -> Batch:
     return to_floats(collate([dataset[index] for index in range(len(dataset))]), "cpu")
 
 
-def test_jitter_is_on_grey_and_target_and_noise_on_the_grey_alone() -> None:
-    plain, jittered = shown(), shown(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
-    noisy = shown(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, noise=0.3)
-    assert ((jittered.rgb - plain.rgb).abs().mean(dim=(1, 2, 3)) > 0.005).all()
-    torch.testing.assert_close(jittered.grey, rgb_to_grey(jittered.rgb))
-    assert torch.equal(noisy.rgb, jittered.rgb)
+def test_age_and_noise_are_on_the_grey_alone() -> None:
+    plain, noisy = shown(), shown(noise=0.3)
     assert noisy.grey.dtype == torch.float32 and noisy.grey.min() >= 0 and noisy.grey.max() <= 1
-    spread = (noisy.grey - jittered.grey).std(dim=(1, 2, 3))
+    spread = (noisy.grey - plain.grey).std(dim=(1, 2, 3))
     assert spread.max() < 0.31 and spread.max() > 2 * spread.min() > 0, "drawn for each photo"
     sample = Noise(0.1, seed=3)(200).float()
     assert sample.std().item() == pytest.approx(0.1, rel=0.02) and abs(sample.mean().item()) < 0.002
     assert not torch.equal(sample, Noise(0.1, seed=4)(200).float())
     aged, both = shown(old_gamma=0.35, old_contrast=0.3), shown(old_gamma=0.35, old_contrast=0.3, noise=0.3)
-    for batch, clean in ((plain, plain), (noisy, jittered), (aged, plain), (both, plain)):
+    for batch, clean in ((plain, plain), (noisy, plain), (aged, plain), (both, plain)):
         assert torch.equal(batch.rgb, clean.rgb) and torch.equal(batch.luma, rgb_to_grey(clean.rgb))
         assert (batch.grey is batch.luma) == (batch is plain)
         assert batch.grey.min() >= 0 and batch.grey.max() <= 1
@@ -110,22 +99,6 @@ def test_an_old_photo_is_blurred_then_its_gamma_and_contrast_change() -> None:
     assert (OldPhoto(1, 0.5, 5)(grey) - grey.mean()).abs().max() < 0.1, "wide blurs too"
 
 
-def test_jitter_does_what_its_fields_say() -> None:
-    rgb = torch.randint(0, 256, (3, 9, 11), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    values = rgb.double().numpy()
-    grey = np.tensordot([0.299, 0.587, 0.114], values, axes=1)
-    for jitter, expected in (
-        (Jitter(1, 1, 1, 0), values),
-        (Jitter(0.7, 1, 1, 0), 0.7 * values),
-        (Jitter(1, 1.4, 1, 0), grey.mean() + 1.4 * (values - grey.mean())),
-        (Jitter(1, 1, 1.6, 0), grey + 1.6 * (values - grey)),
-    ):
-        assert np.abs(jitter(rgb).double().numpy() - expected.clip(0, 255)).max() <= 0.51, jitter
-    red = torch.tensor([200, 40, 40], dtype=torch.uint8).view(3, 1, 1)
-    for hue, colour in ((1 / 3, [40, 200, 40]), (-1 / 3, [40, 40, 200]), (0.5, [40, 200, 200])):
-        assert Jitter(1, 1, 1, hue)(red).flatten().tolist() == colour
-
-
 def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> None:
     for value, named in (
         ({"crop_scale": (0.9, 0.5)}, r"data\.crop_scale=\[0\.9, 0\.5\]: \[least, most\], above 0 and at most 1"),
@@ -133,13 +106,13 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
     ):
         with pytest.raises(ValueError, match=named):
             Augmentation(**value)
-    overrides = ("data.jitter.contrast=0.25", "data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
+    overrides = ("data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
     aged = ("data.old_photo.gamma=0.3", "data.old_photo.contrast=0.2", "data.old_photo.blur_px=0.5")
     data = configure("train", "phase=pretrain_gen", *overrides, *aged).data
     assert make_augmentation(data) == Augmentation(
-        flip=False, contrast=0.25, rotation_deg=5, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
+        flip=False, rotation_deg=5, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
     )
-    for wrong in ("jitter.hue=0.6", "jitter.saturation=-0.1", "noise=25", "old_photo.blur_px=9", "rotation_deg=nan"):
+    for wrong in ("old_photo.gamma=-0.1", "noise=25", "old_photo.blur_px=9", "rotation_deg=nan"):
         with pytest.raises(BadOption, match=rf"data\.{wrong}.* is .*: give 0 to"):
             configure("train", "phase=pretrain_gen", f"data.{wrong}")
     data.crop_ratio = [1.0]

@@ -242,7 +242,7 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture[str], monkeypatch
     assert out.startswith("usage: python -m colorize.train ")
     assert __doc__ is not None
     assert __doc__.strip() in out  # that of the task's module
-    assert "data=imagenet" in out and "data.jitter.hue" not in out  # those needed first
+    assert "data=imagenet" in out and "data.old_photo.gamma" not in out  # those needed first
     start("phase=gan", "nonsense", "--help=all")
     out = capsys.readouterr().out
     unwrapped = " ".join(out.split())

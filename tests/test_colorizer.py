@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import colorize
 from colorize.color import merge_luma, rgb_to_grey, scale_chroma
 from colorize.inference.colorizer import Colorizer
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks import preprocessing
 from colorize.networks.folding import fold_norms
 from colorize.networks.preprocessing import Preprocessing
@@ -35,7 +36,7 @@ WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def make(preprocessing: Preprocessing | None = None, precision: str = "32-true") -> Colorizer:
-    return Colorizer(tiny_unet(), preprocessing or Preprocessing(SIZE_PX), "cpu", precision)
+    return Colorizer(TorchBackend(tiny_unet(), "cpu", precision), preprocessing or Preprocessing(SIZE_PX))
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +102,13 @@ def test_pictures_seen_at_one_size_go_together_and_come_back_in_order(
     pictures = [draw_photo(index, *size) for index, size in enumerate(sizes)]
     alone = [np.asarray(colorizer.colorize(picture), int) for picture in pictures]
     seen: list[tuple[int, ...]] = []
-    forward = colorizer.network.forward
+    forward = colorizer.backend.network.forward
 
     def spy(grey: Tensor) -> Tensor:
         seen.append(tuple(grey.shape))
         return forward(grey)
 
-    monkeypatch.setattr(colorizer.network, "forward", spy)
+    monkeypatch.setattr(colorizer.backend.network, "forward", spy)
     together = colorizer.colorize_batch(pictures)
     assert sorted(seen) == [(1, 1, 48, 65), (2, 1, 48, 64), (2, 1, 64, 48)]
     for one, other in zip(alone, together, strict=True):
@@ -265,7 +266,7 @@ def test_bf16_moves_a_value_by_less_than_one_and_32_true_is_exact() -> None:
     assert 0 < np.abs(exact - fast).mean() < 1
     network = tiny_unet()
     with torch.no_grad():
-        rgb = network(Preprocessing(SIZE_PX).show(picture.convert("L"), (64, 48))[None])[0]
+        rgb = network(torch.from_numpy(Preprocessing(SIZE_PX).show(picture.convert("L"), (64, 48)))[None])[0]
     [expected] = merged_bands(np.asarray(picture.convert("L")), rgb.numpy())
     assert np.abs(exact - expected).max() <= 1
 
@@ -273,7 +274,7 @@ def test_bf16_moves_a_value_by_less_than_one_and_32_true_is_exact() -> None:
 def test_devices_and_precisions_that_are_not_there_are_named() -> None:
     for device, message in (("tpu", "device=tpu is not known"), ("cpu:3", "device=cpu:3: this machine has fewer")):
         with pytest.raises(UserError, match=message):
-            Colorizer(tiny_unet(), Preprocessing(32), device)
+            Colorizer(TorchBackend(tiny_unet(), device), Preprocessing(32))
     with pytest.raises(UserError, match="precision=16-mixed needs a GPU"):
         make(precision="16-mixed")
 
@@ -284,7 +285,7 @@ def test_devices_and_precisions_that_are_not_there_are_named() -> None:
 def short_of_memory(colorizer: Colorizer, most_pixels: int, error: Exception) -> list[tuple[int, ...]]:
     """Make the network refuse more than `most_pixels` at once; what it is shown gathers in the list."""
     seen: list[tuple[int, ...]] = []
-    forward = colorizer.network.forward
+    forward = colorizer.backend.network.forward
 
     def refuse(grey: Tensor) -> Tensor:
         seen.append(tuple(grey.shape))
@@ -292,7 +293,7 @@ def short_of_memory(colorizer: Colorizer, most_pixels: int, error: Exception) ->
             raise error
         return forward(grey)
 
-    colorizer.network.forward = refuse  # type: ignore[method-assign]
+    colorizer.backend.network.forward = refuse  # type: ignore[method-assign]
     return seen
 
 
@@ -342,7 +343,7 @@ def test_memory_that_never_suffices_and_values_that_are_no_numbers_are_errors() 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         colorizer.colorize(draw_photo(0))
     colorizer = make()
-    nn.init.constant_(colorizer.network.to_colour.conv.bias, float("nan"))
+    nn.init.constant_(colorizer.backend.network.to_colour.conv.bias, float("nan"))
     with pytest.raises(UserError, match="not numbers"):
         colorizer.colorize(draw_photo(0))
 
@@ -414,10 +415,11 @@ def imported_with(module: str) -> set[str]:
 
 
 def test_colouring_needs_no_lightning_and_the_package_no_torch() -> None:
-    colouring = imported_with("colorize.inference.colorizer")
+    colouring = imported_with("colorize.inference.torch_backend") | imported_with("colorize.weights.load")
     assert {"torch", "colorize.networks.unet"} <= colouring
-    assert not colouring & {"lightning", "hydra", "omegaconf"}
-    assert "torch" not in imported_with("colorize") | imported_with("colorize.predict")
+    without = imported_with("colorize.inference.colorizer") | imported_with("colorize.inference.photo_batches")
+    assert not (colouring | imported_with("colorize.inference.colorizer")) & {"lightning", "hydra", "omegaconf"}
+    assert "torch" not in without | imported_with("colorize") | imported_with("colorize.predict")
 
 
 def test_a_grey_profile_is_applied_to_the_luma() -> None:

@@ -211,7 +211,7 @@ def test_a_critic_with_a_handful_of_images_is_warned_of(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", f"generated={tmp_path}/saved")
-    photos = list_photos(config.data, config.seed, config.runs_dir)
+    photos = list_photos(config.data, config.seed)
     (tmp_path / "saved").mkdir()
     Manifest("a.ckpt", "abc", 40, photos.train[:8] + photos.val, [], complete=True).write(tmp_path / "saved")
     build.make_datamodule(config)

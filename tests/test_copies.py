@@ -1,16 +1,14 @@
-"""Small copies of training photos: exact about what they are of, resumable, bounded, and for training alone."""
+"""Small copies of training photos: exact about what they are of, made once, and for training alone."""
 
-import logging
-import os
+from collections import namedtuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from colorize.data.caches import copies
-from colorize.data.caches.copies import CopiedPhotos, copies_folder, copy_path, key_of, make_copies
+from colorize.data.caches.copies import CopiedPhotos, copy_path, with_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.images import image_rng, random_box
 from colorize.data.sources import Photos, Split, list_folder
@@ -33,10 +31,12 @@ def photos(tmp_path: Path) -> Photos:
     return found
 
 
-def made(photos: Photos, tmp_path: Path, limit_gb: float = 1.0) -> CopiedPhotos:
-    copied = make_copies(photos, tmp_path / "cache", 60, limit_gb, num_workers=0)
-    assert isinstance(copied, CopiedPhotos) and copied.folder == copies_folder(tmp_path / "cache", photos.root, 60)
-    return copied
+@pytest.fixture
+def copied(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CopiedPhotos:
+    monkeypatch.setattr(copies, "LEFT_FREE", 0)
+    found = with_copies(photos, tmp_path / "cache", 60)
+    assert isinstance(found, CopiedPhotos) and found.folder.parent == tmp_path / "cache"
+    return found
 
 
 def squares(photos: Photos, name: str, size_px: int = 32) -> np.ndarray:
@@ -48,19 +48,21 @@ def files(photos: CopiedPhotos) -> list[Path]:
     return sorted(photos.folder.rglob("*.jpg"))
 
 
-def test_a_copy_shows_the_same_part_and_gives_way_where_it_is_too_small(photos: Photos, tmp_path: Path) -> None:
-    copied = made(photos, tmp_path)
-    assert len(files(copied)) == len(photos.train) - 1, "none of the small photo, none for validation"
+def test_a_copy_shows_the_same_part_and_gives_way_where_it_is_too_small(photos: Photos, copied: CopiedPhotos) -> None:
     for name in photos.train:
-        difference = np.abs(squares(copied, name) - squares(photos, name))
+        first = squares(copied, name)
+        difference = np.abs(first - squares(photos, name))
         assert difference.mean() < 3 and (name == "small.png") == (difference.max() == 0), name
+        assert np.array_equal(first, squares(copied, name)), "the reading that makes a copy gives what the next ones do"
         assert np.array_equal(squares(copied, name, 96), squares(photos, name, 96)), "more pixels than a copy has"
+    assert len(files(copied)) == len(photos.train) - 1, "none of the small photo"
     turned = [source.square("03.jpg", 32, lambda *_: (20, 20, 100, 100), 30.0) for source in (photos, copied)]
     assert np.abs(np.subtract(*(np.asarray(square, np.float32) for square in turned))).mean() < 3
 
 
-def test_training_reads_copies_and_validation_never(photos: Photos, tmp_path: Path) -> None:
-    copied = made(photos, tmp_path)
+def test_training_reads_copies_and_validation_never(photos: Photos, copied: CopiedPhotos) -> None:
+    for name in photos.train:
+        squares(copied, name)
     for path in files(copied):
         with Image.open(path) as image:
             comment, size = image.info["comment"], image.size
@@ -76,61 +78,36 @@ def test_training_reads_copies_and_validation_never(photos: Photos, tmp_path: Pa
     assert float(data.fixed_val(1).rgb.mean((0, 2, 3))[1]) > 0.1
     trained = photos.train[0]
     assert float(next(iter(data.center_squares([trained]))).rgb.mean((0, 2, 3))[1]) > 0.1, "a training photo, evaluated"
+    assert not any(copy_path(copied.folder, name).exists() for name in photos.val)
 
 
-def test_a_changed_photo_is_read_itself_and_copied_again(photos: Photos, tmp_path: Path) -> None:
-    copied, name = made(photos, tmp_path), photos.train[0]
-    before = {path: path.stat().st_mtime_ns for path in files(copied)}
+def test_a_changed_photo_is_copied_again_and_no_other(photos: Photos, copied: CopiedPhotos) -> None:
+    for name in photos.train:
+        squares(copied, name)
+    before, name = {path: path.stat().st_mtime_ns for path in files(copied)}, photos.train[0]
     Image.new("RGB", (160, 120), (0, 0, 255)).save(photos.path(name))
-    assert squares(copied, name)[..., 0].max() < 3, "the copy is of the old file"
-    made(photos, tmp_path)
+    for each in photos.train:
+        assert squares(copied, each)[..., 0].max() < 3 or each != name, "not the copy of the old file"
     changed = [path for path, written in before.items() if path.stat().st_mtime_ns != written]
-    assert changed == [copy_path(copied.folder, key_of(name))], "and no other is made again"
-    with Image.open(changed[0]) as image:
-        assert np.asarray(image)[..., 0].max() < 3
+    assert changed == [copy_path(copied.folder, name)]
     changed[0].write_bytes(changed[0].read_bytes()[:-300])
-    assert np.array_equal(squares(copied, name), squares(photos, name)), "a spoilt copy gives way"
+    assert squares(copied, name)[..., 0].max() < 3 and changed[0].stat().st_size > 300, "a spoilt copy is made anew"
     photos.path(name).unlink()
     with pytest.raises(copies.UnreadableImage):
         squares(copied, name)
 
 
-def test_a_killed_start_goes_on_where_it_was(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = copies.written_whole, []
-
-    def killed(path: Path, **options: bool) -> Any:
-        if len(written) == 5:
-            raise KeyboardInterrupt
-        written.append(path)
-        return real(path, **options)
-
-    monkeypatch.setattr(copies, "written_whole", killed)
-    with pytest.raises(KeyboardInterrupt):
-        made(photos, tmp_path)
-    index = copies_folder(tmp_path / "cache", photos.root, 60) / "index"
-    with index.open("ab") as file:
-        file.write(b"half a li")
-    first = list(written)
-    monkeypatch.setattr(copies, "written_whole", lambda path, **how: (written.append(path), real(path, **how))[1])
-    copied = made(photos, tmp_path)
-    assert sorted(written) == files(copied) and len(set(written)) == len(written), "each was made once"
-    assert len(first) == 5 and len(files(copied)) == len(photos.train) - 1
-    made(photos, tmp_path)
-    assert len(written) == len(files(copied)), "a third start has nothing to do"
-
-
-def test_the_limit_holds_and_says_how_much_all_would_take(
-    photos: Photos, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_disk_that_is_nearly_full_is_left_alone(
+    photos: Photos,
+    copied: CopiedPhotos,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "colorize")
-    whole = sum(path.stat().st_size for path in files(made(photos, tmp_path / "other")))
-    assert f"lack a copy of 60 px: about {whole / 1e9:.2g} GB more" in caplog.text
-    copied = made(photos, tmp_path, limit_gb=whole / 2 / 1e9)
-    kept = files(copied)
-    assert 0.3 * whole < sum(path.stat().st_size for path in kept) <= whole / 2
-    assert "stay without a copy" in caplog.text
-    os.utime(photos.path(photos.train[0]), (1, 1))
-    made(photos, tmp_path, limit_gb=whole / 2 / 1e9)
-    assert sum(path.stat().st_size for path in files(copied)) <= whole / 2
+    monkeypatch.setattr(copies, "LEFT_FREE", 5e9)
+    monkeypatch.setattr(copies.shutil, "disk_usage", lambda folder: namedtuple("usage", "free")(4e9))
+    with_copies(photos, tmp_path / "cache", 60)
+    assert "less than 5 GB are free" in caplog.text
     for name in photos.train:
-        squares(copied, name)
+        assert np.array_equal(squares(copied, name), squares(photos, name))
+    assert not files(copied)

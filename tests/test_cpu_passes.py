@@ -13,6 +13,7 @@ from colorize.losses import MeanAbsoluteDifference
 from colorize.networks import cpu_kernels
 from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import Critic
+from colorize.networks.efficientnet import SameConv2d
 from colorize.networks.folding import fold_norms, prepare
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime import devices
@@ -48,6 +49,50 @@ def test_a_convolution_as_a_matrix_product_is_the_convolution(shape, out_channel
     torch.testing.assert_close(found_at.grad, wanted_at.grad)
     for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"),
+    [(3, 1, 8), (3, 1, 2), (3, 2, 9), (3, 2, 8), (5, 1, 7), (5, 1, 2), (5, 2, 8), (5, 2, 9), (7, 1, 9)],
+)
+def test_a_depthwise_convolution_learns_as_torchs(kernel, stride, side):
+    torch.manual_seed(0)
+    theirs = SameConv2d(8, 8, kernel, stride, groups=8).to(memory_format=torch.channels_last)
+    ours = use_cpu_kernels(copy.deepcopy(theirs))
+    x = torch.randn(3, 8, side, side + 1).to(memory_format=torch.channels_last)
+    found, wanted = learned(ours, x), learned(theirs, x)
+    assert torch.equal(found[0], wanted[0])
+    assert all(far(one, other) < 1e-5 for one, other in zip(found, wanted, strict=True))
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in found[:2])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, theirs_rounded = learned(ours, x), learned(theirs, x)
+    for one, other, exact in zip(rounded[1:], theirs_rounded[1:], wanted[1:], strict=True):
+        assert one.dtype == torch.float32 and far(one, exact) < 1.2 * far(other, exact) < 0.02
+
+
+def learned(conv, x):
+    """Return the convolution of x, and the gradients of the sum of its products with fixed numbers at x and weight."""
+    x = x.clone().requires_grad_()
+    y = conv(x)
+    towards = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    return y.detach(), *torch.autograd.grad(y, (x, conv.weight), towards.to(memory_format=torch.channels_last))
+
+
+def far(one, other):
+    return float((one.float() - other.float()).norm() / other.float().norm())
+
+
+def test_depthwise_passes_of_our_own_are_for_learning_alone(monkeypatch):
+    ours = use_cpu_kernels(SameConv2d(8, 8, 5, groups=8))
+    x = torch.randn(1, 8, 9, 9)
+    assert "DepthwiseConv" in ours(x).grad_fn.name()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as in a graph that is exported or compiled
+    assert "DepthwiseConv" not in ours(x).grad_fn.name()
+    monkeypatch.undo()
+    monkeypatch.delattr(cpu_kernels, "_DepthwiseConv")
+    with torch.no_grad():
+        ours(x)
+    ours.requires_grad_(False)(x)
 
 
 def test_weight_norm_is_that_of_torch_in_either_layout_and_in_autocasts_precision():

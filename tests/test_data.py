@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from colorize.data import images
-from colorize.data.images import center_box, cut_square, load_rgb, load_square, random_box, save_png, to_pil
+from colorize.data.images import center_box, cut_square, load_rgb, load_square, random_box, save_png
 from colorize.data.sources import Photos, Split, list_folder, list_imagenet
+from colorize.data.tensors import to_pil, to_uint8
 from colorize.data.tilt import Box, Corners, sides, tilt
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
@@ -254,7 +255,7 @@ def test_random_boxes_keep_area_and_ratio_and_fall_back_to_the_centre() -> None:
 
 def test_saving_is_lossless_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / ("x" * 251 + ".png")  # the longest name there is
-    tensor = images.to_uint8(picture()) / 255
+    tensor = to_uint8(picture()) / 255
     save_png(to_pil(tensor), path)
     assert difference(load_rgb(path), picture()) == 0
     assert to_pil(torch.tensor([-1.0, 0.5, 2.0]).view(3, 1, 1)).getpixel((0, 0)) == (0, 128, 255)

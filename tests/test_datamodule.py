@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,12 @@ from colorize.color import rgb_to_grey
 from colorize.data import loading
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
-from colorize.data.datasets import Batch, CenterSquareDataset, RawBatch, collate, to_floats
+from colorize.data.datasets import Batch, CenterSquareDataset, Names, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
-from colorize.data.images import save_png, to_pil
+from colorize.data.images import save_png
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.sources import Photos
+from colorize.data.tensors import to_pil
 from colorize.runtime.errors import UserError
 from tests.conftest import draw_photo
 from tests.test_augment import EVERYTHING
@@ -215,3 +217,13 @@ def test_a_photo_and_its_resaved_self_cannot_be_told_apart(photos: Photos, tmp_p
     raw = collate(list(datamodule.val_dataloader()))
     assert raw.names == photos.val[2:]
     assert [name for name, _ in raw.unreadable] == [f"generated/{name}.png" for name in photos.val[:2]]
+
+
+def test_names_are_a_sequence_of_any_names() -> None:
+    words = ["", "a/b.jpg", "Фото/ü.png", "\udcff.jpg", "\ud800.jpg", "a/b.jpg"]
+    for names in (Names(words), pickle.loads(pickle.dumps(Names(words)))):
+        assert list(names) == words and names[2] == words[2] and names[-1] == words[-1]
+        assert len(names) == 6 and "a/b.jpg" in names and "c" not in names
+    with pytest.raises(IndexError):
+        names[6]
+    assert list(Names([])) == []

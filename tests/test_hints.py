@@ -13,6 +13,7 @@ from torch import Tensor
 from colorize import Colorizer, Hint
 from colorize.color import rgb_to_grey, rgb_to_lab
 from colorize.inference.spreading import spread
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
 from tests.conftest import draw_photo
@@ -24,13 +25,14 @@ RED, BLUE = (200, 40, 40), "#2840c8"
 
 @pytest.fixture(scope="module")
 def colorizer() -> Colorizer:
-    return Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true")
+    return Colorizer(TorchBackend(tiny_unet(), "cpu", "32-true"), Preprocessing(SIZE_PX))
 
 
 def corrected(luma: Tensor, *hints: Hint) -> Tensor:
     """Lab chroma `(2, H, W)` of a photo that the network left grey; the photo is twice the size of what it saw."""
-    made = spread(luma.expand(3, -1, -1).clone(), luma, hints, (2 * luma.shape[2], 2 * luma.shape[1]))
-    return rgb_to_lab(made)[1:]
+    seen = luma.numpy()
+    made = spread(np.repeat(seen, 3, axis=0), seen, hints, (2 * luma.shape[2], 2 * luma.shape[1]))
+    return torch.from_numpy(rgb_to_lab(made)[1:])
 
 
 def test_without_hints_the_networks_colours_stay_to_the_bit(colorizer: Colorizer) -> None:
@@ -156,7 +158,7 @@ def test_likely_colours_begin_with_the_networks_own_and_differ(colorizer: Colori
     assert len(own) == 1
     torch.manual_seed(0)
     bins = LightUNet(encoder="resnet10_half", widths=[8, 8, 8, 8], refine_width=0, output="bins").eval()
-    found = Colorizer(bins, Preprocessing(SIZE_PX), "cpu", "32-true").likely_colors(photo, 79, 63.5, 4)
+    found = Colorizer(TorchBackend(bins, "cpu", "32-true"), Preprocessing(SIZE_PX)).likely_colors(photo, 79, 63.5, 4)
     assert len(set(found)) == 4
     lumas = [float(np.dot(colour, (0.299, 0.587, 0.114))) for colour in found]
     assert np.ptp(lumas) <= 1

@@ -12,7 +12,7 @@ import torchvision
 from colorize.config.sections import DataConfig
 from colorize.data.sources import Split, list_scenes
 from colorize.evaluation import measuring, scores, tables
-from colorize.evaluation.learned_metrics import Inception, Learned, Lpips, frechet_distance, moments, summed
+from colorize.evaluation.learned_metrics import Inception, Learned, Lpips, frechet_distance, moments
 from colorize.evaluation.protocols import PROTOCOLS, ProtocolDataset, batches
 from colorize.runtime.errors import UserError
 
@@ -127,7 +127,7 @@ def test_frechet_distance_is_scipys() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(40, 6)), rng.normal(0.3, 2, size=(30, 6)) @ rng.normal(size=(6, 6))
     statistics = [
-        summed(moments(torch.from_numpy(part)) for part in np.array_split(features, 4)) for features in (first, second)
+        sum(moments(torch.from_numpy(part)) for part in np.array_split(features, 4)) for features in (first, second)
     ]
     covariance1, covariance2 = np.cov(first.T), np.cov(second.T)
     root = scipy.linalg.sqrtm(covariance1 @ covariance2).real

@@ -19,9 +19,8 @@ from colorize.color import rgb_to_grey
 from colorize.config import TrainConfig
 from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import Batch
-from colorize.data.images import to_uint8
 from colorize.data.luma_lookup import LumaLookup
-from colorize.evaluation.stopping import read_scores
+from colorize.data.tensors import to_uint8
 from colorize.metrics import MeanMetrics
 from colorize.networks.heads import Prediction
 from colorize.runs import PhaseFolder
@@ -361,15 +360,14 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert not torch.equal(average["generator"][name], state["state_dict"][f"generator.{name}"]), "one of its own"
 
     # Scored at the start, where checkpoints are kept and at the end of an epoch, whose last batch (16, 32) keeps none.
-    curve = read_scores(PhaseFolder(halved.runs_dir, halved.run, halved.phase).path).curve
-    assert [images for images, _ in curve] == [0, 8, 16, 24, 32]
-    assert len(state["colorize"]["curve"]) == 5
+    curve = state["colorize"]["curve"]
+    assert [point["images_seen"] for point in curve] == [0, 8, 16, 24, 32]
     kept = PhaseFolder(halved.runs_dir, halved.run, halved.phase).checkpoints
     names = ["best.ckpt", "images-24.ckpt", "last.ckpt", "last.ckpt.before"]
     assert sorted(path.name for path in kept.iterdir()) == names
     card, _ = read_checkpoint(kept / "images-24.ckpt")
     assert (card.images_seen, card.epochs_done, card.averaged) == (24, 1, True)
-    assert card.score == {"images_seen": 24, **curve[3][1]}
+    assert card.score == curve[3]
     assert load_network(kept / "images-24.ckpt", "generator").architecture == card.generator
 
     # TensorBoard: one row of settings, those of the last start, and no point or picture doubled or lost.

@@ -1,6 +1,5 @@
 """Surveys of a source: what is left out as too dull, what the cache spares, what the report says."""
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 
 from colorize import generate, pipeline, train
 from colorize.data import sources
-from colorize.data.caches import records, survey
+from colorize.data.caches import survey
 from colorize.data.from_config import make_center_squares, make_photos
 from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
@@ -94,7 +93,7 @@ def test_dull_photos_are_left_out_of_training_alone_and_measured_once(
 def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     root: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "FEW", 2)
+    monkeypatch.setattr(survey, "FEW", 2)
     photos = list_folder(root, Split(0.1, seed=0))
     expected = survey.survey(photos, photos.train, tmp_path / "other", num_workers=1)
     assert decoded == [] and set(expected.unreadable) == {"train/broken, 1.jpg"}, "measured by a worker"
@@ -121,28 +120,6 @@ def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     assert np.array_equal(again.rows, expected.rows) and decoded == ["broken, 1.jpg"]
     name = photos.train.index("train/c3.jpg")
     assert again.rows[["format", "width", "height"]][name].tolist() == (b"JPEG", 133, 100)
-
-
-def test_the_cache_keeps_one_line_a_photo_once_most_of_it_is_outdated(
-    root: Path, tmp_path: Path, decoded: list[str]
-) -> None:
-    photos = list_folder(root, Split(0.1, seed=0))
-    survey.survey(photos, photos.train + photos.val, tmp_path, 0)
-    cache = survey.cache_file(tmp_path, root)
-    known = len(cache.read_bytes().splitlines()) - 1
-    touched = photos.path("train/c1.jpg")
-    for time in range(2 * known):
-        with cache.open("a") as file:
-            file.write(f'["train/c1.jpg", 5, {time}, "JPEG", 4, 4, 9, 1.5]\n["train/c2')
-            file.write("\n")
-    os.utime(touched, ns=(7, 7))
-    expected = survey.survey(photos, photos.train, tmp_path, 0).rows
-    lines = cache.read_bytes().splitlines()
-    assert len(lines) - 1 == known + 1, "the measurement that c1 needed comes on top"
-    assert len({line.split(b",")[0] for line in lines}) == known + 1
-    decoded.clear()
-    assert np.array_equal(survey.survey(photos, photos.train + photos.val, tmp_path, 0).rows[: len(expected)], expected)
-    assert decoded == ["broken, 1.jpg"]
 
 
 def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,9 +189,8 @@ def test_the_report_says_what_the_photos_are_and_trains_nothing(
 
 
 def test_the_report_names_some_unreadable_files_and_knows_scenes(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("colorize.training.dataset_report.seconds_an_image", lambda *_: None)
     root = tmp_path / "photos"
     root.mkdir()
     for index in range(30):

@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 
 from colorize import pipeline, train
-from colorize.cli.sweep_jobs import Result, Score, as_csv, print_jobs, results_in
+from colorize.cli.sweeps import Result, Score, as_csv, print_jobs, results_in
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import locked

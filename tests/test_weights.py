@@ -12,7 +12,8 @@ import torch
 from colorize import Colorizer, export, generate, predict, train
 from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
 from colorize.evaluation import candidates
-from colorize.exporting import provenance, safetensors_file
+from colorize.exporting import model_card, safetensors_file
+from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime.errors import UserError
@@ -47,7 +48,7 @@ def test_who_names_no_checkpoint_gets_the_bundled_generator_and_is_told(
     draw_photo(0).convert("L").save("photo.png")
     predict.run(PredictConfig(input=["photo.png"], output="colour.png", device="cpu", precision="32-true"))
     assert caplog.text.count("1 to colour at 48 px: the bundled generator (pocket); ") == 1
-    expected = Colorizer(tiny_unet(), Preprocessing(SIZE_PX), "cpu", "32-true").colorize("photo.png")
+    expected = Colorizer(TorchBackend(tiny_unet(), "cpu", "32-true"), Preprocessing(SIZE_PX)).colorize("photo.png")
     assert np.array_equal(Colorizer.from_checkpoint(device="cpu", precision="32-true").colorize("photo.png"), expected)
     export.run(ExportConfig(output="mine.safetensors"))
     assert "mine.safetensors: the bundled generator (pocket)" in caplog.text
@@ -68,7 +69,7 @@ def test_the_word_stands_wherever_a_generator_is_named(
     with pytest.raises(ZeroDivisionError):
         train.run(configure("train", "phase=pretrain_gen", "init_from.generator=bundled"))
     assert seen == [str(bundle)] * 2
-    assert provenance._started_from(str(bundle), Path("runs/mine")) == {
+    assert model_card._started_from(str(bundle), Path("runs/mine")) == {
         "started_from": {"source": "the bundled generator (pocket)"}
     }
 

@@ -29,7 +29,7 @@ from colorize.cli.refusals import refusals_as_bad_options, refuse_words
 from colorize.cli.sweeps import Refused, Sweep, begin, reported, run_alone, run_job
 from colorize.config import SCHEMAS, CommonConfig, composed, conf_dir, register
 from colorize.runtime import signals
-from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, one_line
+from colorize.runtime.errors import UserError, dead_workers_told, lack_of_memory_told, missing_packages_told, one_line
 from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
 from colorize.runtime.schema import BadOption, from_hydra, key_of, leaves, literal
@@ -53,7 +53,7 @@ def run_command(name: str, task: Callable[[Any], object], argv: Sequence[str] | 
 def exit_statuses(program: str, how_to_resume: Callable[[signals.Stopped], str] = lambda _: "") -> Iterator[None]:
     """Turn what ends the work within it into a line on stderr, said by `program`, and the statuses above."""
     try:
-        with signals.at_once(), lack_of_memory_told(program):
+        with signals.at_once(), lack_of_memory_told(program), missing_packages_told():
             signals.end_with_pipeline()
             yield
         sys.stdout.flush()

@@ -1,6 +1,7 @@
-"""Sweeps (`-m`): what their jobs share, how a job runs, and how they end. Jobs meet only by files."""
+"""Sweeps (`-m`): what their jobs share, how a job runs, its result, and the table. Jobs meet only by files."""
 
 import gc
+import json
 import math
 import os
 import re
@@ -9,21 +10,21 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from colorize.cli.sweep_jobs import Result, Score, as_csv, print_jobs, read_result, results_in
 from colorize.config import CommonConfig, composed
 from colorize.runs import run_folder
 from colorize.runtime.errors import UserError, one_line
-from colorize.runtime.files import locked, write_text
+from colorize.runtime.files import csv_text, locked, markdown_table, write_text
 from colorize.runtime.log import log
 from colorize.runtime.processes import is_first_process
+from colorize.runtime.progress import print_table
 from colorize.runtime.schema import BadOption, literal
 
 SHARED_KEYS = ("run", "runs_dir", "sweep")  # keys that place all jobs of a sweep in one folder
@@ -34,6 +35,17 @@ RUNTIME_KEYS = (
     *(f"trainer.{key}" for key in ("accelerator", "threads", "devices", "num_nodes", "compile")),
 )
 """Keys that say where and how a job runs, not what it is: they may change when a sweep is resumed."""
+
+
+class Score(float):
+    """A number by which the outcome of a command is judged, with its name; lower is better."""
+
+    name: str
+
+    def __new__(cls, value: float, name: str = "score") -> "Score":
+        made = super().__new__(cls, value)
+        made.name = name
+        return made
 
 
 class Refused(BadOption):
@@ -60,6 +72,59 @@ class Sweep:
     def swept(self, values: dict[str, str]) -> dict[str, str]:
         """Return those of a job's `values` that are not the same in all jobs."""
         return {key: text for key, text in values.items() if self.fixed is not None and key not in self.fixed}
+
+
+@dataclass
+class Result:
+    """The content of a job's result.json.
+
+    Its status is running, complete, failed or interrupted; "lost" is one that says running though nothing runs. `swept`
+    are the values in which it differs from the others, `figure` is its score, if that is finite, `seconds` are of all
+    its starts, but those that were killed, and `start` tells of which start of the sweep it is.
+    """
+
+    job: int
+    command: str
+    phase: str | None
+    swept: dict[str, str]
+    overrides: list[str]
+    start: str
+    status: str = "running"
+    figure_name: str | None = None
+    figure: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / "result.json", json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_result(folder: Path) -> Result | None:
+    """Return what the job in `folder` left, or None where there is nothing yet."""
+    path = folder / "result.json"
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no result of a job: remove it, or choose another sweep=LABEL") from error
+
+
+def results_in(folder: Path) -> list[Result]:
+    """Return what the jobs of the sweep in `folder` left, by their numbers."""
+    results = []
+    for job in (path.parent for path in folder.glob("*/result.json")):
+        if (result := read_result(job)) is not None:
+            if result.status == "running":
+                with suppress(UserError), locked(job):  # by nobody
+                    result = replace(result, status="lost", error="its process ended without a word")
+            results.append(result)
+    return sorted(results, key=lambda result: result.job)
+
+
+def swept_keys(results: Sequence[Result]) -> list[str]:
+    """Return the keys in which the jobs differ."""
+    return list(dict.fromkeys(key for result in results for key in result.swept))
 
 
 def begin(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Sweep:
@@ -223,3 +288,40 @@ def _report(sweep: Sweep, unrecorded: int) -> str:
         print_jobs(results, sweep.folder)
     again = f"the same command with sweep={sweep.folder.name}{' resume=auto' if sweep.command == 'train' else ''}"
     return f"{failed} of {unrecorded + len(started)} jobs failed, see above; {again} resumes them" if failed else ""
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """Return a row for each job: number, swept values, score and its name, minutes, status, error."""
+    keys = swept_keys(results)
+    rows: list[list[object]] = [["job", *keys, "figure", "figure_name", "minutes", "status", "error"]]
+    for result in results:
+        values = [_plain(result.swept.get(key, "")) for key in keys]
+        about = [result.figure, result.figure_name, round(result.seconds / 60, 3), result.status]
+        rows.append([result.job, *values, *about, _plain(result.error or "")])
+    return csv_text(rows)
+
+
+def print_jobs(results: Sequence[Result], folder: Path) -> None:
+    """Print the table of jobs, the best (the lowest score, where scores compare), and why others have none."""
+    keys = swept_keys(results)
+    scored = [result for result in results if result.figure is not None]
+    names = {result.figure_name for result in results if result.figure_name}
+    best = min(scored, key=lambda result: result.figure or 0.0) if scored and len(names) == 1 else None
+    rows = []
+    for result in results:
+        score = "–" if result.figure is None else f"{result.figure:.5g}"
+        cells = [str(result.job), *(result.swept.get(key, "") for key in keys), score, f"{result.seconds / 60:.1f}"]
+        rows.append([_plain(cell).replace("|", "¦") for cell in (*cells, result.status)])
+    print(_plain(f"sweep {folder.name}"))
+    print_table(markdown_table(["job", *keys, str(*names) if len(names) == 1 else "score", "minutes", "status"], rows))
+    said = [f"Job {result.job} {result.status}: {result.error}" for result in results if result.error is not None]
+    if best is not None:
+        number = f"{best.figure_name} {best.figure:.5g} (lower is better)"
+        said.insert(0, f"Best: job {best.job}, {number}, in {folder / str(best.job)}")
+    for line in (*said, f"Table: {folder / 'jobs.csv'}"):
+        print(_plain(line))
+
+
+def _plain(text: str) -> str:
+    """Return `text` on one line, in characters that any stream can write."""
+    return text.replace("\n", "⏎").replace("\t", " ").encode("utf-8", "backslashreplace").decode()

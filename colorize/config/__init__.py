@@ -17,6 +17,8 @@ from colorize.runtime.schema import node, opt
 WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
 DEVICE = "what computes: auto, cpu, cuda, cuda:N or mps"
 PRECISION = "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact"
+BACKEND = "what runs the network: auto is onnx, ONNX Runtime, for .onnx, and for bundled without a GPU; else torch"
+BACKENDS = ("auto", "torch", "onnx")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
 
@@ -142,6 +144,7 @@ class PredictConfig:
     devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
     num_nodes: int = opt(1, "machines with so many, where torchrun or srun starts them", least=1)
     precision: str = opt("auto", PRECISION, choices=PRECISIONS)
+    backend: str = opt("auto", BACKEND, choices=BACKENDS)
 
 
 @dataclass
@@ -164,6 +167,7 @@ class AppConfig:
     max_mb: int = opt(2000, "their size together, in millions of bytes", least=1)
     device: str = opt("auto", DEVICE)
     precision: str = opt("auto", PRECISION, choices=PRECISIONS)
+    backend: str = opt("auto", BACKEND, choices=BACKENDS)
 
 
 @dataclass

@@ -9,14 +9,6 @@ from colorize.runtime.schema import node, opt
 
 
 @dataclass
-class JitterConfig:
-    brightness: float = opt(0.0, "colours times a factor of up to 1 ± this", least=0, most=1)
-    contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
-    saturation: float = opt(0.0, "distances from each pixel's grey times a factor of up to 1 ± this", least=0, most=1)
-    hue: float = opt(0.0, "hues turned by up to this share of the circle either way, at most 0.5", least=0, most=0.5)
-
-
-@dataclass
 class OldPhotoConfig:
     gamma: float = opt(0.0, "grey to the power exp(u), u from minus this to this (0.35: 0.7 to 1.4)", least=0, most=2)
     contrast: float = opt(0.0, "distances from the photo's mean grey times a factor of up to 1 ± this", least=0, most=1)
@@ -39,13 +31,11 @@ class DataConfig:
     flip: bool = opt(True, "mirror half of the training photos")
     rotation_deg: float = opt(0.0, "turn training crops by up to this either way, within the photo", least=0, most=180)
     noise: float = opt(0.0, "largest sigma of noise on training photos' grey, not in pretrain_critic", least=0, most=1)
-    jitter: JitterConfig = node(JitterConfig, "colour jitter, drawn for each training photo, on grey and target")
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
     min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: on all)", least=0)
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
     cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
-    cache_gb: float = opt(20.0, "the most that copies of a data.root may take; the other photos go without", least=0)
     num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
 
@@ -152,7 +142,6 @@ class SaveConfig:
     keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
     every_n_minutes: float | None = opt(30, "write last.ckpt so often inside epochs (null: with kept ones)", least=0)
     score_photos: int = opt(256, "fixed validation photos on which they and epochs of phase gan are scored", least=1)
-    score_fid: str = opt("none", "FID among the scores, Inception: imagenet, none or torch-fidelity's file", path=True)
 
 
 @dataclass

@@ -4,35 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from colorize.color import rgb_to_grey
 from colorize.data.images import center_box, image_rng, random_box
 from colorize.data.tilt import BoxChooser
-
-
-class Jitter(NamedTuple):
-    """Factors on a photo's brightness, contrast and saturation, and the turn of its hues (1: once around)."""
-
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-
-    def __call__(self, rgb: Tensor) -> Tensor:
-        """Change light and colours of ``(3, H, W)`` uint8 RGB, in the order of the fields; round only once."""
-        # Here, since workers start in half the time without it; see `Augmentation.modules`.
-        from torchvision.transforms.v2 import functional
-
-        floats = rgb.float() / 255
-        floats = functional.adjust_brightness(floats, self.brightness)
-        floats = functional.adjust_contrast(floats, self.contrast)
-        floats = functional.adjust_saturation(floats, self.saturation)
-        if self.hue:  # the detour over HSV is as dear as all the rest
-            floats = functional.adjust_hue(floats, self.hue)
-        return (floats * 255).round().to(torch.uint8)
 
 
 class Noise(NamedTuple):
@@ -58,13 +35,10 @@ class OldPhoto(NamedTuple):
         """Age a grey of ``(1, 1, H, W)`` float32 in [0, 1]; contrast may take some values outside."""
         values = grey.numpy()  # whose sums and powers, unlike torch's, come out alike on any number of threads
         if self.blur_px:
+            from scipy.ndimage import gaussian_filter  # here, since workers start faster without it
+
             reach = math.ceil(3 * self.blur_px)
-            weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.blur_px) ** 2)
-            weights = (weights / weights.sum()).astype(np.float32)
-            values = np.pad(values, ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
-            for axis in (2, 3):
-                windows = np.lib.stride_tricks.sliding_window_view(values, len(weights), axis)
-                values = np.einsum("...k,k->...", windows, weights)
+            values = gaussian_filter(values, self.blur_px, axes=(2, 3), radius=reach, mode="mirror")
         values = values**self.gamma
         return torch.from_numpy(values.mean() + self.contrast * (values - values.mean()))
 
@@ -75,14 +49,8 @@ class SampledAugmentation(NamedTuple):
     choose_box: BoxChooser = center_box
     flip: bool = False
     angle_deg: float = 0.0
-    jitter: Jitter | None = None
     noise: Noise | None = None
     old_photo: OldPhoto | None = None
-
-    def transformed(self, rgb: Tensor) -> Tensor:
-        """Change light and colours of ``(3, H, W)`` uint8 RGB, then mirror it."""
-        rgb = self.jitter(rgb) if self.jitter else rgb
-        return rgb.flip(-1) if self.flip else rgb
 
     def grey_change(self, rgb: Tensor) -> Tensor | None:
         """Return ``(1, 1, S, S)`` float16 to add to the grey of ``rgb``, ``(1, 3, S, S)`` uint8; ``None``: nothing."""
@@ -102,10 +70,6 @@ class Augmentation:
     crop_ratio: tuple[float, ...] = (0.75, 1.3333)
     flip: bool = True
     rotation_deg: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
     noise: float = 0.0
     old_gamma: float = 0.0
     old_contrast: float = 0.0
@@ -118,22 +82,16 @@ class Augmentation:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for jitter."""
-        jitters = any((self.brightness, self.contrast, self.saturation, self.hue))
-        return ("torchvision.transforms.v2.functional",) if jitters else ()
+        """Modules that worker processes need besides :mod:`colorize.data.datasets`: for blur."""
+        return ("scipy.ndimage",) if self.old_blur_px else ()
 
     def sample(self, seed: int, epoch: int, identity: str) -> SampledAugmentation:
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)
-        angle_deg, jitter, noise, old_photo = 0.0, None, None, None
+        angle_deg, noise, old_photo = 0.0, None, None
         if self.rotation_deg:
             angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
-        if self.modules:
-            rng = image_rng(seed, epoch, identity, "jitter")
-            brightness, contrast, saturation, hue = (rng.uniform(-1, 1) for _ in range(4))
-            factors = (1 + self.brightness * brightness, 1 + self.contrast * contrast, 1 + self.saturation * saturation)
-            jitter = Jitter(*factors, self.hue * hue)
         if self.noise:
             rng = image_rng(seed, epoch, identity, "noise")
             noise = Noise(self.noise * rng.uniform(0, 1), rng.getrandbits(63))
@@ -142,4 +100,4 @@ class Augmentation:
             gamma, contrast = (rng.uniform(-1, 1) for _ in range(2))
             blur_px = self.old_blur_px * rng.uniform(0, 1) * (rng.random() < 1 / 3)
             old_photo = OldPhoto(math.exp(self.old_gamma * gamma), 1 + self.old_contrast * contrast, blur_px)
-        return SampledAugmentation(choose_box, flip, angle_deg, jitter, noise, old_photo)
+        return SampledAugmentation(choose_box, flip, angle_deg, noise, old_photo)

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from colorize.color import rgb_to_grey
 from colorize.data.augment import SampledAugmentation
 from colorize.data.generated import Generated, image_path
-from colorize.data.images import center_box, cut_square, load_rgb, to_uint8
+from colorize.data.images import center_box, cut_square, load_rgb
 from colorize.data.sources import Photos, Scenes
+from colorize.data.tensors import to_uint8
 from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
@@ -133,7 +134,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
         except UnreadableImage as error:
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])
-        tensors = [sampled.transformed(to_uint8(image)).unsqueeze(0) for image in images]
+        tensors = [to_uint8(image).unsqueeze(0) for image in images]
+        tensors = [tensor.flip(-1) for tensor in tensors] if sampled.flip else tensors
         if self.generated is None:
             return RawBatch(tensors[0], None, [identity], [], sampled.grey_change(tensors[0]))
         return RawBatch(tensors[0], tensors[1], [identity], [])

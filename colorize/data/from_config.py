@@ -14,22 +14,22 @@ from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 def make_photos(config: CommonConfig) -> Photos:
     """Return the photos of `data.root` in their split, without those too dull to train on."""
     data = config.data
-    photos = list_photos(data, config.seed, config.runs_dir)
+    photos = list_photos(data, config.seed)
     if data.min_colourfulness is None:
         return photos
     return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
 
 
-def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
+def list_photos(data: DataConfig, seed: int, val_alone: bool = False) -> Photos:
     """Return all photos of `data.root` in their split; with `val_alone`, a tree that has val/ and no train/ will do."""
     split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
         return list_scenes(data.scenes, split)
     if data.kind == "imagenet":
-        return list_imagenet(data.root, split, data.file_list, runs_dir, val_alone)
+        return list_imagenet(data.root, split, data.file_list, val_alone)
     if data.file_list is not None:
         raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, split, runs_dir, val_alone)
+    return list_folder(data.root, split, val_alone)
 
 
 @value_errors_as_bad_options()
@@ -41,7 +41,6 @@ def make_augmentation(data: DataConfig) -> Augmentation:
         flip=data.flip,
         rotation_deg=data.rotation_deg,
         noise=data.noise,
-        **asdict(data.jitter),
         **{f"old_{name}": value for name, value in asdict(data.old_photo).items()},
     )
 

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from colorize.data.tilt import Box, BoxChooser, Corners, Point, cut_tilted, scaled, sides, tilt
 from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
@@ -105,18 +102,6 @@ def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random
     """Return the randomness of an image in an epoch, the same in any process; each ``purpose`` has its own numbers."""
     parts = (seed, epoch, identity, *([purpose] if purpose else []))
     return random.Random(int.from_bytes(digest(*parts, size=16), "big"))
-
-
-def to_uint8(image: Image.Image) -> Tensor:
-    """Return an RGB image as a ``(3, H, W)`` uint8 tensor."""
-    # Pillow turns planes out, and NumPy the order of axes, in a fraction of the time that torch's contiguous() takes.
-    return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
-
-
-def to_pil(rgb: Tensor) -> Image.Image:
-    """Return a ``(3, H, W)`` float tensor, RGB in [0, 1] (clamped), as an image, rounded to 8 bits."""
-    pixels = (rgb.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
-    return Image.frombytes("RGB", (rgb.shape[2], rgb.shape[1]), pixels.numpy().tobytes())
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:

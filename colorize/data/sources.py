@@ -11,13 +11,12 @@ from typing import ClassVar
 
 from PIL import Image
 
-from colorize.data.caches.listing import Listing
 from colorize.data.images import Thumbnail, cut_square, load_square, read_thumbnail
-from colorize.data.roots import existing_folder, imagenet_tree
+from colorize.data.roots import existing_folder, imagenet_tree, no_images
 from colorize.data.scenes import Scene, draw_scene
 from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import digest
+from colorize.runtime.files import digest, walk_files
 from colorize.runtime.formats import has_image_suffix
 
 _SCENE = "scene-"
@@ -110,8 +109,23 @@ def list_scenes(count: int, split: Split) -> Scenes:
     return Scenes(root, photos.train, photos.val, split.seed)
 
 
-def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = None, val_alone: bool = False) -> Photos:
-    """List all photos below a folder, as `Listing` finds them. Raises UserError where there are none, or only one.
+def photos_below(root: Path, below: str = "") -> list[str]:
+    """Return the sorted paths, relative to `root`, of the photos in its folder `below`, links to folders followed.
+
+    Raises UserError where a folder cannot be read, or there are none.
+    """
+    try:
+        walked = walk_files(root, f"{below}/" if below else "", has_image_suffix)
+        found = sorted(folder + name for folder, names in walked for name in names)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {Path(error.filename)}: {error.strerror}") from error
+    if not found:
+        raise no_images(root / below)
+    return found
+
+
+def list_folder(root: str | Path, split: Split, val_alone: bool = False) -> Photos:
+    """List all photos below a folder. Raises UserError where there are none, or only one.
 
     With ``train/`` and ``val/`` in it, these are the two splits (with ``val_alone`` ``train/`` may be missing, as for
     measuring); without ``val/``, ``split`` divides them; where that could be meant in two ways, it is a UserError.
@@ -127,13 +141,11 @@ def list_folder(root: str | Path, split: Split, runs_dir: str | Path | None = No
                     f"{root} has a folder train but no folder val, and beside it {path.name}: add val, or use the "
                     f"photos in train alone with data.root={root / 'train'}, or rename train to use it as any folder"
                 )
-    listing = Listing(root, runs_dir)
     if has_val:
-        train, val = listing.photos_in("train") if has_train else [], listing.photos_in("val")
+        train, val = photos_below(root, "train") if has_train else [], photos_below(root, "val")
     else:
         below = "train" if has_train else ""
-        train, val = split.divide(listing.photos_in(below), root / below)
-    listing.save()
+        train, val = split.divide(photos_below(root, below), root / below)
     return split.photos(root, train, val)
 
 
@@ -141,7 +153,6 @@ def list_imagenet(
     root: str | Path,
     split: Split,
     file_list: str | Path | None = None,
-    runs_dir: str | Path | None = None,
     val_alone: bool = False,
 ) -> Photos:
     """List the photos of an extracted ImageNet tree (see `imagenet_tree`), or those that a file lists.
@@ -161,7 +172,7 @@ def list_imagenet(
         if len(val) == len(listed):
             raise UserError(f"the file list {file_list} names images for validation only: add some for training")
         return split.photos(root, [identity for identity in listed if identity not in val], list(val))
-    return list_folder(imagenet_tree(root, val_alone), split, runs_dir, val_alone)
+    return list_folder(imagenet_tree(root, val_alone), split, val_alone)
 
 
 def _read_list(file_list: Path, root: Path) -> list[str]:

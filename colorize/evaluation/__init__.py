@@ -1,1 +1,1 @@
-"""Measuring coloured photos against their originals: what is measured, on what, how sure, and where to stop."""
+"""Measuring coloured photos against their originals: what is measured, on what, and how sure."""

@@ -1,12 +1,14 @@
 """Images side by side on one captioned sheet."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from torch import Tensor
 
-from colorize.data.images import to_pil
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
@@ -15,6 +17,8 @@ def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap
     Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size, which tiles have
     too, or a width of `tile_px`.
     """
+    from colorize.data.tensors import to_pil  # and torch, which `page` works without
+
     height_px, width_px = columns[0][1].shape[-2:]
     if tile_px is not None:
         height_px, width_px = round(height_px * tile_px / width_px), tile_px

@@ -1,13 +1,12 @@
 """Metrics that look through a pretrained network, LPIPS and FID, and their weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
-from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.log import log
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
@@ -93,11 +92,6 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     cross = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp_min(0).sqrt().sum()
     distance = (means[0] - means[1]).square().sum() + sum(covariance.trace() for covariance in covariances) - 2 * cross
     return max(0.0, float(distance))
-
-
-def summed(parts: Iterable[Tensor]) -> Tensor:
-    """Add up `moments` of batches, over all ranks."""
-    return sum(distributed.gathered(sum(parts, torch.zeros(()))), torch.zeros(()))
 
 
 class Learned:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from colorize.color import rgb_to_grey
 from colorize.data.datasets import Batch, RawBatch, to_floats
-from colorize.data.images import to_pil
 from colorize.data.luma_lookup import LumaLookup
-from colorize.evaluation.learned_metrics import Learned, frechet_distance, moments, summed
+from colorize.data.tensors import to_pil
+from colorize.evaluation.learned_metrics import Learned, frechet_distance, moments
 from colorize.evaluation.regions import taken_for
 from colorize.inference.colorizer import Colorizer
 from colorize.metrics import MEASURED, is_true_grey, measure
@@ -133,7 +133,7 @@ def measure_rows(
         tables.setdefault(kind, {}).setdefault(row, {})[name] = table[:, 0] if table.shape[1] == 1 else table
     fid = {}
     if inception is not None and len(names) > 1:
-        everywhere = {row: summed([own]) for row, own in features.items()}
+        everywhere = {row: sum(distributed.gathered(own), torch.zeros(())) for row, own in features.items()}
         fid = {row: frechet_distance(own, everywhere[TRUTH]) for row, own in everywhere.items()}
     luma = {row: torch.tensor(tables["luma"][row]["error"].mean()) for row in colourers}
     names = [names[number] for number in sort]

@@ -12,13 +12,13 @@ from PIL import Image
 
 from colorize.config.sections import DataConfig
 from colorize.data.datasets import PhotoDataset, RawBatch, collate
-from colorize.data.images import center_box, load_rgb, to_uint8
+from colorize.data.images import center_box, load_rgb
 from colorize.data.loading import make_loader
-from colorize.data.roots import no_images
-from colorize.data.sources import Photos, Scenes
+from colorize.data.sources import Photos, Scenes, photos_below
+from colorize.data.tensors import to_uint8
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, listed
-from colorize.runtime.files import sha256, walk_files
+from colorize.runtime.files import sha256
 from colorize.runtime.formats import has_image_suffix
 from colorize.runtime.log import log
 
@@ -134,9 +134,7 @@ def match(identities: Iterable[str], folder: Path) -> tuple[dict[str, Path], lis
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
-    files = sorted(below + name for below, names in walk_files(folder) for name in names if has_image_suffix(name))
-    if not files:
-        raise no_images(folder)
+    files = photos_below(folder)
     identities = list(identities)
     exact, by_stem, by_name = set(files), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for file in files:

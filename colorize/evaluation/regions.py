@@ -12,9 +12,6 @@ from colorize.data.scene_painting import HUE_CLASSES, MIN_CHROMA, REGIONS
 COUNTED = {name: hues for name, hues in HUE_CLASSES.items() if hues is not None}  # with hues to get right, in °
 OTHER, COLOURLESS = "other", "colourless"
 TAKEN_FOR = (*COUNTED, OTHER, COLOURLESS)  # what a pixel can be taken for: a region, another hue, or nothing with a hue
-GREENS, BLUES = ("grass", "foliage"), ("sea", "sky", "mountain")
-CONFUSIONS = {"sea_as_grass": ("sea", GREENS), "grass_as_sea": ("grass", BLUES), "skin_as_grass": ("skin", GREENS)}
-"""Mistakes that have a curve of their own: the region, and what it is taken for, with what shares its hues."""
 
 
 def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
@@ -50,20 +47,16 @@ def taken_for(prediction: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
 
 
 def accuracies(table: Tensor) -> dict[str, float]:
-    """Return how much of each region that occurs in a table of `taken_for` has the right hue, and what else it is.
+    """Return how much of each region that occurs in a table of `taken_for` has the right hue.
 
-    By region the share of its pixels that are right; `mean` of these; `colourless`, of all pixels; the `CONFUSIONS`.
+    By region the share of its pixels that are right; `mean` of these; `colourless`, of all pixels.
     """
     shares = table / table.sum(dim=1, keepdim=True).clamp_min(1)
-    number = {name: row for row, name in enumerate(COUNTED) if table[row].any()}
-    if not number:
+    found = {name: float(shares[row, row]) for row, name in enumerate(COUNTED) if table[row].any()}
+    if not found:
         return {}
-    found = {name: float(shares[row, row]) for name, row in number.items()}
     found["mean"] = sum(found.values()) / len(found)
     found["colourless"] = float(table[:, TAKEN_FOR.index(COLOURLESS)].sum() / table.sum())
-    for name, (region, others) in CONFUSIONS.items():
-        if region in number:
-            found[name] = sum(float(shares[number[region], TAKEN_FOR.index(other)]) for other in others)
     return found
 
 

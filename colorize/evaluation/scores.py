@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from colorize.evaluation.measuring import GREY, TRUTH, Floats, Measurements
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR
-from colorize.evaluation.stopping import OF_GREY, distance
-from colorize.metrics import COLUMNS, METRICS, SCORED
+from colorize.metrics import COLUMNS, METRICS
 
 _REGIONS = "region_accuracy"
 _NONE = np.full(1, np.nan)
@@ -86,13 +85,6 @@ class Table:
             return _combined(np.subtract, first, second)
         gap, ones = _finite(self.measured.values[row][metric], self.measured.values[minus][metric])
         return Score(_ratio(gap, ones), resampled_ratios(gap[:, None], ones[:, None], self.seed)[:, 0])
-
-
-def to_point(table: Table, row: str) -> dict[str, float]:
-    """Return the scores of a row like those of a point of a training's curve (stopping.py)."""
-    columns = {name: name.replace("delta_cf", "delta_cf_per_image") for name in SCORED}
-    own, grey = ({name: table.rows[of][column].mean for name, column in columns.items()} for of in (row, GREY))
-    return own | {"distance": distance(own, grey)} | {OF_GREY + name: value for name, value in grey.items()}
 
 
 def tabulate(measured: Measurements, seed: int) -> Table:

@@ -105,9 +105,10 @@ def to_markdown(content: Content) -> str:
         markdown(rows, columns, intervals=True),
     ]
     parts += [f"- {note}" for note in (*content["notes"], *remarks(content))]
-    if content["differences"]:
+    if differences := content["differences"]:
         parts += ["\n## Differences\n", "On the same photos; bold where 0 is not in the interval.\n"]
-        parts.append(markdown_differences(content["differences"]))
+        gaps = {f"{title(found['row'])} − {title(found['minus'])}": found["metrics"] for found in differences}
+        parts.append(markdown(gaps, list(differences[0]["metrics"]), intervals=True, signed=True))
     if greys:
         parts += [f"\n## Without the {greys} photos that are grey themselves\n"]
         known = [name for name in columns if name not in content["missing"] and name != "fid"]
@@ -135,34 +136,20 @@ def markdown(
     *,
     value: Literal["mean", "without_greys"] = "mean",
     intervals: bool = False,
-    truth: bool = True,
+    signed: bool = False,
 ) -> str:
-    """Return scores as a Markdown table, `intervals` with half their width, `truth` with the row of the originals."""
+    """Return scores as a Markdown table, `intervals` with half their width; bold are differences that exceed theirs."""
 
-    def cell(found: Mapping[str, Any], decimals: int) -> str:
-        if value not in found or found[value] is None:
+    def cell(name: str, found: Mapping[str, Any]) -> str:
+        decimals, number = COLUMNS[name].decimals, found.get(value)
+        if number is None:
             return "no weights"
-        if math.isnan(found[value]):
+        if math.isnan(number):
             return "∞" if value == "mean" and found.get("infinite") else "–"
-        return f"{found[value]:.{decimals}f}{_half_width(found, decimals) if intervals else ''}"
+        text = f"{number:{'+' * signed}.{decimals}f}{_half_width(found, decimals) if intervals else ''}"
+        return f"**{text}**" if found.get("exceeds") else text
 
-    return _table({title(row): cells for row, cells in rows.items() if row != TRUTH or truth}, columns, cell)
-
-
-def markdown_differences(differences: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows minus rows as a Markdown table; bold where the difference exceeds its interval."""
-
-    def cell(found: Mapping[str, Any], decimals: int) -> str:
-        mean = found["mean"]
-        text = "–" if math.isnan(mean) else f"{mean:+.{decimals}f}{_half_width(found, decimals)}"
-        return f"**{text}**" if found["exceeds"] else text
-
-    rows = {f"{title(found['row'])} − {title(found['minus'])}": found["metrics"] for found in differences}
-    return _table(rows, list(differences[0]["metrics"]), cell)
-
-
-def _table(rows: Rows, columns: Sequence[str], cell: Callable[[Mapping[str, Any], int], str]) -> str:
-    lines = [[row, *(cell(cells[name], COLUMNS[name].decimals) for name in columns)] for row, cells in rows.items()]
+    lines = [[title(row), *(cell(name, cells[name]) for name in columns)] for row, cells in rows.items()]
     return markdown_table(["", *(COLUMNS[name].title for name in columns)], lines)
 
 

@@ -1,31 +1,41 @@
 """A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
 
 import importlib
+import json
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from colorize.exporting.safetensors_file import describe, round_to_half
-from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.inference.onnx_backend import CENTRES, GREY, LOGITS, RGB
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
+from colorize.networks.heads import BinsHead
+from colorize.networks.options import MIN_SIZE_PX
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.log import log
 from colorize.weights.load import Weights
 
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))  # batch, height and width of what is compared
 LARGEST_DIFFERENCE = 1e-3  # of any value of the RGB on any of them: about a quarter of an 8-bit step
-INPUT, OUTPUT = "grey", "rgb"
 
-DESCRIPTIONS = {
-    INPUT: f"(batch, 1, height, width) float32 in [0, 1]: Rec. 601 luma of the sRGB-encoded photo; height and width "
-    f"from {MIN_SIZE_PX} px up, multiples of nothing",
-    OUTPUT: "(batch, 3, height, width) float32, sRGB-encoded red, green, blue, nominally in [0, 1] but not clamped; "
-    "only its chroma is meant to be used, with the photo's own luma",
-}
-"""Input and output, as the file's metadata and its card describe them."""
+
+def descriptions(network: Generator) -> dict[str, str]:
+    """Describe the file's input and outputs, as its metadata and its card do."""
+    found = {
+        GREY: f"(batch, 1, height, width) float32 in [0, 1]: Rec. 601 luma of the sRGB-encoded photo; height and width "
+        f"from {MIN_SIZE_PX} px up, multiples of nothing",
+        RGB: "(batch, 3, height, width) float32, sRGB-encoded red, green, blue, nominally in [0, 1] but not clamped; "
+        "only its chroma is meant to be used, with the photo's own luma",
+    }
+    if isinstance(network.head, BinsHead):
+        found[LOGITS] = (
+            "(batch, cells, h, w) float32, how likely is which chroma, before a softmax over the cells, whose a and b "
+            f"in CIE L*a*b* are `{CENTRES}` in the metadata, JSON"
+        )
+    return found
 
 
 def require_extra() -> None:
@@ -58,19 +68,34 @@ def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
             exact, expected = expected, [network(image) for image in images]
         moved = max(float((a - b).abs().max()) for a, b in zip(exact, expected, strict=True))
         log.info(f"float16 moves a value of the RGB by at most {moved:.1g}")
-    file = _translate(network, {"colorize": describe(content), **DESCRIPTIONS}, half)
+    metadata = {"colorize": describe(content), **descriptions(network)}
+    if isinstance(network.head, BinsHead):
+        metadata[CENTRES] = json.dumps(network.head.centres.tolist())
+    file = _translate(_Outputs(network).eval(), metadata, half)
     return file, _compare(file, images, expected)
 
 
-def _translate(network: Generator, metadata: dict[str, str], half: bool = False) -> bytes:
+class _Outputs(nn.Module):
+    """Module with the outputs of a file: RGB, and logits of a network that has them."""
+
+    def __init__(self, network: Generator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, grey: Tensor) -> tuple[Tensor, ...]:
+        made = self.network(grey, detailed=True)
+        return (made.rgb,) if made.logits is None else (made.rgb, made.logits)
+
+
+def _translate(network: _Outputs, metadata: dict[str, str], half: bool = False) -> bytes:
     batch = torch.export.Dim("batch", min=1)
     height, width = (torch.export.Dim(name, min=MIN_SIZE_PX) for name in ("height", "width"))
     program = torch.onnx.export(
         network.requires_grad_(False),
         (torch.zeros(2, 1, 64, 96),),
         dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
+        input_names=[GREY],
+        output_names=[name for name in (RGB, LOGITS) if name in metadata],
         dynamic_shapes=({0: batch, 2: height, 3: width},),
         verbose=False,
     )
@@ -118,7 +143,7 @@ def _compare(file: bytes, images: list[Tensor], expected: list[Tensor]) -> float
         try:
             if session is None:
                 session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-            (answer,) = session.run([OUTPUT], {INPUT: image.numpy()})
+            (answer,) = session.run([RGB], {GREY: image.numpy()})
         except Exception as error:  # the runtime has a class for each status, outside its public names
             raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {brief(error)}") from error
         difference = float((torch.from_numpy(answer) - rgb).abs().max()) if answer.shape == rgb.shape else float("inf")

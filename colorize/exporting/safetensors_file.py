@@ -7,7 +7,8 @@ import safetensors.torch
 from torch import Tensor
 
 from colorize.runtime.errors import UserError
-from colorize.weights.load import EXPORT_FORMAT, Weights
+from colorize.weights.load import Weights
+from colorize.weights.stated import EXPORT_FORMAT
 
 
 def to_bytes(weights: Weights, half: bool = False) -> bytes:

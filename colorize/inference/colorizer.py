@@ -1,34 +1,27 @@
-"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning."""
+"""Colorizer: a trained generator in, photos in colour out. Knows nothing of Lightning, and of PyTorch no more."""
 
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from colorize.color import scale_chroma
+from colorize.inference.backends import Backend, chosen_backend
 from colorize.inference.palette import palette
-from colorize.networks.encoder import MIN_SIZE_PX
-from colorize.networks.folding import prepare
-from colorize.networks.generator import Generator
+from colorize.networks.options import MIN_SIZE_PX
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
 from colorize.photos.hints import Hint
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.photos.rendering import coloured
-from colorize.runtime.devices import HALF_DTYPES, autocast, exact_convolutions, pick_device, pick_precision, place
-from colorize.runtime.errors import UserError, brief, is_out_of_memory
+from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_packages_told
 from colorize.runtime.log import log
-from colorize.weights.load import load_weights
+from colorize.weights.bundled import find_weights
 
 Array = np.ndarray[Any, Any]
 Source = Image.Image | Array | str | os.PathLike[str]
@@ -43,53 +36,45 @@ class Colorizer:
     The photo's luma stays as it is, at full resolution; the network sees a small copy and gives the chroma, which is
     brought to the photo's size and, where a colour does not exist at that luma, made less saturated.
 
-    The network is taken over: it is made ready for inference in place (`colorize.networks.folding`), and moves to the
-    device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps. `preprocessing` is how it was taught to see
-    photos, `title` what it is, for people to read. The precision is auto (bf16-mixed where the device is fast at it,
-    which moves an 8-bit value by less than one on average, else 32-true), 32-true (exact float32: no TF32), bf16-mixed
-    or 16-mixed.
-
-    Raises UserError where the machine has no such device, or the device no such precision.
+    `backend` computes the network, `preprocessing` is how it was taught to see photos, `title` what it is, for people
+    to read.
     """
 
-    def __init__(
-        self,
-        network: Generator,
-        preprocessing: Preprocessing,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        title: str = "a generator",
-    ) -> None:
-        self.preprocessing, self.title = preprocessing, title
-        self.device = _device(str(device))
-        self.precision = pick_precision(precision, self.device, "precision")
-        self.network = place(prepare(network.eval(), HALF_DTYPES.get(self.precision, torch.float32)), self.device)
+    def __init__(self, backend: Backend, preprocessing: Preprocessing, title: str = "a generator") -> None:
+        self.backend, self.preprocessing, self.title = backend, preprocessing, title
         self._most_pixels: int | None = None
-
-    @property
-    def at_once(self) -> int:
-        """Photos that go through the network together, where nothing else is said."""
-        return 1 if self.device.type == "cpu" else 8
 
     @classmethod
     def from_checkpoint(
         cls,
         path: str | os.PathLike[str] = "bundled",
-        device: str | torch.device = "auto",
+        device: str = "auto",
         precision: str = "auto",
         use_ema: bool = True,
+        backend: str = "auto",
     ) -> "Colorizer":
         """Load a file of weights, recognised by its content; nothing in it is executed.
 
-        The path is of a checkpoint of `colorize.train`, an export of this program (safetensors), or a file of DeOldify
-        or fastai; the word "bundled" is the generator that comes with this program. Device and precision are as for the
-        class. `use_ema`: of a checkpoint with averaged weights take these, otherwise those of the last step.
+        The path is of a checkpoint of `colorize.train`, an export of this program (safetensors or ONNX), or a file of
+        DeOldify or fastai; the word "bundled" is the generator that comes with this program. Device and precision are
+        as for `colorize.inference.torch_backend.TorchBackend`. `use_ema`: of a checkpoint with averaged weights take
+        these, otherwise those of the last step. The backend is auto, torch or onnx (`chosen_backend`).
 
         Raises UserError where the file is none of these, or damaged; no generator is bundled; no such device or
-        precision.
+        precision; the backend does not read the file, or has no such device or precision.
         """
-        loaded = load_weights(path, use_ema)
-        return cls(loaded.network, loaded.preprocessing, device, precision, loaded.title + loaded.origin)
+        kind, file = chosen_backend(backend, find_weights(path), device, precision)
+        if kind == "onnx":
+            from colorize.inference.onnx_backend import OnnxBackend
+
+            onnx = OnnxBackend(file)
+            return cls(onnx, onnx.stated.preprocessing, onnx.stated.title + onnx.stated.origin)
+        from colorize.inference.torch_backend import TorchBackend
+        from colorize.weights.load import load_weights
+
+        loaded = load_weights(file, use_ema)
+        made = TorchBackend(loaded.network, device, precision)
+        return cls(made, loaded.preprocessing, loaded.title + loaded.origin)
 
     @overload
     def colorize(
@@ -196,13 +181,14 @@ class Colorizer:
             for index, rgb in zip(indices, made, strict=True):
                 if saturation != 1:  # before the gamut's rule, which comes last, for photos as for films
                     rgb = scale_chroma(rgb, saturation)
-                rendered[index] = self._corrected(photos[index], rgb).numpy()
+                rendered[index] = self._corrected(photos[index], rgb)
         return [rendered[index] for index in range(len(photos))]
 
-    def _corrected(self, photo: Photo, rgb: Tensor) -> Tensor:
+    def _corrected(self, photo: Photo, rgb: Array) -> Array:
         if not photo.hints:
             return rgb
-        from colorize.inference.spreading import spread  # and SciPy, for who has hints
+        with missing_packages_told():
+            from colorize.inference.spreading import spread  # and SciPy, for who has hints
 
         height, width = rgb.shape[-2:]
         grey = self.preprocessing.show(photo.grey(), (width, height))[:, :height, :width]
@@ -217,11 +203,9 @@ class Colorizer:
         photo = _as_photo(image, False, [hint := Hint(x, y, None)])
         size = self.preprocessing.shown_size(*photo.size, self.preprocessing.render_px)
         grey = self.preprocessing.show(photo.grey(), size)
-        with self._numbers():
-            made = self.network(grey[None].to(self.device), detailed=True)
-        return palette(self.network.head, made, grey, *hint.pixel(photo.size, size), n)
+        return palette(self.backend.likely(grey), grey, *hint.pixel(photo.size, size), n)
 
-    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Tensor]:
+    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Array]:
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
         if self._most_pixels is not None:
@@ -234,8 +218,7 @@ class Colorizer:
                     raise
                 said = brief(error)
             # Only out of the except block are the failed pass's tensors let go.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.backend.free_memory()
             if count == 1:
                 name, smaller_px = photos[0].name, render_px // 2
                 if smaller_px < MIN_SIZE_PX:
@@ -250,51 +233,38 @@ class Colorizer:
         pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
         return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
 
-    def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Tensor]:
-        """Return one pass, or the mean of four: (3, height, width) each, on the CPU."""
+    def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Array]:
+        """Return one pass, or the mean of four: (3, height, width) each."""
         sizes, mirrored = [size], [False]
         if tta:
             second = (max(1, round(size[0] * TTA_SCALE)), max(1, round(size[1] * TTA_SCALE)))
             sizes, mirrored = [size, second], [False, True]
         greys = [photo.grey() for photo in photos]
-        passes: list[Tensor] = []
+        passes: list[Array] = []
         for width, height in sizes:
-            batch = torch.stack([self.preprocessing.show(grey, (width, height)) for grey in greys]).to(self.device)
+            batch = np.stack([self.preprocessing.show(grey, (width, height)) for grey in greys])
             for mirror in mirrored:
-                rgb = self._forward(batch.flip(-1)).flip(-1) if mirror else self._forward(batch)
-                rgb = rgb[..., :height, :width]
-                if (width, height) != size:
-                    rgb = interpolate(rgb, (size[1], size[0]), mode="bicubic", align_corners=False)
-                passes.append(rgb)
-        mean = torch.stack(passes).mean(dim=0).cpu()
+                rgb = self._forward(batch[..., ::-1])[..., ::-1] if mirror else self._forward(batch)
+                passes.append(_resized(rgb[..., :height, :width], size))
+        mean = passes[0] if len(passes) == 1 else np.mean(passes, axis=0)
         for photo, rgb in zip(photos, mean, strict=True):
-            if not rgb.isfinite().all():
+            if not np.isfinite(rgb).all():
                 raise UserError(f"{photo.name}: the network's colours are not numbers: try precision=32-true")
         return list(mean)
 
-    def _forward(self, grey: Tensor) -> Tensor:
-        with self._numbers():
-            rgb = self.network(grey.contiguous(memory_format=torch.channels_last)).float()
-        return rgb.clamp(0, 1) if self.preprocessing.deoldify else rgb
-
-    @contextmanager
-    def _numbers(self) -> Iterator[None]:
-        """Set the precision that was chosen; 32-true means it, also where cuDNN would use TF32."""
-        exact = exact_convolutions(self.device) if self.precision == "32-true" else nullcontext()
-        with torch.inference_mode(), autocast(self.precision, self.device), exact:
-            yield
+    def _forward(self, grey: Array) -> Array:
+        rgb = self.backend.run(grey)
+        return rgb.clip(0, 1) if self.preprocessing.deoldify else rgb
 
 
-def _device(word: str) -> torch.device:
-    match = re.fullmatch(r"(auto|cpu|gpu|cuda|mps)(?::([0-9]+))?", word)
-    if match is None:
-        raise UserError(f"device={word} is not known: use auto, cpu, cuda, cuda:N or mps")
-    kind = pick_device(match[1], "device").type
-    if match[2] is None:
-        return torch.device(kind)
-    if int(match[2]) >= (torch.cuda.device_count() if kind == "cuda" else 1):
-        raise UserError(f"device={word}: this machine has fewer; they are numbered from 0")
-    return torch.device(kind, int(match[2]))
+def _resized(rgb: Array, size: tuple[int, int]) -> Array:
+    """Bring a batch, (B, 3, h, w), to a width and height, bicubic."""
+    if rgb.shape[:-3:-1] == size:
+        return rgb
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for image in rgb for plane in image
+    ]
+    return np.stack(planes).reshape(*rgb.shape[:2], *size[::-1])
 
 
 def _as_photo(image: Source, keep_color: bool, hints: Sequence[Hint]) -> Photo:

@@ -16,7 +16,6 @@ from typing import TypeVar
 import av
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from colorize.config import PredictConfig
@@ -182,7 +181,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
-    words += [colorizer.precision, codec and codec.encoder, Piece.most_frames, CHANNELS]
+    words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames, CHANNELS]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
@@ -213,27 +212,21 @@ def _coloured_frames(
 def _rendered(
     colorizer: Colorizer, film: Film, looked_at: Stream[_Seen], options: PredictConfig
 ) -> Stream[tuple[_Seen, Plane | None]]:
-    """Yield frames with the network's chroma, where asked. On a CPU two passes share the cores: each waits less."""
-    threads, at_once = torch.get_num_threads(), options.batch_size or colorizer.at_once
-    passes = min(2, threads) if colorizer.device.type == "cpu" else 1
+    """Yield frames with the network's chroma, where it was asked."""
+    at_once = options.batch_size or colorizer.backend.at_once
 
     def render(batch: list[_Seen]) -> list[tuple[_Seen, Plane | None]]:
         photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
         made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
         return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
 
-    try:
-        with (
-            closing(_ahead(looked_at, _DECODED_AHEAD + passes * at_once)) as ready,
-            ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(threads // passes,)) as pool,
-        ):
+    with colorizer.backend.side_by_side() as (pool, passes):
+        with closing(_ahead(looked_at, _DECODED_AHEAD + passes * at_once)) as ready:
             batches = iter(lambda: list(islice(ready, at_once)), [])
             pending = deque(pool.submit(render, batch) for batch in islice(batches, passes + 1))
             while pending:
                 yield from pending.popleft().result()
                 pending.extend(pool.submit(render, batch) for batch in islice(batches, 1))
-    finally:
-        torch.set_num_threads(threads)  # of threads to come, which take over what was said last
 
 
 def _looked_at(

@@ -57,7 +57,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
     their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
-    at_once = options.batch_size or colorizer.at_once
+    at_once = options.batch_size or colorizer.backend.at_once
     batches = deque(jobs[start : start + at_once] for start in range(0, len(jobs), at_once))
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()

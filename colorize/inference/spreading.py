@@ -9,13 +9,13 @@ their say. docs/LOG.md has the comparison with Levin, Lischinski & Weiss 2004.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+from PIL import Image
+from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
-from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
+from colorize.gamut import Plane
 from colorize.inference.palette import likeness
 from colorize.photos.hints import Hint
 
@@ -31,42 +31,50 @@ NODES = 1 << 14
 """Paths lead over a grid of about this many nodes."""
 
 
-def spread(rgb: Tensor, grey: Tensor, hints: Sequence[Hint], size: tuple[int, int]) -> Tensor:
+def spread(rgb: Plane, grey: Plane, hints: Sequence[Hint], size: tuple[int, int]) -> Plane:
     """Return the network's `rgb`, `(3, h, w)`, corrected by hints in a photo of `size`, width and height.
 
     `grey` is the photo's luma, `(1, h, w)` in [0, 1]. Of the result, which may lie outside [0, 1], only chroma counts.
     """
     h, w = rgb.shape[-2:]
-    look = torch.cat([grey_to_lightness(grey), rgb_to_lab(rgb)[1:]])
-    columns, rows = torch.tensor([hint.pixel(size, (w, h)) for hint in hints]).T
+    look = np.concatenate([grey_to_lightness(grey), rgb_to_lab(rgb)[1:]]).astype(np.float32)
+    columns, rows = np.array([hint.pixel(size, (w, h)) for hint in hints]).T
     # The mean of 3 x 3 pixels: nobody aims at a grain.
-    own = avg_pool2d(look[None], 3, 1, 1, count_include_pad=False)[0, :, rows, columns].T
-    ab, known = look[1:].clone(), own[:, 1:].clone()
+    own = uniform_filter(look, (1, 3, 3), mode="nearest")[:, rows, columns].T
+    ab, known = look[1:].copy(), own[:, 1:].copy()
     for row, hint in zip(known, hints, strict=True):
         if hint.rgb is not None:
-            row[:] = rgb_to_lab(torch.tensor(hint.rgb).view(3, 1, 1) / 255)[1:].flatten()
+            row[:] = rgb_to_lab(np.asarray(hint.rgb, np.float32).reshape(3, 1, 1) / 255)[1:].ravel()
     step = max(1, round((h * w / NODES) ** 0.5))
-    nodes, rows, columns = avg_pool2d(look[None], step, ceil_mode=True)[0], rows // step, columns // step
-    near = (path_lengths(nodes, step / min(h, w), rows, columns) / -REACH).exp()
-    values, vectors = torch.linalg.eigh(near[:, rows, columns] * likeness(own, own, LIKE))
+    nodes, rows, columns = _means(look, step), rows // step, columns // step
+    near = np.exp(path_lengths(nodes, step / min(h, w), rows, columns) / -REACH)
+    values, vectors = np.linalg.eigh(near[:, rows, columns] * likeness(own, own, LIKE))
     # Of geodesic distances the matrix need not be positive.
-    weights = vectors @ ((vectors.T @ (known - own[:, 1:])) / (values.clamp_min(0) + DOUBT)[:, None])
+    weights = vectors @ ((vectors.T @ (known - own[:, 1:])) / (values.clip(0) + DOUBT)[:, None])
     for one, place, weight in zip(near, own, weights, strict=True):
-        share = interpolate(one[None, None], scale_factor=step, mode="bilinear")[0, :, :h, :w]
-        share = share * likeness(look.flatten(1).T, place[None], LIKE).view(h, w)
-        ab += weight[:, None, None] * share
-    return rgb + lab_to_rgb(torch.cat([look[:1], ab])) - lab_to_rgb(look)
+        grown = Image.fromarray(one).resize((step * one.shape[1], step * one.shape[0]), Image.Resampling.BILINEAR)
+        share = np.asarray(grown)[:h, :w] * likeness(look.reshape(3, -1).T, place[None], LIKE).reshape(h, w)
+        ab += weight[:, None, None].astype(np.float32) * share
+    return rgb + lab_to_rgb(np.concatenate([look[:1], ab])) - lab_to_rgb(look)
 
 
-def path_lengths(look: Tensor, step: float, rows: Tensor, columns: Tensor) -> Tensor:
+def _means(look: Plane, step: int) -> Plane:
+    """Return the means of blocks of `step` x `step` pixels, those at the right and the bottom of what there is."""
+    places = [np.arange(0, side, step) for side in look.shape[1:]]
+    sums = np.add.reduceat(np.add.reduceat(look, places[0], axis=1), places[1], axis=2)
+    rows, columns = (np.diff([*at, side]) for at, side in zip(places, look.shape[1:], strict=True))
+    return np.asarray(sums / (rows[:, None] * columns))
+
+
+def path_lengths(look: Plane, step: float, rows: Plane, columns: Plane) -> Plane:
     """Return the shortest paths from each of some nodes to all, `(n, h, w)`: `look` is Lab, nodes are `step` apart."""
     h, w = look.shape[-2:]
     node = np.arange(h * w).reshape(h, w)
     pairs = [(node[:, 1:], node[:, :-1]), (node[1:], node[:-1])]
     pairs += [(node[1:, 1:], node[:-1, :-1]), (node[1:, :-1], node[:-1, 1:])]
     one, other = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
-    places = np.concatenate([step * np.indices((h, w)), STEEPNESS * look.numpy()]).reshape(5, -1)
+    places = np.concatenate([step * np.indices((h, w)), STEEPNESS * look]).reshape(5, -1)
     lengths = np.linalg.norm(places[:, one] - places[:, other], axis=0)
     graph = coo_array((lengths, (one, other)), shape=(h * w, h * w)).tocsr()
-    found = dijkstra(graph, directed=False, indices=(rows * w + columns).numpy())
-    return torch.from_numpy(found).float().view(-1, h, w)
+    found = dijkstra(graph, directed=False, indices=rows * w + columns)
+    return np.asarray(found, np.float32).reshape(-1, h, w)

@@ -2,7 +2,8 @@
 
 - Convolutions as matrix products (the columns of Chellapilla et al. 2006) where an image is smaller than its weights,
   which oneDNN would pack, and their gradient, on every pass.
-- Depthwise convolutions with their backward pass in float32: in bf16, oneDNN takes many times as long.
+- The backward pass of depthwise convolutions in float32 and, for wide weights, three columns at a time: oneDNN is slow
+  in bf16, and has no fast gradient of a weight that is wider.
 - Weight norm that keeps the weight's memory layout and gives autocast's precision, without torch's copies.
 
 Measured on a CPU with AVX-512 bf16. On other devices, and in exported and compiled graphs, torch's own passes run.
@@ -37,7 +38,8 @@ def _kernel(conv: nn.Conv2d) -> Callable[..., Tensor] | None:
         return None
     if conv.groups == 1 and side in (1, 3) and conv.padding == (side // 2, side // 2) and conv.padding_mode == "zeros":
         return _matrix_conv
-    if conv.groups == conv.in_channels == conv.out_channels > 1 and conv.padding == (0, 0) and conv.bias is None:
+    depthwise = conv.groups == conv.in_channels == conv.out_channels > 1 and conv.bias is None
+    if depthwise and conv.padding in ((0, 0), (side // 2, side // 2)) and conv.padding_mode == "zeros":
         return _depthwise_conv
     return None
 
@@ -53,7 +55,7 @@ def _depthwise_conv(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor
     learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
     if not (learns and _applies(input)):
         return nn.Conv2d._conv_forward(conv, input, weight, bias)
-    return _DepthwiseConv.apply(input, weight, conv.stride[0])  # type: ignore[no-any-return]
+    return _DepthwiseConv.apply(input, weight, conv.stride[0], conv.padding[0])  # type: ignore[no-any-return]
 
 
 def _weight_norm(norm: _WeightNorm, length: Tensor, direction: Tensor) -> Tensor:
@@ -146,24 +148,58 @@ def _from_columns(columns: Tensor, shape: torch.Size, side: int, stride: int) ->
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Convolution of padded `x` (B, C, H, W) with `weight` (C, 1, k, k), a group a channel; backwards in float32."""
+    """Convolution of `x` (B, C, H, W) with `weight` (C, 1, k, k), a group a channel; backwards in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         x, weight = _as_autocast(x), _as_autocast(weight)  # here, so that gradients are not rounded to it
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return conv2d(x, weight, None, stride, groups=len(weight))
+        ctx.stride, ctx.padding = stride, padding
+        return conv2d(x, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight = (saved.float() for saved in ctx.saved_tensors)
-        stride, groups, wanted = [ctx.stride] * 2, len(weight), [*ctx.needs_input_grad[:2], False]
-        for_x, for_weight, _ = torch.ops.aten.convolution_backward(
-            gradient.float(), x, weight, None, stride, [0, 0], [1, 1], False, [0, 0], groups, wanted
-        )
-        return for_x, for_weight, None
+        x, weight = ctx.saved_tensors
+        gradient, weight, stride, padding = gradient.float(), weight.float(), ctx.stride, ctx.padding
+        side, width, wanted = weight.shape[-1], x.shape[-1], ctx.needs_input_grad[:2]
+        if side <= _COLUMNS and min(x.shape[2:]) >= side:
+            return *_depthwise_gradients(gradient, x.float(), weight, stride, padding, *wanted), None, None
+        for_x = for_weight = None
+        if wanted[0]:
+            like = torch.empty_like(x, dtype=torch.float32)  # only its shape counts
+            for_x, _ = _depthwise_gradients(gradient, like, weight, stride, padding, True, False)
+        if wanted[1]:
+            columns = []
+            for first in range(0, side, _COLUMNS):
+                part = weight[..., first : first + _COLUMNS]
+                last = first + (gradient.shape[-1] - 1) * stride + part.shape[-1]  # of the columns of x that it saw
+                seen = pad(x, (padding - first, last - width - padding, padding, padding)).float()
+                columns.append(_depthwise_gradients(gradient, seen, part, stride, 0, False, True)[1])
+            for_weight = torch.cat(columns, dim=3)  # type: ignore[arg-type]
+        return for_x, for_weight, None, None
+
+
+_COLUMNS = 3  # width of a depthwise weight up to which oneDNN's gradient of it is fast, where `x` is no smaller
+
+
+def _depthwise_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    for_x, for_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        [stride] * 2,
+        [padding] * 2,
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [of_x, of_weight, False],
+    )
+    return for_x, for_weight
 
 
 class _WeightNormPass(torch.autograd.Function):

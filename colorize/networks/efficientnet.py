@@ -85,13 +85,15 @@ class SameConv2d(nn.Conv2d):
     """Convolution without bias under TensorFlow's SAME padding: at stride 2 even sides get more at their end."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.stride[0] == 1:
+            return super().forward(input)
+        # By remainders: an exporter to ONNX rounds -(-side // 2) down where it is dynamic.
         side = self.kernel_size[0] // 2
-        top, left = side, side
-        if self.stride[0] == 2:  # by remainders: an exporter to ONNX rounds -(-side // 2) down where it is dynamic
-            top, left = side - 1 + input.shape[-2] % 2, side - 1 + input.shape[-1] % 2
+        top, left = side - 1 + input.shape[-2] % 2, side - 1 + input.shape[-1] % 2
         return super().forward(pad(input, (left, side, top, side)))
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor, nn
 from torch.func import functional_call
 
-MIN_SIZE_PX = 32
+from colorize.networks.options import MIN_SIZE_PX
 
 
 class Package(NamedTuple):

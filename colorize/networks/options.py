@@ -8,6 +8,7 @@ from typing import Any
 
 from colorize.runtime.keys import opt
 
+MIN_SIZE_PX = 32  # least side of an image for the networks
 ENCODERS = ("resnet10_half", "resnet18", "resnet34", "resnet101", "efficientnet_lite0")  # names in the encoder registry
 
 

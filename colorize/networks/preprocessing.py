@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from colorize.networks.encoder import MIN_SIZE_PX
+from colorize.gamut import Plane
+from colorize.networks.options import MIN_SIZE_PX
 
 MOST_RENDER_PX = 1 << 14  # no network is shown more: a file that asks for it is damaged, or wants the memory
 AREA_PER_RENDER = 3.0  # a photo is shown with at most this many times render_px² pixels, however long it is
@@ -38,12 +37,10 @@ class Preprocessing:
         scale = min(render_px / min(width, height), math.sqrt(area / (width * height)), thin)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def show(self, grey: Image.Image, size: tuple[int, int]) -> Tensor:
+    def show(self, grey: Image.Image, size: tuple[int, int]) -> Plane:
         """Return the input: `grey` (mode L) at `size`, padded to the network's least, `(1, H, W)` float32 in [0, 1]."""
         method = (Image.Resampling.BILINEAR,) if self.deoldify else (Image.Resampling.BICUBIC, None, 3.0)
         shown = grey.resize(size, *method)
-        pixels = torch.from_numpy(np.array(shown)).float().div_(255)[None]
-        lacking = [max(0, MIN_SIZE_PX - side) for side in size]
-        if not any(lacking):
-            return pixels
-        return torch.nn.functional.pad(pixels[None], (0, lacking[0], 0, lacking[1]), mode="replicate")[0]
+        pixels = np.asarray(shown, np.float32) / np.float32(255)
+        lacking = [(0, max(0, MIN_SIZE_PX - side)) for side in size]
+        return np.pad(pixels, lacking[::-1], mode="edge")[None]

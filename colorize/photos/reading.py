@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.ExifTags import Base
 
@@ -139,12 +138,11 @@ def has_colors(image: Image.Image) -> bool:
     """
     small = image.copy()
     small.thumbnail((128, 128), reducing_gap=3.0)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
-    lightness, *ab = rgb_to_lab(pixels).flatten(1)
-    step = (lightness / 4).long().clamp(0, 24)
-    count = torch.zeros(25).index_add_(0, step, torch.ones_like(lightness)).clamp_min_(1)
-    rest = [plane - (torch.zeros(25).index_add_(0, step, plane) / count)[step] for plane in ab]
-    return float(torch.stack(rest).square().sum(0).mean().sqrt()) >= COLOURED_LAB
+    lightness, *ab = rgb_to_lab(np.asarray(small).transpose(2, 0, 1) / np.float32(255)).reshape(3, -1)
+    step = (lightness / 4).astype(int).clip(0, 24)
+    count = np.bincount(step, minlength=25).clip(1)
+    rest = [plane - (np.bincount(step, plane, 25) / count)[step] for plane in ab]
+    return float(np.sqrt(np.square(rest).sum(0).mean())) >= COLOURED_LAB
 
 
 def _photo(image: Image.Image, metadata: Metadata, name: str, keep_color: bool) -> Photo:

@@ -1,7 +1,9 @@
 """The device to compute on, and the numbers that are fast on it."""
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -44,6 +46,14 @@ def pick_precision(precision: str, device: torch.device, key: str = "trainer.pre
 def place(network: Network, device: torch.device) -> Network:
     """Move `network` to `device`, its weights in the memory layout that convolutions are fastest with."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def keep_memory() -> None:
+    """Have glibc, where it is, keep what a step frees for the next one, rather than the kernel clear fresh pages."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no block of memory of its own for a large tensor
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: give nothing back
 
 
 def compile_in_place(device: torch.device, networks: Iterable[torch.nn.Module]) -> None:

@@ -24,10 +24,10 @@ class DiskFault(UserError):
 _RESUMES = "the same command resumes (training with resume=auto)"
 _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, and") | {errno.EROFS: "once it can be written to,"}
 # What PyTorch says on CUDA, on a CPU (Linux, Windows), on MPS, and in the words of cuBLAS and cuDNN; oneDNN, whose text
-# may mean something else; Python's threads, OpenCV, C++, and the loader of shared libraries.
+# may mean something else; Python's threads, OpenCV, C++, the loader of shared libraries, and ONNX Runtime.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|insufficient memory|can(?:'|no)t allocate memory|ALLOC_FAILED|bad_alloc"
-    r"|could not create a (?:primitive|memory)|can't start new thread|failed to map segment",
+    r"|could not create a (?:primitive|memory)|can't start new thread|failed to map segment|failed to allocate memory",
     re.IGNORECASE,
 )
 
@@ -76,6 +76,22 @@ def lack_of_memory_told(doing: str) -> Iterator[None]:
             raise
         advice = "free some, raise its limit, or have less done at once (batch_size, num_workers, sizes)"
         raise OutOfMemory(f"not enough memory for {doing} ({brief(error)}): {advice}") from error
+
+
+@contextmanager
+def missing_packages_told() -> Iterator[None]:
+    """Turn the want of a package that is not installed into a UserError that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "colorize").partition(".")[0]
+        if name == "colorize":
+            raise
+        name = {"cv2": "opencv-python-headless", "PIL": "Pillow"}.get(name, name)
+        raise UserError(
+            f"this needs the package {name}, which is not installed here: pip install {name}, or install all that this "
+            "program needs (pip install colorize; in a checkout, make setup)"
+        ) from error
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

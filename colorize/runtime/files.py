@@ -33,34 +33,32 @@ class Folder(NamedTuple):
 
     subfolders: list[tuple[str, bool]]
     files: list[str]
-    has_links: bool = False  # true if a link to a folder or file is in it, taken or not
 
 
 def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
     """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is)."""
-    subfolders, files, has_links = list[tuple[str, bool]](), list[str](), False
+    subfolders, files = list[tuple[str, bool]](), list[str]()
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             is_link = entry.is_symlink()
-            has_links |= is_link
             # os.path for links: it says no to one that leads nowhere or to itself, where the entry raises.
             if os.path.isdir(entry.path) if is_link else entry.is_dir():
                 subfolders.append((entry.name, is_link))
             elif takes is None or (takes(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file())):
                 files.append(entry.name)
-    return Folder(subfolders, files, has_links)
+    return Folder(subfolders, files)
 
 
 def walk_files(
     root: str | Path,
     below: str = "",
-    read: Callable[[str], Folder] = read_folder,
+    takes: Callable[[str], bool] | None = None,
     enter: Callable[[str], bool] = lambda folder: True,
     on_error: Callable[[OSError], None] | None = None,
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder at or below `root`, each once, with the names of its files.
+    """Yield every folder at or below `root`, each once, with the names of its files (`takes`: as for `read_folder`).
 
     Links to folders come last, so that a file has the same path whether or not a link leads to it as well. Of `root`
     only the part `below` ("" or "a/b/") is walked, in it the folders that `enter` allows, named relative to `root`.
@@ -78,7 +76,7 @@ def walk_files(
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            found = read(path)
+            found = read_folder(path, takes)
         except OSError as error:
             if on_error is None:
                 raise

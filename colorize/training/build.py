@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
-from colorize.data.caches.copies import make_copies
+from colorize.data.caches.copies import with_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
@@ -28,7 +28,7 @@ from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
 from colorize.runs import PhaseFolder
-from colorize.runtime.devices import compile_in_place, pick_device, pick_precision
+from colorize.runtime.devices import compile_in_place, keep_memory, pick_device, pick_precision
 from colorize.runtime.errors import UserError
 from colorize.runtime.log import log
 from colorize.runtime.schema import BadOption, key_of, value_errors_as_bad_options
@@ -157,7 +157,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
     data = config.data
     copies = None
     if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
-        copies = make_copies(photos, Path(data.cache), data.cache_px, data.cache_gb, data.num_workers)
+        copies = with_copies(photos, Path(data.cache), data.cache_px)
     return ColorizationDataModule(
         photos,
         seed=config.seed,
@@ -221,6 +221,8 @@ def make_trainer(
     for noise in NOISE:
         warnings.filterwarnings("ignore", noise)
     quieten()
+    if device.type == "cpu":
+        keep_memory()
     callbacks = make_callbacks(config, folder, schedule)
     return L.Trainer(
         accelerator=device.type,

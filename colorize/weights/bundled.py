@@ -17,6 +17,11 @@ def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
     return BUNDLED
 
 
+def bundled_onnx() -> Path:
+    """Return the file of the same generator for ONNX Runtime, there or not."""
+    return BUNDLED.with_suffix(".onnx")
+
+
 def existing_weights(checkpoint: str | os.PathLike[str]) -> Path:
     """Return the same; raise UserError where there is no such file."""
     if not (path := find_weights(checkpoint)).exists():

@@ -41,7 +41,7 @@ class CheckpointMetadata:
     turns: int
     averaged: bool = False  # true: it has averaged weights of the generator (EMA) beside those of the last step
     curve: list[dict[str, float]] = field(default_factory=list)
-    """The scores so far: images_seen, ciede2000, delta_cf, distance… at each moment (evaluation/stopping.py)."""
+    """The scores so far: images_seen, ciede2000, delta_cf, distance… at each moment (metrics.py)."""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """The options that made the training what it is (hyper_parameters.py), those of its last start."""
     sources: dict[str, str] = field(default_factory=dict)  # digests of the files that it started from (resuming.py)

@@ -3,12 +3,10 @@
 A file is recognised by its content: a checkpoint of `colorize.train`, an export, or a file of DeOldify or fastai (see
 `colorize.weights.foreign`). Nothing in it is executed.
 
-An export is a safetensors file of the generator's `state_dict()` whose metadata `colorize` is JSON: `format`,
-`generator` (its `architecture`), `preprocessing` (the fields of `Preprocessing`), `provenance`, for people to read.
+An export is a safetensors file of the generator's `state_dict()`, which states what it is (`colorize.weights.stated`).
 Its tensors are float32, or float16 where they have two dimensions or more (`half`); `colorize.exporting` writes it.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +16,13 @@ import safetensors
 from safetensors import SafetensorError
 
 from colorize.networks.critic import Critic
-from colorize.networks.encoder import MIN_SIZE_PX
 from colorize.networks.generator import Generator
+from colorize.networks.options import MIN_SIZE_PX
 from colorize.networks.preprocessing import Preprocessing
-from colorize.runtime.errors import UserError, brief
+from colorize.runtime.errors import UserError
 from colorize.weights import bundled, checkpoints, foreign
 from colorize.weights.safe_reading import one_version, read_file, read_state, state_of
-
-EXPORT_FORMAT = 1
-
-ORIGINS: dict[Any, str] = {
-    "scenes": ", trained on drawn scenes only: photographs will come out wrong",
-    "imagenet": ", trained on ImageNet",
-    "folder": ", trained on a folder of photos",
-}
-"""Training data of a generator, for people to read, by its `data.kind`."""
+from colorize.weights.stated import ORIGINS, read_stated
 
 
 @dataclass(frozen=True)
@@ -110,18 +100,8 @@ def load_export(path: str | Path) -> Weights | None:
         return None
     if stated is None:
         return None
-    state = read_state(path)
-    try:
-        content = json.loads(stated)
-        if content["format"] != EXPORT_FORMAT:
-            raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
-        network = checkpoints.build_stated(path, "generator", content["generator"])
-        assert isinstance(network, Generator)
-        preprocessing = Preprocessing(**content["preprocessing"])
-        provenance = dict(content.get("provenance", {}))
-        origin = ORIGINS.get(provenance.get("training", {}).get("data"), "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error
+    said, state = read_stated(path, stated), read_state(path)
+    network = checkpoints.build_stated(path, "generator", said.generator)
+    assert isinstance(network, Generator)
     checkpoints.filled(network, state, path)
-    title = "the bundled generator (pocket)" if Path(path) == bundled.BUNDLED else "export of this program"
-    return Weights(network, preprocessing, title, provenance, origin)
+    return Weights(network, said.preprocessing, said.title, said.provenance, said.origin)

@@ -5,25 +5,31 @@ Of several lines for a photo, the one that fits its size and time counts. What c
 
 import io
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from colorize.data.caches.records import STAMP, held, source_digest, stamps, worked_through
 from colorize.data.datasets import PhotoDataset
-from colorize.data.images import to_uint8
+from colorize.data.loading import make_loader
 from colorize.data.sources import Photos
+from colorize.data.tensors import to_uint8
 from colorize.metrics import colourfulness
 from colorize.photos.opening import UnreadableImage
-from colorize.runtime.errors import UserError, writing
-from colorize.runtime.files import written_whole
+from colorize.runtime.errors import UserError
+from colorize.runtime.files import digest
 from colorize.runtime.log import log
+from colorize.runtime.progress import tracked
 
+STAMP = ["bytes", "mtime_ns"]  # tell one state of a file from another; `bytes` is -1 where there is no such file
+FEW = 200  # so many photos are measured before worker processes have started
 SIZE_PX = 64  # each photo is measured as a whole, squeezed into a square of this side
 ROW = np.dtype(
     [
@@ -58,10 +64,11 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     if not photos.on_disk:
         return Survey(rows, _measure(photos, identities, rows, num_workers, io.BytesIO()))
     cache = cache_file(runs_dir, photos.root)
-    with held(cache, "measuring", "runs_dir"):
-        rows[STAMP] = stamps(photos.root, identities)
-        _recall(cache, photos.root, identities, rows)
-        with cache.open("ab", buffering=0) as lines:
+    with _held(cache):
+        rows[STAMP] = _stamps(photos.root, identities)
+        with cache.open("ab", buffering=0) as lines, cache.open("rb") as kept:
+            _recall(kept, identities, rows)
+            lines.write(b"\n")  # after the part of a line that an interrupted start may have left
             return Survey(rows, _measure(photos, identities, rows, num_workers, lines))
 
 
@@ -93,29 +100,49 @@ def is_dull(rows: NDArray[Any], least: float) -> NDArray[np.bool_]:
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
     """Path of the cache of the photos below ``root``."""
-    return Path(runs_dir) / ".cache" / f"survey-{source_digest(root, _VERSION)}.jsonl"
+    return Path(runs_dir) / ".cache" / f"survey-{digest(_VERSION, root.resolve()).hex()}.jsonl"
 
 
-def _recall(cache: Path, root: Path, identities: Sequence[str], rows: NDArray[Any]) -> None:
-    """Fill in what the cache has of these photos as they are now, and leave it ready for more lines."""
-    places = {identity: place for place, identity in enumerate(identities)}
-    current, last = rows[STAMP], dict[str, bytes]()
-    count, line = 0, b""
-    if cache.exists():
-        with cache.open("rb") as file:
-            for line in file:
-                count += 1
-                with suppress(ValueError, TypeError, OverflowError):
-                    identity, *values = json.loads(line)
-                    if len(values) == len(ROW.names or ()):
-                        last[identity], place = line.rstrip() + b"\n", places.get(identity)
-                        if place is not None and current[place].tolist() == tuple(values[:2]):
-                            rows[place] = tuple(values)
-    # It is written anew where it is missing, ends in a truncated line, or is mostly broken or outdated.
-    if not line.endswith(b"\n") or count > 1 + 2 * max(1, len(last)):  # the first one names the folder
-        with writing(cache), written_whole(cache, sync=False, alone=True) as made:
-            made.write(json.dumps({"photos": str(root.resolve())}).encode() + b"\n")
-            made.writelines(last.values())
+@contextmanager
+def _held(cache: Path) -> Iterator[None]:
+    """Hold a cache for this process; others wait, and find everything done. Raises UserError where it cannot be."""
+    lock = FileLock(cache.with_suffix(".lock"))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            holding = lock.acquire(timeout=0)
+        except Timeout:
+            log.info(f"waiting for another process, which is measuring the same photos ({cache})")
+            holding = lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{cache.parent} cannot be written ({error}): choose another runs_dir=DIR") from error
+    with holding:
+        yield
+
+
+def _stamps(root: Path, identities: Sequence[str]) -> NDArray[Any]:
+    """Return the `STAMP` of each file, asked for in threads: on a network drive each answer takes its time."""
+
+    def stamp(identity: str) -> tuple[int, int]:
+        try:
+            status = os.stat(os.path.join(root, identity))
+        except (OSError, ValueError):  # whatever is wrong with it, reading it will tell
+            return -1, 0
+        return status.st_size, status.st_mtime_ns
+
+    with ThreadPool(16) as pool:
+        return np.array(pool.map(stamp, identities, chunksize=1000), [(name, "i8") for name in STAMP])
+
+
+def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> None:
+    """Fill in what the lines of a cache have of these photos as they are now; broken lines are passed over."""
+    places, current = {identity: place for place, identity in enumerate(identities)}, rows[STAMP]
+    for line in cache:
+        with suppress(ValueError, TypeError, OverflowError):
+            identity, *values = json.loads(line)
+            place = places.get(identity)
+            if place is not None and current[place].tolist() == tuple(values[:2]):
+                rows[place] = tuple(values)
 
 
 def _measure(
@@ -126,7 +153,8 @@ def _measure(
     if not missing:
         return unreadable
     dataset = _Measurements(photos, [identities[place] for place in missing], SIZE_PX)
-    for place, measured in zip(missing, worked_through(dataset, "measuring photos", num_workers), strict=True):
+    loader = make_loader(dataset, num_workers if len(missing) > FEW else 0, (__name__,), batch_size=None)
+    for place, measured in zip(missing, tracked(loader, "measuring photos", len(missing)), strict=True):
         if isinstance(measured, str):
             unreadable[identities[place]] = measured
             continue

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from colorize.config.sections import SaveConfig
 from colorize.data.sources import Photos
-from colorize.evaluation.stopping import rank
+from colorize.metrics import rank
 from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
@@ -38,7 +38,7 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Writes last.ckpt after each epoch and now and then inside it, best.ckpt where a metric is lowest, and kept ones.
 
-    The lowest `monitored` makes best.ckpt, of scores the first by `stopping.rank`. Inside epochs `when` says what is
+    The lowest `monitored` makes best.ckpt, of scores the first by `metrics.rank`. Inside epochs `when` says what is
     written; the last.ckpt before stays as last.ckpt.before. Nothing is saved on the last batch of an epoch: resumed
     from there, training would lose the validation. A signal stops training once its step, or the validation, is saved.
     """

@@ -9,8 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from colorize.data.resolution import ResolutionSchedule
-from colorize.evaluation.stopping import OF_GREY, rank
-from colorize.metrics import VALIDATED, MeanMetrics
+from colorize.metrics import OF_GREY, VALIDATED, MeanMetrics, rank
 from colorize.runtime.files import csv_text, write_text
 from colorize.runtime.log import log
 from colorize.runtime.progress import TELLING_S, spoken

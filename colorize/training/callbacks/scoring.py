@@ -7,12 +7,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from colorize.color import merge_luma, rgb_to_grey
 from colorize.config.sections import SaveConfig
-from colorize.evaluation import learned_metrics, stopping
-from colorize.evaluation.learned_metrics import frechet_distance, moments, summed
-from colorize.runtime.errors import UserError
+from colorize.data.luma_lookup import LumaLookup
+from colorize.metrics import OF_GREY, SCORED, MeanMetrics, distance, measure
 from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
 
+AT_ONCE = 16  # photos scored at a time
 POINTS = 20  # points in TensorBoard's first screen, over a training
 
 
@@ -22,15 +23,11 @@ class Scoring(L.Callback):
     A score is that of the averaged weights where there are any, on the first readable validation photos. It goes to
     TensorBoard, `POINTS` times in a training, and, if `in_curve`, into the module's `curve`, that checkpoints hold.
     Lightning's own validation inside an epoch is not used: a training resumed from there would lose the epoch's
-    metrics. Raises UserError where the weights for FID, if it is asked for, cannot be had.
+    metrics.
     """
 
     def __init__(self, save: SaveConfig, in_curve: bool) -> None:
-        self.save, self.in_curve, self.inception = save, in_curve, None
-        if in_curve and (fid := save.score_fid) != "none":
-            if save.score_photos < 2:
-                raise UserError(f"save.score_fid={fid} needs save.score_photos of at least 2, not {save.score_photos}")
-            self.inception = learned_metrics.Inception(fid, "save.score_fid").eval().requires_grad_(False)
+        self.save, self.in_curve = save, in_curve
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         batch = trainer.datamodule.fixed_val(self.save.score_photos)  # type: ignore[attr-defined]
@@ -38,11 +35,7 @@ class Scoring(L.Callback):
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
         self.shown_every = max(1, sum(images_by_epoch(trainer)) // POINTS)
-        if self.inception is not None:
-            inception = self.inception.to(pl_module.device)
-            photos = stopping.batches(self.rgb, pl_module.device)
-            self.of_truth = summed(moments(inception(truth)) for truth in photos)
-        self.of_grey, _ = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
+        self.of_grey = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module, self.in_curve)
 
@@ -56,25 +49,39 @@ class Scoring(L.Callback):
 
     def score(self, trainer: L.Trainer, pl_module: Any, noted: bool) -> None:
         network = pl_module.ema_model or pl_module.network("generator")
-        score, features = self.measure(trainer, pl_module, network.eval())
-        point = score | {"distance": stopping.distance(score, self.of_grey)}
+        score = self.measure(trainer, pl_module, network.eval())
+        point = score | {"distance": distance(score, self.of_grey)}
         shown = {f"{OVERVIEW}/{name}": value for name, value in score.items()}
-        point |= {f"{stopping.OF_GREY}{name}": value for name, value in self.of_grey.items()}
-        if self.inception is not None:
-            point["fid"] = frechet_distance(features, self.of_truth)
+        point |= {f"{OF_GREY}{name}": value for name, value in self.of_grey.items()}
         if noted:
             pl_module.curve.append({"images_seen": pl_module.images_seen, **point})
             shown |= scored(point)
         for logger in trainer.loggers:
             logger.log_metrics(shown, step=pl_module.axis)
 
-    def measure(
-        self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]
-    ) -> tuple[dict[str, float], Tensor]:
-        """Return the scores of what `colour` makes of the photos of all devices, and `moments` of its features."""
+    def measure(self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the scores of what `colour` makes of the photos of all devices."""
 
         def coloured(grey: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
                 return colour(grey)
 
-        return stopping.score(coloured, self.rgb, pl_module.device, self.lookup, self.inception)
+        return score_photos(coloured, self.rgb, pl_module.device, self.lookup)
+
+
+@torch.no_grad()
+def score_photos(
+    colour: Callable[[Tensor], Tensor], rgb: Tensor, device: torch.device, lookup: LumaLookup
+) -> dict[str, float]:
+    """Score photos of all ranks, coloured on their own luma: the mean of each `SCORED`.
+
+    `colour` makes RGB (B, 3, H, W) of grey (B, 1, H, W), in [0, 1], on `device`; `rgb` has this rank's photos, (N, 3,
+    H, W) uint8, where N may be 0.
+    """
+    means = MeanMetrics()
+    for photos in rgb.split(AT_ONCE) if len(rgb) else ():
+        truth = photos.to(device).float() / 255
+        grey = rgb_to_grey(truth)
+        terms = measure(SCORED, merge_luma(colour(grey), grey), truth, lookup.predict(grey))
+        means.add({name: values.cpu().double() for name, values in terms.items()}, len(truth))
+    return means.means()

@@ -125,7 +125,7 @@ def charts(config: TrainConfig) -> dict[str, dict[str, tuple[str, list[str]]]]:
         found["generator: terms of the loss"] = [f"generator/{t}$" for t in ("pixel", "feature_[0-9]+", "adversarial")]
         if config.data.kind == "scenes":
             found["scenes: right hue, by region"] = [f"{VAL}_region/({'|'.join(COUNTED)})$"]
-            found["scenes: taken for something else"] = [f"{VAL}_region/(colourless|.*_as_.*)$"]
+            found["scenes: without a hue"] = [f"{VAL}_region/colourless$"]
     if averages(config):
         found["CIEDE2000 of raw and of averaged weights"] = [f"^({VAL}|{VAL_EMA})/ciede2000$"]
     if "critic" in networks:
