@@ -220,13 +220,15 @@ def _rendered(
         made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
         return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
 
-    with colorizer.backend.side_by_side() as (pool, passes):
-        with closing(_ahead(looked_at, _DECODED_AHEAD + passes * at_once)) as ready:
-            batches = iter(lambda: list(islice(ready, at_once)), [])
-            pending = deque(pool.submit(render, batch) for batch in islice(batches, passes + 1))
-            while pending:
-                yield from pending.popleft().result()
-                pending.extend(pool.submit(render, batch) for batch in islice(batches, 1))
+    with (
+        colorizer.backend.side_by_side() as (pool, passes),
+        closing(_ahead(looked_at, _DECODED_AHEAD + passes * at_once)) as ready,
+    ):
+        batches = iter(lambda: list(islice(ready, at_once)), [])
+        pending = deque(pool.submit(render, batch) for batch in islice(batches, passes + 1))
+        while pending:
+            yield from pending.popleft().result()
+            pending.extend(pool.submit(render, batch) for batch in islice(batches, 1))
 
 
 def _looked_at(
