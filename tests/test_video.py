@@ -4,9 +4,11 @@ import errno
 import os
 import resource
 import signal
+import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import av
@@ -349,6 +351,33 @@ def test_an_interrupted_film_goes_on_exactly_where_it_stopped(
     assert all(np.array_equal(*pair) for pair in zip(first.rgb, second.rgb, strict=True))
     assert (first.times, first.sound) == (second.times, second.sound)
     assert files(tmp_path) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+def test_two_passes_side_by_side_give_the_film_that_one_gives(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier of two frames takes longer; each pass has its share of the threads, and the process all again."""
+    write_film(tmp_path / "film.mkv", codec="ffv1")
+    made, threads_before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            both, shares = Barrier(threads), list[int]()
+
+            def render(self: Colorizer, photos: list[Photo], *_: Any, both: Barrier = both) -> list[Array]:
+                shares.append(torch.get_num_threads())  # noqa: B023
+                level = float(photos[0].luma[0, 0]) / 255
+                both.wait(30)
+                time.sleep(0.01 * level)
+                return [np.stack([np.full((8, 8), share, np.float32) for share in (0.5 + 0.3 * level, 0.4, 0.3)])]
+
+            monkeypatch.setattr(Colorizer, "render", render)
+            assert colour("film.mkv", output=f"{threads}.mkv", codec="ffv1")[0] == 0
+            assert shares == [1] * 12 and torch.get_num_threads() == threads
+            made.append(read_film(tmp_path / f"{threads}.mkv").rgb)
+    finally:
+        torch.set_num_threads(threads_before)
+    assert all(np.array_equal(one, two) for one, two in zip(*made, strict=True))
 
 
 def test_saturation_scales_a_films_chroma_and_its_pieces_are_other_work(

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -39,6 +41,9 @@ class Backend(Protocol):
 
     def free_memory(self) -> None:
         """Give back what a pass that failed for want of memory has left."""
+
+    def side_by_side(self) -> AbstractContextManager[tuple[Executor, int]]:
+        """Hold threads for as many passes as are worth running side by side."""
 
 
 def chosen_backend(backend: str, checkpoint: Path, device: str, precision: str) -> tuple[str, Path]:

@@ -34,7 +34,7 @@ from colorize.video.encoding import Codec, Piece, PieceFile, choose_codec, piece
 from colorize.video.motion import Link, Motion
 from colorize.video.numbered import frame_path, is_pattern
 from colorize.video.probing import Film, FilmFrame, Plane
-from colorize.video.stabilize import Stabilizer
+from colorize.video.stabilize import CHANNELS, Stabilizer
 from colorize.video.work import Done, Work
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     files = [frame_path(film.path, number) for number in film.numbers] or [Path(film.path)]
     words: list[object] = [os.path.realpath(film.path), os.path.realpath(options.checkpoint)]
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
-    words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames]
+    words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames, CHANNELS]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
     return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
 
@@ -200,21 +200,35 @@ def _coloured_frames(
             yield _Coloured(waiting.popleft(), plane, stabilizer.past)
 
     looked_at = _looked_at(film, frames, _flow_size(film, colorizer, options), options, done)
+    for seen, chroma in _rendered(colorizer, film, looked_at, options):
+        waiting.append(seen)
+        if seen.small is not None:
+            yield from given(stabilizer.add(seen.small.shape, chroma, seen.link))
+        elif chroma is not None:
+            yield from given(iter([chroma]))
+    yield from given(stabilizer.finish())
+
+
+def _rendered(
+    colorizer: Colorizer, film: Film, looked_at: Stream[_Seen], options: PredictConfig
+) -> Stream[tuple[_Seen, Plane | None]]:
+    """Yield frames with the network's chroma, where it was asked."""
     at_once = options.batch_size or colorizer.backend.at_once
-    with closing(_ahead(looked_at, _DECODED_AHEAD + at_once)) as ready:
-        while batch := list(islice(ready, at_once)):
-            photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
-            rendered = iter(
-                colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else []
-            )
-            for seen in batch:
-                waiting.append(seen)
-                chroma = chroma_of(next(rendered), film.weights) if seen.asked else None
-                if seen.small is not None:
-                    yield from given(stabilizer.add(seen.small.shape, chroma, seen.link))
-                elif chroma is not None:
-                    yield from given(iter([chroma]))
-        yield from given(stabilizer.finish())
+
+    def render(batch: list[_Seen]) -> list[tuple[_Seen, Plane | None]]:
+        photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
+        made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
+        return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
+
+    with (
+        colorizer.backend.side_by_side() as (pool, passes),
+        closing(_ahead(looked_at, _DECODED_AHEAD + passes * at_once)) as ready,
+    ):
+        batches = iter(lambda: list(islice(ready, at_once)), [])
+        pending = deque(pool.submit(render, batch) for batch in islice(batches, passes + 1))
+        while pending:
+            yield from pending.popleft().result()
+            pending.extend(pool.submit(render, batch) for batch in islice(batches, 1))
 
 
 def _looked_at(
@@ -222,12 +236,11 @@ def _looked_at(
 ) -> Stream[_Seen]:
     motion = Motion(done.small)
     for number, frame in enumerate(frames, start=done.frames):
+        small = link = None
         if options.stabilize:
             small = np.asarray(Image.fromarray(grey_image(frame.luma, film)).resize(size, Image.Resampling.BOX))
             link = motion.follow(small)
-            yield _Seen(frame, small, link, asked=link is None or number % options.every == 0)
-        else:
-            yield _Seen(frame, None, None, asked=True)
+        yield _Seen(frame, small, link, asked=link is None or number % options.every == 0)
 
 
 def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tuple[int, int]:

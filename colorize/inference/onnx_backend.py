@@ -2,6 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +59,8 @@ class OnnxBackend:
         return Likely(rgb[0], logits[0], self._centres)
 
     def free_memory(self) -> None: ...
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[tuple[Executor, int]]:
+        with ThreadPoolExecutor(1) as pool:
+            yield pool, 1

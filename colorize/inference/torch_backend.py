@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -49,6 +50,17 @@ class TorchBackend:
     def free_memory(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[tuple[Executor, int]]:
+        """Let two passes share a CPU's cores: within a pass, threads wait for each other in step."""
+        threads = torch.get_num_threads()
+        passes = min(2, threads) if self._device.type == "cpu" else 1
+        try:
+            with ThreadPoolExecutor(passes, initializer=torch.set_num_threads, initargs=(threads // passes,)) as pool:
+                yield pool, passes
+        finally:
+            torch.set_num_threads(threads)  # of threads to come, which take over what was said last
 
     @contextmanager
     def _numbers(self) -> Iterator[None]:

@@ -11,8 +11,8 @@ def grey_image(luma: Plane, film: Film, bits: int = 8) -> Plane:
     """Return the grey image of 8 or 16 bits, from black at 0 to white at the top, that coded luma stands for."""
     steps, top = np.arange(1 << film.bits, dtype=np.float32), (1 << bits) - 1
     low, high = (0, steps[-1]) if film.full_range else (16 << (film.bits - 8), 235 << (film.bits - 8))
-    grey = np.clip((steps - low) * (top / (high - low)), 0, top).round()
-    return np.take(grey.astype(np.uint8 if bits == 8 else np.uint16), luma)
+    grey = np.clip((steps - low) * (top / (high - low)), 0, top).round().astype(np.uint8 if bits == 8 else np.uint16)
+    return np.asarray(cv2.LUT(luma, grey)) if film.bits == 8 else np.take(grey, luma)
 
 
 def chroma_of(rgb: Plane, weights: tuple[float, float]) -> Plane:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import Any, cast
 
 import av
@@ -109,28 +110,19 @@ def _deinterlaced(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator
 
 def _filtered(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
     """Apply FFmpeg's bwdif to what is interlaced; only neighbours count, so it is the same from any first frame."""
-    graph, kind = Graph(), None
-    for frame in coming:
-        if frame.format.name.startswith("gray1"):  # which it does not take, and would make RGB of
-            frame = _reformatted(frame, "yuv444p16le", is_full_range(frame))
-        other = (frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace)
-        if kind != other:
-            if kind is not None:
-                yield from _pulled(graph, None, time_base)
-            graph, kind = Graph(), other
-            source = graph.add(
-                "buffer",
-                video_size=f"{frame.width}x{frame.height}",
-                pix_fmt=frame.format.name,
-                time_base=str(time_base),
-                range=str(int(frame.color_range)),
-                colorspace=str(int(frame.colorspace)),
-            )
-            bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
-        yield from _pulled(graph, frame, time_base)
-    if kind is not None:
-        yield from _pulled(graph, None, time_base)
+    taken = (  # "gray16" and its like it does not take, and would make RGB of
+        _reformatted(frame, "yuv444p16le", is_full_range(frame)) if frame.format.name.startswith("gray1") else frame
+        for frame in coming
+    )
+    kind = attrgetter("width", "height", "format.name", "color_range", "colorspace")
+    for (width, height, name, color_range, colorspace), alike in groupby(taken, kind):
+        graph = Graph()
+        facts = {"video_size": f"{width}x{height}", "pix_fmt": name, "time_base": str(time_base)}
+        source = graph.add("buffer", range=str(int(color_range)), colorspace=str(int(colorspace)), **facts)
+        parts = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+        graph.link_nodes(source, *parts).configure()
+        for frame in chain(alike, [None]):
+            yield from _pulled(graph, frame, time_base)
 
 
 def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iterator[VideoFrame]:

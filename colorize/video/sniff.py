@@ -1,17 +1,13 @@
 """Telling films by their names and first bytes, without PyAV."""
 
 import os
-import stat
 
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Suffixes of films that are written; a result keeps it, others become Matroska (`.mkv`)."""
 
-READ_SUFFIXES = frozenset(
-    (
-        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".flv"),
-        *(".f4v", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".dv", ".mxf", ".divx", ".qt", ".y4m", ".rmvb"),
-        *(".wtv", ".h264", ".264", ".h265", ".hevc", ".m1v", ".mpv"),
-    )
+READ_SUFFIXES = frozenset(FILM_SUFFIXES).union(
+    (".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv"),
+    (".ogm", ".dv", ".mxf", ".divx", ".qt", ".y4m", ".rmvb", ".wtv", ".h264", ".264", ".h265", ".hevc", ".m1v", ".mpv"),
 )
 """Suffixes of files that are meant to be films: their faults are told."""
 
@@ -41,15 +37,13 @@ _TRANSPORT_PACKETS = ((0, 188), (4, 192))
 def is_film(path: str | os.PathLike[str]) -> bool:
     """Return true if a file begins as a film or is called as one. Animated GIFs are photos, sound is neither."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in _SOUND_SUFFIXES:
-        return False
-    return begins_as_film(path) or suffix in READ_SUFFIXES
+    return suffix not in _SOUND_SUFFIXES and (begins_as_film(path) or suffix in READ_SUFFIXES)
 
 
 def begins_as_film(path: str | os.PathLike[str]) -> bool:
     """Return true if the first bytes of a file are those of a container for moving pictures."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+        if not os.path.isfile(path):  # reading a pipe would wait for ever
             return False
         with open(path, "rb") as file:
             head = file.read(1024)

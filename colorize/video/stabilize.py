@@ -15,6 +15,9 @@ LOOK_AHEAD = 10
 
 MEMORY = 0.97
 """Remaining share of the weight of other frames' colours after each frame between."""
+
+CHANNELS = 4  # of what is carried: weighted Cb and Cr, the weight, and 0: OpenCV takes twice as long for three
+
 _FILL_WEIGHT, _FILL_PX = 1e-3, 7.0
 
 
@@ -30,7 +33,7 @@ class Stabilizer:
 
     def __init__(self, past: Plane | None = None) -> None:
         self.past = past
-        """``(h, w, 3)`` float32, weighted chroma and weight up to the frame that was given out last."""
+        """``(h, w, CHANNELS)`` float32, up to the frame that was given out last."""
         self._window: deque[tuple[Plane, Link | None]] = deque()
 
     def add(self, size: tuple[int, ...], chroma: Plane | None, link: Link | None) -> Iterator[Plane]:
@@ -39,11 +42,11 @@ class Stabilizer:
         `size` is height and width, `chroma` the network's, of any size (None where it was not asked), `link` how the
         frame follows the one before (None for the first of a shot).
         """
-        own = np.zeros((*size, 3), np.float32)
+        own = np.zeros((*size, CHANNELS), np.float32)
         if chroma is not None:
             own[..., :2], own[..., 2] = resized(chroma, size), 1
-        if link is not None:  # with the memory in it, three channels deep
-            back, ahead = (cv2.merge([MEMORY * trust] * 3) for trust in (link.back_trust, link.ahead_trust))
+        if link is not None:  # with the memory in it, as deep
+            back, ahead = (cv2.merge([MEMORY * trust] * CHANNELS) for trust in (link.back_trust, link.ahead_trust))
             link = Link(link.back, back, link.ahead, ahead)
         self._window.append((own, link))
         if len(self._window) > LOOK_AHEAD:
@@ -65,10 +68,9 @@ class Stabilizer:
             own = own + _carried(self.past, link.back, link.back_trust)
         self.past = own
         total = own if coming is None else own + coming
-        weight = total[..., 2:]
-        if weight.min() < 0.1:  # where no frame knows the colour, that of what is around
+        if total[..., 2].min() < 0.1:  # where no frame knows the colour, that of what is around
             total = total + _FILL_WEIGHT * cv2.GaussianBlur(total, (0, 0), _FILL_PX)
-        return total[..., :2] / np.maximum(total[..., 2:], 1e-9)
+        return total[..., :2] / np.maximum(total[..., 2:3], 1e-9)
 
 
 def _carried(weighted: Plane, source: Plane, trust: Plane) -> Plane:
