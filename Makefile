@@ -40,7 +40,7 @@ install:
 
 # All that colouring photos imports, with what that needs in turn: --no-deps leaves out PyTorch and Lightning.
 LIGHT := antlr4-python3-runtime filelock flatbuffers hydra-core imagecodecs markdown-it-py mdurl numpy omegaconf \
-	onnxruntime packaging Pillow protobuf Pygments PyYAML rich tifffile
+	onnxruntime packaging Pillow protobuf Pygments PyYAML rich threadpoolctl tifffile
 
 light: ## make .venv-light, without PyTorch, to colour photos only (ARGS="jpeglib gradio scipy": more for it)
 	@$(MAKE) --no-print-directory install VENV=$(LIGHT_VENV) WHAT='--no-deps -e . $(LIGHT)'

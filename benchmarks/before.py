@@ -5,7 +5,7 @@ python benchmarks/before.py --before build/before --photos 100
 
 Each case is one process of each build, in turn, with the output's folder empty: seconds on the clock, and of the
 processor. `share_busy` is the processor's share of all cores on the clock. The first photo is told by both builds' own
-way of starting; the folder is of large noisy photos in grey, JPEG to JPEG.
+way of starting; the folder is of large noisy photos in grey, results are of their kind.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def prepared(case: str, folder: Path, given: argparse.Namespace) -> tuple[str, l
     photos.mkdir()
     draw(folder, given.megapixels if case == "folder" else 0.2)
     for number in range(given.photos if case == "folder" else 1):
-        shutil.copy(folder / "photo.jpg", photos / f"{number:03}.jpg")
+        shutil.copy(folder / f"photo{given.suffix}", photos / f"{number:03}{given.suffix}")
     return case, ["device=cpu"]
 
 
@@ -89,6 +89,7 @@ def main() -> None:
     options.add_argument("--before", type=Path, default=root / "build" / "before", help="a checkout of the other build")
     options.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     options.add_argument("--photos", type=int, default=20, help="in the folder")
+    options.add_argument("--suffix", choices=(".jpg", ".png", ".tif"), default=".jpg", help="of photos and results")
     options.add_argument("--megapixels", type=float, default=12, help="of each")
     options.add_argument("--frames", type=int, default=120, help="of the film, 1280 x 720 px")
     given = options.parse_args()

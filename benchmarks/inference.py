@@ -71,15 +71,15 @@ def random_network(name: str) -> UNet:
 
 def speed(network: UNet, name: str, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each way of computing."""
-    device, grey = torch.device("cpu"), greys(1, size_px)
-    precisions = dict.fromkeys([pick_precision("auto", device), "32-true"])
-    ours = {p: Colorizer(TorchBackend(copy.deepcopy(network), device, p), Preprocessing(256)) for p in precisions}
+    grey = greys(1, size_px)
+    precisions = dict.fromkeys([pick_precision("auto", torch.device("cpu")), "32-true"])
+    ours = {p: TorchBackend(copy.deepcopy(network), "cpu", p) for p in precisions}
 
     def eager() -> Tensor:
         with torch.no_grad():
             return network(grey)
 
-    candidates = {"eager": eager} | {p: lambda c=c: c._forward(grey) for p, c in ours.items()}
+    candidates = {"eager": eager} | {p: lambda c=c: torch.from_numpy(c.run(grey.numpy())) for p, c in ours.items()}
     results = {key: (run().clamp(0, 1) * 255).round() for key, run in candidates.items()}
     timed = {key: (lambda run=run: processor_seconds(run)) for key, run in candidates.items()}
     one_thread = torch.get_num_threads() == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from colorize.config import PredictConfig
 from colorize.data.images import load_rgb
@@ -67,6 +68,8 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
         stack.enter_context(warnings.catch_warnings())
         for kind in (UserWarning, Image.DecompressionBombWarning):
             warnings.simplefilter("ignore", kind)
+        # NumPy's products of matrices are small, and of several photos at a time: threads of its own would but wait.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         readers, writers = (stack.enter_context(ThreadPoolExecutor(WORKERS)) for _ in range(2))
         while batches or reading:
             while batches and len(reading) < 2:
@@ -87,7 +90,7 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
                     writing.append(submit(writers, write_result, job, photo, rendered, options))
             del read, to_colour, made
             # None of the writers is to wait for the network.
-            while len(writing) > max(at_once, WORKERS - 1):
+            while len(writing) > max(at_once, WORKERS):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()

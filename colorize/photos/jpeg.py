@@ -141,11 +141,16 @@ def _parts(content: bytes) -> tuple[bytes, bytes, list[bytes]]:
 
 def _coded(blue: Plane, red: Plane, quality: int) -> tuple[Plane, Plane, Plane]:
     """Return the blocks of Cb and Cr as Pillow compresses them, and the steps they are quantised by, (8, 8)."""
-    planes, saved = [Image.fromarray(plane) for plane in (blue, red)], io.BytesIO()
-    chroma = Image.merge("YCbCr", [Image.new("L", planes[0].size), *planes])
-    chroma.save(saved, "JPEG", quality=quality, subsampling="4:4:4")
-    coded = _read(saved.getvalue(), *chroma.size, components=3)
-    return coded.Cb, coded.Cr, coded.qt[1]
+    sample, saved = Image.new("YCbCr", (_BLOCK, _BLOCK)), io.BytesIO()
+    sample.save(saved, "JPEG", quality=quality)
+    with Image.open(saved) as image:
+        steps = cast("Any", image).quantization[1]
+    coded = []
+    for plane in (blue, red):
+        saved, grey = io.BytesIO(), Image.fromarray(plane)
+        grey.save(saved, "JPEG", qtables=[steps])
+        coded.append(_read(saved.getvalue(), *grey.size, components=1))
+    return coded[0].Y, coded[1].Y, coded[0].qt[0]
 
 
 def _read(content: bytes, width: int, height: int, components: int) -> Any:
