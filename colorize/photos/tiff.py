@@ -22,13 +22,6 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCL
 _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
 """Samples of each colour model."""
 
-_NOT_PHOTOS = {
-    4: "a mask",
-    10: "ITU L*a*b* colours",
-    32844: "logarithmic luminance",
-    32845: "logarithmic colours",
-    51177: "a depth map",
-}
 _RAW = (32803, 34892)  # a camera's sensor, and demosaiced
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
@@ -108,10 +101,8 @@ def _kind(tags: Tags) -> Kind:
     compression = tags.number(Base.Compression, 1)
     depths, formats = set(tags.numbers(Base.BitsPerSample, [1])), set(tags.numbers(Base.SampleFormat, [1]))
     bits, number_format = max(depths), max(formats)
-    if photometric in _NOT_PHOTOS:
-        raise UnreadKind(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
     if photometric not in _COLORS or not _COLORS[photometric] <= samples <= 16:
-        raise UnreadKind(f"a TIFF of {samples} channels of an unknown kind ({photometric})")
+        raise UnreadKind(f"a TIFF of {samples} channels of an unknown kind (photometric interpretation {photometric})")
     if len(depths) > 1 or len(formats) > 1:
         raise UnreadKind("a TIFF whose channels differ in depth")
     if number_format not in (1, 2, 4):
