@@ -19,7 +19,7 @@ from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, with_metadata_of
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
-from colorize.photos.strip_files import Band, write_png, write_tiff
+from colorize.photos.strip_files import write_png, write_tiff
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import Format
 
@@ -53,12 +53,12 @@ class BandedImage:
     height: int
     channels: int
     bits: int
-    bands: Callable[[], Iterator[Band]]
+    bands: Callable[[], Iterator[Plane]]
     luma: Plane | StoredLuma | None = None
     chroma: Callable[[bool], tuple[Plane, Plane]] | None = None
 
     @classmethod
-    def of(cls, pixels: Band) -> "BandedImage":
+    def of(cls, pixels: Plane) -> "BandedImage":
         height, width, channels = pixels.shape
         rows = max(1, (1 << 18) // width)
         bits = pixels.dtype.itemsize * 8
@@ -155,7 +155,7 @@ def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], qu
     return left_out
 
 
-def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
+def _jpeg2000(pixels: Plane, metadata: Metadata, bare: bool) -> bytes:
     """Return a lossless JPEG 2000 of pixels (H, W, 3 or 4); a `bare` codestream says nothing of them."""
     import imagecodecs  # takes a fifth of a second
 

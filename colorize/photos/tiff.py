@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
+from colorize.gamut import Plane
 from colorize.photos.deep import image_of, scaled
-from colorize.photos.profiles import Pixels
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
 
@@ -134,7 +134,7 @@ def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
     return image
 
 
-def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Pixels:
+def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Plane:
     import tifffile  # takes a quarter of a second, and few photos need it
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -155,7 +155,7 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
     return pixels.reshape(*size, kind.samples)
 
 
-def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
+def _decoded(pixels: Plane, kind: Kind, tags: Tags) -> Image.Image:
     photometric, bits, count, size = kind.photometric, kind.bits, _COLORS[kind.photometric], pixels.shape[1::-1]
     if bits > 16:
         if pixels.min() < 0 or pixels.max() > 65535:
