@@ -37,8 +37,9 @@ from benchmarks.clips import (
 )
 from colorize.color import merge_luma
 from colorize.config import PredictConfig
+from colorize.gamut import Plane
 from colorize.inference import film
-from colorize.inference.colorizer import Array, Colorizer
+from colorize.inference.colorizer import Colorizer
 from colorize.inference.torch_backend import TorchBackend
 from colorize.metrics import colourfulness, mean_ciede2000
 from colorize.photos.reading import Photo
@@ -185,7 +186,7 @@ def flicker_table(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _stand_in(self: Colorizer, photos: list[Photo], *_: Any) -> list[Array]:
+def _stand_in(self: Colorizer, photos: list[Photo], *_: Any) -> list[Plane]:
     made = []
     for photo in photos:
         small = torch.from_numpy(photo.luma[::2, ::2].astype(np.float32) / 255)

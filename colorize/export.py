@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from colorize.cli.command import run_command
@@ -29,10 +30,9 @@ def run(config: ExportConfig) -> None:
     card_file = output.with_name(f"{output.name}.md")
     check(config, output, card_file)
     if config.format == "onnx":
-        from colorize.exporting import onnx_file
-
-        onnx_file.require_extra()
-    from colorize.exporting import model_card, safetensors_file
+        for package in ("onnx", "onnxruntime", "onnxscript"):  # what is missing is told before anything is read
+            import_module(package)
+    from colorize.exporting import model_card, onnx_file, safetensors_file
     from colorize.weights.load import load_weights
 
     loaded = load_weights(config.checkpoint, config.use_ema)

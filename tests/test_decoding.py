@@ -233,7 +233,6 @@ def test_a_photo_in_a_films_container_is_none(brand: bytes, tmp_path: Path) -> N
     Image.fromarray(grey_frames(1)[0]).save(tmp_path / "in.avif")
     photo = tmp_path / "in.heic"
     photo.write_bytes((tmp_path / "in.avif").read_bytes().replace(b"ftypavif", b"ftyp" + brand, 1))
-    assert not probing.has_pictures(str(photo))
     with pytest.raises(probing.UserError, match="no moving picture in it, only a photo"):
         probing.probe(str(photo))
 

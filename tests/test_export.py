@@ -243,7 +243,7 @@ def test_without_the_extra_the_message_names_it(
         run_command("export", export.run, [f"checkpoint={checkpoint}", f"output={tmp_path}/a=b.onnx", "format=onnx"])
     assert stop.value.code == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "onnxscript" in line and '".[onnx]"' in line
+    assert "onnxscript" in line and "colorize[onnx]" in line
     assert list(tmp_path.iterdir()) == []
 
 

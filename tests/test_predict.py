@@ -16,7 +16,8 @@ from PIL import Image
 
 from colorize import predict
 from colorize.cli.command import run_command
-from colorize.inference import colorizer, jobs, photo_batches
+from colorize.inference import jobs, photo_batches
+from colorize.networks.generator import Generator
 from colorize.photos import reading
 from colorize.runtime.files import clear_unfinished, written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
@@ -353,7 +354,7 @@ def test_an_uncoloured_photo_is_never_a_result(
 ) -> None:
     for index in range(4):
         save(tmp_path / "in" / f"{index}.png", grey(index))
-    forward = colorizer.Generator.forward
+    forward = Generator.forward
 
     def broken(self: Any, shown: torch.Tensor) -> torch.Tensor:
         if fault == "memory" or (fault == "memory for three" and len(shown) > 2):
@@ -364,7 +365,7 @@ def test_an_uncoloured_photo_is_never_a_result(
     def no_room(*_: Any) -> Iterator[Any]:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(colorizer.Generator, "forward", broken)
+    monkeypatch.setattr(Generator, "forward", broken)
     if fault == "memory for merging":
         monkeypatch.setattr("colorize.photos.rendering.merged_bands", no_room)
     status, err = colour("in", batch_size=4)
@@ -452,7 +453,7 @@ def test_what_another_process_made_meanwhile_has_not_failed(
 def test_a_photo_that_nobody_thought_of_fails_alone(
     place: str, colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, forward = reading.read, colorizer.Generator.forward
+    read, forward = reading.read, Generator.forward
     for index in range(3):
         save(tmp_path / "in" / f"{index}.png", None if index else Image.new("L", (60, 44)))
 
@@ -469,7 +470,7 @@ def test_a_photo_that_nobody_thought_of_fails_alone(
     if place == "reading":
         monkeypatch.setattr(reading, "read", fail)
     else:
-        monkeypatch.setattr(colorizer.Generator, "forward", stumble)
+        monkeypatch.setattr(Generator, "forward", stumble)
     status, err = colour("in", batch_size=3)
     assert status == 1 and "in/0.png: ZeroDivisionError: float division by zero" in err
     assert files(tmp_path / "out") == ["1.png", "2.png", "failed.txt"]

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from colorize.gamut import Plane
 from colorize.inference import film
-from colorize.inference.colorizer import Array, Colorizer
+from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo
 from colorize.video import decoding, encoding, probing, sniff
 from colorize.video.chroma import chroma_of, coded_planes, grey_image
@@ -30,7 +31,7 @@ from tests.predicting import Colour, files, save
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the network's place, a tint that depends on the frame."""
 
-    def render(self: Colorizer, photos: list[Photo], *_: Any) -> list[Array]:
+    def render(self: Colorizer, photos: list[Photo], *_: Any) -> list[Plane]:
         made = []
         for photo in photos:
             small = torch.from_numpy(photo.luma[::4, ::4].astype(np.float32) / 255)
@@ -364,7 +365,7 @@ def test_two_passes_side_by_side_give_the_film_that_one_gives(
             torch.set_num_threads(threads)
             both, shares = Barrier(threads), list[int]()
 
-            def render(self: Colorizer, photos: list[Photo], *_: Any, both: Barrier = both) -> list[Array]:
+            def render(self: Colorizer, photos: list[Photo], *_: Any, both: Barrier = both) -> list[Plane]:
                 shares.append(torch.get_num_threads())  # noqa: B023
                 level = float(photos[0].luma[0, 0]) / 255
                 both.wait(30)

@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int | None = None, gap_px: int = 4) -> Image.Image:
-    """Lay out one row a photo and one captioned column a version of it, as RGB on white.
-
-    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped), of the same N and size, which tiles have
-    too, or a width of `tile_px`.
-    """
-    from colorize.data.tensors import to_pil  # and torch, which `page` works without
-
-    height_px, width_px = columns[0][1].shape[-2:]
-    if tile_px is not None:
-        height_px, width_px = round(height_px * tile_px / width_px), tile_px
-    font = ImageFont.load_default(size=max(10, min(18, width_px // 8)))
-    caption_px = max(int(font.getbbox("Ag")[3]) + 2 * gap_px, 12)
-    size = len(columns) * (width_px + gap_px) + gap_px, caption_px + len(columns[0][1]) * (height_px + gap_px)
-    canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    for x, (caption, images) in enumerate(columns):
-        left = gap_px + x * (width_px + gap_px)
-        draw.text((left + width_px / 2, caption_px / 2), caption, fill="black", font=font, anchor="mm")
-        for y, image in enumerate(images.expand(-1, 3, -1, -1)):
-            tile = to_pil(image.float().cpu())
-            if tile.size != (width_px, height_px):
-                tile = tile.resize((width_px, height_px), Image.Resampling.BICUBIC)
-            canvas.paste(tile, (left, caption_px + y * (height_px + gap_px)))
-    return canvas
 
 
 INK, PALE = (32, 32, 36), (112, 112, 120)
@@ -57,7 +31,7 @@ class Block(NamedTuple):
 
 
 def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Block], tile_px: int = 176) -> Image.Image:
-    """Lay out blocks of photos, a tile for each of the `columns`, under a title, two abreast where there is room."""
+    """Lay out blocks of photos, a tile for each of the `columns`, two abreast where there is room, under a title."""
     margin, gap, line = 28, 8, 22
     big, middle, small = (ImageFont.load_default(size=size) for size in (24, 17, 13))
     width = len(columns) * (tile_px + gap) - gap
@@ -65,7 +39,7 @@ def page(title: str, subtitle: str, columns: Sequence[str], blocks: Sequence[Blo
     abreast = 2 if len(columns) <= 6 and len(blocks) > 1 else 1
     tiers = [blocks[first : first + abreast] for first in range(0, len(blocks), abreast)]
     tier_heights = [3 * line + max(len(block.strips) for block in tier) * height + margin for tier in tiers]
-    top = margin + 4 * line
+    top = margin + 4 * line * bool(title)
     canvas = Image.new("RGB", (2 * margin * abreast + abreast * width, top + sum(tier_heights)), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((margin, margin), _fitting(title, big, canvas.width - 2 * margin), fill=INK, font=big)
@@ -96,3 +70,16 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
         kept -= 1
         shown = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
     return shown
+
+
+def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int) -> Image.Image:
+    """Lay out one row a photo and one captioned column a version of it; tiles are squares of `tile_px`.
+
+    Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped). Columns with fewer of them end in white.
+    """
+    from colorize.data.tensors import to_pil  # and torch, which `page` works without
+
+    versions = [[to_pil(image.float().cpu()) for image in images.expand(-1, 3, -1, -1)] for _, images in columns]
+    white = Image.new("RGB", (1, 1), "white")
+    strips = [Strip("", tiles, [""] * len(tiles)) for tiles in zip_longest(*versions, fillvalue=white)]
+    return page("", "", [caption for caption, _ in columns], [Block("", strips)], tile_px)

@@ -15,9 +15,12 @@ from colorize.runtime.version import __version__
 from colorize.training.phases import PHASES, VAL, VAL_EMA
 from colorize.weights.load import Weights, load_weights
 from colorize.weights.safe_reading import read_file
+from colorize.weights.stated import ORIGINS
 
-_DATA = {"folder": "a folder of photos", "imagenet": "ImageNet (ILSVRC)", "scenes": "drawn images (`data=scenes`)"}
-_ENCODER = {"imagenet": "ImageNet classification (published weights)", "none": "nothing: its first weights were random"}
+_SCORES = {
+    "figures": "the run's validation photos, each with its own luma",
+    "score": "the fixed photos by which the run compares its checkpoints",
+}
 _ATTENTION = " The memory of the self-attention grows with the fourth power of the side."
 _HALF = ", stored as float16 (its arithmetic is float32)"
 _METRICS = {name: f"{row.title} ({row.note})" if row.note else row.title for name, row in LOGGED.items()}
@@ -93,23 +96,28 @@ def _started_from(stated: str | None, run_folder: Path) -> dict[str, Any]:
 
 
 def text(weights: Weights, name: str, difference: float | None, half: bool = False) -> str:
-    """Write the card; `difference` is ONNX's from PyTorch. Raises UserError where the training is stated oddly."""
-    try:
-        training, scores = _training(weights.provenance), _scores(weights.provenance)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"the file states its training in a way that this program does not read ({error!r}): export the "
-            "checkpoint that it was made from"
-        ) from error
-    source = weights.provenance.get("source", weights.title)
+    """Write the card; `difference` is ONNX's from PyTorch."""
+    stated = {key: part for key, part in weights.provenance.items() if key not in _SCORES}
+    source, rows = stated.get("source", weights.title), _rows(stated)
+    origin = weights.origin or ORIGINS.get(rows.get("training: data"), "")
+    if phase := PHASES.get(str(stated.get("phase"))):
+        rows["phase"] += f": {phase.description}"
+    if "training" not in stated:
+        rows["training"] = "not known: it is not in the file, nor was the run's configuration beside it"
+    tables = []
+    for key, photos in _SCORES.items():
+        if scores := weights.provenance.get(key):
+            shown = {_METRICS.get(metric, metric): text for metric, text in _rows(scores).items()}
+            tables.append(f"Means of these weights on {photos}:\n\n{_table(shown, ('metric', 'value'))}")
     parameters = sum(parameter.numel() for parameter in weights.network.parameters())
     sections = [
-        f"# {name}\n\nA neural network that colours black-and-white photos: {source}.",
+        f"# {name}\n\nA neural network that colours black-and-white photos: {source}{origin}.",
         "**The colours are invented, not recovered.** The network shows what is likely, not what was there.",
         f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters{_HALF * half}:\n\n"
         f"{_table(weights.network.architecture)}",
-        f"## Training\n\n{training}",
-        f"## Scores\n\n{scores}",
+        f"## Training\n\n{_table(rows, ('', ''))}",
+        "## Scores\n\n"
+        + ("\n\n".join(tables) or "None are known for exactly these weights: `colorize evaluate` measures them."),
         f"## What it is shown\n\n{_shown(weights.preprocessing)}",
         f"## Use\n\n{_use(weights, name, difference, half)}",
         "Meant for colouring photos for looking at, by people who know that the result is a guess. Not evidence of "
@@ -120,52 +128,21 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
     return "\n\n".join(sections) + "\n"
 
 
+def _rows(stated: Any) -> dict[str, str]:
+    """Turn what a file states of its training, of whatever kind, into the rows of a table."""
+    if not isinstance(stated, dict):
+        return {"": str(stated)}
+    rows = dict[str, str]()
+    for key, part in stated.items():
+        if isinstance(part, dict):
+            rows |= {f"{key}: {name}": text for name, text in _rows(part).items()}
+        else:
+            rows[key] = f"{part:,}" if type(part) is int else f"{part:.4g}" if type(part) is float else str(part)
+    return {key.replace("_", " "): text for key, text in rows.items()}
+
+
 def _table(rows: dict[str, Any], head: tuple[str, str] = ("option", "value")) -> str:
     return markdown_table(head, ([key, str(value)] for key, value in rows.items())).rstrip()
-
-
-def _training(stated: dict[str, Any]) -> str:
-    origin = {"SHA-256 of the file": stated.get("sha256", "unknown"), "exported by": stated.get("program", "unknown")}
-    if "phase" not in stated:
-        rows = {"from": stated.get("source", "unknown"), "training": "not stated in the file it comes from"}
-        return _table(rows | origin, ("", ""))
-    training, earlier = stated.get("training", {}), stated.get("started_from", {})
-    rows = {
-        "last phase": f"{stated['phase']}: {PHASES[stated['phase']].description}",
-        "images seen in it": f"{stated['images_seen']:,}",
-        "epochs": f"{stated['epochs_done']} of {stated['epochs']}",
-        "weights": "averaged over the training's steps (EMA)" if stated["averaged"] else "those of the last step",
-    }
-    if earlier:  # exports of before state phase and images
-        rows["started from"] = (
-            earlier.get("source") or f"phase {earlier['phase']}, {earlier['images_seen']} images seen"
-        )
-    if training:
-        share = "" if training["train_fraction"] == 1 else f", {training['train_fraction']:.0%} of the training split"
-        before = _ENCODER.get(training["encoder_weights"], "something else (weights from a file)")
-        rows |= {
-            "data": _DATA[training["data"]] + share,
-            "sizes, px": ", ".join(map(str, training["sizes_px"])),
-            "recipe, model, seed": f"{training['recipe']}, {training['model']}, {training['seed']}",
-            "encoder taught before by": before,
-        }
-    else:
-        rows["data"] = "not known: the run's configuration was not beside the checkpoint"
-        rows["last size, px"] = stated["size_px"]
-    return _table(rows | origin, ("", ""))
-
-
-def _scores(stated: dict[str, Any]) -> str:
-    shown = {
-        "the run's validation photos, each with its own luma": stated.get("figures"),
-        "the fixed photos by which the run compares its checkpoints": stated.get("score"),
-    }
-    tables = []
-    for photos, scores in shown.items():
-        if scores:
-            rows = {_METRICS.get(name, name): f"{value:.4g}" for name, value in scores.items()}
-            tables.append(f"Means of these weights on {photos}:\n\n{_table(rows, ('metric', 'value'))}")
-    return "\n\n".join(tables) or "None are known for exactly these weights: `colorize evaluate` measures them."
 
 
 def _shown(preprocessing: Preprocessing) -> str:

@@ -1,6 +1,5 @@
 """A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
 
-import importlib
 import json
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from colorize.exporting.safetensors_file import describe, round_to_half
-from colorize.inference.onnx_backend import CENTRES, GREY, LOGITS, RGB
+from colorize.inference.onnx_backend import CENTRES, GREY, LOGITS, RGB, make_session
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead
@@ -36,17 +35,6 @@ def descriptions(network: Generator) -> dict[str, str]:
             f"in CIE L*a*b* are `{CENTRES}` in the metadata, JSON"
         )
     return found
-
-
-def require_extra() -> None:
-    """Raise UserError where a package of the extra cannot be imported."""
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f'format=onnx needs {package}, which cannot be imported: install the extra, pip install -e ".[onnx]"'
-            ) from error
 
 
 def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
@@ -133,16 +121,12 @@ def _halve(graph: Any) -> None:
 
 
 def _compare(file: bytes, images: list[Tensor], expected: list[Tensor]) -> float:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is an exception as well
     largest, session = 0.0, None
     for image, rgb in zip(images, expected, strict=True):
         size = "{0}x1x{2}x{3}".format(*image.shape)
         try:
             if session is None:
-                session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+                session = make_session(file)
             (answer,) = session.run([RGB], {GREY: image.numpy()})
         except Exception as error:  # the runtime has a class for each status, outside its public names
             raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {brief(error)}") from error

@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from colorize.color import scale_chroma
+from colorize.gamut import Plane
 from colorize.inference.backends import Backend, chosen_backend
 from colorize.inference.palette import palette
 from colorize.networks.options import MIN_SIZE_PX
@@ -23,8 +24,7 @@ from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_
 from colorize.runtime.log import log
 from colorize.weights.bundled import find_weights
 
-Array = np.ndarray[Any, Any]
-Source = Image.Image | Array | str | os.PathLike[str]
+Source = Image.Image | Plane | str | os.PathLike[str]
 
 TTA_SCALE = 0.75
 """The second size of test-time augmentation, as a share of the first."""
@@ -76,28 +76,6 @@ class Colorizer:
         made = TorchBackend(loaded.network, device, precision)
         return cls(made, loaded.preprocessing, loaded.title + loaded.origin)
 
-    @overload
-    def colorize(
-        self,
-        image: Array,
-        render_px: int | None = ...,
-        tta: bool = ...,
-        keep_color: bool = ...,
-        saturation: float = ...,
-        hints: Sequence[Hint] = ...,
-    ) -> Array: ...
-
-    @overload
-    def colorize(
-        self,
-        image: Image.Image | str | os.PathLike[str],
-        render_px: int | None = ...,
-        tta: bool = ...,
-        keep_color: bool = ...,
-        saturation: float = ...,
-        hints: Sequence[Hint] = ...,
-    ) -> Image.Image: ...
-
     def colorize(
         self,
         image: Source,
@@ -106,7 +84,7 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
         hints: Sequence[Hint] = (),
-    ) -> Image.Image | Array:
+    ) -> Any:
         """Colour one photo, at its own size.
 
         Args:
@@ -158,7 +136,7 @@ class Colorizer:
 
     def render(
         self, photos: Sequence[Photo], render_px: int | None = None, tta: bool = False, saturation: float = 1.0
-    ) -> list[Array]:
+    ) -> list[Plane]:
         """Run the network on photos: the part of `colorize_batch` that computes on the device.
 
         Each result is (3, h, w) float32, nominally in [0, 1], all finite; only its chroma counts.
@@ -175,7 +153,7 @@ class Colorizer:
         same_size: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
             same_size.setdefault(self.preprocessing.shown_size(*photo.size, asked_px), []).append(index)
-        rendered: dict[int, Array] = {}
+        rendered: dict[int, Plane] = {}
         for indices in same_size.values():
             made = self._with_what_memory_there_is([photos[index] for index in indices], asked_px, tta)
             for index, rgb in zip(indices, made, strict=True):
@@ -184,7 +162,7 @@ class Colorizer:
                 rendered[index] = self._corrected(photos[index], rgb)
         return [rendered[index] for index in range(len(photos))]
 
-    def _corrected(self, photo: Photo, rgb: Array) -> Array:
+    def _corrected(self, photo: Photo, rgb: Plane) -> Plane:
         if not photo.hints:
             return rgb
         with missing_packages_told():
@@ -205,7 +183,7 @@ class Colorizer:
         grey = self.preprocessing.show(photo.grey(), size)
         return palette(self.backend.likely(grey), grey, *hint.pixel(photo.size, size), n)
 
-    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Array]:
+    def _with_what_memory_there_is(self, photos: list[Photo], render_px: int, tta: bool) -> list[Plane]:
         width, height = self.preprocessing.shown_size(*photos[0].size, render_px)
         count = len(photos)
         if self._most_pixels is not None:
@@ -233,14 +211,14 @@ class Colorizer:
         pieces = [photos[start : start + count] for start in range(0, len(photos), count)]
         return [made for piece in pieces for made in self._with_what_memory_there_is(piece, render_px, tta)]
 
-    def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Array]:
+    def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Plane]:
         """Return one pass, or the mean of four: (3, height, width) each."""
         sizes, mirrored = [size], [False]
         if tta:
             second = (max(1, round(size[0] * TTA_SCALE)), max(1, round(size[1] * TTA_SCALE)))
             sizes, mirrored = [size, second], [False, True]
         greys = [photo.grey() for photo in photos]
-        passes: list[Array] = []
+        passes: list[Plane] = []
         for width, height in sizes:
             batch = np.stack([self.preprocessing.show(grey, (width, height)) for grey in greys])
             for mirror in mirrored:
@@ -252,12 +230,12 @@ class Colorizer:
                 raise UserError(f"{photo.name}: the network's colours are not numbers: try precision=32-true")
         return list(mean)
 
-    def _forward(self, grey: Array) -> Array:
+    def _forward(self, grey: Plane) -> Plane:
         rgb = self.backend.run(grey)
         return rgb.clip(0, 1) if self.preprocessing.deoldify else rgb
 
 
-def _resized(rgb: Array, size: tuple[int, int]) -> Array:
+def _resized(rgb: Plane, size: tuple[int, int]) -> Plane:
     """Bring a batch, (B, 3, h, w), to a width and height, bicubic."""
     if rgb.shape[:-3:-1] == size:
         return rgb

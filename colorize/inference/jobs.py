@@ -310,19 +310,13 @@ def _plan_frames(given: Sequence[str], output: str | None, format: str | None) -
 
 
 def _is_film(source: str) -> bool:
-    """Return whether to colour a file as a film. One without a photo's name that nothing else tells FFmpeg judges."""
+    """Return whether to colour a file as a film."""
     if begins_as_film(source):
         return True
     name = os.path.basename(source)
     if (has_image_suffix(name) and not name.startswith(".")) or _is_still(source):
         return False
-    if is_film(source):
-        return True
-    try:
-        from colorize.video.probing import has_pictures
-    except ImportError:
-        return False
-    return os.path.isfile(source) and has_pictures(source)
+    return is_film(source)
 
 
 def _is_still(source: str) -> bool:

@@ -6,16 +6,30 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from colorize.gamut import Plane
 from colorize.inference.backends import Likely
-from colorize.runtime.errors import UserError, brief, is_out_of_memory
+from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_packages_told
 from colorize.weights.stated import Stated, read_stated
 
 GREY, RGB, LOGITS, CENTRES = "grey", "rgb", "logits", "centres"
 """Input and outputs of an export, and the entry of its metadata with a and b of the cells that logits are of."""
+
+
+def make_session(file: Path | bytes) -> Any:
+    """Make ONNX Runtime ready to run a file on the CPU."""
+    with missing_packages_told():
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is an exception as well
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    # Threads that wait for work would take the cores from those that read and write photos.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 class OnnxBackend:
@@ -29,16 +43,9 @@ class OnnxBackend:
 
     def __init__(self, path: Path) -> None:
         try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError('backend=onnx needs a package that is not here: pip install "colorize[onnx]"') from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is an exception as well
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        # Threads that wait for work would take the cores from those that read and write photos.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = make_session(path)
+        except UserError:
+            raise
         except Exception as error:  # the runtime has a class for each status, outside its public names
             if is_out_of_memory(error):
                 raise

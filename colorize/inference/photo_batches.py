@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from colorize.config import PredictConfig
 from colorize.data.images import load_rgb
-from colorize.inference.colorizer import Array, Colorizer
+from colorize.gamut import Plane
+from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading
 from colorize.photos.hints import read_hints
@@ -103,7 +104,7 @@ def _read(job: Job, options: PredictConfig) -> Photo:
     return photo if job.hints is None else replace(photo, hints=read_hints(job.hints, *photo.size))
 
 
-def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Array | Exception]:
+def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) -> list[Plane | Exception]:
     try:
         return list(colorizer.render(found, options.render_px, options.tta, options.saturation))
     except Exception as error:
@@ -112,7 +113,7 @@ def _render(colorizer: Colorizer, found: list[Photo], options: PredictConfig) ->
     return [made for photo in found for made in _render(colorizer, [photo], options)]
 
 
-def write_result(job: Job, photo: Photo, rendered: Array | None, options: PredictConfig) -> Outcome:
+def write_result(job: Job, photo: Photo, rendered: Plane | None, options: PredictConfig) -> Outcome:
     """Write the files of a photo's result; the one that stands for its being done comes last."""
     try:
         path, format = job.result, WRITTEN_SUFFIXES[job.result.suffix.lower()]

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
+from colorize.gamut import Plane
 from colorize.photos import profiles
-from colorize.photos.profiles import Pixels
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -22,7 +22,7 @@ _EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _BAND_PIXELS = 1 << 18
 
 
-def image_of(samples: Pixels) -> Image.Image:
+def image_of(samples: Plane) -> Image.Image:
     """Return samples, uint8 or uint16, as an image of 8 bits, which has those of 16 bits in its `info`."""
     pixels = eight_bits(samples)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -31,11 +31,11 @@ def image_of(samples: Pixels) -> Image.Image:
     return image
 
 
-def read_deep(path: str | Path, image: Image.Image) -> Pixels | None:
+def read_deep(path: str | Path, image: Image.Image) -> Plane | None:
     """Return the stored samples of an opened photo; None: 8 bits or other colours. Raises ValueError: unknown range."""
     bits = image.info.get("bits", 8)
     if "samples" in image.info:
-        return cast("Pixels", image.info["samples"])
+        return cast("Plane", image.info["samples"])
     if bits <= 8 or image.mode in ("P", "PA", "CMYK") or image.info.get("colors", 16) not in (16, 17):
         return grey_samples(image) if image.mode in SIXTEEN_BIT_MODES else None
     import imagecodecs  # takes a fifth of a second
@@ -49,7 +49,7 @@ def read_deep(path: str | Path, image: Image.Image) -> Pixels | None:
     return samples if samples.ndim == 3 else samples[..., None]
 
 
-def scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
+def scaled(samples: Plane, ramp: Plane, full: int) -> Plane:
     """Return samples as values up to `full`, 255 or 65535; `ramp` says which of their levels each value is."""
     levels = len(ramp) - 1
     if levels == full and samples.dtype == np.uint16 and not ramp[0]:
@@ -57,7 +57,7 @@ def scaled(samples: Pixels, ramp: Pixels, full: int) -> Pixels:
     return ((ramp * full + levels // 2) // levels).astype(np.uint8 if full == 255 else np.uint16)[samples]
 
 
-def grey_samples(image: Image.Image) -> Pixels:
+def grey_samples(image: Image.Image) -> Plane:
     """Return the samples of a 16-bit grey image, with opacity where one value stands for transparency."""
     wide = np.asarray(image)
     if image.mode == "I" and (wide.min() < 0 or wide.max() > 65535):
@@ -68,7 +68,7 @@ def grey_samples(image: Image.Image) -> Pixels:
     return np.dstack([grey, np.where(grey == transparent, 0, 65535).astype(np.uint16)])
 
 
-def deep_luma(samples: Pixels, icc: bytes | None) -> Pixels:
+def deep_luma(samples: Plane, icc: bytes | None) -> Plane:
     """Return Rec. 601 luma of colours as sRGB, or grey as it is, (H, W) uint16, in bounded memory."""
     if samples.shape[2] < 3:
         return samples[..., 0]
@@ -78,6 +78,6 @@ def deep_luma(samples: Pixels, icc: bytes | None) -> Pixels:
     return luma
 
 
-def eight_bits(samples: Pixels) -> Pixels:
+def eight_bits(samples: Plane) -> Plane:
     """Return 16-bit samples as 8-bit ones, rounded; 8-bit ones as they are."""
     return samples if samples.dtype == np.uint8 else _EIGHT_BITS[samples]

@@ -6,8 +6,8 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
+from colorize.gamut import Plane
 from colorize.photos.deep import image_of, scaled
-from colorize.photos.strip_files import Band
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 
 STARTS = (b"SDPX", b"XPDS")
@@ -50,7 +50,7 @@ def _byte_order(header: bytes | bytearray) -> Literal["little", "big"]:
     return "little" if header.startswith(b"XPDS") else "big"
 
 
-def write_dpx(file: IO[bytes], width: int, height: int, bits: int, bands: Iterable[Band], header: bytes) -> None:
+def write_dpx(file: IO[bytes], width: int, height: int, bits: int, bands: Iterable[Plane], header: bytes) -> None:
     """Write an uncompressed RGB DPX, of the depth and byte order of `header`; if that is empty, of `bits`.
 
     `header` is that of the source, whose time code, film edge code and transfer characteristic stay. `bands` are the

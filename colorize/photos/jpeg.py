@@ -70,7 +70,7 @@ class StoredLuma:
 
     def _coefficients(self) -> tuple[Plane, Plane]:
         """Return the upright blocks, (rows, columns, 8, 8) int16, and the steps they are quantised by, (8, 8)."""
-        stored = _read(self.content, self.width, self.height, components=1)  # as of a grey one, for its luma
+        stored = _read(self.content, self.width, self.height)
         luma, steps = stored.Y, stored.qt[0]
         if self.turn is None:
             return luma, steps
@@ -149,13 +149,13 @@ def _coded(blue: Plane, red: Plane, quality: int) -> tuple[Plane, Plane, Plane]:
     for plane in (blue, red):
         saved, grey = io.BytesIO(), Image.fromarray(plane)
         grey.save(saved, "JPEG", qtables=[steps])
-        coded.append(_read(saved.getvalue(), *grey.size, components=1))
+        coded.append(_read(saved.getvalue(), *grey.size))
     return coded[0].Y, coded[1].Y, coded[0].qt[0]
 
 
-def _read(content: bytes, width: int, height: int, components: int) -> Any:
-    """Read the coefficients of the first components of a JPEG, 1 or 3, each of its size in pixels."""
-    jpeglib, blocks = _jpeglib(), [-(-height // _BLOCK), -(-width // _BLOCK)]
+def _read(content: bytes, width: int, height: int) -> Any:
+    """Read the coefficients of a JPEG's first component, of this size in pixels, as if it were a grey one."""
+    jpeglib = _jpeglib()
     # All that `jpeglib.read_dct` would find out by decoding the file once more.
     found = jpeglib.DCTJPEG(
         **dict.fromkeys(("quant_tbl_no", "markers", "huffmans", "Y", "Cb", "Cr", "K", "qt", "progressive_mode")),
@@ -163,9 +163,9 @@ def _read(content: bytes, width: int, height: int, components: int) -> Any:
         content=content,
         height=height,
         width=width,
-        block_dims=np.array([blocks] * components, np.int32),
-        samp_factor=np.array([[1, 1]] * components, np.int32),
-        jpeg_color_space=jpeglib.JCS_GRAYSCALE if components == 1 else jpeglib.JCS_YCbCr,
+        block_dims=np.array([[-(-height // _BLOCK), -(-width // _BLOCK)]], np.int32),
+        samp_factor=np.array([[1, 1]], np.int32),
+        jpeg_color_space=jpeglib.JCS_GRAYSCALE,
         num_scans=1,
     )
     found.load()

@@ -1,10 +1,9 @@
 """Statements of a photo's file that hold for its result too, beside the pixels; carried through as bytes."""
 
-import math
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from PIL import Image
 from PIL.ExifTags import Base
@@ -56,17 +55,19 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
     """
     info, text, comment = image.info, {}, None
     found: Tags = info.get("tags") or unpack(info.get("exif") or _png_profile(info.get("Raw profile type exif")))
+    dpi: Any = info.get("dpi")
     if "tags" in info:  # a TIFF
         dpi = _resolution(found)
         xmp, iptc = (found.main[tag].data if tag in found.main else None for tag in (XMP, IPTC))
     else:
-        dpi, iptc = info.get("dpi"), info.get("iptc") or _iptc(image)
+        iptc = info.get("iptc") or _iptc(image)
         xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
         xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
-    if not (isinstance(dpi, tuple) and len(dpi) == 2 and all(_is_resolution(value) for value in dpi)):
+    try:
+        dpi = (float(dpi[swapped]), float(dpi[not swapped]))
+        dpi = dpi if all(0 < value < 65536 for value in dpi) else None
+    except (TypeError, ValueError, ZeroDivisionError, IndexError, KeyError):
         dpi = None
-    if dpi is not None:
-        dpi = (float(dpi[1]), float(dpi[0])) if swapped else (float(dpi[0]), float(dpi[1]))
     if image.format == "PNG":
         text = {key: str(value) for key, value in getattr(image, "text", {}).items() if not _OWN_TEXTS.match(key)}
     if image.format in ("JPEG", "MPO") and isinstance(info.get("comment"), bytes):
@@ -130,10 +131,3 @@ def _result_exif(found: Tags, swapped: bool) -> bytes:
         if swapped and across in group and down in group:
             group[across], group[down] = group[down], group[across]
     return b"Exif\0\0" + pack(Tags(main, exif, found.gps)) if main or exif or found.gps else b""
-
-
-def _is_resolution(value: object) -> bool:
-    try:
-        return math.isfinite(number := float(cast("float", value))) and 0 < number < 65536
-    except (TypeError, ValueError, ZeroDivisionError):
-        return False

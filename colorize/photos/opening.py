@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
+from colorize.gamut import Plane
 from colorize.photos import dpx, profiles, tags
 from colorize.photos.boxes import jxl_size, read_boxes
 from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES, grey_samples, image_of
-from colorize.photos.profiles import Pixels
 from colorize.photos.tiff import UnreadableImage, UnreadKind, open_tiff
 from colorize.runtime.errors import brief
 from colorize.runtime.formats import FORMATS, RAW, Format, rare_kind
@@ -155,7 +155,7 @@ def find_turn(image: Image.Image) -> Turn | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def turned_pixels(pixels: Pixels, turn: Turn) -> Pixels:
+def turned_pixels(pixels: Plane, turn: Turn) -> Plane:
     """Return stored pixels, (H, W, …), upright."""
     made = pixels[:: -1 if turn.mirror_y else 1, :: -1 if turn.mirror_x else 1]
     return np.ascontiguousarray(made.swapaxes(0, 1) if turn.swap else made)

@@ -6,8 +6,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-Pixels = np.ndarray[Any, Any]
-"""uint8 or uint16."""
+from colorize.gamut import Plane
 
 _SAME_LEVELS = 2
 """A profile that moves no colour by more 8-bit levels is sRGB: so far apart are the sRGB profiles of vendors."""
@@ -29,9 +28,9 @@ def is_srgb(icc: bytes | None) -> bool:
     return shown is None or int(np.abs(shown.astype(int) - colors).max()) <= _SAME_LEVELS
 
 
-def from_srgb(pixels: Pixels, icc: bytes) -> Pixels:
+def from_srgb(pixels: Plane, icc: bytes) -> Plane:
     """Return RGB pixels in the colour space of an RGB profile that is not broken."""
-    return cast("Pixels", _converted(pixels, None, icc))
+    return cast("Plane", _converted(pixels, None, icc))
 
 
 def seen(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -43,7 +42,7 @@ def seen(image: Image.Image, icc: bytes | None) -> Image.Image:
     return image if made is pixels else Image.fromarray(made)
 
 
-def seen_pixels(pixels: Pixels, icc: bytes | None) -> Pixels:
+def seen_pixels(pixels: Plane, icc: bytes | None) -> Plane:
     """Return (H, W) grey or (H, W, 3 or 4) RGB or CMYK pixels as sRGB if their profile is another; else as they are.
 
     So they are with a broken profile, and with one that is of another model, which says nothing of them.
@@ -55,14 +54,14 @@ def seen_pixels(pixels: Pixels, icc: bytes | None) -> Pixels:
     return pixels if made is None else made
 
 
-def seen_grey(luma: Pixels, icc: bytes) -> Pixels:
+def seen_grey(luma: Plane, icc: bytes) -> Plane:
     """Return the grey values that sRGB has for what a grey or RGB profile means by `luma`, (H, W)."""
     ramp = np.arange(np.iinfo(luma.dtype).max + 1, dtype=luma.dtype)[None]
     shown = seen_pixels(ramp if color_model(icc) == "GRAY" else np.stack([ramp] * 3, axis=-1), icc)
     return (shown if shown.ndim == 2 else shown[..., 1])[0][luma]
 
 
-def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pixels | None:
+def _converted(pixels: Plane, source: bytes | None, target: bytes | None) -> Plane | None:
     import imagecodecs  # takes a fifth of a second, and few photos need it
 
     model, srgb = color_model(source).lower() or "rgb", imagecodecs.cms_profile("srgb")
@@ -72,6 +71,6 @@ def _converted(pixels: Pixels, source: bytes | None, target: bytes | None) -> Pi
         options["flags"] = 0x0100  # cmsFLAGS_NOOPTIMIZE
     try:
         made = imagecodecs.cms_transform(np.ascontiguousarray(pixels), source or srgb, target or srgb, **options)
-        return cast("Pixels", made)
+        return cast("Plane", made)
     except (imagecodecs.CmsError, ValueError):
         return None

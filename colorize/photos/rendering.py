@@ -12,7 +12,6 @@ from colorize.gamut import REC_601, Plane, gamut_scale, green_offset
 from colorize.photos.profiles import from_srgb, is_srgb
 from colorize.photos.reading import Photo
 from colorize.photos.results import BandedImage
-from colorize.photos.strip_files import Band
 
 _BAND_PIXELS = 1 << 17
 """Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
@@ -34,7 +33,7 @@ def coloured(photo: Photo, rgb: Plane | None) -> BandedImage:
     stored, alpha = photo.stored, photo.alpha
     deep, plain = photo.luma.dtype != np.uint8, photo.metadata.icc is None or is_srgb(photo.metadata.icc)
 
-    def bands() -> Iterator[Band]:
+    def bands() -> Iterator[Plane]:
         top = 0
         for band in merged_bands(photo.luma if stored is None else stored.decoded(), rgb):
             if not plain and photo.metadata.icc is not None:
@@ -72,7 +71,7 @@ def chroma_planes(luma: Plane, size: tuple[int, int], rgb: Plane, halved: bool) 
     return chroma[0], chroma[1]
 
 
-def merged_bands(luma: Plane, rgb: Plane) -> Iterator[Band]:
+def merged_bands(luma: Plane, rgb: Plane) -> Iterator[Plane]:
     """Yield the photo in colour, band by band: the luma of `luma`, the chroma of `rgb`.
 
     `luma` is (H, W), uint8 or uint16, Rec. 601 of the sRGB-encoded photo; `rgb` (3, h, w) float32, nominally in [0, 1],

@@ -19,7 +19,7 @@ from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, with_metadata_of
 from colorize.photos.metadata import Metadata, photoshop_block, with_resolution
 from colorize.photos.opening import load_plugin
-from colorize.photos.strip_files import Band, write_png, write_tiff
+from colorize.photos.strip_files import write_png, write_tiff
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import Format
 
@@ -53,12 +53,12 @@ class BandedImage:
     height: int
     channels: int
     bits: int
-    bands: Callable[[], Iterator[Band]]
+    bands: Callable[[], Iterator[Plane]]
     luma: Plane | StoredLuma | None = None
     chroma: Callable[[bool], tuple[Plane, Plane]] | None = None
 
     @classmethod
-    def of(cls, pixels: Band) -> "BandedImage":
+    def of(cls, pixels: Plane) -> "BandedImage":
         height, width, channels = pixels.shape
         rows = max(1, (1 << 18) // width)
         bits = pixels.dtype.itemsize * 8
@@ -91,27 +91,18 @@ def save(
     metadata, left_out = _fit(metadata, format)
     with written_whole(path) as file:
         try:
-            _write(file, image, format, metadata, quality, chroma == "420", left_out)
-        except OSError:
-            raise
+            return left_out + _write(file, image, format, metadata, quality, chroma == "420")
         except (ValueError, TypeError, KeyError, OverflowError, struct_error):
             # Metadata that was read but cannot be written again. (The same for the image itself would fail again.)
             file.seek(0)
             file.truncate()
-            left_out.append("its metadata, which is damaged")
-            _write(file, image, format, Metadata(), quality, chroma == "420", left_out)
-    return left_out
+            said = _write(file, image, format, Metadata(), quality, chroma == "420")
+            return [*left_out, "its metadata, which is damaged", *said]
 
 
 def _write(
-    file: IO[bytes],
-    image: BandedImage,
-    format: Format,
-    metadata: Metadata,
-    quality: int,
-    halved: bool,
-    left_out: list[str],
-) -> None:
+    file: IO[bytes], image: BandedImage, format: Format, metadata: Metadata, quality: int, halved: bool
+) -> list[str]:
     options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
     options |= {"dpi": metadata.dpi, "comment": metadata.comment}
     options = {name: value for name, value in options.items() if value}
@@ -127,7 +118,7 @@ def _write(
         if metadata.iptc is not None:
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
             options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
-        _write_jpeg(file, image, options, quality, halved, left_out)
+        return _write_jpeg(file, image, options, quality, halved)
     else:
         if format.plugin:
             load_plugin(format)
@@ -138,11 +129,11 @@ def _write(
         if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
             options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
         image.to_image().save(file, format=format.name, **options)
+    return []
 
 
-def _write_jpeg(
-    file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool, left_out: list[str]
-) -> None:
+def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], quality: int, halved: bool) -> list[str]:
+    left_out = list[str]()
     if image.luma is None or image.chroma is None:
         made = image.to_image()
     else:
@@ -152,7 +143,7 @@ def _write_jpeg(
             Image.new("L", (8, 8)).save(head, "JPEG", **options)
             try:
                 file.write(with_metadata_of(head.getvalue(), luma.with_chroma(*planes, quality)))
-                return
+                return []
             except OSError as error:
                 if error.errno is not None:  # the system's; libjpeg's have none
                     raise
@@ -161,9 +152,10 @@ def _write_jpeg(
         whole = [plane.repeat(2, 0).repeat(2, 1)[: len(luma), : luma.shape[1]] if halved else plane for plane in planes]
         made = Image.merge("YCbCr", [Image.fromarray(plane) for plane in (luma, *whole)])
     made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
+    return left_out
 
 
-def _jpeg2000(pixels: Band, metadata: Metadata, bare: bool) -> bytes:
+def _jpeg2000(pixels: Plane, metadata: Metadata, bare: bool) -> bytes:
     """Return a lossless JPEG 2000 of pixels (H, W, 3 or 4); a `bare` codestream says nothing of them."""
     import imagecodecs  # takes a fifth of a second
 

@@ -3,24 +3,22 @@
 import zlib
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import PngImagePlugin
 from PIL.ExifTags import Base
 
+from colorize.gamut import Plane
 from colorize.photos.metadata import Metadata, resolution_tags
 from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
-
-Band = np.ndarray[Any, Any]
-"""(rows, W, 3 or 4), RGB or RGBA, uint8 or uint16."""
 
 _LEVEL = 1
 """Of zlib, for a PNG's one stream, and of libdeflate, for a TIFF's strips: less than half the time of zlib at 3. The
 PNG is 5 % larger than Pillow would make it at that (twenty photographs), the TIFF no larger."""
 
 
-def write_png(file: IO[bytes], width: int, height: int, bands: Iterable[Band], info: PngImagePlugin.PngInfo) -> None:
+def write_png(file: IO[bytes], width: int, height: int, bands: Iterable[Plane], info: PngImagePlugin.PngInfo) -> None:
     """Write a PNG (W3C, third edition) of uint8 or uint16 `bands` from top to bottom, after the chunks of `info`."""
     file.write(b"\x89PNG\r\n\x1a\n")
     compressor = zlib.compressobj(_LEVEL)
@@ -45,7 +43,7 @@ def write_png(file: IO[bytes], width: int, height: int, bands: Iterable[Band], i
     PngImagePlugin.putchunk(file, b"IEND")
 
 
-def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Band], metadata: Metadata) -> None:
+def write_tiff(file: IO[bytes], width: int, height: int, bands: Iterable[Plane], metadata: Metadata) -> None:
     """Write a TIFF 6.0 in strips, deflated with the horizontal predictor, 8 or 16 bits a channel.
 
     `bands` are the pixels from top to bottom; each makes a strip, so that all but the last have the same number of

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
+from colorize.gamut import Plane
 from colorize.photos.deep import image_of, scaled
-from colorize.photos.profiles import Pixels
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW
 
@@ -22,13 +22,6 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCL
 _COLORS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3}
 """Samples of each colour model."""
 
-_NOT_PHOTOS = {
-    4: "a mask",
-    10: "ITU L*a*b* colours",
-    32844: "logarithmic luminance",
-    32845: "logarithmic colours",
-    51177: "a depth map",
-}
 _RAW = (32803, 34892)  # a camera's sensor, and demosaiced
 _PILLOW_READS = (
     *((_MIN_IS_WHITE, bits) for bits in (1, 8)),
@@ -108,10 +101,8 @@ def _kind(tags: Tags) -> Kind:
     compression = tags.number(Base.Compression, 1)
     depths, formats = set(tags.numbers(Base.BitsPerSample, [1])), set(tags.numbers(Base.SampleFormat, [1]))
     bits, number_format = max(depths), max(formats)
-    if photometric in _NOT_PHOTOS:
-        raise UnreadKind(f"a TIFF of {_NOT_PHOTOS[photometric]}, which is not read")
     if photometric not in _COLORS or not _COLORS[photometric] <= samples <= 16:
-        raise UnreadKind(f"a TIFF of {samples} channels of an unknown kind ({photometric})")
+        raise UnreadKind(f"a TIFF of {samples} channels of an unknown kind (photometric interpretation {photometric})")
     if len(depths) > 1 or len(formats) > 1:
         raise UnreadKind("a TIFF whose channels differ in depth")
     if number_format not in (1, 2, 4):
@@ -143,7 +134,7 @@ def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
     return image
 
 
-def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Pixels:
+def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]) -> Plane:
     import tifffile  # takes a quarter of a second, and few photos need it
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -164,7 +155,7 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
     return pixels.reshape(*size, kind.samples)
 
 
-def _decoded(pixels: Pixels, kind: Kind, tags: Tags) -> Image.Image:
+def _decoded(pixels: Plane, kind: Kind, tags: Tags) -> Image.Image:
     photometric, bits, count, size = kind.photometric, kind.bits, _COLORS[kind.photometric], pixels.shape[1::-1]
     if bits > 16:
         if pixels.min() < 0 or pixels.max() > 65535:

@@ -78,6 +78,10 @@ def lack_of_memory_told(doing: str) -> Iterator[None]:
         raise OutOfMemory(f"not enough memory for {doing} ({brief(error)}): {advice}") from error
 
 
+_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx") | dict.fromkeys(("av", "cv2"), "video")
+_EXTRAS |= {"torch_fidelity": "metrics"}
+
+
 @contextmanager
 def missing_packages_told() -> Iterator[None]:
     """Turn the want of a package that is not installed into a UserError that says how to install it."""
@@ -87,10 +91,11 @@ def missing_packages_told() -> Iterator[None]:
         name = (error.name or "colorize").partition(".")[0]
         if name == "colorize":
             raise
-        name = {"cv2": "opencv-python-headless", "PIL": "Pillow"}.get(name, name)
+        extra, name = _EXTRAS.get(name), {"cv2": "opencv-python-headless", "PIL": "Pillow"}.get(name, name)
+        all_of_it = f"pip install 'colorize[{extra}]'" if extra else "pip install colorize; in a checkout, make setup"
         raise UserError(
             f"this needs the package {name}, which is not installed here: pip install {name}, or install all that this "
-            "program needs (pip install colorize; in a checkout, make setup)"
+            f"program needs for it ({all_of_it})"
         ) from error
 
 

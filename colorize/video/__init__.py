@@ -2,20 +2,14 @@
 
 import os
 
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import missing_packages_told
 
 
 def require_packages() -> None:
     """Make sure that PyAV and OpenCV, the extra `video`, are there; raise UserError where they are not."""
-    try:
+    with missing_packages_told():
         import av
         import cv2
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"films need a package that is not here ({error.name}): pip install 'colorize[video]'"
-        ) from error
-    except ImportError as error:  # such as memory that a library cannot have
-        raise UserError(f"films need a package that cannot be imported: {error}") from error
     cv2.setNumThreads(1)  # the stages of a film have threads of their own, and its waiting ones would take their cores
     av.logging.set_level(None)  # what is wrong with a film is said once, by us
     os.environ.setdefault("SVT_LOG", "1")  # which writes its settings to the terminal otherwise

@@ -28,7 +28,6 @@ _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627,
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
 _WITH_INDEX = ("mov", "matroska")
-_STILLS = re.compile(r"image2|.*_pipe|tty|lrc|srt|ass|webvtt")
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,6 @@ def opened(path: str) -> Iterator[InputContainer]:
         raise UserError(f"{path}: {error.strerror}") from error
     with container:
         yield container
-
-
-def has_pictures(path: str) -> bool:
-    """Return true if FFmpeg finds moving pictures in a file."""
-    try:
-        with opened(path) as container:
-            return _STILLS.fullmatch(container.format.name) is None and bool(video_streams(container))
-    except UserError:
-        return False
 
 
 def probe(path: str) -> Film:
