@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize.evaluation.candidates import trained_with
-from colorize.exporting.onnx_file import CHECKED, descriptions
+from colorize.exporting.weight_files import CHECKED, descriptions
 from colorize.metrics import LOGGED, VALIDATED
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError

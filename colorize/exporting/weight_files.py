@@ -1,13 +1,14 @@
-"""A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
+"""A generator as safetensors, and as ONNX (extra `onnx`) with the proof that ONNX Runtime computes the same."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorize.exporting.safetensors_file import describe, round_to_half
 from colorize.inference.onnx_backend import CENTRES, GREY, LOGITS, RGB, make_session
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
@@ -16,9 +17,38 @@ from colorize.networks.options import MIN_SIZE_PX
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.log import log
 from colorize.weights.load import Weights
+from colorize.weights.stated import EXPORT_FORMAT
 
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))  # batch, height and width of what is compared
 LARGEST_DIFFERENCE = 1e-3  # of any value of the RGB on any of them: about a quarter of an 8-bit step
+
+
+def to_safetensors(weights: Weights, half: bool = False) -> bytes:
+    """Make the file that `load_weights` reads as the same, but for rounding with `half`."""
+    state = weights.network.state_dict()
+    tensors = {name: (round_to_half(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(tensors, {"colorize": describe(weights)})
+
+
+def describe(weights: Weights) -> str:
+    """Return the JSON by which an export states its network."""
+    content = {
+        "format": EXPORT_FORMAT,
+        "generator": weights.network.architecture,
+        "preprocessing": asdict(weights.preprocessing),
+        "provenance": weights.provenance,
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def round_to_half(tensor: Tensor) -> Tensor:
+    """Round a weight to float16; vectors (norms, biases) stay; raise UserError where a value is too large."""
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    small = tensor.half()
+    if not small.isfinite().all():
+        raise UserError("half=true: float16 cannot hold these weights (some are above 65,504): leave it out")
+    return small
 
 
 def descriptions(network: Generator) -> dict[str, str]:
@@ -37,7 +67,7 @@ def descriptions(network: Generator) -> dict[str, str]:
     return found
 
 
-def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
+def to_onnx(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
     The network in `content` is changed: its norms are folded, with `half` its weights rounded, and stored as float16.
