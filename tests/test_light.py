@@ -18,12 +18,12 @@ from colorize.inference import backends
 from colorize.inference.backends import chosen_backend
 from colorize.inference.onnx_backend import OnnxBackend
 from colorize.runtime.errors import UserError, missing_packages_told
-from colorize.weights.bundled import BUNDLED, bundled_onnx
+from colorize.weights.bundled import BUNDLED
 from colorize.weights.load import load_weights
 from tests.predicting import draw_photo
 
 ROOT = Path(__file__).parents[1]
-BUNDLED_ONNX = bundled_onnx()
+BUNDLED_ONNX = BUNDLED.with_suffix(".onnx")
 
 HIDDEN = ("torch", "torchvision", "lightning", "torchmetrics", "tensorboard", "scipy", "safetensors")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({HIDDEN!r})); from colorize.__main__ import main; main()"

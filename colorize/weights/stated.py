@@ -40,7 +40,7 @@ def read_stated(path: str | Path, text: str) -> Stated:
         if content["format"] != EXPORT_FORMAT:
             raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
         provenance = dict(content.get("provenance", {}))
-        is_bundled = Path(path) in (bundled.BUNDLED, bundled.bundled_onnx())
+        is_bundled = Path(path).with_suffix("") == bundled.BUNDLED.with_suffix("")
         title = "the bundled generator (pocket)" if is_bundled else "export of this program"
         title += ORIGINS.get(provenance.get("training", {}).get("data"), "")
         return Stated(content["generator"], Preprocessing(**content["preprocessing"]), provenance, title)
