@@ -113,7 +113,7 @@ def test_safetensors_colours_exactly_as_the_checkpoint_and_says_where_it_is_from
         "22.25",
         "64 px",
         stated["sha256"],
-        "drawn",
+        "scenes",
         "## Licence",
     ):
         assert said in card

@@ -41,7 +41,8 @@ class Backend(Protocol):
         """Colour `(1, H, W)` grey, and say how likely which colours are."""
 
     def free_memory(self) -> None:
-        """Give back what a pass that failed for want of memory has left."""
+        """Give back what a pass that failed for want of memory has left, if anything."""
+        return
 
     @contextmanager
     def side_by_side(self) -> Iterator[tuple[Executor, int]]:
