@@ -51,6 +51,7 @@ def run(config: PredictConfig) -> None:
     if config.every > 1 and not config.stabilize:
         raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
     number, count = shard_of(config)
+    check_contact_sheet(config)
     together = config.devices * config.num_nodes > 1 or processes_started() > 1
     fabric = shared_by(config) if together else None
     format = None if config.format == "same" else config.format
@@ -59,7 +60,7 @@ def run(config: PredictConfig) -> None:
         plan = replace(plan, jobs=jobs.with_hints(plan.jobs, config.hints))
         log.info(f"hints for {sum(job.hints is not None for job in plan.jobs)} of {len(plan.jobs)} photos")
     plan = plan.share(number, count)
-    check_outputs(config, plan)
+    check_report(config, plan)
     if fabric is None:
         done = colour(config, plan)
     else:  # one of them has listed the photos: the others may have found its first results among them
@@ -165,22 +166,27 @@ def added_up(own: Done) -> Done:
     return Done(coloured, kept, skipped, [failure for one in every for failure in one.failures])
 
 
-def check_outputs(config: PredictConfig, plan: Plan) -> None:
-    """Raise UserError where what is written beside the results would replace something of somebody else's."""
-    path, header = plan.report, FAILED_HEADER.encode()
-    if path and path.exists() and not (path.is_file() and path.read_bytes().startswith(header)):
-        raise UserError(f"{path} is not of this program, which would write it: move it away")
+def check_contact_sheet(config: PredictConfig) -> None:
+    """Raise BadOption where the sheet's name says no format, UserError where it is a file of somebody else's."""
     if config.contact_sheet is None:
         return
     sheet = Path(config.contact_sheet)
     suffixes = [suffix for suffix, format in WRITTEN_SUFFIXES.items() if "exif" in format.keeps]  # for our mark
     if suffix_of(sheet) not in suffixes:
         raise BadOption(f"contact_sheet={sheet}: give a name that ends in {' '.join(suffixes)}")
-    taken = {os.path.realpath(path) for job in plan.jobs for path in (job.source, job.result, job.compare)}
-    if os.path.realpath(sheet) in taken:
-        raise UserError(f"contact_sheet={sheet} is a photo or its result: give another name")
     if sheet.exists() and not (sheet.is_file() and CONTACT_SHEET_MARK.encode() in sheet.read_bytes()):
         raise UserError(f"contact_sheet={sheet} exists and is no page of this program: give another name")
+
+
+def check_report(config: PredictConfig, plan: Plan) -> None:
+    """Raise UserError where what is written beside the results would replace something of somebody else's."""
+    path, header = plan.report, FAILED_HEADER.encode()
+    if path and path.exists() and not (path.is_file() and path.read_bytes().startswith(header)):
+        raise UserError(f"{path} is not of this program, which would write it: move it away")
+    if config.contact_sheet is not None:
+        taken = {os.path.realpath(path) for job in plan.jobs for path in (job.source, job.result, job.compare)}
+        if os.path.realpath(config.contact_sheet) in taken:
+            raise UserError(f"contact_sheet={config.contact_sheet} is a photo or its result: give another name")
 
 
 def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
