@@ -22,7 +22,7 @@ from colorize.color import merge_luma
 from colorize.data.scenes import draw_scene
 from colorize.photos import reading, results
 from colorize.photos.rendering import coloured
-from colorize.photos.strip_files import write_tiff
+from colorize.photos.results import write_tiff
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 
 WAYS = ((".jpg", ".jpg"), (".png", ".jpg"), (".png", ".png"), (".tif", ".tif"))

@@ -32,7 +32,7 @@ def run(config: ExportConfig) -> None:
     if config.format == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):  # what is missing is told before anything is read
             import_module(package)
-    from colorize.exporting import model_card, onnx_file, safetensors_file
+    from colorize.exporting import model_card, weight_files
     from colorize.weights.load import load_weights
 
     loaded = load_weights(config.checkpoint, config.use_ema)
@@ -41,10 +41,10 @@ def run(config: ExportConfig) -> None:
     loaded = replace(loaded, provenance=model_card.find_provenance(config.checkpoint, loaded, config.use_ema))
     difference = None
     if config.format == "onnx":
-        content, difference = onnx_file.to_bytes(loaded, config.half)
-        log.info(f"PyTorch and ONNX Runtime differ by at most {difference:.1g} on {len(onnx_file.CHECKED)} sizes")
+        content, difference = weight_files.to_onnx(loaded, config.half)
+        log.info(f"PyTorch and ONNX Runtime differ by at most {difference:.1g} on {len(weight_files.CHECKED)} sizes")
     else:
-        content = safetensors_file.to_bytes(loaded, config.half)
+        content = weight_files.to_safetensors(loaded, config.half)
     card = model_card.text(loaded, output.name, difference, config.half)
     with ExitStack() as files:  # both are whole before either takes its place
         for path, part in ((output, content), (card_file, card.encode())):

@@ -148,13 +148,7 @@ MEASURED = dict(sorted((row for row in METRICS.items() if row[1].measure), key=l
 """The metrics that need no network; what the look-up is needed for comes last."""
 
 LOGGED = dict(_logged(*row) for row in MEASURED.items())  # as training logs them: `delta_cf` in place of `cf`
-SUMMARY = [
-    column
-    for name, metric in MEASURED.items()
-    if metric.validated
-    for column in (name, f"delta_{name}_per_image")
-    if column in COLUMNS
-]
+SUMMARY = [name for name, metric in COLUMNS.items() if metric.validated and not name.endswith("_of_means")]
 """The columns of the pipeline's table."""
 
 VALIDATED = {name: metric for name, metric in LOGGED.items() if metric.validated}

@@ -18,7 +18,7 @@ from PIL import Image
 from colorize import Colorizer, export
 from colorize.cli.command import run_command
 from colorize.config import ExportConfig
-from colorize.exporting import onnx_file, safetensors_file
+from colorize.exporting import weight_files
 from colorize.networks.folding import fold_norms
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
@@ -113,7 +113,7 @@ def test_safetensors_colours_exactly_as_the_checkpoint_and_says_where_it_is_from
         "22.25",
         "64 px",
         stated["sha256"],
-        "drawn",
+        "scenes",
         "## Licence",
     ):
         assert said in card
@@ -166,7 +166,7 @@ def test_half_the_size_and_the_colours_of_the_rounded_weights(
             buffer.uniform_(0.5, 1.5)
     light.to_colour.scale(10)
     source, path = tmp_path / "light.safetensors", tmp_path / "light.onnx"
-    source.write_bytes(safetensors_file.to_bytes(Weights(light, Preprocessing(64), "")))
+    source.write_bytes(weight_files.to_safetensors(Weights(light, Preprocessing(64), "")))
     caplog.set_level("INFO", "colorize")
     export.run(ExportConfig(str(source), str(path), "onnx", half=True))
     assert "float16 moves a value of the RGB by at most" in caplog.text
@@ -191,7 +191,7 @@ def test_weights_that_float16_cannot_hold_are_said_to_be_so(tmp_path: Path) -> N
     network = small_unet(0)
     network.to_colour.scale(1e9)
     path = tmp_path / "large.safetensors"
-    path.write_bytes(safetensors_file.to_bytes(Weights(network, Preprocessing(64), "")))
+    path.write_bytes(weight_files.to_safetensors(Weights(network, Preprocessing(64), "")))
     with pytest.raises(UserError, match="half=true: float16 cannot hold"):
         export.run(ExportConfig(str(path), str(tmp_path / "half.safetensors"), half=True))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -228,8 +228,8 @@ def graph(channels: int = 3, value: float = 0.0) -> bytes:
 def test_an_onnx_file_that_computes_something_else_is_not_written(
     wrong: bytes, reason: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "_translate", lambda *_: wrong)
-    monkeypatch.setattr(onnx_file, "CHECKED", ((1, 32, 32),))
+    monkeypatch.setattr(weight_files, "_translate", lambda *_: wrong)
+    monkeypatch.setattr(weight_files, "CHECKED", ((1, 32, 32),))
     with pytest.raises(UserError, match=reason):
         export.run(ExportConfig(str(checkpoint), str(tmp_path / "new/wrong.onnx"), "onnx"))
     assert list(tmp_path.iterdir()) == []

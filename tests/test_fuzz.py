@@ -19,7 +19,7 @@ from PIL import Image
 from colorize.data.generated import Manifest, read_manifest
 from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
 from colorize.data.sources import Split, list_imagenet
-from colorize.exporting import safetensors_file
+from colorize.exporting import weight_files
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
 from colorize.photos.opening import MAX_PIXELS, UnreadableImage
@@ -138,7 +138,7 @@ CARD = [field.name for field in fields(CheckpointMetadata)] + ["other"]
 
 def files_of_weights(folder: Path) -> list[bytes]:
     ours = save_checkpoint(folder / "ours.ckpt", average=True).read_bytes()
-    export = safetensors_file.to_bytes(Weights(tiny_unet(), Preprocessing(32), "t"))
+    export = weight_files.to_safetensors(Weights(tiny_unet(), Preprocessing(32), "t"))
     tensors = {"a.weight": torch.arange(12.0).view(3, 4), "b": torch.ones(2, dtype=torch.int64)}
     made = [ours, export, safetensors.torch.save(tensors, {"colorize": "{}"})]
     for zipped in (True, False):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colorize.color import grey_to_lightness, rgb_to_grey, rgb_to_lab, strengthen
 from colorize.config.sections import LossConfig, ModelConfig
-from colorize.exporting import onnx_file
+from colorize.exporting import weight_files
 from colorize.losses import ChromaLoss, count_cells, smooth_prior
 from colorize.networks.critic import PATCH, Critic
 from colorize.networks.efficientnet import EfficientNetLite0
@@ -195,8 +195,8 @@ def test_what_is_prepared_and_exported_colours_the_same_at_odd_sizes(kind: str) 
     greys = [torch.rand(1, 1, 71, 53), torch.rand(2, 1, 64, 96)]
     with torch.no_grad():
         wanted = [network(grey) for grey in greys]
-    _, difference = onnx_file.to_bytes(Weights(make_like(network), Preprocessing(64), "a network"))
-    assert difference <= onnx_file.LARGEST_DIFFERENCE
+    _, difference = weight_files.to_onnx(Weights(make_like(network), Preprocessing(64), "a network"))
+    assert difference <= weight_files.LARGEST_DIFFERENCE
     ready = prepare(network)
     for grey, rgb in zip(greys, wanted, strict=True):
         with torch.inference_mode():

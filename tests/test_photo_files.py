@@ -16,7 +16,7 @@ from skimage import color
 from colorize.data.images import load_rgb
 from colorize.photos import reading, tags
 from colorize.photos.metadata import Metadata, photoshop_block
-from colorize.photos.strip_files import write_tiff
+from colorize.photos.results import write_tiff
 from tests.predicting import PROFILES, Colour, files, grey, is_coloured_version, save
 
 

@@ -12,7 +12,7 @@ import torch
 from colorize import Colorizer, export, generate, predict, train
 from colorize.config import EvaluateConfig, ExportConfig, PredictConfig
 from colorize.evaluation import candidates
-from colorize.exporting import model_card, safetensors_file
+from colorize.exporting import model_card, weight_files
 from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.light_unet import LightUNet
 from colorize.networks.preprocessing import Preprocessing
@@ -34,7 +34,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small network in the place of the bundled one, and a folder to work in that has a file called "bundled"."""
     path = tmp_path / "installed" / "pocket.safetensors"
     path.parent.mkdir()
-    path.write_bytes(safetensors_file.to_bytes(Weights(tiny_unet(), Preprocessing(SIZE_PX), "")))
+    path.write_bytes(weight_files.to_safetensors(Weights(tiny_unet(), Preprocessing(SIZE_PX), "")))
     monkeypatch.setattr("colorize.weights.bundled.BUNDLED", path)
     monkeypatch.chdir(tmp_path)
     Path("bundled").write_text("not this one")
@@ -96,7 +96,7 @@ def test_training_goes_on_from_an_export(half: bool, configure: Configure, tmp_p
     torch.manual_seed(1)
     network = LightUNet(encoder="resnet10_half", widths=[16, 16, 12, 8], refine_width=4)
     path = tmp_path / "handed on.safetensors"
-    path.write_bytes(safetensors_file.to_bytes(Weights(network, Preprocessing(64), ""), half))
+    path.write_bytes(weight_files.to_safetensors(Weights(network, Preprocessing(64), ""), half))
 
     def started(refine_width: int) -> Any:
         given = [f"model.refine_width={refine_width}", f"init_from.generator='{path}'"]

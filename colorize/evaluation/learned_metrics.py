@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS  # its public classes can only download their backbones
 
-from colorize.runtime.errors import UserError, brief
+from colorize.runtime.errors import UserError, brief, missing_packages_told
 from colorize.runtime.log import log
 from colorize.weights.pretrained import download, load_pretrained, read_state_dict
 
@@ -52,11 +52,9 @@ class Inception(nn.Module):
 
     def __init__(self, source: str, option: str) -> None:
         super().__init__()
-        try:
+        with missing_packages_told():
             from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
             from torchmetrics.image.fid import NoTrainInceptionV3
-        except ImportError as error:
-            raise UserError("FID needs torch-fidelity: pip install torch-fidelity (or 'colorize[metrics]')") from error
         file = Path(source).expanduser()
         if source == "imagenet":
             file = download(URL_INCEPTION_V3, 91, option)

@@ -6,7 +6,7 @@ import math
 import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -87,13 +87,8 @@ def methods(rows: Iterable[str]) -> list[str]:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of this program and of the libraries that compute; None where one is not installed."""
-    found: dict[str, str | None] = {"colorize": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = None
-    return found
+    found = {name: next((each.version for each in distributions(name=name)), None) for name in LIBRARIES}
+    return {"colorize": __version__, "python": platform.python_version(), **found}
 
 
 def to_markdown(content: Content) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from colorize.evaluation.candidates import trained_with
-from colorize.exporting.onnx_file import CHECKED, descriptions
+from colorize.exporting.weight_files import CHECKED, descriptions
 from colorize.metrics import LOGGED, VALIDATED
 from colorize.networks.preprocessing import AREA_PER_RENDER, Preprocessing
 from colorize.runtime.errors import UserError
@@ -15,7 +15,6 @@ from colorize.runtime.version import __version__
 from colorize.training.phases import PHASES, VAL, VAL_EMA
 from colorize.weights.load import Weights, load_weights
 from colorize.weights.safe_reading import read_file
-from colorize.weights.stated import ORIGINS
 
 _SCORES = {
     "figures": "the run's validation photos, each with its own luma",
@@ -99,7 +98,6 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
     """Write the card; `difference` is ONNX's from PyTorch."""
     stated = {key: part for key, part in weights.provenance.items() if key not in _SCORES}
     source, rows = stated.get("source", weights.title), _rows(stated)
-    origin = weights.origin or ORIGINS.get(rows.get("training: data"), "")
     if phase := PHASES.get(str(stated.get("phase"))):
         rows["phase"] += f": {phase.description}"
     if "training" not in stated:
@@ -111,7 +109,7 @@ def text(weights: Weights, name: str, difference: float | None, half: bool = Fal
             tables.append(f"Means of these weights on {photos}:\n\n{_table(shown, ('metric', 'value'))}")
     parameters = sum(parameter.numel() for parameter in weights.network.parameters())
     sections = [
-        f"# {name}\n\nA neural network that colours black-and-white photos: {source}{origin}.",
+        f"# {name}\n\nA neural network that colours black-and-white photos: {source}.",
         "**The colours are invented, not recovered.** The network shows what is likely, not what was there.",
         f"## Network\n\nA U-Net, {parameters / 1e6:.1f} M parameters{_HALF * half}:\n\n"
         f"{_table(weights.network.architecture)}",

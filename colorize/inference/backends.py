@@ -3,8 +3,9 @@
 import os
 import shutil
 import sys
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,10 +41,14 @@ class Backend(Protocol):
         """Colour `(1, H, W)` grey, and say how likely which colours are."""
 
     def free_memory(self) -> None:
-        """Give back what a pass that failed for want of memory has left."""
+        """Give back what a pass that failed for want of memory has left, if anything."""
+        return
 
-    def side_by_side(self) -> AbstractContextManager[tuple[Executor, int]]:
-        """Hold threads for as many passes as are worth running side by side."""
+    @contextmanager
+    def side_by_side(self) -> Iterator[tuple[Executor, int]]:
+        """Hold threads for as many passes as are worth running side by side: one."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool, 1
 
 
 def chosen_backend(backend: str, checkpoint: Path, device: str, precision: str) -> tuple[str, Path]:
@@ -53,7 +58,7 @@ def chosen_backend(backend: str, checkpoint: Path, device: str, precision: str) 
     starts in a fraction of the time that importing PyTorch takes. Raises UserError where they do not go together.
     """
     is_onnx = checkpoint.suffix.lower() == ".onnx"
-    as_onnx = bundled.bundled_onnx() if checkpoint == bundled.BUNDLED else checkpoint
+    as_onnx = checkpoint.with_suffix(".onnx") if checkpoint == bundled.BUNDLED else checkpoint
     on_cpu = device == "cpu" or (device == "auto" and not gpu_in_sight())
     if backend == "auto":
         can = as_onnx.suffix == ".onnx" and as_onnx.is_file() and on_cpu and precision in ("auto", "32-true")

@@ -68,13 +68,13 @@ class Colorizer:
             from colorize.inference.onnx_backend import OnnxBackend
 
             onnx = OnnxBackend(file)
-            return cls(onnx, onnx.stated.preprocessing, onnx.stated.title + onnx.stated.origin)
+            return cls(onnx, onnx.stated.preprocessing, onnx.stated.title)
         from colorize.inference.torch_backend import TorchBackend
         from colorize.weights.load import load_weights
 
         loaded = load_weights(file, use_ema)
         made = TorchBackend(loaded.network, device, precision)
-        return cls(made, loaded.preprocessing, loaded.title + loaded.origin)
+        return cls(made, loaded.preprocessing, loaded.title)
 
     @overload
     def colorize(

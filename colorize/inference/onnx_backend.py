@@ -2,16 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colorize.gamut import Plane
-from colorize.inference.backends import Likely
+from colorize.inference.backends import Backend, Likely
 from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_packages_told
 from colorize.weights.stated import Stated, read_stated
 
@@ -32,8 +29,8 @@ def make_session(file: Path | bytes) -> Any:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-class OnnxBackend:
-    """The network of an ONNX file; a :class:`colorize.inference.backends.Backend`.
+class OnnxBackend(Backend):
+    """The network of an ONNX file.
 
     It computes with as many threads as the machine has cores, or OMP_NUM_THREADS says. Raises UserError where ONNX
     Runtime is not installed, or the file is no export of this program.
@@ -64,10 +61,3 @@ class OnnxBackend:
             return Likely(self.run(grey[None])[0])
         rgb, logits = self._session.run([RGB, LOGITS], {GREY: grey[None]})
         return Likely(rgb[0], logits[0], self._centres)
-
-    def free_memory(self) -> None: ...
-
-    @contextmanager
-    def side_by_side(self) -> Iterator[tuple[Executor, int]]:
-        with ThreadPoolExecutor(1) as pool:
-            yield pool, 1

@@ -46,7 +46,8 @@ def spread(rgb: Plane, grey: Plane, hints: Sequence[Hint], size: tuple[int, int]
         if hint.rgb is not None:
             row[:] = rgb_to_lab(np.asarray(hint.rgb, np.float32).reshape(3, 1, 1) / 255)[1:].ravel()
     step = max(1, round((h * w / NODES) ** 0.5))
-    nodes, rows, columns = _means(look, step), rows // step, columns // step
+    nodes = np.stack([np.asarray(Image.fromarray(plane).reduce(step)) for plane in look])
+    rows, columns = rows // step, columns // step
     near = np.exp(path_lengths(nodes, step / min(h, w), rows, columns) / -REACH)
     values, vectors = np.linalg.eigh(near[:, rows, columns] * likeness(own, own, LIKE))
     # Of geodesic distances the matrix need not be positive.
@@ -56,14 +57,6 @@ def spread(rgb: Plane, grey: Plane, hints: Sequence[Hint], size: tuple[int, int]
         share = np.asarray(grown)[:h, :w] * likeness(look.reshape(3, -1).T, place[None], LIKE).reshape(h, w)
         ab += weight[:, None, None].astype(np.float32) * share
     return rgb + lab_to_rgb(np.concatenate([look[:1], ab])) - lab_to_rgb(look)
-
-
-def _means(look: Plane, step: int) -> Plane:
-    """Return the means of blocks of `step` x `step` pixels, those at the right and the bottom of what there is."""
-    places = [np.arange(0, side, step) for side in look.shape[1:]]
-    sums = np.add.reduceat(np.add.reduceat(look, places[0], axis=1), places[1], axis=2)
-    rows, columns = (np.diff([*at, side]) for at, side in zip(places, look.shape[1:], strict=True))
-    return np.asarray(sums / (rows[:, None] * columns))
 
 
 def path_lengths(look: Plane, step: float, rows: Plane, columns: Plane) -> Plane:

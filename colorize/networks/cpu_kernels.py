@@ -186,18 +186,9 @@ _COLUMNS = 3  # width of a depthwise weight up to which oneDNN's gradient of it 
 def _depthwise_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, of_x: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
+    sizes = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)  # of a depthwise convolution, not dilated
     for_x, for_weight, _ = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        None,
-        [stride] * 2,
-        [padding] * 2,
-        [1, 1],
-        False,
-        [0, 0],
-        len(weight),
-        [of_x, of_weight, False],
+        gradient, x, weight, None, *sizes, [of_x, of_weight, False]
     )
     return for_x, for_weight
 

@@ -24,13 +24,8 @@ def is_srgb(icc: bytes | None) -> bool:
         return True
     steps = np.linspace(0, 255, 6).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-    shown = _converted(colors, icc, None)
+    shown = converted(colors, icc, None)
     return shown is None or int(np.abs(shown.astype(int) - colors).max()) <= _SAME_LEVELS
-
-
-def from_srgb(pixels: Plane, icc: bytes) -> Plane:
-    """Return RGB pixels in the colour space of an RGB profile that is not broken."""
-    return cast("Plane", _converted(pixels, None, icc))
 
 
 def seen(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -50,7 +45,7 @@ def seen_pixels(pixels: Plane, icc: bytes | None) -> Plane:
     channels = {"GRAY": 1, "RGB": 3, "CMYK": 4}.get(color_model(icc))
     if channels != (1 if pixels.ndim == 2 else pixels.shape[2]) or (channels == 3 and is_srgb(icc)):
         return pixels
-    made = _converted(pixels, icc, None)
+    made = converted(pixels, icc, None)
     return pixels if made is None else made
 
 
@@ -61,7 +56,8 @@ def seen_grey(luma: Plane, icc: bytes) -> Plane:
     return (shown if shown.ndim == 2 else shown[..., 1])[0][luma]
 
 
-def _converted(pixels: Plane, source: bytes | None, target: bytes | None) -> Plane | None:
+def converted(pixels: Plane, source: bytes | None, target: bytes | None) -> Plane | None:
+    """Return pixels of one profile as another has them (None: sRGB), or None where the profiles are broken."""
     import imagecodecs  # takes a fifth of a second, and few photos need it
 
     model, srgb = color_model(source).lower() or "rgb", imagecodecs.cms_profile("srgb")

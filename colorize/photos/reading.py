@@ -125,8 +125,7 @@ def from_array(array: Plane, keep_color: bool = False) -> Photo:
         )
     if 0 in array.shape:
         raise ValueError(f"an array of shape {array.shape} has nothing to colour")
-    array = np.ascontiguousarray(array)
-    return Photo(array) if array.ndim == 2 else from_image(Image.fromarray(array), keep_color)
+    return from_image(Image.fromarray(np.ascontiguousarray(array)), keep_color)
 
 
 def has_colors(image: Image.Image) -> bool:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from colorize.gamut import REC_601, Plane, gamut_scale, green_offset
-from colorize.photos.profiles import from_srgb, is_srgb
+from colorize.photos.profiles import converted, is_srgb
 from colorize.photos.reading import Photo
 from colorize.photos.results import BandedImage
 
@@ -37,7 +38,7 @@ def coloured(photo: Photo, rgb: Plane | None) -> BandedImage:
         top = 0
         for band in merged_bands(photo.luma if stored is None else stored.decoded(), rgb):
             if not plain and photo.metadata.icc is not None:
-                band = from_srgb(band, photo.metadata.icc)
+                band = cast("Plane", converted(band, None, photo.metadata.icc))
             if alpha is not None:
                 opacity = alpha[top : top + len(band), :, None].astype(band.dtype)
                 band = np.concatenate([band, opacity * 257 if deep else opacity], axis=2)

@@ -54,7 +54,6 @@ class Kind(NamedTuple):
     extra: list[int]
     planar: bool
     compression: int
-    subsampled: bool
 
 
 def open_tiff(file: IO[bytes], max_pixels: int) -> Image.Image:
@@ -111,12 +110,9 @@ def _kind(tags: Tags) -> Kind:
         raise UnreadKind(f"{bits}-bit pixels, whose range is not known")
     if photometric == _SEPARATED and tags.number(Base.InkSet, 1) != 1:
         raise UnreadKind("a TIFF of other inks than cyan, magenta, yellow and black")
-    subsampled = (
-        photometric == _YCBCR and compression not in _JPEG and tags.numbers(Base.YCbCrSubSampling, [2, 2]) != [1, 1]
-    )
     extra = (tags.numbers(Base.ExtraSamples, []) + [0] * samples)[: samples - _COLORS[photometric]]
     planar = samples > 1 and tags.number(Base.PlanarConfiguration, 1) == 2
-    return Kind(photometric, bits, number_format == 2, samples, extra, planar, compression, subsampled)
+    return Kind(photometric, bits, number_format == 2, samples, extra, planar, compression)
 
 
 def _open_with_pillow(file: IO[bytes], index: int, kind: Kind) -> Image.Image:
@@ -138,8 +134,6 @@ def _read_pixels(file: IO[bytes], offset: int, kind: Kind, size: tuple[int, int]
     import tifffile  # takes a quarter of a second, and few photos need it
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    if kind.subsampled:
-        raise UnreadKind("a TIFF of subsampled YCbCr in planes, which is not read")
     file.seek(0)
     with tifffile.TiffFile(file) as tif:
         tif.filehandle.seek(offset)

@@ -80,6 +80,7 @@ def lack_of_memory_told(doing: str) -> Iterator[None]:
 
 _EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx") | dict.fromkeys(("av", "cv2"), "video")
 _EXTRAS |= {"torch_fidelity": "metrics"}
+_PACKAGES = {"cv2": "opencv-python-headless", "PIL": "Pillow", "torch_fidelity": "torch-fidelity"}
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def missing_packages_told() -> Iterator[None]:
         name = (error.name or "colorize").partition(".")[0]
         if name == "colorize":
             raise
-        extra, name = _EXTRAS.get(name), {"cv2": "opencv-python-headless", "PIL": "Pillow"}.get(name, name)
+        extra, name = _EXTRAS.get(name), _PACKAGES.get(name, name)
         all_of_it = f"pip install 'colorize[{extra}]'" if extra else "pip install colorize; in a checkout, make setup"
         raise UserError(
             f"this needs the package {name}, which is not installed here: pip install {name}, or install all that this "

@@ -18,8 +18,18 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from colorize.video import telecine
-from colorize.video.joins import JUMP_S
-from colorize.video.probing import REC_709, Film, FilmFrame, Plane, decoded, is_full_range, is_rgb, opened, side_data
+from colorize.video.probing import (
+    JUMP_S,
+    REC_709,
+    Film,
+    FilmFrame,
+    Plane,
+    decoded,
+    is_full_range,
+    is_rgb,
+    opened,
+    side_data,
+)
 
 _LUMA_FIRST = re.compile(r"yuv[aj]?4[0-9]{2}p([0-9]+le)?|nv(12|16|20|21|24)(le)?|p[024]1[0-9]le|gray([0-9]+le)?")
 _EXTRAS = {Type.A53_CC: "the captions in its frames", Type.STEREO3D: "what says how its frames are to be seen in 3D"}

@@ -27,30 +27,27 @@ from colorize.video.tracks import Tracks
 class Codec:
     """A way to code frames.
 
-    `encoder` is FFmpeg's name, `formats` are how its frames may be stored, by bits of luma (`odd_formats` where a side
-    is odd), `crf` its constant rate factors at quality 0 and at 95 (None: it is lossless), `suffixes` those of films
-    that may hold it. `tells_aspect`: the code itself says how wide a pixel is. (PyAV cannot have Matroska say it.)
+    `encoder` is FFmpeg's name, `crf` its constant rate factors at quality 0 and at 95 (None: it is lossless),
+    `suffixes` those of films that may hold it. `tells_aspect`: the code itself says how wide a pixel is. (PyAV cannot
+    have Matroska say it.) It takes `ten_bits` of luma, and is given chroma at full size where a side is `odd_in_full`.
     """
 
     encoder: str
-    formats: dict[int, str]
-    odd_formats: dict[int, str]
     crf: tuple[int, int] | None
     options: dict[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv")
     tells_aspect: bool = True
+    ten_bits: bool = True
+    odd_in_full: bool = False
 
 
-_EVEN, _ODD = {8: "yuv420p", 10: "yuv420p10le"}, {8: "yuv444p", 10: "yuv444p10le"}
 _WEB = (".mp4", ".m4v", ".mkv", ".webm")
 CODECS = {
-    "h264": Codec("libx264", _EVEN, _ODD, (51, 18)),
-    "h265": Codec("libx265", _EVEN, _ODD, (51, 20), {"x265-params": "log-level=none"}),
-    "vp9": Codec(
-        "libvpx-vp9", {8: "yuv420p"}, {8: "yuv420p"}, (63, 24), {"b": "0", "row-mt": "1", "cpu-used": "3"}, _WEB, False
-    ),
-    "av1": Codec("libsvtav1", _EVEN, _EVEN, (63, 24), {"preset": "7"}, _WEB, False),
-    "ffv1": Codec("ffv1", _EVEN, _EVEN, None, {"level": "3", "slicecrc": "1"}, (".mkv",), False),
+    "h264": Codec("libx264", (51, 18), odd_in_full=True),
+    "h265": Codec("libx265", (51, 20), {"x265-params": "log-level=none"}, odd_in_full=True),
+    "vp9": Codec("libvpx-vp9", (63, 24), {"b": "0", "row-mt": "1", "cpu-used": "3"}, _WEB, False, ten_bits=False),
+    "av1": Codec("libsvtav1", (63, 24), {"preset": "7"}, _WEB, False),
+    "ffv1": Codec("ffv1", None, {"level": "3", "slicecrc": "1"}, (".mkv",), False),
 }
 """Choices of `codec=`."""
 
@@ -89,9 +86,8 @@ class Piece:
     def __init__(self, file: str, path: Path, film: Film, codec: Codec, quality: int) -> None:
         self.path, self.times = path, list[int]()
         self._film = film
-        odd = film.width % 2 or film.height % 2
-        formats = codec.odd_formats if odd else codec.formats
-        self.format = formats.get(film.bits, formats[8])
+        in_full = codec.odd_in_full and (film.width % 2 or film.height % 2)
+        self.format = f"yuv{444 if in_full else 420}p{'10le' if film.bits > 8 and codec.ten_bits else ''}"
         options = dict(codec.options)
         if codec.crf is not None:
             worst, good = codec.crf

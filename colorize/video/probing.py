@@ -1,10 +1,10 @@
-"""Probing a film: what its file says of its frames."""
+"""Probing a film: what its file says of its frames, and where times begin again in it."""
 
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
@@ -20,13 +21,15 @@ from av.video.stream import VideoStream
 from colorize import gamut
 from colorize.gamut import Plane
 from colorize.runtime.errors import UserError
-from colorize.video.joins import JUMP_S, measured
 from colorize.video.sniff import STILL_BRANDS
 
 _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
+JUMP_S = 1
+"""A track that goes back by more than so many seconds is one that begins again."""
+
 _WITH_INDEX = ("mov", "matroska")
 
 
@@ -38,7 +41,7 @@ class Film:
     and bottom (`mirrored`). `pixel_aspect` is a pixel's width by its height; `time_base` the unit of times, in seconds;
     `start` is on the file's clock, in seconds; `seconds` the length, where the file says so, and `says_length` tells
     that it is that of the frames, not of what is longest in the file. `joins` is by how much later, in seconds, the
-    second part of a file whose times begin again is than they say, and those after it (:mod:`colorize.video.joins`).
+    second part of a file whose times begin again is than they say, and those after it (:class:`Joins`).
     `rate` is frames a second, on average; `sure_seeks` tells that its times can be gone to.
 
     Luma has `bits`, 8 or 10; in `full_range` it goes from 0 to the greatest value, not from 16 to 235 (of 8 bits).
@@ -269,3 +272,62 @@ def _turn(frame: VideoFrame) -> tuple[bool, tuple[bool, bool]]:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, (a < 0, d < 0)
     return True, (c < 0, b < 0)
+
+
+class Joins:
+    """Joins of recordings end to end, or of cells of a DVD, where times begin again. The frames say by how much.
+
+    A part of the file begins where any track goes back by more than `JUMP_S`; each track is in the part in which it
+    last did so. All tracks of a part are later by the same, so that they stay together. `video` is the frames' stream.
+    """
+
+    def __init__(self, video: int) -> None:
+        self._video, self._part = video, 0
+        self._last_s: dict[int, Fraction] = {}
+        self._parts: dict[int, int] = {}
+
+    def part(self, packet: Packet) -> int:
+        track, time = packet.stream.index, packet.pts if packet.dts is None else packet.dts
+        begin_s, last_s = (time or 0) * packet.time_base, self._last_s.get(track)
+        if last_s is None:
+            self._parts[track] = self._part
+        elif last_s - begin_s > JUMP_S:
+            self._part += self._parts[track] == self._part
+            self._parts[track] = self._part
+        self._last_s[track] = begin_s
+        return self._parts[track]
+
+    def later_s(self, packet: Packet, joins: tuple[Fraction, ...]) -> Fraction:
+        """Return what is to be added to the times of a packet, by the joins of the film, in seconds."""
+        part = self.part(packet)
+        return joins[min(part, len(joins)) - 1] if joins and part else Fraction(0)
+
+
+def demuxed(container: InputContainer, streams: list[int]) -> Iterator[Packet]:
+    """Read the packets of some streams, as far as the file can be read."""
+    with suppress(av.FFmpegError):
+        yield from container.demux([container.streams[index] for index in streams])
+
+
+def measured(container: InputContainer, video: VideoStream, step_s: Fraction) -> tuple[tuple[Fraction, ...], float]:
+    """Measure by how much each part of a file but the first is later than its times say, and the length, in seconds.
+
+    Every packet is looked at, none decoded. It is for files without an index, which can be joined by writing one behind
+    the other, and whose length FFmpeg can only guess.
+    """
+    tracks = [video.index, *(stream.index for stream in (*container.streams.audio, *container.streams.subtitles))]
+    joins, later, first_s, last_s, in_part = Joins(video.index), [Fraction(0)], None, Fraction(0), 0
+    for packet in demuxed(container, tracks):
+        if packet.pts is None or packet.time_base is None:
+            continue
+        part = joins.part(packet)
+        if packet.stream.index != video.index:
+            continue
+        begin_s = (packet.pts if packet.dts is None else packet.dts) * packet.time_base
+        while len(later) <= part:
+            later.append(later[-1])
+        if part != in_part:
+            later[part], in_part = last_s + step_s - begin_s, part
+        last_s = begin_s + later[part]
+        first_s = begin_s if first_s is None else first_s
+    return tuple(later[1:]), float(last_s + step_s - (first_s or 0))

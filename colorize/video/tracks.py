@@ -11,8 +11,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-from colorize.video.joins import Joins, demuxed
-from colorize.video.probing import Film, video_streams
+from colorize.video.probing import Film, Joins, demuxed, video_streams
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 _AT_MOST_16_BITS = ("pcm_u8", "pcm_s8", "pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_u16le", "pcm_u16be")
@@ -56,7 +55,7 @@ class Tracks:
             sound = subtitles = []
         for stream in sound:
             name = _codec(stream)
-            if (made := _added(result, partial(_copy, stream))) is not None:
+            if (made := _added(result, partial(OutputContainer.add_stream_from_template, template=stream))) is not None:
                 self._results[stream.index] = made
                 continue
             coded = (_added(result, partial(_sound, stream, layout)) for layout in _layouts(stream))
@@ -73,7 +72,7 @@ class Tracks:
             if name in _TEXTS:
                 stream.codec_context.open(strict=False)  # only then does it say how the text is set
                 header = stream.codec_context.subtitle_header
-            if (made := _added(result, partial(_copy, stream))) is not None:
+            if (made := _added(result, partial(OutputContainer.add_stream_from_template, template=stream))) is not None:
                 self._results[stream.index] = made
             elif header and text is not None:
                 written: Any = result.add_stream(text)
@@ -228,10 +227,6 @@ def _added(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> An
 def _codec(stream: Any) -> str:
     context = stream.codec_context
     return "" if context is None else str(context.codec.canonical_name)
-
-
-def _copy(stream: Any, result: OutputContainer) -> Any:
-    return result.add_stream_from_template(stream)
 
 
 def _layouts(stream: Any) -> list[str]:

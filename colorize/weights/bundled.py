@@ -5,7 +5,7 @@ from pathlib import Path
 
 from colorize.runtime.errors import UserError
 
-BUNDLED = Path(__file__).with_name("pocket.safetensors")  # the generator that comes with this program, if it does
+BUNDLED = Path(__file__).with_name("pocket.safetensors")  # that comes with this program, if it does; .onnx beside it
 
 
 def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
@@ -17,13 +17,8 @@ def find_weights(checkpoint: str | os.PathLike[str]) -> Path:
     return BUNDLED
 
 
-def bundled_onnx() -> Path:
-    """Return the file of the same generator for ONNX Runtime, there or not."""
-    return BUNDLED.with_suffix(".onnx")
-
-
 def existing_weights(checkpoint: str | os.PathLike[str]) -> Path:
-    """Return the same; raise UserError where there is no such file."""
+    """Return the file that a `checkpoint` names; raise UserError where there is no such file."""
     if not (path := find_weights(checkpoint)).exists():
         raise UserError(f"there is no checkpoint {path}")
     return path

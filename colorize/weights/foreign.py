@@ -123,7 +123,15 @@ def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
     """Make a `UNet` of another project's tensors. Raises UserError if they are not of `SOURCES`, or not finite."""
     source = recognise(state)
     if source is None:
-        raise UserError(_unknown(state, path))
+        if any("up_blocks." in name for name in state):
+            raise UserError(
+                f"{path} holds tensors as this program names them: read it with colorize.Colorizer.from_checkpoint, or "
+                "with UNet(…).load_state_dict"
+            )
+        known, first = ", ".join(source.title for source in SOURCES), ascii(next(iter(state), None))
+        raise UserError(
+            f"{path} holds {len(state)} tensors (first: {first}) of a network not known here; known are {known}"
+        )
     with torch.device("meta"):  # neither memory nor random numbers
         unet = UNet(**source.options)
     own = unet.state_dict()
@@ -140,14 +148,3 @@ def make_unet(state: Mapping[str, Tensor], path: str | Path) -> UNet:
             raise UserError(f"{path} is damaged: tensor {theirs} holds values that are not finite: {AGAIN}")
     unet.load_state_dict(own, assign=True)
     return unet.eval()
-
-
-def _unknown(state: Mapping[str, Tensor], path: str | Path) -> str:
-    if any("up_blocks." in name for name in state):
-        return (
-            f"{path} holds tensors as this program names them: read it with colorize.Colorizer.from_checkpoint, or "
-            "with UNet(…).load_state_dict"
-        )
-    known = ", ".join(source.title for source in SOURCES)
-    first = ascii(next(iter(state), None))
-    return f"{path} holds {len(state)} tensors (first: {first}) of a network not known here; known are {known}"

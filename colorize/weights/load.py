@@ -29,15 +29,14 @@ from colorize.weights.stated import ORIGINS, read_stated
 class Weights:
     """Content of a file of weights: the generator, on the CPU, float32, in eval mode, and how it is shown photos.
 
-    `title` is what it is, for people to read; `origin` ", trained on …", as far as the file says it; `provenance` what
-    an export says of its training, `metadata` what a checkpoint does.
+    `title` is what it is and was trained on, for people to read; `provenance` what an export says of its training,
+    `metadata` what a checkpoint does.
     """
 
     network: Generator
     preprocessing: Preprocessing
     title: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    origin: str = ""
     metadata: checkpoints.CheckpointMetadata | None = None
 
 
@@ -68,8 +67,8 @@ def load_weights(
             title = f"checkpoint of phase {metadata.phase}, {metadata.images_seen} images seen"
             if metadata.averaged:
                 title += ", averaged weights" if use_ema else ", weights of the last step"
-            origin = ORIGINS.get(metadata.settings.get("data.kind"), "")
-            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, {}, origin, metadata)
+            title += ORIGINS.get(metadata.settings.get("data.kind"), "")
+            weights = Weights(network, Preprocessing(max(metadata.size_px, MIN_SIZE_PX)), title, {}, metadata)
         if expected is not None:
             checkpoints.check_architecture(path, "generator", weights.network.architecture, expected)
         return weights
@@ -91,9 +90,6 @@ def load_network(
 def load_export(path: str | Path) -> Weights | None:
     """Read an export of this program; None where the file is another; UserError where it is damaged."""
     try:
-        with Path(path).open("rb") as file:
-            if file.read(9)[8:] != b"{":
-                return None
         with safetensors.safe_open(path, framework="pt") as exported:
             stated = (exported.metadata() or {}).get("colorize")
     except (OSError, SafetensorError):
@@ -104,4 +100,4 @@ def load_export(path: str | Path) -> Weights | None:
     network = checkpoints.build_stated(path, "generator", said.generator)
     assert isinstance(network, Generator)
     checkpoints.filled(network, state, path)
-    return Weights(network, said.preprocessing, said.title, said.provenance, said.origin)
+    return Weights(network, said.preprocessing, said.title, said.provenance)

@@ -25,13 +25,12 @@ ORIGINS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Stated:
-    """Statement of an export; `title` is what it is, and `origin` ", trained on …", for people to read."""
+    """Statement of an export; `title` is what it is and was trained on, for people to read."""
 
     generator: Any
     preprocessing: Preprocessing
     provenance: dict[str, Any]
     title: str
-    origin: str
 
 
 def read_stated(path: str | Path, text: str) -> Stated:
@@ -41,9 +40,9 @@ def read_stated(path: str | Path, text: str) -> Stated:
         if content["format"] != EXPORT_FORMAT:
             raise UserError(f"{path} has export format {content['format']}; this program reads format {EXPORT_FORMAT}")
         provenance = dict(content.get("provenance", {}))
-        origin = ORIGINS.get(provenance.get("training", {}).get("data"), "")
-        is_bundled = Path(path) in (bundled.BUNDLED, bundled.bundled_onnx())
+        is_bundled = Path(path).with_suffix("") == bundled.BUNDLED.with_suffix("")
         title = "the bundled generator (pocket)" if is_bundled else "export of this program"
-        return Stated(content["generator"], Preprocessing(**content["preprocessing"]), provenance, title, origin)
+        title += ORIGINS.get(provenance.get("training", {}).get("data"), "")
+        return Stated(content["generator"], Preprocessing(**content["preprocessing"]), provenance, title)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} does not state its network in a way this program reads: {brief(error)}") from error

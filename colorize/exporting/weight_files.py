@@ -1,13 +1,15 @@
-"""A generator as ONNX, and the proof that ONNX Runtime computes the same. Needs the extra `onnx`."""
+"""A generator as safetensors, and as ONNX (extra `onnx`) with the proof that ONNX Runtime computes the same."""
 
 import json
+import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorize.exporting.safetensors_file import describe, round_to_half
 from colorize.inference.onnx_backend import CENTRES, GREY, LOGITS, RGB, make_session
 from colorize.networks.folding import fold_norms
 from colorize.networks.generator import Generator
@@ -16,9 +18,38 @@ from colorize.networks.options import MIN_SIZE_PX
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.log import log
 from colorize.weights.load import Weights
+from colorize.weights.stated import EXPORT_FORMAT
 
 CHECKED = ((1, 64, 96), (2, 71, 53), (1, 220, 220))  # batch, height and width of what is compared
 LARGEST_DIFFERENCE = 1e-3  # of any value of the RGB on any of them: about a quarter of an 8-bit step
+
+
+def to_safetensors(weights: Weights, half: bool = False) -> bytes:
+    """Make the file that `load_weights` reads as the same, but for rounding with `half`."""
+    state = weights.network.state_dict()
+    tensors = {name: (round_to_half(tensor) if half else tensor).contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(tensors, {"colorize": describe(weights)})
+
+
+def describe(weights: Weights) -> str:
+    """Return the JSON by which an export states its network."""
+    content = {
+        "format": EXPORT_FORMAT,
+        "generator": weights.network.architecture,
+        "preprocessing": asdict(weights.preprocessing),
+        "provenance": weights.provenance,
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def round_to_half(tensor: Tensor) -> Tensor:
+    """Round a weight to float16; vectors (norms, biases) stay; raise UserError where a value is too large."""
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    small = tensor.half()
+    if not small.isfinite().all():
+        raise UserError("half=true: float16 cannot hold these weights (some are above 65,504): leave it out")
+    return small
 
 
 def descriptions(network: Generator) -> dict[str, str]:
@@ -37,7 +68,7 @@ def descriptions(network: Generator) -> dict[str, str]:
     return found
 
 
-def to_bytes(content: Weights, half: bool = False) -> tuple[bytes, float]:
+def to_onnx(content: Weights, half: bool = False) -> tuple[bytes, float]:
     """Make an ONNX file of the generator, for any batch and any size from 32 px up, and compare it with PyTorch.
 
     The network in `content` is changed: its norms are folded, with `half` its weights rounded, and stored as float16.
@@ -121,20 +152,17 @@ def _halve(graph: Any) -> None:
 
 
 def _compare(file: bytes, images: list[Tensor], expected: list[Tensor]) -> float:
-    largest, session = 0.0, None
-    for image, rgb in zip(images, expected, strict=True):
-        size = "{0}x1x{2}x{3}".format(*image.shape)
-        try:
-            if session is None:
-                session = make_session(file)
-            (answer,) = session.run([RGB], {GREY: image.numpy()})
-        except Exception as error:  # the runtime has a class for each status, outside its public names
-            raise UserError(f"ONNX Runtime cannot run the exported network on {size}: {brief(error)}") from error
-        difference = float((torch.from_numpy(answer) - rgb).abs().max()) if answer.shape == rgb.shape else float("inf")
+    try:
+        session = make_session(file)
+        answers = [torch.from_numpy(session.run([RGB], {GREY: image.numpy()})[0]) for image in images]
+    except Exception as error:  # the runtime has a class for each status, outside its public names
+        raise UserError(f"ONNX Runtime cannot run the exported network: {brief(error)}") from error
+    pairs = zip(answers, expected, strict=True)
+    found = [float((answer - rgb).abs().max()) if answer.shape == rgb.shape else math.inf for answer, rgb in pairs]
+    for difference in found:
         if not difference <= LARGEST_DIFFERENCE:  # nor if it is no number
             raise UserError(
-                f"on a batch of {size} ONNX Runtime differs from PyTorch by {difference:.2g}, more than "
-                f"{LARGEST_DIFFERENCE:g}: nothing was written"
+                f"ONNX Runtime differs from PyTorch by {difference:.2g}, more than {LARGEST_DIFFERENCE:g}: nothing was "
+                "written"
             )
-        largest = max(largest, difference)
-    return largest
+    return max(found)
