@@ -50,6 +50,8 @@ def run(config: PredictConfig) -> None:
     config = replace(config, checkpoint=str(existing_weights(config.checkpoint)))
     if config.every > 1 and not config.stabilize:
         raise BadOption(f"every={config.every} needs stabilize=true, which carries colours from frame to frame")
+    if config.claim and config.overwrite:
+        raise BadOption("claim=true takes photos that have no result yet: leave out overwrite=true")
     number, count = shard_of(config)
     check_contact_sheet(config)
     together = config.devices * config.num_nodes > 1 or processes_started() > 1
@@ -65,7 +67,8 @@ def run(config: PredictConfig) -> None:
         done = colour(config, plan)
     else:  # one of them has listed the photos: the others may have found its first results among them
         plan = fabric.broadcast(plan)
-        own = replace(plan.share(fabric.global_rank, fabric.world_size), report=None)
+        share = plan if config.claim else plan.share(fabric.global_rank, fabric.world_size)
+        own = replace(share, report=None)
         if fabric.device.type == "cuda":
             config = replace(config, device=str(fabric.device))
         done = added_up(colour(config, own))
@@ -191,14 +194,30 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
 
 def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
     """Colour photos under a progress bar, and add to `done` what became of each."""
+    from colorize.inference.claims import Claims
     from colorize.inference.photo_batches import colour_all
 
     render_px, backend = config.render_px or colorizer.preprocessing.render_px, colorizer.backend
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {backend.precision} on {backend.device}")
     with progress_bar("colouring", len(todo)) as advance:
-        for outcome in colour_all(colorizer, todo, config):
-            advance()
-            note(config, outcome, done)
+        if not config.claim:
+            for outcome in colour_all(colorizer, todo, config):
+                advance()
+                note(config, outcome, done)
+            return
+        claims = Claims(todo)
+        try:
+            while True:
+                for outcome in colour_all(colorizer, claims.free(), config):
+                    claims.release(outcome.job)
+                    advance()
+                    note(config, outcome, done)
+                if not claims.left:
+                    break
+                time.sleep(1)  # others are at these: they end them, or are lost
+        finally:
+            claims.release_all()
+            done.skipped += claims.done_elsewhere
 
 
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:

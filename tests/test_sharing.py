@@ -1,6 +1,8 @@
 """Several processes, or several starts, that share one folder of photos."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,11 @@ import pytest
 
 import colorize.cli.launch  # noqa: F401 (Lightning, once, before processes are forked)
 from colorize import predict
+from colorize.inference import claims, jobs
 from tests.predicting import Colour, files, grey, save
 from tests.ranks import on_ranks
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -75,3 +80,29 @@ def test_processes_and_keys_have_to_agree(photos: list[str], colour: Colour, mon
     monkeypatch.delenv("WORLD_SIZE")
     status, said = colour("in", devices=2, device="cpu:0")
     assert status == 2 and "give device=cuda" in said
+
+
+def test_starts_that_claim_photos_colour_each_once_and_take_over_from_one_that_is_lost(
+    colour: Colour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = 5
+    for number in range(photos):
+        save(tmp_path / "in" / f"{number}.png", grey(number))
+    monkeypatch.setattr(claims, "LEASE_S", 2.0)
+    hold = (
+        "import sys, time; from colorize.inference import claims, jobs; claims.LEASE_S = 2.0\n"
+        "found = claims.Claims(jobs.plan(['in'], 'out', None, None).jobs).free(); next(found), next(found)\n"
+        "print('holds two', flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "holds two\n"
+        mine = claims.Claims(jobs.plan(["in"], "out", None, None).jobs)
+        assert [Path(job.source).name for job in mine.free()] == ["2.png", "3.png", "4.png"] and len(mine.left) == 2
+        mine.release_all()
+        other.kill()
+    status, said = colour("in", claim=True)
+    assert (status, f"{photos} coloured, 0 skipped" in said) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number}.png" for number in range(photos)]
+    assert colour("in", claim=True, overwrite=True)[0] == 2

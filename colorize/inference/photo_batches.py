@@ -4,10 +4,11 @@ import os
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,14 @@ class Outcome:
     luma: str = ""
 
 
-def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig) -> Iterator[Outcome]:
+def colour_all(colorizer: Colorizer, jobs: Iterable[Job], options: PredictConfig) -> Iterator[Outcome]:
     """Colour photos, and say of each what became of it, in their order but for the broken, which come first.
 
     What can be wrong with one photo fails it alone. At any time there are about three batches of photos in memory, as
     their luma, or two and one photo for each writer. Raises UserError where the disk is full or read-only.
     """
     at_once = options.batch_size or colorizer.backend.at_once
-    batches = deque(jobs[start : start + at_once] for start in range(0, len(jobs), at_once))
+    coming = iter(jobs)
     reading: deque[list[tuple[Job, Future[Photo]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
     with ExitStack() as stack:
@@ -72,9 +73,11 @@ def colour_all(colorizer: Colorizer, jobs: Sequence[Job], options: PredictConfig
         # NumPy's products of matrices are small, and of several photos at a time: threads of its own would but wait.
         stack.enter_context(threadpool_limits(1, user_api="blas"))
         readers, writers = (stack.enter_context(ThreadPoolExecutor(WORKERS)) for _ in range(2))
-        while batches or reading:
-            while batches and len(reading) < 2:
-                reading.append([(job, submit(readers, _read, job, options)) for job in batches.popleft()])
+        while True:
+            while len(reading) < 2 and (batch := list(islice(coming, at_once))):
+                reading.append([(job, submit(readers, _read, job, options)) for job in batch])
+            if not reading:
+                break
             read: list[tuple[Job, Photo]] = []
             for job, future in reading.popleft():
                 try:
