@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -76,6 +76,28 @@ class Colorizer:
         made = TorchBackend(loaded.network, device, precision)
         return cls(made, loaded.preprocessing, loaded.title)
 
+    @overload
+    def colorize(
+        self,
+        image: Plane,
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+        hints: Sequence[Hint] = ...,
+    ) -> Plane: ...
+
+    @overload
+    def colorize(
+        self,
+        image: Image.Image | str | os.PathLike[str],
+        render_px: int | None = ...,
+        tta: bool = ...,
+        keep_color: bool = ...,
+        saturation: float = ...,
+        hints: Sequence[Hint] = ...,
+    ) -> Image.Image: ...
+
     def colorize(
         self,
         image: Source,
@@ -84,7 +106,7 @@ class Colorizer:
         keep_color: bool = False,
         saturation: float = 1.0,
         hints: Sequence[Hint] = (),
-    ) -> Any:
+    ) -> Image.Image | Plane:
         """Colour one photo, at its own size.
 
         Args:
