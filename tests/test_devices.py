@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
 from colorize.training import first_weights
+from colorize.training.callbacks import scoring
+from colorize.training.module import ColorizationModule
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -122,6 +125,30 @@ def test_two_devices_train_as_one(configure: Configure, stored_statistics: None,
 
 
 @pytest.mark.slow
+def test_a_step_takes_one_collective(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a critic two: the adversarial gradient is scaled, by the norms over all devices, before the backward."""
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
+    monkeypatch.setattr(scoring, "POINTS", 1)
+    short = ("resolution.size_px=[32]", "resolution.batch_size=[4]", "resolution.epochs=[1]", "data.max_val=2")
+    short += ("trainer.log_every_n_steps=100", "switch.mode=fixed", "switch.critic_steps=2", "switch.generator_steps=2")
+
+    def work(rank: int) -> list[int]:
+        made, seen = [0], []
+        for name in ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast"):
+            real = getattr(torch.distributed, name)
+            counted = lambda *given, real=real, **more: (made.append(1), real(*given, **more))[1]  # noqa: E731
+            monkeypatch.setattr(torch.distributed, name, counted)
+        step = ColorizationModule.training_step
+        noting = lambda self, *given: (seen.append(sum(made)), step(self, *given))[1]  # noqa: E731
+        monkeypatch.setattr(ColorizationModule, "training_step", noting)
+        fitted(config)
+        return [after - before for before, after in pairwise(seen)]
+
+    config = configure("train", "phase=gan", *FIT, *TWO, *short, "trainer.limit_train_batches=4")
+    assert on_ranks(work) == [[1, 1, 2]] * 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain_gen", "gan"])
 def test_ranks_stay_in_step_where_batch_norms_learn(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, phase: str
@@ -195,6 +222,7 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
             batch = empty._replace(names=["a photo that can be read"], unreadable=[(name, "gone") for name in own])
             try:
                 datamodule.on_before_batch_transfer(batch, 0)
+                datamodule.share_unreadable()
             except UserError as error:
                 said.append((str(error), error.on_all_ranks))
             met.append(dict(datamodule.unreadable))
@@ -204,7 +232,7 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
             said.append((str(error), error.on_all_ranks))
         statistics = torch.nn.BatchNorm2d(1).train()
         statistics.running_mean += rank
-        distributed.average_statistics(statistics, weight=0.25 if rank else 0.75)
+        distributed.add_up(distributed.own_statistics(statistics), [0.25 if rank else 0.75] * 2)
         validated = MeanMetrics()
         if rank == 0:  # the other one could read none of its photos
             validated.add({"content": torch.tensor(4.0)}, 3, "val/")

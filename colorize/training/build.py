@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
@@ -55,13 +56,20 @@ NOISE = (
     "Found .* module.* in eval mode at the start of training.*",  # norms that are to be fixed
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
-    "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
-    "Grad strides do not match bucket view strides.*",  # 1 x 1 kernels, whose memory layout says nothing
 )
 """Third-party warnings that a user can do nothing about."""
 
 FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
 """Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
+
+
+class OwnExchange(DDPStrategy):
+    """Processes as for DDP without its reducer, which would take both networks: the module averages what it trained."""
+
+    def configure_ddp(self) -> None:
+        assert self.lightning_module is not None
+        for tensor in self.lightning_module.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
 
 
 @value_errors_as_bad_options()
@@ -228,8 +236,7 @@ def make_trainer(
         accelerator=device.type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        # The module averages statistics itself; DDP would take those of the first rank, a step late.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
+        strategy=OwnExchange() if several else "auto",
         sync_batchnorm=several and device.type == "cuda",
         precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
         deterministic=settings.deterministic,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
@@ -88,12 +88,17 @@ def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
         kept.update({name: group[name] for name in ("betas", "weight_decay", "fused")})
 
 
+def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+    """Return the gradients that there are, of all groups in their order."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
 def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> float:
     """Scale all gradients so that their joint norm is at most `clip_norm` (None: leave them); return the norm before.
 
     The norm may be NaN or infinite. Unlike `clip_grad_norm_`, short gradients are not multiplied by one.
     """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = gradients_of(optimizer)
     on_cpu = all(gradient.device.type == "cpu" for gradient in gradients)  # where torch would loop in Python
     norm = float(torch.nn.utils.get_total_norm(gradients, foreach=on_cpu or None))
     if clip_norm is not None and norm > clip_norm:
