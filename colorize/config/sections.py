@@ -115,6 +115,7 @@ class ResolutionConfig:
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together", least=1)
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training", least=0)
     steps: list[int] | None = opt(None, "at least so many steps a stage, by as many epochs as that takes, not epochs")
+    images: list[int] | None = opt(None, "images in each stage, that end and go on inside epochs, not epochs", least=0)
     batch_share: float | None = opt(None, "largest share of the photos in a batch, at least 4 (null: any)", least=1e-06)
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
     rate_scale: str = opt(
@@ -122,6 +123,10 @@ class ResolutionConfig:
         "factor on a stage's learning rates: its batch over the first stage's (linear), the root of that (sqrt), or 1",
         choices=("none", "sqrt", "linear"),
     )
+
+    @property
+    def scaled_batches(self) -> list[int]:
+        return [max(1, round(size * self.batch_scale)) for size in self.batch_size]
 
     @property
     def last_size_px(self) -> int:
@@ -138,10 +143,17 @@ class EmaConfig:
 
 @dataclass
 class SaveConfig:
-    every_n_images: int | None = opt(None, "keep checkpoints this often, inside epochs (null: last, best)", least=1)
+    every_n_images: int | None = opt(None, "keep checkpoints this often, inside epochs (null: every_share)", least=1)
+    every_share: float | None = opt(None, "the same, as a share of the images of the whole phase", least=1e-06, most=1)
     keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
     every_n_minutes: float | None = opt(30, "write last.ckpt so often inside epochs (null: with kept ones)", least=0)
     score_photos: int = opt(256, "fixed validation photos on which they and epochs of phase gan are scored", least=1)
+
+    def every(self, phase_images: int) -> int | None:
+        """Return how many images apart kept checkpoints are, in a phase of so many; `every_n_images` goes first."""
+        if self.every_n_images is not None or self.every_share is None:
+            return self.every_n_images
+        return max(1, round(self.every_share * phase_images))
 
 
 @dataclass

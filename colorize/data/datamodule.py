@@ -69,13 +69,15 @@ class ColorizationDataModule(L.LightningDataModule):
         """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
         assert self.schedule is not None, "which the resolution scheduler sets"
         stage, count = self.schedule.at(epoch), len(self.photos.train)
+        segment = self.schedule.segments(count)[epoch]
         rank, world_size = self._share_of(count, f"training images in {self.photos.root}")
         self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
-        sample = partial(self.augmentation.sample, self.seed, epoch)
+        sample = partial(self.augmentation.sample, self.seed, segment.order)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
         squares = (self.copies, self.photos.train, stage.size_px, self.generated)
         dataset = AugmentedDataset(*squares, sample=sample, max_tries=tries)
-        batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
+        batches = GlobalBatches(count, stage.batch_size, self.seed, segment.order, rank, world_size)
+        batches.start, batches.count = segment.first, segment.batches
         if self._train_loader is not None:
             self._train_loader.stop()
         self._train_loader = self._loader(dataset, kind=LatePhotoLoader, batch_sampler=batches)

@@ -76,8 +76,8 @@ class OwnExchange(DDPStrategy):
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Return sizes and batches by epoch."""
     resolution = config.resolution
-    batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
-    return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+    sizes, limit = (resolution.size_px, resolution.scaled_batches), config.trainer.limit_train_batches
+    return ResolutionSchedule(*sizes, resolution.epochs, resolution.images, limit)
 
 
 @value_errors_as_bad_options()
@@ -88,7 +88,7 @@ def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
     """Warn, in a line each, of a training that is too short to learn from, and of too few photos to judge it by."""
-    steps = schedule.steps(len(photos.train), config.trainer.limit_train_batches)
+    steps = schedule.steps(len(photos.train))
     if steps < FEW_STEPS:
         log.warning(
             f"{len(photos.train)} photos give {steps} steps in all, too few to learn much: take recipe=finetune, more "

@@ -60,6 +60,7 @@ class ColorizationModule(L.LightningModule):
         self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
         self.ema: GeneratorEMA | None = None  # the callback that averages, saves and restores its weights
         self.images_seen, self.step_images, self.step_loss = 0, 0, math.nan  # the last two over all devices
+        self.phase_images: float = math.inf  # to be seen in all; the resolution scheduler sets it
         # Exchanges between devices, made in a step for which the first of each pair is true on one of them.
         self.exchanges: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.curve: list[dict[str, float]] = []
@@ -68,7 +69,7 @@ class ColorizationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         epoch = self.trainer.current_epoch
-        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
+        progress = self.images_seen / self.phase_images
         for name, rates in self.learning_rates.items():
             rates.apply(self.optimizer(name).optimizer, epoch, progress)
         loader: Any = self.trainer.train_dataloader
@@ -205,9 +206,9 @@ class ColorizationModule(L.LightningModule):
         """Place on the x-axis of curves: images seen by the weights, in the phases before this one too."""
         return self.metadata.images_before + self.images_seen
 
-    def passed(self, images: int) -> bool:
-        """Return True if the last step took the images seen to, or over, a multiple of `images`."""
-        return self.images_seen // images > (self.images_seen - self.step_images) // images
+    def passed(self, images: int | None) -> bool:
+        """Return True if the last step took the images seen to, or over, a multiple of `images`; None: of nothing."""
+        return images is not None and self.images_seen // images > (self.images_seen - self.step_images) // images
 
     # --- learning rates and freezing ----------------------------------------------------------------------------------
 

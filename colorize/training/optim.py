@@ -42,12 +42,16 @@ class LearningRates:
         self.optim, self.lr = optim, optim.lr * resolution.batch_scale
         self.multipliers = dict(zip(layer_groups, multipliers, strict=True))
         self.frozen_epochs = {group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen}
-        stages = zip(resolution.batch_size, resolution.epochs, strict=True)
+        stages = list(zip(resolution.batch_size, resolution.epochs, strict=True))
         batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
+        self.stages = [number for number, (_, epochs) in enumerate(stages) for _ in range(epochs)]
+        self.by_stage = resolution.images is not None
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
         self.epoch_factors = [(batch_size / batches[0]) ** power for batch_size in batches]
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
+        """Return the frozen groups; where stages are counted in images, freezing counts stages, not epochs."""
+        epoch = self.stages[epoch] if self.by_stage else epoch
         return frozenset(
             name for name, (first, end) in self.frozen_epochs.items() if first <= epoch and (end == -1 or epoch < end)
         )

@@ -82,7 +82,7 @@ class Checkpoints(Checkpoint):
         if trainer.is_last_batch:
             return
         names = []
-        if self.when.every_n_images and pl_module.passed(self.when.every_n_images):
+        if pl_module.passed(self.when.every(pl_module.phase_images)):
             names.append(f"images-{pl_module.images_seen}")
             if self.monitors_score and self.is_best(trainer, pl_module):
                 names.append("best")

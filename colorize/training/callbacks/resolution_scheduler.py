@@ -19,6 +19,7 @@ class ResolutionScheduler(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.schedule = self.schedule
+        pl_module.phase_images = sum(self.schedule.epoch_images(len(data.photos.train)))
         pl_module.exchanges.append((data.has_news, data.share_unreadable))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
