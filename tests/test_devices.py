@@ -18,6 +18,7 @@ from colorize import evaluate, generate, pipeline, train
 from colorize.cli.launch import take_place
 from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
+from colorize.data.resolution import fit_to_photos
 from colorize.data.sources import Photos
 from colorize.losses import ContentLoss
 from colorize.metrics import MeanMetrics
@@ -25,7 +26,7 @@ from colorize.runs import PhaseFolder
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.training import first_weights
+from colorize.training import build, first_weights
 from colorize.training.callbacks import scoring
 from colorize.training.module import ColorizationModule
 from tests.ranks import on_ranks
@@ -91,16 +92,17 @@ def figures(config: Any) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "images_per_s"} for row in rows]
 
 
-def fitted_by_two(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
-    """The same of two ranks, which must be in step to the bit."""
-    config.trainer.devices = 2
-    both = on_ranks(lambda rank: fitted(config, resume_from))
-    for rank in both:
+def fitted_by_two(config: Any, resume_from: Path | None = None, devices: int = 2) -> dict[str, Any]:
+    """The same of two ranks, or more, which must be in step to the bit."""
+    config.trainer.devices = devices
+    first, *others = on_ranks(lambda rank: fitted(config, resume_from), devices)
+    for rank in (first, *others):
         if isinstance(rank, BaseException):
             raise rank
-    assert both[0]["numbers"] == both[1]["numbers"]
-    assert largest_difference(*both) == 0.0
-    return both[0]
+    for other in others:
+        assert first["numbers"] == other["numbers"]
+        assert largest_difference(first, other) == 0.0
+    return dict(first)
 
 
 def check_two_equal_one(configure: Configure, phase: str, *more: str) -> None:
@@ -122,6 +124,22 @@ def test_two_devices_train_as_one(configure: Configure, stored_statistics: None,
     config = configure("generate", "data.train_fraction=1", "size_px=40", f"checkpoint={checkpoint}")
     generate.run(config)
     check_two_equal_one(configure, "pretrain_critic", f"generated={generate.output_folder(config)}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [4, 8])
+def test_more_devices_train_as_one(configure: Configure, stored_statistics: None, devices: int) -> None:
+    """In batches that neither divides, counted in images."""
+    more = ("resolution.batch_size=[11,9]", "data.val_fraction=0.4", "data.max_val=8")
+    one, many = (configure("train", "phase=gan", *FIT, *more, f"run={name}") for name in ("one", "many"))
+    for config in (one, many):
+        config.resolution.images = [11, 27]
+        config.resolution = fit_to_photos(config.resolution, len(build.make_photos(config).train))
+    alone, all_of_them = fitted(one), fitted_by_two(many, devices=devices)
+    assert alone["numbers"][0] == 11 + 3 * 9 == all_of_them["numbers"][0]
+    assert alone["numbers"][1] == all_of_them["numbers"][1], "the same turns"
+    print(devices, difference := largest_difference(alone, all_of_them))
+    assert difference < 2e-6
 
 
 @pytest.mark.slow
@@ -179,6 +197,28 @@ def test_a_process_computes_on_as_many_cores_as_it_is_given(
     assert taken == []
     take_place(configure("train", "phase=pretrain_gen", "recipe=demo").trainer)
     assert taken == [1]
+
+
+def test_cores_are_shared_and_batch_norms_synchronised_where_a_device_has_few_photos(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
+    config = configure("train", "phase=pretrain_gen", "recipe=paper_8gpu", "data.num_workers=null")
+    assert [config.data.workers(devices) for devices in (1, 8, 32)] == [8, 3, 1]
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    assert config.data.workers(8) == 8, "a task's cores are its own"
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not build.synchronises_norms(config, gpu) and not build.synchronises_norms(config, cpu)
+    config.trainer.num_nodes = 2  # 12 photos of 220 px on each device
+    assert build.synchronises_norms(config, gpu)
+    config.resolution.epochs[-1] = 0
+    assert not build.synchronises_norms(config, gpu)
+    config.trainer.sync_batchnorm = "true"
+    assert build.synchronises_norms(config, gpu)
+    with pytest.raises(BadOption, match="on CUDA GPUs alone"):
+        build.synchronises_norms(config, cpu)
 
 
 # --- one end for all --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING as REQUIRED
 
 from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
+from colorize.runtime.processes import spare_cores
 from colorize.runtime.schema import node, opt
 
 
@@ -36,8 +37,14 @@ class DataConfig:
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
     cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
-    num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
+    num_workers: int | None = opt(
+        None, "processes that decode photos (null: cores / devices - 1, from 1 to 8; 0: in the main process)", least=0
+    )
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
+
+    def workers(self, devices: int) -> int:
+        """Return `num_workers`, or those of one of so many devices of this machine."""
+        return spare_cores(devices) if self.num_workers is None else self.num_workers
 
 
 @dataclass
@@ -166,7 +173,9 @@ class InitFromConfig:
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
     precision: str = opt(
-        "auto", "auto: bf16 where the device is fast at it", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
+        "auto",
+        "auto: bf16 where the device is fast at it, else 32-true, which is exact",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
     )
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
@@ -178,6 +187,11 @@ class TrainerConfig(DevicesConfig):
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
+    sync_batchnorm: str = opt(
+        "auto",
+        "GPUs: batch norms go by the photos of all devices, or each by its own; auto: where that is fewer than 16",
+        choices=("auto", "true", "false"),
+    )
     logger: str | None = opt(None, "log to another of Lightning's loggers too: CSVLogger, MLFlowLogger, package.Class")
     deterministic: bool = opt(False, "only deterministic kernels")
     compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.backends import cudnn
 
 from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
@@ -59,8 +60,9 @@ NOISE = (
 )
 """Third-party warnings that a user can do nothing about."""
 
-FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
-"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
+FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS, FEW_TO_NORM = 100, 100, 20, 16
+"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing;
+photos of a device by which batch norms are not to go."""
 
 
 class OwnExchange(DDPStrategy):
@@ -172,7 +174,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         val_size_px=data.val_size_px or config.resolution.last_size_px,
         val_batch_size=data.val_batch_size,
         augmentation=make_augmentation(data),
-        num_workers=data.num_workers,
+        num_workers=data.workers(config.trainer.devices),
         max_unreadable=data.max_unreadable,
         generated=generated,
         copies=copies,
@@ -220,6 +222,8 @@ def make_trainer(
     """Return Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
+    precision = pick_precision(settings.precision, device)
+    cudnn.allow_tf32 = precision != "32-true"  # matrix products are exact anyway: torch's default
     several = settings.devices * settings.num_nodes > 1
     resumed = read_checkpoint(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
@@ -237,8 +241,8 @@ def make_trainer(
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=OwnExchange() if several else "auto",
-        sync_batchnorm=several and device.type == "cuda",
-        precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
+        sync_batchnorm=several and synchronises_norms(config, device),
+        precision=precision,  # type: ignore[arg-type]
         deterministic=settings.deterministic,
         benchmark=device.type == "cuda" and not settings.deterministic,  # a size stays for an epoch
         max_epochs=schedule.epochs,
@@ -254,6 +258,17 @@ def make_trainer(
         plugins=[WholeFiles()],
         logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )
+
+
+def synchronises_norms(config: TrainConfig, device: torch.device) -> bool:
+    """Return True if the devices of a training share the statistics of batch norms. Raises BadOption without GPUs."""
+    asked, settings, resolution = config.trainer.sync_batchnorm, config.trainer, config.resolution
+    if device.type != "cuda":
+        if asked == "true":
+            raise BadOption("trainer.sync_batchnorm=true: torch synchronises batch norms on CUDA GPUs alone")
+        return False
+    least = min(batch for batch, epochs in zip(resolution.scaled_batches, resolution.epochs, strict=True) if epochs)
+    return asked == "true" or (asked == "auto" and least < FEW_TO_NORM * settings.devices * settings.num_nodes)
 
 
 def further_loggers(name: str | None, folder: Path) -> list[Logger]:

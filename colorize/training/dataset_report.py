@@ -37,7 +37,7 @@ def run(config: TrainConfig) -> None:
     if config.resolution.images is None:
         build.make_schedule(config)
     photos = list_photos(config.data, config.seed)
-    found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
+    found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.workers(1))
     least = config.data.min_colourfulness or 0
     left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())
     config = build.fit_to_photos(config, left)
