@@ -49,7 +49,8 @@ def run(config: TrainConfig) -> Score | None:
 
     with locked(folder.path):
         photos = None
-        if config.resolution.steps is not None or config.resolution.batch_share is not None:
+        resolution = config.resolution
+        if (resolution.steps, resolution.images, resolution.batch_share) != (None, None, None):
             photos = build.make_photos(config)
             config = build.fit_to_photos(config, len(photos.train))
         found = where_to_resume(config, folder)

@@ -28,6 +28,7 @@ TINY = (
     "data.num_workers=0",
     "data.min_colourfulness=null",
     "ema.half_life_share=null",
+    "save.every_share=null",
 )
 """Overrides that make any phase run in seconds on a CPU."""
 
@@ -66,7 +67,9 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
 
     def make(command: str, *overrides: str) -> Any:
         own = [f"runs_dir={tmp_path}/runs", f"data.root={photos}", "data.val_fraction=0.25"]
-        tiny = [o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema")]
+        tiny = [
+            o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema", "save")
+        ]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]
             tiny += [] if any(o.startswith("recipe=") for o in overrides) else ["recipe=paper"]

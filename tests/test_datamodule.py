@@ -13,25 +13,21 @@ import pytest
 import torch
 
 from colorize.color import rgb_to_grey
+from colorize.config.sections import ResolutionConfig
 from colorize.data import loading
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.datasets import Batch, CenterSquareDataset, Names, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
 from colorize.data.images import save_png
+from colorize.data.loading import GlobalBatches
 from colorize.data.luma_lookup import LumaLookup
+from colorize.data.resolution import ResolutionSchedule, fit_to_photos
 from colorize.data.sources import Photos
 from colorize.data.tensors import to_pil
 from colorize.runtime.errors import UserError
 from tests.conftest import draw_photo
 from tests.test_augment import EVERYTHING
-
-
-class Schedule:
-    """32 px in batches of 8, then 48 px in batches of 4."""
-
-    def at(self, epoch: int) -> SimpleNamespace:
-        return SimpleNamespace(size_px=(32, 48)[epoch], batch_size=(8, 4)[epoch])
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def make_datamodule(
 ) -> ColorizationDataModule:
     """A data module as a Trainer would have it."""
     datamodule = ColorizationDataModule(photos, **{"seed": 1, "val_size_px": 32, "val_batch_size": 3} | options)
-    datamodule.schedule = Schedule()
+    datamodule.schedule = ResolutionSchedule([32, 48], [8, 4], [1, 1])
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     place = {"current_epoch": epoch, "global_rank": rank, "world_size": world_size}
     datamodule.trainer = SimpleNamespace(**place, training=True, strategy=strategy)  # type: ignore[assignment]
@@ -59,6 +55,25 @@ def by_name(batch: RawBatch) -> dict[str, list[float]]:
     assert batch.grey_change is not None
     both = zip(batch.names, batch.rgb, batch.grey_change, strict=True)
     return {name: rgb.flatten().tolist() + change.flatten().tolist() for name, rgb, change in both}
+
+
+def test_a_stage_counted_in_images_ends_and_begins_inside_an_order_of_the_photos(photos: Photos) -> None:
+    """18 photos: 16 in batches of 4, then batches of 3: 2 photos left are too few, so on in the next order."""
+    table = ([32, 48], [4, 3])
+    images = [16, 30]
+    epochs = fit_to_photos(ResolutionConfig(*table, images=images), len(photos.train)).epochs
+    datamodule, shown = make_datamodule(photos), []
+    datamodule.schedule = ResolutionSchedule(*table, epochs, images)
+    for epoch in range(sum(epochs)):
+        loader = datamodule.train_loader(epoch)
+        shown.append([(batch.rgb.shape[-1], batch.names) for batch in loader])
+        assert len(loader) == len(shown[-1])
+    assert [(len(epoch), epoch[0][0]) for epoch in shown] == [(4, 32), (6, 48), (4, 48)]
+    assert datamodule.schedule.epoch_images(18) == [16, 18, 12]
+    for order, epochs_of in enumerate(shown):
+        whole = [name for batch in GlobalBatches(18, 1, 1, order) for name in [photos.train[batch[0]]]]
+        found = [name for _, names in epochs_of for name in names]
+        assert found == whole[: len(found)]
 
 
 def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos: Photos) -> None:
@@ -78,7 +93,7 @@ def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos
     shares = [list(make_datamodule(photos, rank=rank, world_size=3).val_dataloader()) for rank in range(3)]
     assert sorted(name for share in shares for batch in share for name in batch.names) == photos.val
 
-    schedule = SimpleNamespace(at=lambda epoch: SimpleNamespace(size_px=32, batch_size=100))
+    schedule = ResolutionSchedule([32], [100], [2])
     epochs = []
     for options in ({"epoch": 0}, {"epoch": 1}, {"seed": 2}):
         datamodule = make_datamodule(photos, **augmented, **options)

@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from colorize import evaluate, generate, pipeline, train
 from colorize.cli.launch import take_place
 from colorize.data import images
 from colorize.data.generated import image_path, read_manifest
+from colorize.data.resolution import fit_to_photos
 from colorize.data.sources import Photos
 from colorize.losses import ContentLoss
 from colorize.metrics import MeanMetrics
@@ -24,7 +26,9 @@ from colorize.runs import PhaseFolder
 from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 from colorize.runtime.schema import BadOption
-from colorize.training import first_weights
+from colorize.training import build, first_weights
+from colorize.training.callbacks import scoring
+from colorize.training.module import ColorizationModule
 from tests.ranks import on_ranks
 from tests.test_datamodule import make_datamodule
 from tests.test_evaluation import SCENES, configured, save_checkpoint
@@ -88,16 +92,17 @@ def figures(config: Any) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "images_per_s"} for row in rows]
 
 
-def fitted_by_two(config: Any, resume_from: Path | None = None) -> dict[str, Any]:
-    """The same of two ranks, which must be in step to the bit."""
-    config.trainer.devices = 2
-    both = on_ranks(lambda rank: fitted(config, resume_from))
-    for rank in both:
+def fitted_by_two(config: Any, resume_from: Path | None = None, devices: int = 2) -> dict[str, Any]:
+    """The same of two ranks, or more, which must be in step to the bit."""
+    config.trainer.devices = devices
+    first, *others = on_ranks(lambda rank: fitted(config, resume_from), devices)
+    for rank in (first, *others):
         if isinstance(rank, BaseException):
             raise rank
-    assert both[0]["numbers"] == both[1]["numbers"]
-    assert largest_difference(*both) == 0.0
-    return both[0]
+    for other in others:
+        assert first["numbers"] == other["numbers"]
+        assert largest_difference(first, other) == 0.0
+    return dict(first)
 
 
 def check_two_equal_one(configure: Configure, phase: str, *more: str) -> None:
@@ -119,6 +124,46 @@ def test_two_devices_train_as_one(configure: Configure, stored_statistics: None,
     config = configure("generate", "data.train_fraction=1", "size_px=40", f"checkpoint={checkpoint}")
     generate.run(config)
     check_two_equal_one(configure, "pretrain_critic", f"generated={generate.output_folder(config)}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [4, 8])
+def test_more_devices_train_as_one(configure: Configure, stored_statistics: None, devices: int) -> None:
+    """In batches that neither divides, counted in images."""
+    more = ("resolution.batch_size=[11,9]", "data.val_fraction=0.4", "data.max_val=8")
+    one, many = (configure("train", "phase=gan", *FIT, *more, f"run={name}") for name in ("one", "many"))
+    for config in (one, many):
+        config.resolution.images = [11, 27]
+        config.resolution = fit_to_photos(config.resolution, len(build.make_photos(config).train))
+    alone, all_of_them = fitted(one), fitted_by_two(many, devices=devices)
+    assert alone["numbers"][0] == 11 + 3 * 9 == all_of_them["numbers"][0]
+    assert alone["numbers"][1] == all_of_them["numbers"][1], "the same turns"
+    print(devices, difference := largest_difference(alone, all_of_them))
+    assert difference < 2e-6
+
+
+@pytest.mark.slow
+def test_a_step_takes_one_collective(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a critic two: the adversarial gradient is scaled, by the norms over all devices, before the backward."""
+    monkeypatch.setattr(first_weights, "init_from", lambda *_: False)
+    monkeypatch.setattr(scoring, "POINTS", 1)
+    short = ("resolution.size_px=[32]", "resolution.batch_size=[4]", "resolution.epochs=[1]", "data.max_val=2")
+    short += ("trainer.log_every_n_steps=100", "switch.mode=fixed", "switch.critic_steps=2", "switch.generator_steps=2")
+
+    def work(rank: int) -> list[int]:
+        made, seen = [0], []
+        for name in ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast"):
+            real = getattr(torch.distributed, name)
+            counted = lambda *given, real=real, **more: (made.append(1), real(*given, **more))[1]  # noqa: E731
+            monkeypatch.setattr(torch.distributed, name, counted)
+        step = ColorizationModule.training_step
+        noting = lambda self, *given: (seen.append(sum(made)), step(self, *given))[1]  # noqa: E731
+        monkeypatch.setattr(ColorizationModule, "training_step", noting)
+        fitted(config)
+        return [after - before for before, after in pairwise(seen)]
+
+    config = configure("train", "phase=gan", *FIT, *TWO, *short, "trainer.limit_train_batches=4")
+    assert on_ranks(work) == [[1, 1, 2]] * 2
 
 
 @pytest.mark.slow
@@ -152,6 +197,28 @@ def test_a_process_computes_on_as_many_cores_as_it_is_given(
     assert taken == []
     take_place(configure("train", "phase=pretrain_gen", "recipe=demo").trainer)
     assert taken == [1]
+
+
+def test_cores_are_shared_and_batch_norms_synchronised_where_a_device_has_few_photos(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
+    config = configure("train", "phase=pretrain_gen", "recipe=paper_8gpu", "data.num_workers=null")
+    assert [config.data.workers(devices) for devices in (1, 8, 32)] == [8, 3, 1]
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    assert config.data.workers(8) == 8, "a task's cores are its own"
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not build.synchronises_norms(config, gpu) and not build.synchronises_norms(config, cpu)
+    config.trainer.num_nodes = 2  # 12 photos of 220 px on each device
+    assert build.synchronises_norms(config, gpu)
+    config.resolution.epochs[-1] = 0
+    assert not build.synchronises_norms(config, gpu)
+    config.trainer.sync_batchnorm = "true"
+    assert build.synchronises_norms(config, gpu)
+    with pytest.raises(BadOption, match="on CUDA GPUs alone"):
+        build.synchronises_norms(config, cpu)
 
 
 # --- one end for all --------------------------------------------------------------------------------------------------
@@ -195,6 +262,7 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
             batch = empty._replace(names=["a photo that can be read"], unreadable=[(name, "gone") for name in own])
             try:
                 datamodule.on_before_batch_transfer(batch, 0)
+                datamodule.share_unreadable()
             except UserError as error:
                 said.append((str(error), error.on_all_ranks))
             met.append(dict(datamodule.unreadable))
@@ -204,7 +272,7 @@ def test_ranks_share_what_they_meet(tmp_path: Path) -> None:
             said.append((str(error), error.on_all_ranks))
         statistics = torch.nn.BatchNorm2d(1).train()
         statistics.running_mean += rank
-        distributed.average_statistics(statistics, weight=0.25 if rank else 0.75)
+        distributed.add_up(distributed.own_statistics(statistics), [0.25 if rank else 0.75] * 2)
         validated = MeanMetrics()
         if rank == 0:  # the other one could read none of its photos
             validated.add({"content": torch.tensor(4.0)}, 3, "val/")

@@ -30,12 +30,12 @@ from tests.test_module import CONSTANT, fit_batch, some_batch
 Configure = Callable[..., Any]
 
 
-def started(average: GeneratorEMA, trainer: Any = None) -> nn.Sequential:
+def started(average: GeneratorEMA, phase_images: int = 0) -> nn.Sequential:
     """A generator of one weight and a batch norm, of which `average` has taken its first copy."""
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    module = SimpleNamespace(network=lambda _: generator, images_seen=0)
-    average.on_fit_start(trainer, module)
+    module = SimpleNamespace(network=lambda _: generator, images_seen=0, phase_images=phase_images)
+    average.on_fit_start(None, module)
     return generator
 
 
@@ -154,14 +154,17 @@ def test_a_half_life_may_be_a_share_of_the_images_of_the_phase(configure: Config
     # 18 photos: two batches of 8, then twice three of 5; with a limit, one batch an epoch.
     for words, expected in ((), 0.5 * (16 + 2 * 15)), (("trainer.limit_train_batches=1",), 0.5 * (8 + 2 * 5)):
         config = configure("train", "phase=gan", "ema.half_life_share=0.5", *table, *words)
+        config.save.every_share = 0.25
         alone = dataclasses.replace(config, phase="pretrain_gen", save=SaveConfig())
         assert monitored(alone) == "val_ema/content"
         schedule = build.make_schedule(config)
         callbacks = build.make_callbacks(config, PhaseFolder(str(tmp_path), "r", "gan"), schedule)
         (average,) = (callback for callback in callbacks if isinstance(callback, GeneratorEMA))
-        data = SimpleNamespace(schedule=schedule, photos=SimpleNamespace(train=range(18)))
-        limit = config.trainer.limit_train_batches or 1.0  # as Lightning has it
-        started(average, SimpleNamespace(datamodule=data, limit_train_batches=limit))
+        data = SimpleNamespace(photos=SimpleNamespace(train=range(18)), has_news=None, share_unreadable=None)
+        module = SimpleNamespace(exchanges=[])
+        callbacks[0].setup(SimpleNamespace(datamodule=data), module, "fit")
+        started(average, module.phase_images)
+        assert config.save.every(module.phase_images) == round(0.25 * module.phase_images)
         assert average.half_life_images == expected
     config.ema.half_life_images = 20
     with pytest.raises(BadOption, match=r"half_life_images=20 and ema\.half_life_share=0\.5 .*set one of them to null"):

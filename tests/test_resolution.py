@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from colorize.config.sections import ResolutionConfig
-from colorize.data.resolution import ResolutionSchedule, Stage, fit_to_photos
+from colorize.data.resolution import ResolutionSchedule, Stage, fit_to_photos, segments_of
 from colorize.training import build
 
 
@@ -31,12 +31,29 @@ def test_stages_that_fit_few_photos_have_small_batches_and_as_many_epochs_as_the
     asked = ResolutionConfig([64, 128], [256, 8], [1, 1], steps=[10, 0], batch_share=0.25)
     fitted = fit_to_photos(asked, 40)
     schedule = ResolutionSchedule(fitted.size_px, fitted.batch_size, fitted.epochs)
-    assert (fitted.batch_size, fitted.epochs, schedule.steps(40, None)) == ([10, 8], [3, 0], 12)
+    assert (fitted.batch_size, fitted.epochs, schedule.steps(40)) == ([10, 8], [3, 0], 12)
     assert fit_to_photos(fitted, 40) == fitted
     assert fit_to_photos(asked, 6, limit=1).batch_size == [4, 4]
     assert fit_to_photos(ResolutionConfig(), 40) == ResolutionConfig(), "only where it is asked for"
     with pytest.raises(ValueError, match="a number for each stage"):
         fit_to_photos(ResolutionConfig(steps=[1]), 40)
+
+
+def test_stages_counted_in_images_span_orders_of_the_photos_and_share_them() -> None:
+    asked = ResolutionConfig([64, 128, 192], [8, 4, 2], [9, 9, 9], images=[45, 0, 11])
+    fitted = fit_to_photos(asked, 20)
+    schedule = ResolutionSchedule(asked.size_px, asked.batch_size, fitted.epochs, asked.images)
+    assert fit_to_photos(fitted, 20) == fitted
+    assert fitted.epochs == [3, 0, 2] and schedule.at(3).size_px == 192
+    # 45 images are 6 batches of 8, two of them in each order; 11 are 6 batches (5.5 rounds to even) of 2.
+    assert [tuple(part) for part in schedule.segments(20)] == [
+        (0, 0, 0, 2), (0, 1, 0, 2), (0, 2, 0, 2), (2, 2, 16, 2), (2, 3, 0, 4)
+    ]  # fmt: skip
+    assert schedule.epoch_images(20) == [16, 16, 16, 4, 8] and schedule.steps(20) == 12
+    limited = segments_of([40], [4], 20, limit=3)
+    assert [tuple(part) for part in limited] == [(0, 0, 0, 3), (0, 0, 12, 2), (0, 1, 0, 3), (0, 1, 12, 2)]
+    with pytest.raises(ValueError, match="set one of them to null"):
+        fit_to_photos(ResolutionConfig([64], [8], [1], steps=[1], images=[8]), 20)
 
 
 @pytest.mark.parametrize(

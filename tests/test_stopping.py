@@ -80,7 +80,8 @@ class Fit:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.callback = Checkpoints(folder / "checkpoints", "score/distance", SaveConfig(**options))
-        self.module = SimpleNamespace(images_seen=0, curve=[], passed=lambda n: self.images % n == 0)
+        self.module = SimpleNamespace(images_seen=0, curve=[], phase_images=100)
+        self.module.passed = lambda n: n is not None and self.images % n == 0
         self.trainer = SimpleNamespace(
             is_global_zero=True,
             save_checkpoint=self.save,

@@ -33,6 +33,7 @@ class CommonConfig:
     job: int | None = opt(None, "with sweep=LABEL and without -m: resume this job of it alone", least=0)
     data: sections.DataConfig = node(sections.DataConfig, "the photos")
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
+    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
 
 
 @dataclass
@@ -59,7 +60,6 @@ class GenerateConfig(CommonConfig):
     split: str = opt("all", "which photos", choices=("train", "val", "all"))
     size_px: int = opt(220, "side of the saved squares", least=32)
     batch_size: int = opt(16, "photos a batch", least=1)
-    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 
@@ -87,7 +87,6 @@ class EvaluateConfig(CommonConfig):
     batch_size: int = opt(16, "photos a batch", least=1)
     gallery_photos: int = opt(4, "photos in each part of the gallery: random, best, median, worst", least=1)
     weights: MetricWeightsConfig = node(MetricWeightsConfig, "networks behind the metrics LPIPS and FID")
-    trainer: sections.DevicesConfig = node(sections.DevicesConfig, "devices and precision")
     model: dict[str, Any] = opt({}, "left aside: a recipe may set it, and the checkpoint says what its network is")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING as REQUIRED
 
 from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
+from colorize.runtime.processes import spare_cores
 from colorize.runtime.schema import node, opt
 
 
@@ -36,8 +37,14 @@ class DataConfig:
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
     cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
-    num_workers: int = opt(2, "processes that decode photos (0: in the main process)", least=0)
+    num_workers: int | None = opt(
+        None, "processes that decode photos (null: cores / devices - 1, from 1 to 8; 0: in the main process)", least=0
+    )
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
+
+    def workers(self, devices: int) -> int:
+        """Return `num_workers`, or those of one of so many devices of this machine."""
+        return spare_cores(devices) if self.num_workers is None else self.num_workers
 
 
 @dataclass
@@ -115,6 +122,7 @@ class ResolutionConfig:
     batch_size: list[int] = opt([256, 64, 24], "photos a step in each stage, over all devices together", least=1)
     epochs: list[int] = opt([1, 1, 1], "epochs in each stage; their sum is the length of the training", least=0)
     steps: list[int] | None = opt(None, "at least so many steps a stage, by as many epochs as that takes, not epochs")
+    images: list[int] | None = opt(None, "images in each stage, that end and go on inside epochs, not epochs", least=0)
     batch_share: float | None = opt(None, "largest share of the photos in a batch, at least 4 (null: any)", least=1e-06)
     batch_scale: float = opt(1.0, "factor on every batch size *and* learning rate, to fit another memory", least=1e-06)
     rate_scale: str = opt(
@@ -122,6 +130,10 @@ class ResolutionConfig:
         "factor on a stage's learning rates: its batch over the first stage's (linear), the root of that (sqrt), or 1",
         choices=("none", "sqrt", "linear"),
     )
+
+    @property
+    def scaled_batches(self) -> list[int]:
+        return [max(1, round(size * self.batch_scale)) for size in self.batch_size]
 
     @property
     def last_size_px(self) -> int:
@@ -138,10 +150,17 @@ class EmaConfig:
 
 @dataclass
 class SaveConfig:
-    every_n_images: int | None = opt(None, "keep checkpoints this often, inside epochs (null: last, best)", least=1)
+    every_n_images: int | None = opt(None, "keep checkpoints this often, inside epochs (null: every_share)", least=1)
+    every_share: float | None = opt(None, "the same, as a share of the images of the whole phase", least=1e-06, most=1)
     keep: int | None = opt(5, "how many of those to keep, the newest (null: all)", least=1)
     every_n_minutes: float | None = opt(30, "write last.ckpt so often inside epochs (null: with kept ones)", least=0)
     score_photos: int = opt(256, "fixed validation photos on which they and epochs of phase gan are scored", least=1)
+
+    def every(self, phase_images: int) -> int | None:
+        """Return how many images apart kept checkpoints are, in a phase of so many; `every_n_images` goes first."""
+        if self.every_n_images is not None or self.every_share is None:
+            return self.every_n_images
+        return max(1, round(self.every_share * phase_images))
 
 
 @dataclass
@@ -154,7 +173,9 @@ class InitFromConfig:
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
     precision: str = opt(
-        "auto", "auto: bf16 where the device is fast at it", choices=("auto", "32-true", "bf16-mixed", "16-mixed")
+        "auto",
+        "auto: bf16 where the device is fast at it, else 32-true, which is exact",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
     )
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
@@ -166,6 +187,11 @@ class TrainerConfig(DevicesConfig):
     limit_train_batches: int | None = opt(None, "train on this many batches an epoch (null: all)", least=1)
     limit_val_batches: int | None = opt(None, "validate on this many batches (null: all)", least=1)
     log_every_n_steps: int = opt(20, "batches between points in TensorBoard", least=1)
+    sync_batchnorm: str = opt(
+        "auto",
+        "GPUs: batch norms go by the photos of all devices, or each by its own; auto: where that is fewer than 16",
+        choices=("auto", "true", "false"),
+    )
     logger: str | None = opt(None, "log to another of Lightning's loggers too: CSVLogger, MLFlowLogger, package.Class")
     deterministic: bool = opt(False, "only deterministic kernels")
     compile: bool = opt(False, "torch.compile of the networks: minutes at the start of each size, then faster on a GPU")

@@ -1,5 +1,6 @@
 """LightningDataModule of photos: its batches depend on seed, epoch and image alone."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -56,6 +57,7 @@ class ColorizationDataModule(L.LightningDataModule):
         self.copies = copies or photos
         self.unreadable: dict[str, str] = {}  # names of the files met so far that could not be read, and why
         self._news: dict[str, str] = {}
+        self._lacking = False
         self._train_loader: PhotoLoader | None = None
         self._val_loader: PhotoLoader | None = None
 
@@ -67,13 +69,15 @@ class ColorizationDataModule(L.LightningDataModule):
         """Return the loader of an epoch, outside training too. Raises UserError where a device would have no image."""
         assert self.schedule is not None, "which the resolution scheduler sets"
         stage, count = self.schedule.at(epoch), len(self.photos.train)
+        segment = self.schedule.segments(count)[epoch]
         rank, world_size = self._share_of(count, f"training images in {self.photos.root}")
         self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
-        sample = partial(self.augmentation.sample, self.seed, epoch)
+        sample = partial(self.augmentation.sample, self.seed, segment.order)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
         squares = (self.copies, self.photos.train, stage.size_px, self.generated)
         dataset = AugmentedDataset(*squares, sample=sample, max_tries=tries)
-        batches = GlobalBatches(count, stage.batch_size, self.seed, epoch, rank, world_size)
+        batches = GlobalBatches(count, stage.batch_size, self.seed, segment.order, rank, world_size)
+        batches.start, batches.count = segment.first, segment.batches
         if self._train_loader is not None:
             self._train_loader.stop()
         self._train_loader = self._loader(dataset, kind=LatePhotoLoader, batch_sampler=batches)
@@ -103,16 +107,15 @@ class ColorizationDataModule(L.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> RawBatch:
         """Note unreadable files. Raises UserError after more than ``max_unreadable``, or without a training image."""
-        self._noted(batch)
-        training = self.trainer is not None and self.trainer.training
-        if training and self.share_unreadable(lacking=not batch.names):
-            named = listed(self._met())
-            raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
-        return batch
+        self._lacking = self.trainer is not None and self.trainer.training and not batch.names
+        return self._noted(batch)
 
-    def share_unreadable(self, lacking: bool = False) -> bool:
-        """Exchange what all ranks have met: each file counts once. Return whether some rank is `lacking` any image."""
-        news, without = distributed.total([len(self._news), lacking])
+    def has_news(self) -> bool:
+        return bool(self._news or self._lacking)
+
+    def share_unreadable(self) -> None:
+        """Exchange what all ranks have met: each file counts once. Raises UserError where one can no longer train."""
+        news, lacking = distributed.total([len(self._news), self._lacking])
         if news:
             for name, reason in (item for found in distributed.gathered(self._news) for item in found.items()):
                 if name not in self.unreadable:
@@ -121,10 +124,17 @@ class ColorizationDataModule(L.LightningDataModule):
             self._news = {}
         if len(self.unreadable) > self.max_unreadable:
             raise distributed.on_all(self._too_many())
-        return without > 0
+        if lacking:
+            named = listed(self._met())
+            raise distributed.on_all(UserError(f"no training image in {self.photos.root} can be read: {named}"))
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> Batch:
-        return to_floats(batch, batch.rgb.device)
+        """Make floats; where a rank has no image left, of NaN: its loss then ends the step on all ranks together."""
+        if self._lacking:
+            blank = batch.rgb.new_zeros(2, *batch.rgb.shape[1:])
+            batch = batch._replace(rgb=blank, fake=None if batch.fake is None else blank, grey_change=None)
+        found = to_floats(batch, batch.rgb.device)
+        return found._replace(rgb=found.rgb * math.nan) if self._lacking else found
 
     def fixed_val(self, n: int) -> Batch:
         """Return the first ``n`` readable validation photos, on the CPU. Raises UserError where there are none."""

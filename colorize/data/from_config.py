@@ -17,7 +17,7 @@ def make_photos(config: CommonConfig) -> Photos:
     photos = list_photos(data, config.seed)
     if data.min_colourfulness is None:
         return photos
-    return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.num_workers)
+    return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.workers(config.trainer.devices))
 
 
 def list_photos(data: DataConfig, seed: int, val_alone: bool = False) -> Photos:
@@ -54,6 +54,6 @@ def make_center_squares(config: CommonConfig, size_px: int, batch_size: int) -> 
         seed=config.seed,
         val_size_px=size_px,
         val_batch_size=batch_size,
-        num_workers=config.data.num_workers,
+        num_workers=config.data.workers(config.trainer.devices),
         max_unreadable=config.data.max_unreadable,
     )

@@ -115,6 +115,8 @@ class GlobalBatches(Sampler[list[int]]):
     """
 
     first = 0
+    start = 0  # photos of the order before these batches
+    count: int | None = None  # of batches; None: as many as there are
 
     def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.batch_size = size, min(batch_size, size)
@@ -122,12 +124,12 @@ class GlobalBatches(Sampler[list[int]]):
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return self.size // self.batch_size
+        return (self.size - self.start) // self.batch_size if self.count is None else self.count
 
     def __iter__(self) -> Iterator[list[int]]:
         key = digest(self.seed, self.epoch, "order")
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-        order = torch.randperm(self.size, generator=generator)
+        order = torch.randperm(self.size, generator=generator)[self.start :]
         for number in range(self.first, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield batch[self.rank :: self.world_size].tolist()

@@ -16,13 +16,29 @@ class Stage(NamedTuple):
     batch_size: int
 
 
+class Segment(NamedTuple):
+    """Epoch of the Trainer: batches on end in one order of the photos, which ends with the order or with the stage."""
+
+    stage: int
+    order: int
+    first: int  # photos of the order that come before
+    batches: int
+
+
 @dataclass(frozen=True)
 class ResolutionSchedule:
-    """The `Stage` of each epoch; the last goes on. Raises ValueError for columns of unlike lengths, or no epoch."""
+    """The `Stage` of each epoch; the last goes on. Raises ValueError for columns of unlike lengths, or no epoch.
+
+    With `images` a stage lasts that many, in whole batches, and the next begins inside the order of photos that it
+    ended in. An epoch is then a `Segment`, and `stage_epochs` counts them, as `fit_to_photos` does. `limit` is the most
+    batches of an epoch.
+    """
 
     size_px: Sequence[int]
     batch_size: Sequence[int]
     stage_epochs: Sequence[int]
+    images: Sequence[int] | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if not len(self.size_px) == len(self.batch_size) == len(self.stage_epochs) > 0:
@@ -42,14 +58,36 @@ class ResolutionSchedule:
         stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
         return stages[min(epoch, self.epochs - 1)]
 
-    def steps(self, photos: int, limit: int | None) -> int:
-        """Count the steps of the training, with so many photos and at most `limit` steps an epoch."""
-        return sum(steps_an_epoch(self.at(epoch).batch_size, photos, limit) for epoch in range(self.epochs))
+    def segments(self, photos: int) -> list[Segment]:
+        """Return the epochs of a training on so many photos."""
+        if self.images is not None:
+            return segments_of(self.images, self.batch_size, photos, self.limit)
+        stages = [stage for stage, epochs in enumerate(self.stage_epochs) for _ in range(epochs)]
+        steps = [steps_an_epoch(batch_size, photos, self.limit) for batch_size in self.batch_size]
+        return [Segment(stage, order, 0, steps[stage]) for order, stage in enumerate(stages)]
 
-    def images(self, photos: int, limit: int | None) -> list[int]:
-        """Count each epoch's images, of so many photos, in whole batches and in at most `limit` of them."""
-        batches = [min(self.at(epoch).batch_size, photos) for epoch in range(self.epochs)]
-        return [batch * steps_an_epoch(batch, photos, limit) for batch in batches]
+    def steps(self, photos: int) -> int:
+        """Count the steps of the training."""
+        return sum(segment.batches for segment in self.segments(photos))
+
+    def epoch_images(self, photos: int) -> list[int]:
+        """Count each epoch's images."""
+        return [min(self.batch_size[epoch.stage], photos) * epoch.batches for epoch in self.segments(photos)]
+
+
+def segments_of(images: Sequence[int], batch_size: Sequence[int], photos: int, limit: int | None) -> list[Segment]:
+    """Cut stages of `images` where an order of the photos has no whole batch left, and after `limit` batches."""
+    found, order, first, photos = [], 0, 0, max(1, photos)
+    for stage, (wanted, batch) in enumerate(zip(images, batch_size, strict=True)):
+        batch = max(1, min(batch, photos))
+        left = max(1, round(wanted / batch)) if wanted else 0
+        while left:
+            if photos - first < batch:
+                order, first = order + 1, 0
+            batches = min(left, (photos - first) // batch, limit or left)
+            found.append(Segment(stage, order, first, batches))
+            first, left = first + batches * batch, left - batches
+    return found
 
 
 def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
@@ -60,16 +98,25 @@ def steps_an_epoch(batch_size: int, photos: int, limit: int | None) -> int:
 def fit_to_photos(resolution: ResolutionConfig, photos: int, limit: int | None = None) -> ResolutionConfig:
     """Return `resolution` with batches and epochs that suit so many training photos; doing it twice changes nothing.
 
-    Batches are cut to `batch_share` of the photos; where `steps` are asked for, each stage gets as many epochs, of at
-    most `limit` steps, as they take. Raises ValueError where `steps` differs in length from `batch_size`.
+    Batches are cut to `batch_share` of the photos; where `steps` or `images` are asked for, each stage gets as many
+    epochs, of at most `limit` steps, as they take. Raises ValueError where these differ in length from `batch_size`.
     """
     batches, epochs = list(resolution.batch_size), list(resolution.epochs)
     if resolution.batch_share is not None:
         most = max(LEAST_BATCH, int(photos * resolution.batch_share))
         batches = [min(batch, most) for batch in batches]
+    for name, asked in (("steps", resolution.steps), ("images", resolution.images)):
+        if asked is not None and len(asked) != len(batches):
+            raise ValueError(f"resolution.{name}={asked}: a number for each stage is needed")
+    if resolution.steps is not None and resolution.images is not None:
+        raise ValueError(
+            "resolution.steps and resolution.images are two lengths of one training: set one of them to null"
+        )
     if resolution.steps is not None and photos:
-        if len(resolution.steps) != len(batches):
-            raise ValueError(f"resolution.steps={resolution.steps}: a number for each stage is needed")
         table = zip(resolution.steps, batches, strict=True)
         epochs = [-(-steps // steps_an_epoch(batch, photos, limit)) for steps, batch in table]
+    if resolution.images is not None and photos:
+        scaled = replace(resolution, batch_size=batches).scaled_batches
+        stages = [segment.stage for segment in segments_of(resolution.images, scaled, photos, limit)]
+        epochs = [stages.count(stage) for stage in range(len(batches))]
     return replace(resolution, batch_size=batches, epochs=epochs)

@@ -17,6 +17,7 @@ from colorize.data.loading import make_loader
 from colorize.data.sources import Photos, Scenes, photos_below
 from colorize.data.tensors import to_uint8
 from colorize.photos.opening import UnreadableImage
+from colorize.runtime import distributed
 from colorize.runtime.errors import UserError, listed
 from colorize.runtime.files import sha256
 from colorize.runtime.formats import has_image_suffix
@@ -108,7 +109,8 @@ def batches(
     unusable = {} if unusable is None else unusable
     if dataset.protocol.size_px is None and not isinstance(dataset.photos, Scenes):
         batch_size = 1
-    for batch in make_loader(dataset, data.num_workers, (__name__,), batch_size=batch_size, collate_fn=collate):
+    workers = data.workers(distributed.world_size())
+    for batch in make_loader(dataset, workers, (__name__,), batch_size=batch_size, collate_fn=collate):
         leave_out(dict(batch.unreadable), unusable, data.max_unreadable)
         if batch.names:
             yield batch

@@ -11,7 +11,7 @@ from subprocess import TimeoutExpired
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from colorize.runtime.errors import UserError
@@ -38,6 +38,17 @@ def total(values: Sequence[float]) -> list[float]:
     return [float(value) for value in sums.tolist()]
 
 
+def add_up(tensors: list[Tensor], weights: list[float]) -> None:
+    """Replace tensors by their sums over all ranks, each times its weight here, in one exchange in float32."""
+    if world_size() == 1:
+        return
+    flat = torch.cat([tensor.flatten().float() for tensor in tensors])
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_mul_(parts, weights)
+    distributed.all_reduce(flat)
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+
+
 def gathered(own: Own) -> list[Own]:
     """Return what each rank gave, by rank: anything that can be pickled."""
     if world_size() == 1:
@@ -59,27 +70,19 @@ def on_all(error: UserError) -> UserError:
     return error
 
 
-def average_statistics(network: nn.Module, weight: float) -> None:
-    """Average over the ranks, whose weights sum to 1, the statistics of BatchNorm layers in train mode, in place.
+def own_statistics(network: nn.Module) -> list[Tensor]:
+    """Return the statistics of BatchNorm layers in train mode that each rank has of its own share of a batch.
 
-    For layers that are not synchronised (torch cannot do that on CPUs). The means come out as those of the whole batch,
-    the variances without that between the ranks' shares of it.
+    Of layers that are not synchronised. Averaged over the ranks, by share, the means come out as those of the whole
+    batch, the variances without that between the shares.
     """
-    if world_size() == 1:
-        return
-    kept = [
+    return [
         statistic
         for module in network.modules()
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and module.training
         for statistic in (module.running_mean, module.running_var)
         if statistic is not None
     ]
-    if not kept:
-        return
-    flat = torch.cat([statistic.flatten() for statistic in kept]) * weight
-    distributed.all_reduce(flat)
-    for statistic, mean in zip(kept, flat.split([statistic.numel() for statistic in kept]), strict=True):
-        statistic.copy_(mean.view_as(statistic))
 
 
 @contextmanager

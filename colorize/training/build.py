@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.backends import cudnn
 
 from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
@@ -55,21 +57,29 @@ NOISE = (
     "Found .* module.* in eval mode at the start of training.*",  # norms that are to be fixed
     ".*LeafSpec.*is deprecated.*",  # Lightning's own use of torch
     ".*callbacks used to create the checkpoint need to be provided.*",  # `make_trainer` says what it means
-    "`broadcast_buffers` is deprecated.*",  # for a name that torch 2.14 does not know yet
-    "Grad strides do not match bucket view strides.*",  # 1 x 1 kernels, whose memory layout says nothing
 )
 """Third-party warnings that a user can do nothing about."""
 
-FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS = 100, 100, 20
-"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing."""
+FEW_IMAGES, FEW_STEPS, FEW_VALIDATION_PHOTOS, FEW_TO_NORM = 100, 100, 20, 16
+"""Saved training images that a critic learns by heart; steps in which nothing is learned; photos that judge nothing;
+photos of a device by which batch norms are not to go."""
+
+
+class OwnExchange(DDPStrategy):
+    """Processes as for DDP without its reducer, which would take both networks: the module averages what it trained."""
+
+    def configure_ddp(self) -> None:
+        assert self.lightning_module is not None
+        for tensor in self.lightning_module.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
 
 
 @value_errors_as_bad_options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Return sizes and batches by epoch."""
     resolution = config.resolution
-    batch_sizes = [max(1, round(size * resolution.batch_scale)) for size in resolution.batch_size]
-    return ResolutionSchedule(resolution.size_px, batch_sizes, resolution.epochs)
+    sizes, limit = (resolution.size_px, resolution.scaled_batches), config.trainer.limit_train_batches
+    return ResolutionSchedule(*sizes, resolution.epochs, resolution.images, limit)
 
 
 @value_errors_as_bad_options()
@@ -80,7 +90,7 @@ def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
     """Warn, in a line each, of a training that is too short to learn from, and of too few photos to judge it by."""
-    steps = schedule.steps(len(photos.train), config.trainer.limit_train_batches)
+    steps = schedule.steps(len(photos.train))
     if steps < FEW_STEPS:
         log.warning(
             f"{len(photos.train)} photos give {steps} steps in all, too few to learn much: take recipe=finetune, more "
@@ -164,7 +174,7 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         val_size_px=data.val_size_px or config.resolution.last_size_px,
         val_batch_size=data.val_batch_size,
         augmentation=make_augmentation(data),
-        num_workers=data.num_workers,
+        num_workers=data.workers(config.trainer.devices),
         max_unreadable=data.max_unreadable,
         generated=generated,
         copies=copies,
@@ -212,6 +222,8 @@ def make_trainer(
     """Return Lightning's Trainer with our callbacks and loggers."""
     settings = config.trainer
     device = pick_device(settings.accelerator)
+    precision = pick_precision(settings.precision, device)
+    cudnn.allow_tf32 = precision != "32-true"  # matrix products are exact anyway: torch's default
     several = settings.devices * settings.num_nodes > 1
     resumed = read_checkpoint(resume_from)[0] if resume_from else None
     if resumed is not None and resumed.averaged and not averages(config):
@@ -228,10 +240,9 @@ def make_trainer(
         accelerator=device.type,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        # The module averages statistics itself; DDP would take those of the first rank, a step late.
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if several else "auto",
-        sync_batchnorm=several and device.type == "cuda",
-        precision=pick_precision(settings.precision, device),  # type: ignore[arg-type]
+        strategy=OwnExchange() if several else "auto",
+        sync_batchnorm=several and synchronises_norms(config, device),
+        precision=precision,  # type: ignore[arg-type]
         deterministic=settings.deterministic,
         benchmark=device.type == "cuda" and not settings.deterministic,  # a size stays for an epoch
         max_epochs=schedule.epochs,
@@ -247,6 +258,17 @@ def make_trainer(
         plugins=[WholeFiles()],
         logger=[CurveLogger(folder.path, purge_step), *further_loggers(settings.logger, folder.path)],
     )
+
+
+def synchronises_norms(config: TrainConfig, device: torch.device) -> bool:
+    """Return True if the devices of a training share the statistics of batch norms. Raises BadOption without GPUs."""
+    asked, settings, resolution = config.trainer.sync_batchnorm, config.trainer, config.resolution
+    if device.type != "cuda":
+        if asked == "true":
+            raise BadOption("trainer.sync_batchnorm=true: torch synchronises batch norms on CUDA GPUs alone")
+        return False
+    least = min(batch for batch, epochs in zip(resolution.scaled_batches, resolution.epochs, strict=True) if epochs)
+    return asked == "true" or (asked == "auto" and least < FEW_TO_NORM * settings.devices * settings.num_nodes)
 
 
 def further_loggers(name: str | None, folder: Path) -> list[Logger]:

@@ -34,9 +34,10 @@ def run(config: TrainConfig) -> None:
         raise BadOption("data.report=true trains nothing, so that a sweep's jobs have nothing to do: leave out -m")
     if not is_first_process():
         return
-    build.make_schedule(config)
+    if config.resolution.images is None:
+        build.make_schedule(config)
     photos = list_photos(config.data, config.seed)
-    found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.num_workers)
+    found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.workers(1))
     least = config.data.min_colourfulness or 0
     left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())
     config = build.fit_to_photos(config, left)
@@ -66,7 +67,7 @@ def describe(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos, 
         parts += [f"  and {len(lines) - NAMED_AT_MOST:,} more"] * (len(lines) > NAMED_AT_MOST)
     uses = [[use, f"{enough:,}", "yes" if left >= enough else "no"] for use, enough in ENOUGH_FROM_PHOTOS.items()]
     parts.append(markdown_table([f"{left:,} training photos are enough for", "from", ""], uses))
-    parts.append(f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(left, limit):,} steps.")
+    parts.append(f"Phase {config.phase} with recipe={config.recipe}: {schedule.steps(left):,} steps.")
     return "\n".join(parts)
 
 

@@ -14,7 +14,7 @@ Value = bool | int | float | str
 NO_HYPER_PARAMETERS = {
     *("run", "sweep", "job", "resume", "grid_photos"),
     *(f"data.{name}" for name in ("val_batch_size", "num_workers", "max_unreadable", "report")),
-    *(f"save.{name}" for name in ("every_n_images", "keep", "every_n_minutes", "score_photos")),
+    *(f"save.{name}" for name in ("every_n_images", "every_share", "keep", "every_n_minutes", "score_photos")),
     *(f"trainer.{name}" for name in ("accelerator", "threads", "num_nodes", "log_every_n_steps", "deterministic")),
     *("trainer.compile", "trainer.enable_progress_bar"),
 }

@@ -1,7 +1,7 @@
 """ColorizationModule: the training step of every phase, with manual optimization."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,14 @@ from colorize.runtime.errors import UserError, listed
 from colorize.training.alternation import UpdateSchedule
 from colorize.training.callbacks.ema import GeneratorEMA
 from colorize.training.objective import Objective, gradient_at, total
-from colorize.training.optim import LearningRates, clip_gradients, drop_frozen_gradients, keep_settings, make_optimizer
+from colorize.training.optim import (
+    LearningRates,
+    clip_gradients,
+    drop_frozen_gradients,
+    gradients_of,
+    keep_settings,
+    make_optimizer,
+)
 from colorize.training.phases import VAL, VAL_EMA, Network
 from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
@@ -52,21 +59,24 @@ class ColorizationModule(L.LightningModule):
         self.generator, self.critic, self.objective = generator, critic, objective
         self.learning_rates, self.update_schedule, self.metadata = learning_rates, update_schedule, metadata
         self.ema: GeneratorEMA | None = None  # the callback that averages, saves and restores its weights
-        self.images_seen, self.step_images = 0, 0
+        self.images_seen, self.step_images, self.step_loss = 0, 0, math.nan  # the last two over all devices
+        self.phase_images: float = math.inf  # to be seen in all; the resolution scheduler sets it
+        # Exchanges between devices, made in a step for which the first of each pair is true on one of them.
+        self.exchanges: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.curve: list[dict[str, float]] = []
 
     # --- the training step --------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         epoch = self.trainer.current_epoch
-        progress = (epoch + batch_idx / self.trainer.num_training_batches) / (self.trainer.max_epochs or 1)
+        progress = self.images_seen / self.phase_images
         for name, rates in self.learning_rates.items():
             rates.apply(self.optimizer(name).optimizer, epoch, progress)
-        self.step_images = int(distributed.total([len(batch.rgb)])[0])
+        loader: Any = self.trainer.train_dataloader
+        self.step_images = getattr(loader.batch_sampler, "batch_size", len(batch.rgb))
         network = self.update_schedule.next()
         terms = self.critic_step(batch) if network == "critic" else self.generator_step(batch)
-        loss = float(terms["critic/loss" if network == "critic" else "generator/total"])
-        self.update_schedule.stepped(network, *distributed.total([loss * self.share_of(batch)]))
+        self.update_schedule.stepped(network, self.step_loss)
         self.images_seen += self.step_images
         return terms
 
@@ -135,36 +145,51 @@ class ColorizationModule(L.LightningModule):
         """Differentiate `loss`, and step (False: fp16 skipped). Raises UserError, before, if anything is not finite."""
         optimizer = self.optimizer(name)
         scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
-        fault = None
-        if not torch.isfinite(value):
-            fault = f"the {name}'s loss is {value.item()}"
-        elif gradient is not None and not gradient.isfinite().all():  # no loss scale can mend this one
-            fault = f"the {name}'s gradient at its images is not finite"
-        self.agree_on_fault(fault, batch)
 
         # Backward. Devices average their gradients; weighted by its share of the batch, each photo counts alike.
         optimizer.zero_grad()
-        share = self.share_of(batch)
-        if (weight := share * self.trainer.world_size) != 1:
+        share, devices = self.share_of(batch), self.trainer.world_size
+        if (weight := share * devices) != 1:
             loss = loss * weight
         self.manual_backward(loss)
-        distributed.average_statistics(self.network(name), share)
+        drop_frozen_gradients(optimizer.optimizer)
+
+        # The one exchange of a step: gradients, own statistics, the loss (NaN for a gradient that no loss scale can
+        # mend), and how many devices want more exchanged. Numbers are awaited from the device after it.
+        told = value.detach().float()
+        if gradient is not None:
+            told = torch.where(gradient.isfinite().all(), told, math.nan)
+        told = torch.stack([told, torch.full_like(told, any(wanted() for wanted, _ in self.exchanges))])
+        gradients, statistics = gradients_of(optimizer.optimizer), distributed.own_statistics(self.network(name))
+        weights = [1 / devices] * len(gradients) + [share] * len(statistics) + [share, 1.0]
+        distributed.add_up([*gradients, *statistics, *told], weights)
 
         # Unscale, clip.
         if scaler is not None:
             scaler.unscale_(optimizer.optimizer)
-        drop_frozen_gradients(optimizer.optimizer)
         norm = clip_gradients(optimizer.optimizer, self.learning_rates[name].optim.clip_norm)
-        if scaler is None and not math.isfinite(norm):
-            self.agree_on_fault(f"the gradient of the {name} is {norm}", batch)
+        self.step_loss, wanting = told.tolist()
+        sound = math.isfinite(self.step_loss) and (scaler is not None or math.isfinite(norm))
+        if wanting or not sound:
+            for _, exchange in self.exchanges:
+                exchange()
+        if not sound:
+            self.agree_on_fault(name, value, gradient, norm, batch)
 
         # Step. The scaler skips it after an overflow, and lowers its scale.
         scale = scaler.get_scale() if scaler is not None else 0.0
         optimizer.step()
         return scaler is None or scaler.get_scale() >= scale
 
-    def agree_on_fault(self, fault: str | None, batch: Batch) -> None:
-        """Raise UserError on all devices if one of them has a `fault`; it names the batch."""
+    def agree_on_fault(self, name: Network, value: Tensor, gradient: Tensor | None, norm: float, batch: Batch) -> None:
+        """Raise UserError on all devices, which know that one has a fault: it names its batch."""
+        fault = None
+        if not value.isfinite():
+            fault = f"the {name}'s loss is {value.item()}"
+        elif gradient is not None and not gradient.isfinite().all():
+            fault = f"the {name}'s gradient at its images is not finite"
+        elif math.isfinite(self.step_loss):
+            fault = f"the gradient of the {name} is {norm}"
         said = (
             f"{fault} in epoch {self.trainer.current_epoch + 1}, batch {self.trainer.fit_loop.batch_idx}, on "
             f"{listed(batch.names, most=32)}; the checkpoints, if there are any yet, are from before it: lower "
@@ -181,9 +206,9 @@ class ColorizationModule(L.LightningModule):
         """Place on the x-axis of curves: images seen by the weights, in the phases before this one too."""
         return self.metadata.images_before + self.images_seen
 
-    def passed(self, images: int) -> bool:
-        """Return True if the last step took the images seen to, or over, a multiple of `images`."""
-        return self.images_seen // images > (self.images_seen - self.step_images) // images
+    def passed(self, images: int | None) -> bool:
+        """Return True if the last step took the images seen to, or over, a multiple of `images`; None: of nothing."""
+        return images is not None and self.images_seen // images > (self.images_seen - self.step_images) // images
 
     # --- learning rates and freezing ----------------------------------------------------------------------------------
 

@@ -64,8 +64,8 @@ class Objective:
             assert place is not None
             (content,) = torch.autograd.grad((prediction.rgb * content).sum() + chroma, place, retain_graph=True)
             (adversarial,) = torch.autograd.grad((prediction.rgb * adversarial).sum(), place, retain_graph=True)
-        squared_norms = [float((share_of_batch * g.float()).square().sum()) for g in (content, adversarial)]
-        ours, theirs = (math.sqrt(squared) for squared in distributed.total(squared_norms))
+        squared_norms = torch.stack([(share_of_batch * g.float()).square().sum() for g in (content, adversarial)])
+        ours, theirs = map(math.sqrt, distributed.total(squared_norms.tolist()))
         share, wanted = theirs / max(ours + theirs, 1e-30), self.weights.adversarial_share
         if wanted is not None:  # without any content loss, there is nothing to be a share of
             return share, wanted / (1 - wanted) * ours / max(theirs, 1e-30) if ours else 1.0

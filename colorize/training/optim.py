@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
@@ -42,12 +42,16 @@ class LearningRates:
         self.optim, self.lr = optim, optim.lr * resolution.batch_scale
         self.multipliers = dict(zip(layer_groups, multipliers, strict=True))
         self.frozen_epochs = {group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen}
-        stages = zip(resolution.batch_size, resolution.epochs, strict=True)
+        stages = list(zip(resolution.batch_size, resolution.epochs, strict=True))
         batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
+        self.stages = [number for number, (_, epochs) in enumerate(stages) for _ in range(epochs)]
+        self.by_stage = resolution.images is not None
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
         self.epoch_factors = [(batch_size / batches[0]) ** power for batch_size in batches]
 
     def frozen_at(self, epoch: int) -> frozenset[str]:
+        """Return the frozen groups; where stages are counted in images, freezing counts stages, not epochs."""
+        epoch = self.stages[epoch] if self.by_stage else epoch
         return frozenset(
             name for name, (first, end) in self.frozen_epochs.items() if first <= epoch and (end == -1 or epoch < end)
         )
@@ -88,12 +92,17 @@ def keep_settings(saved: dict[str, Any], optimizer: Optimizer) -> None:
         kept.update({name: group[name] for name in ("betas", "weight_decay", "fused")})
 
 
+def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+    """Return the gradients that there are, of all groups in their order."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
 def clip_gradients(optimizer: Optimizer, clip_norm: float | None) -> float:
     """Scale all gradients so that their joint norm is at most `clip_norm` (None: leave them); return the norm before.
 
     The norm may be NaN or infinite. Unlike `clip_grad_norm_`, short gradients are not multiplied by one.
     """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = gradients_of(optimizer)
     on_cpu = all(gradient.device.type == "cpu" for gradient in gradients)  # where torch would loop in Python
     norm = float(torch.nn.utils.get_total_norm(gradients, foreach=on_cpu or None))
     if clip_norm is not None and norm > clip_norm:

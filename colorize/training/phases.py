@@ -56,7 +56,7 @@ def averages(config: TrainConfig) -> bool:
 
 def scores(config: TrainConfig) -> bool:
     """Return True if training scores its generator on the fixed photos: every epoch and at each kept checkpoint."""
-    kept = config.save.every_n_images is not None and "generator" in PHASES[config.phase].trains
+    kept = config.save.every(1) is not None and "generator" in PHASES[config.phase].trains
     return config.phase == "gan" or kept
 
 

@@ -107,6 +107,8 @@ def compare(config: TrainConfig, metadata: CheckpointMetadata) -> None:
     if not metadata.settings:  # written before checkpoints had them
         return
     differing = differences(metadata.settings, config)
+    if config.resolution.images is not None and any(each.startswith("resolution.images") for each in differing):
+        raise UserError("resolution.images cannot change in a started training: start another with init_from.*")
     if not is_complete(config, metadata):
         if differing:
             log.warning(f"resumes with other options than until now: {', '.join(differing)}")

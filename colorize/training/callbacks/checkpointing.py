@@ -47,6 +47,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitored, self.when = folder, monitored, when
         self.monitors_score = monitored.startswith(f"{SCORE}/")
         self.saved_at = time.monotonic()
+        self.found: tuple[int, bool] = 0, False  # what ranks have agreed on in this step
         self.best: float | None = None  # the metric of best.ckpt
         self.fallen = False  # true if its skill is below the start's, so that whatever counts takes its place
         self.photos: str | None = None  # digest of the validation photos that it was measured on
@@ -69,16 +70,19 @@ class Checkpoints(Checkpoint):
             for half_written in self.folder.glob(".*.part"):
                 half_written.unlink()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         signals.reinstall_handlers()
+        # With which Lightning would broadcast in every step whether it has received one.
+        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
         self.saved_at = time.monotonic()
+        pl_module.exchanges.append((lambda: any(self.own()), self.agree))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        signum, due = self.agreed()
+        (signum, due), self.found = self.found, (0, False)
         if trainer.is_last_batch:
             return
         names = []
-        if self.when.every_n_images and pl_module.passed(self.when.every_n_images):
+        if pl_module.passed(self.when.every(pl_module.phase_images)):
             names.append(f"images-{pl_module.images_seen}")
             if self.monitors_score and self.is_best(trainer, pl_module):
                 names.append("best")
@@ -93,22 +97,21 @@ class Checkpoints(Checkpoint):
             raise self.stopped(signum, pl_module.images_seen)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        signum, _ = self.agreed()
+        self.agree()
+        signum, _ = self.found
         self.save(trainer, *(["best"] if self.is_best(trainer, pl_module) else []))
         if signum and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise self.stopped(signum, pl_module.images_seen)
 
-    def agreed(self) -> tuple[int, bool]:
-        """Return the signal that some rank has received, 0 for none, and if it is time for a new last.ckpt."""
+    def own(self) -> tuple[int, bool]:
+        """Return the signal that this rank has received, 0 for none, and if it is time for a new last.ckpt."""
         minutes = self.when.every_n_minutes
-        due = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
-        received = signals.noted() or 0
-        if distributed.world_size() > 1:
-            stop, late = distributed.total([received > 0, due])
-            if stop:
-                received = max(distributed.gathered(received))
-            due = late > 0
-        return received, due
+        return signals.noted() or 0, minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+
+    def agree(self) -> None:
+        """Find what holds for one of the ranks to hold for all."""
+        received, due = zip(*distributed.gathered(self.own()), strict=True)
+        self.found = max(received), any(due)
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
         return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")

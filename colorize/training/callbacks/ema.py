@@ -10,7 +10,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorize.networks.generator import Generator
 from colorize.runtime.log import log
-from colorize.training.callbacks.monitor import images_by_epoch
 from colorize.weights.checkpoints import AVERAGE
 
 
@@ -42,7 +41,7 @@ class GeneratorEMA(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.half_life_share is not None:
-            self.half_life_images = self.half_life_share * sum(images_by_epoch(trainer))
+            self.half_life_images = self.half_life_share * pl_module.phase_images
         self.network = copy.deepcopy(pl_module.network("generator")).requires_grad_(False).eval()
         if self.restored is not None:
             self.network.load_state_dict(self.restored["generator"])

@@ -150,8 +150,7 @@ class Monitor(L.Callback):
 def images_by_epoch(trainer: L.Trainer) -> list[int]:
     """Return how many images each epoch of the training sees."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches  # a number of batches, or 1.0 for all
-    images: list[int] = data.schedule.images(len(data.photos.train), limit if isinstance(limit, int) else None)
+    images: list[int] = data.schedule.epoch_images(len(data.photos.train))
     return images
 
 

@@ -11,7 +11,7 @@ from colorize.color import merge_luma, rgb_to_grey
 from colorize.config.sections import SaveConfig
 from colorize.data.luma_lookup import LumaLookup
 from colorize.metrics import OF_GREY, SCORED, MeanMetrics, distance, measure
-from colorize.training.callbacks.monitor import OVERVIEW, images_by_epoch, scored
+from colorize.training.callbacks.monitor import OVERVIEW, scored
 
 AT_ONCE = 16  # photos scored at a time
 POINTS = 20  # points in TensorBoard's first screen, over a training
@@ -34,13 +34,13 @@ class Scoring(L.Callback):
         self.lookup = trainer.datamodule.luma_lookup  # type: ignore[attr-defined]
         share = batch.rgb[trainer.global_rank :: trainer.world_size]
         self.rgb = (share * 255).round().to(torch.uint8)
-        self.shown_every = max(1, sum(images_by_epoch(trainer)) // POINTS)
+        self.shown_every = max(1, pl_module.phase_images // POINTS)
         self.of_grey = self.measure(trainer, pl_module, lambda grey: grey.expand(-1, 3, -1, -1))
         if pl_module.images_seen == 0:
             self.score(trainer, pl_module, self.in_curve)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        noted = self.in_curve and bool(self.save.every_n_images) and pl_module.passed(self.save.every_n_images)
+        noted = self.in_curve and pl_module.passed(self.save.every(pl_module.phase_images))
         if (noted or pl_module.passed(self.shown_every)) and not trainer.is_last_batch:
             self.score(trainer, pl_module, noted)
 
