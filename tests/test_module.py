@@ -386,7 +386,7 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
     assert set(events.curves["_overview/ciede2000"]) >= {0, 8, 16, 24, 32} and "_overview/content" in events.curves
     assert min(events.curves) == "Best/ciede2000"
     assert set(events.pictures) == {0, *events.curves["val/psnr"]} == {0, 16, 32}
-    assert {picture.width for picture in events.pictures.values()} == {6 * (128 + 4) + 4}
+    assert {picture.width for picture in events.pictures.values()} == {6 * (128 + 8) - 8 + 2 * 28}
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
         ".lock",
         "checkpoints",
