@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,8 +126,10 @@ def colour(config: PredictConfig, plan: Plan) -> Done:
             require_packages()
         if photos:
             colour_photos(config, colorizer, photos, done)
-        for job in films:
-            colour_film(config, colorizer, job, done)
+        for free, release in passes(config, films, done):
+            for job in free:
+                colour_film(config, colorizer, job, done)
+                release(job)
     if not config.overwrite:  # another process on the same folder may have made what this one could not
         made = {job.source for job in todo if job.done()}
         done.skipped += sum(source in made for source, _ in done.failures)
@@ -194,30 +197,34 @@ def check_report(config: PredictConfig, plan: Plan) -> None:
 
 def colour_photos(config: PredictConfig, colorizer: Colorizer, todo: list[Job], done: Done) -> None:
     """Colour photos under a progress bar, and add to `done` what became of each."""
-    from colorize.inference.claims import Claims
     from colorize.inference.photo_batches import colour_all
 
     render_px, backend = config.render_px or colorizer.preprocessing.render_px, colorizer.backend
     log.info(f"{len(todo)} to colour at {render_px} px: {colorizer.title}; {backend.precision} on {backend.device}")
     with progress_bar("colouring", len(todo)) as advance:
-        if not config.claim:
-            for outcome in colour_all(colorizer, todo, config):
+        for jobs, release in passes(config, todo, done):
+            for outcome in colour_all(colorizer, jobs, config):
+                release(outcome.job)
                 advance()
                 note(config, outcome, done)
-            return
-        claims = Claims(todo)
-        try:
-            while True:
-                for outcome in colour_all(colorizer, claims.free(), config):
-                    claims.release(outcome.job)
-                    advance()
-                    note(config, outcome, done)
-                if not claims.left:
-                    break
+
+
+def passes(config: PredictConfig, todo: list[Job], done: Done) -> Iterator[tuple[Iterable[Job], Callable[[Job], None]]]:
+    """Yield what is to be coloured, and what is to be told of each that is; anew while others are at some of it."""
+    if not config.claim:
+        yield todo, lambda job: None
+        return
+    from colorize.inference.claims import Claims
+
+    claims = Claims(todo)
+    try:
+        while claims.left:
+            yield claims.free(), claims.release
+            if claims.left:
                 time.sleep(1)  # others are at these: they end them, or are lost
-        finally:
-            claims.release_all()
-            done.skipped += claims.done_elsewhere
+    finally:
+        claims.release_all()
+        done.skipped += claims.done_elsewhere
 
 
 def colour_film(config: PredictConfig, colorizer: Colorizer, job: Job, done: Done) -> None:

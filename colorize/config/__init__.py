@@ -140,7 +140,7 @@ class PredictConfig:
     use_ema: bool = opt(True, "of a checkpoint that has averaged weights take these; false: those of its last step")
     shard: str | None = opt(None, "K/N: only every Nth photo, from the Kth on, for N starts that share the work")
     claim: bool = opt(
-        False, "take photos one by one among all starts of this command, on machines that share the folders"
+        False, "take photos and films one by one among all starts of this command, on machines that share the folders"
     )
     device: str = opt("auto", DEVICE)
     devices: int = opt(1, "processes that share the photos, one a GPU; of a CPU, its cores are shared", least=1)
