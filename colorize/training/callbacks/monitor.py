@@ -88,7 +88,8 @@ class Monitor(L.Callback):
             self.first_step = now  # which warms up, and does not count
         if self.said_how_long or now[0] - self.first_step[0] < TELLING_S:
             return
-        self.said_how_long, epoch, images = True, trainer.current_epoch, images_by_epoch(trainer)
+        self.said_how_long, epoch, data = True, trainer.current_epoch, trainer.datamodule  # type: ignore[attr-defined]
+        images = self.schedule.epoch_images(len(data.photos.train))
         areas = [self.schedule.at(number).size_px ** 2 for number in range(self.schedule.epochs)]
         left = [sum(images[: epoch + 1]) - pl_module.images_seen, *images[epoch + 1 :]]
         pixels = sum(n * area for n, area in zip(left, areas[epoch:], strict=True))
@@ -145,13 +146,6 @@ class Monitor(L.Callback):
     def write(self, trainer: L.Trainer, pl_module: Any, scalars: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=pl_module.axis)
-
-
-def images_by_epoch(trainer: L.Trainer) -> list[int]:
-    """Return how many images each epoch of the training sees."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    images: list[int] = data.schedule.epoch_images(len(data.photos.train))
-    return images
 
 
 def images_per_s(start: tuple[float, int], end: tuple[float, int]) -> float:
