@@ -11,6 +11,7 @@ from colorize.data.caches import copies
 from colorize.data.caches.copies import CopiedPhotos, copy_path, with_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.images import image_rng, random_box
+from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, Split, list_folder
 
 
@@ -68,11 +69,8 @@ def test_training_reads_copies_and_validation_never(photos: Photos, copied: Copi
             comment, size = image.info["comment"], image.size
         Image.new("RGB", size, (255, 0, 0)).save(path, comment=comment)
 
-    class Stage:
-        size_px, batch_size = 32, 4
-
     data = ColorizationDataModule(photos, seed=0, val_size_px=32, val_batch_size=4, copies=copied)
-    data.schedule = type("Schedule", (), {"at": lambda self, epoch: Stage})()
+    data.schedule = ResolutionSchedule([32], [4], [1])
     red = [float(batch.rgb.float().mean((0, 2, 3))[1]) for batch in data.train_loader(0)]
     assert min(red) < 60, "most of them red"
     assert float(data.fixed_val(1).rgb.mean((0, 2, 3))[1]) > 0.1
