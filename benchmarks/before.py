@@ -10,17 +10,14 @@ way of starting; the folder is of large noisy photos in grey, results are of the
 
 import argparse
 import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from common import commit, paired_ratio, parser, save, start, table
+from common import child_seconds, commit, paired_ratio, parser, save, start, table
 from photos import draw
 
 CASES = ("first", "folder", "film")
@@ -32,26 +29,22 @@ def coloured(build: Path, folder: Path, source: str, *words: str) -> tuple[float
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "colorize.predict", f"input={folder / source}", f"output={output}", *words]
     environment = {**os.environ, "PYTHONPATH": str(build)}
-    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - begin, spent
+    return child_seconds(command, cwd=folder, env=environment)
 
 
-def prepared(case: str, folder: Path, given: argparse.Namespace) -> tuple[str, list[str]]:
-    """Draw what a case colours; its name, and the options."""
+def prepared(case: str, folder: Path, given: argparse.Namespace) -> str:
+    """Draw what a case colours; its name."""
     if case == "film":
         from clips import write_clip
 
         write_clip(folder / "film.mp4", given.frames)
-        return "film.mp4", ["device=cpu"]
+        return "film.mp4"
     photos = folder / case
     photos.mkdir()
     draw(folder, given.megapixels if case == "folder" else 0.2)
     for number in range(given.photos if case == "folder" else 1):
         shutil.copy(folder / f"photo{given.suffix}", photos / f"{number:03}{given.suffix}")
-    return case, ["device=cpu"]
+    return case
 
 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -60,11 +53,11 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for case in given.cases:
         with tempfile.TemporaryDirectory() as name:
-            source, words = prepared(case, Path(name), given)
+            source = prepared(case, Path(name), given)
             taken: dict[str, list[tuple[float, float]]] = {build: [] for build in builds}
             for _ in range(given.repeats):
                 for build, root in builds.items():
-                    taken[build].append(coloured(root, Path(name), source, *words))
+                    taken[build].append(coloured(root, Path(name), source, "device=cpu"))
         for build, pairs in taken.items():
             clock, spent = zip(*pairs, strict=True)
             before = list(zip(*taken["before"], strict=True))

@@ -78,6 +78,15 @@ def processor_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def child_seconds(command: Sequence[str], **options: Any) -> tuple[float, float]:
+    """Run a command that succeeds: seconds on the clock, and of the processor, which a busy machine leaves alone."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True, **options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - begin, spent
+
+
 def paired_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """How many times as fast: the median of the ratios within each repeat, in which noise strikes both alike."""
     return statistics.median(s / f for s, f in zip(slow, fast, strict=True))

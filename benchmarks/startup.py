@@ -1,7 +1,5 @@
 """Start-up: `--help`, imports, a photo from start to file with PyTorch and without, a network from a checkpoint."""
 
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import compare, draw_photos, interleaved, parser, save, start, table
+from common import child_seconds, compare, draw_photos, interleaved, parser, save, start, table
 
 from colorize.config import SCHEMAS
 from colorize.networks.unet import UNet
@@ -30,13 +28,7 @@ IMPORTS = {
 def command(*words: str) -> Callable[[], float]:
     """A process, and the processor's seconds that it took: waiting for a busy machine is not the program's."""
 
-    def run() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    return run
+    return lambda: child_seconds([sys.executable, *words])[1]
 
 
 def first_photo(repeats: int) -> list[dict[str, Any]]:

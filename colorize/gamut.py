@@ -1,4 +1,4 @@
-"""The gamut's rule on NumPy planes, as `colorize.color.merge_luma` is on tensors: luma stays, saturation gives way."""
+"""The gamut's rule on planes, as `colorize.color.merge_luma` is on RGB images: luma stays, saturation gives way."""
 
 from typing import Any
 
