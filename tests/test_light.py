@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -84,6 +85,22 @@ def test_what_colours_rest_on_is_the_same() -> None:
     ]
     for one, other, most in zip(*made, (1 / 255, 0.1, 0), strict=True):
         assert one.shape == other.shape and np.abs(one - other).max() <= most
+
+
+def test_where_memory_runs_out_in_onnx_runtime_a_photo_is_rendered_smaller(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    colorizer = Colorizer.from_checkpoint(device="cpu", backend="onnx")
+    run = colorizer.backend.run
+
+    def short_of_memory(grey: np.ndarray) -> np.ndarray:
+        if grey.shape[-1] > 100:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException("Failed to allocate memory for a buffer")
+        return run(grey)
+
+    monkeypatch.setattr(colorizer.backend, "run", short_of_memory)
+    colorizer.colorize(draw_photo(1, 120, 120), render_px=160)
+    assert "memory ran out: a photo is rendered at 80 px instead of 160" in caplog.text
 
 
 def test_the_choice_of_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

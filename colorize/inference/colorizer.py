@@ -213,7 +213,7 @@ class Colorizer:
         if count == len(photos):
             try:
                 return self._network_rgb(photos, (width, height), tta)
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # of each backend's own class
                 if not is_out_of_memory(error):
                     raise
                 said = brief(error)
