@@ -92,9 +92,7 @@ class ChromaLoss(nn.Module):
         self.distribution_weight, self.chroma_weight = weights.distribution_weight, weights.chroma_weight
         self.rebalance = weights.rebalance
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
-            values = torch.arange(-MOST_AB, MOST_AB + 1.0)
-            distances = torch.cdist(torch.cartesian_prod(values, values), centres)
-            near, cells = distances.topk(self.NEIGHBOURS, largest=False)
+            near, cells = torch.cdist(_whole_colours(), centres).topk(self.NEIGHBOURS, largest=False)
             self.register_buffer("nearest", cells)
             self.register_buffer("shares", torch.softmax(-near.square() / (2 * self.SIGMA**2), dim=1))
 
@@ -110,8 +108,7 @@ class ChromaLoss(nn.Module):
         return terms
 
     def _cross_entropy(self, logits: Tensor, ab: Tensor, prior: Tensor) -> Tensor:
-        places = ab.round().clamp(-MOST_AB, MOST_AB).long() + MOST_AB
-        index = places[:, 0] * (2 * MOST_AB + 1) + places[:, 1]
+        index = _whole_colour(ab)
         cells, shares = self.nearest[index], self.shares[index]
         # Rows of cells, which lie together in channels_last.
         likelihoods = torch.log_softmax(logits.permute(0, 2, 3, 1), dim=-1).gather(-1, cells)
@@ -126,11 +123,23 @@ def _chroma_at(like: Tensor, rgb: Tensor) -> Tensor:
         return rgb_to_lab(adaptive_avg_pool2d(rgb.float(), (like.shape[-2], like.shape[-1])))[:, 1:]
 
 
+def _whole_colours() -> Tensor:
+    """Return all whole-numbered a and b, `(colours, 2)`."""
+    values = torch.arange(-MOST_AB, MOST_AB + 1.0)
+    return torch.cartesian_prod(values, values)
+
+
+def _whole_colour(ab: Tensor) -> Tensor:
+    """`(B, 2, h, w)` Lab chroma -> `(B, h, w)`: the number in `_whole_colours` of the nearest."""
+    places = ab.round().clamp(-MOST_AB, MOST_AB).long() + MOST_AB
+    return places[:, 0] * (2 * MOST_AB + 1) + places[:, 1]
+
+
 def count_cells(rgb: Tensor, centres: Tensor) -> Tensor:
     """Count the pixels of RGB images `(B, 3, H, W)` in [0, 1] that are nearest to each cell: `(cells,)` float64."""
-    ab = rgb_to_lab(rgb)[:, 1:].movedim(1, -1).reshape(-1, 2)
-    nearest = torch.cat([torch.cdist(part, centres).argmin(dim=1) for part in ab.split(1 << 16)])
-    return torch.bincount(nearest, minlength=len(centres)).double()
+    colours, counts = _whole_colour(rgb_to_lab(rgb)[:, 1:]).unique(return_counts=True)  # far fewer than pixels
+    nearest = torch.cdist(_whole_colours()[colours], centres).argmin(dim=1)
+    return torch.bincount(nearest, counts.double(), minlength=len(centres))
 
 
 def smooth_prior(counts: Tensor, centres: Tensor) -> Tensor:

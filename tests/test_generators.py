@@ -177,7 +177,10 @@ def test_a_distribution_is_taught_the_colours_near_the_truth_and_rare_ones_more(
 def test_the_prior_is_that_of_the_photos_and_what_is_predicted_first() -> None:
     network = a_generator("light")
     rgb = torch.tensor([0.2, 0.4, 0.9]).view(1, 3, 1, 1).expand(2, 3, 16, 16)
-    prior = smooth_prior(count_cells(rgb, network.head.centres), network.head.centres)
+    counts = count_cells(rgb, network.head.centres)
+    nearest = torch.cdist(rgb_to_lab(rgb)[0, 1:, 0, 0].view(1, 2), network.head.centres).argmin()
+    assert counts.argmax() == nearest and float(counts.sum()) == 2 * 16 * 16
+    prior = smooth_prior(counts, network.head.centres)
     assert float(prior.sum()) == pytest.approx(1, abs=1e-5)
     set_prior(network, prior)
     with torch.no_grad():
