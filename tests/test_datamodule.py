@@ -2,8 +2,12 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
+import signal
+import time
 from itertools import pairwise
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +172,40 @@ def test_workers_end_with_the_process_though_their_loader_is_gone(photos: Photos
     assert next(running).names == photos.train[:2]
     loading._stop_all()  # as the interpreter does; it would wait for them for ever
     assert not multiprocessing.active_children()
+
+
+def test_workers_outlast_a_sigterm_to_all_processes_but_not_the_one_that_they_work_for(photos: Photos) -> None:
+    dataset = CenterSquareDataset(photos, photos.train, 32)
+    loader = loading.make_loader(dataset, 1, batch_size=1, collate_fn=collate)
+    running = iter(loader)
+    next(running)
+    (worker,) = multiprocessing.active_children()
+    for pid in (forkserver._forkserver._forkserver_pid, worker.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert len(list(running)) == len(photos.train) - 1
+    loader.stop()
+
+    context = multiprocessing.get_context("fork")
+    reader, writer = os.pipe()  # at its end once both processes have ended
+
+    def work() -> None:
+        loading._begin_worker(0)
+        os.write(writer, b"began")
+        time.sleep(20)
+        os.write(writer, b"outlives it")
+
+    def train() -> None:
+        context.Process(target=work).start()
+        signal.pause()
+
+    training = context.Process(target=train)
+    training.start()
+    os.close(writer)
+    assert os.read(reader, 5) == b"began"
+    training.kill()
+    training.join()
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 @in_a_fit

@@ -2,16 +2,21 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from colorize.data.generated import read_manifest
 from colorize.runs import PhaseFolder
+from colorize.weights.checkpoints import read_checkpoint
 from tests.sameness import assert_same
 
 ROOT = Path(__file__).parents[1]
@@ -111,3 +116,148 @@ def test_killed_at_random_in_every_step_it_ends_the_same(tmp_path: Path, capsys:
     with capsys.disabled():
         print(f"in all {sum(map(len, survived.values()))} kills survived, seed {seed}")
     assert all(survived.values())
+
+
+# --- two ranks under torchrun -----------------------------------------------------------------------------------------
+
+LONGEST_S = 300.0
+"""Of any wait: a rank that waits for a dead one has to show as a failure."""
+RANKS = (*STEPS["pretrain_gen"][1:], "trainer.devices=2", "data.scenes=24", "resolution.batch_size=[4,4]")
+
+in_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the processes are found in /proc")
+
+
+class Torchrun:
+    """A training by two ranks; whatever it started and has not ended by itself is killed at the end of the context.
+
+    The ranks have sessions of their own, and workers outlive their rank for a moment, so that a process is known by
+    a variable which it inherited. All write to a file: of a pipe, the last of them would hold the end.
+    """
+
+    def __init__(self, folder: Path, run: str, restarts: int = 0) -> None:
+        self.output = folder / f"{run}.txt"
+        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLORIZE_TEST": str(self.output)}
+        own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # docs/CLUSTER.md says why
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}")
+        command = [sys.executable, *torchrun, "-m", "colorize.train", f"run={run}", *RANKS]
+        with self.output.open("w") as file:
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, cwd=folder, env=os.environ | own, **streams)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while alive := self.alive():  # again: one may have started another meanwhile
+            for pid in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def alive(self) -> list[int]:
+        """Torchrun and all that it started."""
+        mark, found = f"COLORIZE_TEST={self.output}".encode(), []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+                if mark in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        return found
+
+    def signal_one(self, signum: signal.Signals, moments: random.Random) -> str:
+        """Send a signal to a rank that chance picks; return which, "" if they have ended."""
+        ranks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        if len(ranks) < 2:
+            return ""
+        rank = moments.randrange(2)
+        os.kill(int(ranks[rank]), signum)
+        return f"rank {rank}"
+
+    def wait(self, condition: Callable[[], object]) -> bool:
+        """Wait until it holds, or torchrun has ended; return whether that has not."""
+        until = time.monotonic() + LONGEST_S
+        while not condition() and self.process.poll() is None:
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.05)
+        return self.process.poll() is None
+
+    def work(self, seconds: float, words: str = "training and", times: int = 1) -> bool:
+        """Let the ranks train for so long once they have said `words` so many times; return whether they still do."""
+        if self.wait(lambda: self.said().count(words) >= times):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        return self.process.poll() is None
+
+    def status(self) -> int:
+        """Return the exit status of torchrun, once it and all that it started have ended."""
+        self.wait(lambda: False)
+        until = time.monotonic() + LONGEST_S
+        while alive := self.alive():
+            assert time.monotonic() < until, f"{alive} outlive torchrun:\n{self.said()}"
+            time.sleep(0.05)
+        return self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of an undisturbed run, "whole", and how long its work took in seconds."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with Torchrun(folder, "whole") as whole:
+        assert whole.work(0), whole.said()
+        since = time.monotonic()
+        assert whole.status() == 0, whole.said()
+    return folder, time.monotonic() - since
+
+
+@pytest.mark.slow
+@in_proc
+def test_ranks_killed_at_random_are_started_again_by_torchrun_and_end_the_same(
+    two_ranks: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KILLS times, each time one of the two."""
+    seed = int(os.environ.get("COLORIZE_KILLS_SEED", time.time()))
+    moments, survived, (folder, seconds) = random.Random(seed), [], two_ranks
+    with Torchrun(folder, "killed", restarts=KILLS) as killed:
+        for start in range(1, KILLS + 1):
+            moment = moments.uniform(0, seconds / KILLS)
+            if killed.work(moment, times=start) and (rank := killed.signal_one(signal.SIGKILL, moments)):
+                survived.append(f"{rank} after {moment:.1f} s")
+        assert killed.status() == 0, killed.said()
+    assert_same(*(PhaseFolder(folder / "runs", run, "pretrain_gen") for run in ("whole", "killed")))
+    assert survived
+    with capsys.disabled():
+        print(
+            f"\nof two ranks: survived {len(survived)} kills ({', '.join(survived)}, of {seconds:.1f} s), seed {seed}"
+        )
+
+
+@pytest.mark.slow
+@in_proc
+def test_a_signal_to_one_of_two_ranks_or_to_torchrun_ends_all_and_the_same_command_goes_on(
+    two_ranks: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saved in this step, with workers that torchrun's own signal reaches too."""
+    seed = int(os.environ.get("COLORIZE_KILLS_SEED", time.time()))
+    moments, (folder, seconds) = random.Random(seed), two_ranks
+    last = PhaseFolder(folder / "runs", "stopped", "pretrain_gen").last
+    told = []
+    for whom in ("a rank", "torchrun"):
+        with Torchrun(folder, "stopped") as stopped:
+            stopped.work(moments.uniform(0, seconds / 8), "images/s")  # before the first step, nothing is saved
+            if whom == "torchrun":
+                stopped.process.send_signal(signal.SIGTERM)
+            else:
+                whom = stopped.signal_one(signal.SIGTERM, moments)
+            assert stopped.status() != 0, stopped.said()
+        [images] = re.findall(
+            r"stopped by SIGTERM after (\d+) images; saved .*last.ckpt; resume with: ", stopped.said()
+        )
+        assert read_checkpoint(last)[0].images_seen == int(images)
+        told.append(f"{whom} after {images} images")
+    with Torchrun(folder, "stopped") as resumed:
+        assert resumed.status() == 0, resumed.said()
+    assert_same(*(PhaseFolder(folder / "runs", run, "pretrain_gen") for run in ("whole", "stopped")))
+    with capsys.disabled():
+        print(f"\nSIGTERM to {' and to '.join(told)}, seed {seed}")

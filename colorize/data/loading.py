@@ -2,7 +2,9 @@
 
 import atexit
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -27,9 +29,9 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
         return "spawn"
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "colorize.data.datasets", *modules])
     resource_tracker.ensure_running()  # which the server would start, and unblock signals
-    # A Ctrl-C goes to every process of a terminal. What is blocked here stays so in the server, which would break off
-    # its imports, and in the workers.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+    # A Ctrl-C goes to every process of a terminal, torchrun's and Slurm's SIGTERM to every process of a rank. What is
+    # blocked here stays so in the server, with which its workers would end, and in the workers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     try:
         forkserver.ensure_running()
     finally:
@@ -37,10 +39,18 @@ def worker_context(num_workers: int, modules: Sequence[str] = ()) -> str | None:
     return "forkserver"
 
 
-def _leave_signals_alone(_: int) -> None:
+def _begin_worker(_: int) -> None:
     """Make a worker outlast a Ctrl-C or SIGTERM to all processes (not a second SIGTERM): a step is to be finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(training: Any) -> None:
+    training.join()  # torch watches the server instead, which waits for its workers: both outlived a killed training
+    os._exit(1)
 
 
 class PhotoLoader(DataLoader[Any]):
@@ -99,7 +109,7 @@ def make_loader(
         dataset,
         num_workers=num_workers,
         multiprocessing_context=worker_context(num_workers, modules),
-        worker_init_fn=_leave_signals_alone,
+        worker_init_fn=_begin_worker,
         # A loader draws a number for each iterator; not from the global generator, which dropout uses.
         generator=torch.Generator(),
         **options,
