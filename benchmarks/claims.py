@@ -5,12 +5,13 @@
     python benchmarks/claims.py regions OUT pixel_0@432 pixel_0@864
     python benchmarks/claims.py aged OUT bins=bins_0,bins_1 young=no_old_0,no_old_1
 
-`measure` writes OUT/NAME.npz for each checkpoint (NAME is its run's, `@` and images for a kept one, `raw:` before the
-path for the weights that are not averaged): of each photo below PHOTOS, held out, what `colorize.metrics` has, the
-features of EfficientNet-Lite0 (ImageNet), and the hues of its sky, greens, sea (those of `SEA`) and, of the ImageNet
-sample below `--skin`, skin. Photos are shown at 128 px and keep their own luma. The luma look-up is fitted on 2,000
-photos below TRAINING. `--aged N` also ages the first N photos' greys by known amounts; the colours that are found are
-judged on the luma of the photo as it was.
+`measure` writes OUT/NAME.npz for each checkpoint (NAME is its run's, `@` and images for a kept one; `raw:` before the
+path takes the weights that are not averaged), folder of photos that were coloured elsewhere, as PNGs, or word (truth,
+grey, bundled). It has, of each photo below PHOTOS, held out, the figures of `colorize.metrics`, the features that
+EfficientNet-Lite0 (ImageNet) finds, and the hues of its sky, greens, sea (photos of `SEA`) and, of the ImageNet sample
+below `--skin`, skin. Photos are shown at 128 px and keep their own luma. The luma look-up is fitted on 2,000 photos
+below TRAINING. `--aged N` also ages the first N photos' greys by known amounts; the colours that are found are judged
+on the luma of the photo as it was.
 
 `table`: the first row is the one that others are compared with, on the same photos. A figure is the mean over seeds,
 with the least and the greatest, ± half a 95 % bootstrap interval over photos of the mean over seeds.
@@ -18,7 +19,7 @@ with the least and the greatest, ± half a 95 % bootstrap interval over photos o
 
 import argparse
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,25 +131,39 @@ def regions(path: Path, rgb: Tensor) -> Tensor:
     return ids[None]
 
 
-def coloured(colorizer: Colorizer, grey: Tensor) -> Tensor:
-    """Colours for a grey of (1, 1, H, W), as (1, 3, H, W)."""
-    plane = (grey[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    (image,) = colorizer.colorize_batch([plane], SHOWN_PX)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+def colourer(source: str) -> Callable[[Path, Tensor, Tensor], Tensor]:
+    """What gives a photo's path, truth and grey, (1, 1, H, W), colours: (1, 3, H, W)."""
+    if source == "truth":
+        return lambda path, truth, grey: truth
+    if source == "grey":
+        return lambda path, truth, grey: grey.expand(-1, 3, -1, -1)
+    if Path(source).is_dir():
+        return lambda path, truth, grey: load(Path(source, f"{path.stem}.png"))
+    raw = source.startswith("raw:")
+    colorizer = Colorizer.from_checkpoint(source.removeprefix("raw:"), use_ema=not raw)
+
+    def colour(path: Path, truth: Tensor, grey: Tensor) -> Tensor:
+        plane = (grey[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        (image,) = colorizer.colorize_batch([plane], SHOWN_PX)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+    return colour
 
 
-def measured(colorizer: Colorizer | None, options: argparse.Namespace, lookup: LumaLookup) -> dict[str, Any]:
-    """Numbers of each photo; of the truth where there is no colorizer."""
+def measured(source: str, options: argparse.Namespace, lookup: LumaLookup) -> dict[str, Any]:
+    """Numbers of each photo."""
+    colour = colourer(source)
     encoder = make_encoder("efficientnet_lite0").eval()
     load_pretrained(encoder, "efficientnet_lite0", "imagenet", "encoder")
     found: dict[str, list[Any]] = {}
     rows = {name: MEASURED[name] for name in ("psnr", "ciede2000", "cf", "skill")}
     photos = files(options.photos)[: options.most]
     skins = [path for path in files(options.skin) if path.stem.partition("_")[0] in SKIN] if options.skin else []
+    skins = [] if Path(source).is_dir() else skins  # of these nothing was coloured
     for path in photos + skins:
         truth = load(path)
         grey = rgb_to_grey(truth)
-        image = truth if colorizer is None else coloured(colorizer, grey)
+        image = colour(path, truth, grey)
         seen = taken_for(image, truth, regions(path, truth))[0]
         found.setdefault("regions", []).append(seen.numpy())
         if path in skins:
@@ -158,13 +173,13 @@ def measured(colorizer: Colorizer | None, options: argparse.Namespace, lookup: L
         true_cf = measure({"cf": MEASURED["cf"]}, truth, truth)["cf"]
         found.setdefault("delta_cf", []).append(abs(found["cf"][-1] - float(true_cf)))
         found.setdefault("features", []).append(encoder(encoder.normalize(image))[-1].mean(dim=(2, 3))[0].numpy())
-    for name, (age, grain) in AGES.items() if options.aged and colorizer else ():
+    for name, (age, grain) in AGES.items() if options.aged and source != "truth" else ():
         for number, path in enumerate(photos[: options.aged]):
             truth = load(path)
             grey = rgb_to_grey(truth)
             old = age(grey) if age else grey
             old = old + grain * torch.randn(old.shape, generator=torch.Generator().manual_seed(number))
-            image = merge_luma(coloured(colorizer, old), grey)
+            image = merge_luma(colour(path, truth, old), grey)
             values = measure(rows, image, truth, lookup.predict(grey))
             row = [float(values["ciede2000"]), float(values["cf"]), *values["skill"][0].tolist()]
             found.setdefault(f"aged {name}", []).append(row)
@@ -174,6 +189,8 @@ def measured(colorizer: Colorizer | None, options: argparse.Namespace, lookup: L
 def name_of(checkpoint: str) -> str:
     """pixel_0 of …/pixel_0/pretrain_gen/checkpoints/last.ckpt, pixel_0@432 of a kept one, raw-pixel_0 of `raw:`."""
     path = Path(checkpoint.removeprefix("raw:"))
+    if path.is_dir():
+        return f"{path.parent.name}-{path.name}"
     images = "".join(c for c in path.stem if c.isdigit())
     run = path.parts[-4] if len(path.parts) > 3 else path.stem
     return "raw-" * checkpoint.startswith("raw:") + run + (f"@{int(images)}" if images else "")
@@ -190,15 +207,8 @@ def run_measure(options: argparse.Namespace) -> None:
         file = out / f"{name_of(checkpoint)}.npz"
         if file.exists():
             continue
-        colorizer = None
-        if checkpoint == "grey":
-            colorizer = Colorizer.from_checkpoint("bundled")
-            colorizer.colorize_batch = lambda planes, _: [np.stack([p] * 3, -1) for p in planes]  # type: ignore[assignment, misc]
-        elif checkpoint != "truth":
-            raw = checkpoint.startswith("raw:")
-            colorizer = Colorizer.from_checkpoint(checkpoint.removeprefix("raw:"), use_ema=not raw)
         with torch.inference_mode():
-            found = measured(colorizer, options, lookup)
+            found = measured(checkpoint, options, lookup)
         np.savez_compressed(file, **found)
         print(file, f"CIEDE2000 {found['ciede2000'].mean():.2f}")
 
@@ -308,7 +318,7 @@ def main() -> None:
     one = commands.add_parser("measure")
     for name in ("photos", "training", "out"):
         one.add_argument(name)
-    one.add_argument("checkpoints", nargs="+", help="or the words truth, grey, bundled")
+    one.add_argument("checkpoints", nargs="+", help="or folders of PNGs, or the words truth, grey, bundled")
     one.add_argument("--skin", help="folder of the ImageNet sample")
     one.add_argument("--aged", type=int, default=0, help="photos whose greys are aged too")
     one.add_argument("--most", type=int, help="photos measured")
