@@ -20,22 +20,28 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from colorize.config import PackConfig
+from colorize.config.sections import SourceConfig
 from colorize.data.augment import Augmentation
-from colorize.data.caches.copies import with_copies
-from colorize.data.datasets import AugmentedDataset, Names
+from colorize.data.datasets import AugmentedDataset
 from colorize.data.images import image_rng, load_rgb, random_box
 from colorize.data.loading import worker_context
-from colorize.data.sources import Photos, Split, list_imagenet
+from colorize.data.packing import pack
+from colorize.data.shards import list_shards
+from colorize.data.sources import Names, Photos, Split, list_imagenet
 
 
 def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each way to training squares, one process, and how far theirs are from those of full decoding."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jp*g"))[: options.count]
     photos = Photos(folder, names, [])
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as scratch:
         sources = {"ours": photos}
-        for cache_px in options.cache_px:
-            sources[f"ours, data.cache_px={cache_px}"] = with_copies(photos, Path(cache), cache_px)
+        for short_px in options.short_px:
+            output = Path(scratch, str(short_px))
+            output.mkdir()
+            pack(PackConfig(SourceConfig(str(folder), 0), str(output), short_px=short_px), output)
+            sources[f"ours, shards of short_px={short_px}"] = list_shards(str(output), Split(0.05, 0), scratch)
         crop = v2.Compose(
             [v2.RandomResizedCrop(size_px, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(), v2.ToImage(),
              v2.ToDtype(torch.float32, scale=True)]
@@ -45,7 +51,7 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
 
         def read(source: Photos) -> Callable[[], object]:
             dataset = AugmentedDataset(source, names, size_px, sample=partial(Augmentation().sample, 0, 0), max_tries=1)
-            return lambda: [dataset[index] for index in range(len(dataset))]
+            return lambda: dataset.__getitems__(list(range(len(dataset))))
 
         candidates = {"ImageFolder + RandomResizedCrop": lambda: [theirs[index][0] for index in chosen]}
         candidates |= {name: read(source) for name, source in sources.items()}
@@ -53,17 +59,23 @@ def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dic
         rows = compare(seconds, "ImageFolder + RandomResizedCrop", units=len(names))
         for row in rows:
             source = sources.get(row["candidate"])
-            row |= {"mean_8_bit": 0.0, "psnr_db": float("inf")} if source is None else loss(source, names, size_px)
+            row |= (
+                {"mean_8_bit": 0.0, "psnr_db": float("inf")} if source is None else loss(source, photos, names, size_px)
+            )
     return [{"size_px": size_px} | row for row in rows]
 
 
-def loss(source: Photos, names: list[str], size_px: int) -> dict[str, float]:
+def loss(source: Photos, photos: Photos, names: list[str], size_px: int) -> dict[str, float]:
     """Mean absolute difference and PSNR, in 8 bits, to the same parts out of fully decoded photos."""
     differences = []
     for name in names:
-        found = source.square(name, size_px, random_box(image_rng(0, 0, name), (0.5, 1.0), (0.75, 1.3333)))
-        whole = load_rgb(source.path(name))
+        whole = load_rgb(photos.path(name))
         box = random_box(image_rng(0, 0, name), (0.5, 1.0), (0.75, 1.3333))(*whole.size)
+        shares = [part / side for part, side in zip(box, 2 * whole.size, strict=True)]
+        # The same part, whose sides a copy's own, in whole pixels, could have drawn otherwise.
+        found = source.square(
+            name, size_px, lambda *size, shares=shares: tuple(a * b for a, b in zip(shares, 2 * size, strict=True))
+        )
         exact = whole.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
         differences.append(np.asarray(found, np.float32) - np.asarray(exact, np.float32))
     difference = np.stack(differences)
@@ -131,7 +143,7 @@ def main() -> None:
     options.add_argument("--photos", type=Path, help="folder of JPEGs, at least one folder below another")
     options.add_argument("--count", type=int, default=100, help="photos")
     options.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 220], help="px")
-    options.add_argument("--cache_px", type=int, nargs="+", default=[96, 128, 160, 256], help="data.cache_px")
+    options.add_argument("--short_px", type=int, nargs="+", default=[96, 128, 160, 256], help="of colorize.pack")
     options.add_argument("--listed", type=int, default=130_000, help="photos to list; ImageNet has 1,300,000")
     given = options.parse_args()
     start(given)

@@ -70,7 +70,7 @@ def evaluate(config: EvaluateConfig, checkpoints: list[Path], output: Path) -> S
     for sentence in doubts:
         log.warning(sentence)
 
-    list_all = partial(list_photos, seed=config.seed, val_alone=True)
+    list_all = partial(list_photos, seed=config.seed, runs_dir=config.runs_dir, val_alone=True)
     chosen = candidates.choose(config, protocol, folders, list_all)
     photos, identities = chosen.photos, chosen.identities
     fabric = launch(config.trainer)

@@ -58,7 +58,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
 
     datamodule = make_center_squares(config, config.size_px, config.batch_size)
     photos = datamodule.photos
-    wanted = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}[config.split]
+    wanted = list(photos.of_split(config.split))
     digest = sha256(config.checkpoint)
     averaged = config.use_ema and has_average(config.checkpoint)
     refuse_to_mix(config, output, digest, averaged)

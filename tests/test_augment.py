@@ -17,7 +17,6 @@ from colorize.data.sources import Split, list_scenes
 from colorize.runtime.schema import BadOption
 
 EVERYTHING: dict[str, Any] = {
-    "rotation_deg": 30.0,
     "noise": 0.2,
     "old_gamma": 0.35,
     "old_contrast": 0.3,
@@ -35,19 +34,18 @@ def test_options_draw_from_sequences_of_their_own() -> None:
         plain = Augmentation().sample(7, epoch, "a.jpg")
         drawn = (plain.flip, plain.choose_box(300, 200))
         assert drawn == (flip, pytest.approx(box, rel=1e-12))
-        assert (plain.angle_deg, plain.noise, plain.old_photo) == (0, None, None)
+        assert (plain.noise, plain.old_photo) == (None, None)
         full = Augmentation(**EVERYTHING).sample(7, epoch, "a.jpg")
         assert (full.flip, full.choose_box(300, 200)) == drawn
         for name, value in EVERYTHING.items():
             alone = Augmentation(**{name: value}).sample(7, epoch, "a.jpg")
-            of_full = {"rotation_deg": (full.angle_deg, alone.angle_deg), "noise": (full.noise, alone.noise)}
+            of_full = {"noise": (full.noise, alone.noise)}
             if name.startswith("old_"):
                 of_full[name] = tuple(getattr(one.old_photo, name.removeprefix("old_")) for one in (full, alone))
             one, other = of_full[name]
             assert one == other and (one or name == "old_blur_px")
     many = [Augmentation(**EVERYTHING).sample(0, epoch, "a.jpg") for epoch in range(200)]
     for values, least, most in (
-        ([one.angle_deg for one in many], -30, 30),
         ([one.noise.std for one in many if one.noise], 0, 0.2),
         ([math.log(one.old_photo.gamma) for one in many if one.old_photo], -0.35, 0.35),
         ([one.old_photo.contrast for one in many if one.old_photo], 0.7, 1.3),
@@ -106,13 +104,13 @@ def test_values_out_of_range_are_bad_options(configure: Callable[..., Any]) -> N
     ):
         with pytest.raises(ValueError, match=named):
             Augmentation(**value)
-    overrides = ("data.rotation_deg=5", "data.noise=0.1", "data.flip=false")
+    overrides = ("data.noise=0.1", "data.flip=false")
     aged = ("data.old_photo.gamma=0.3", "data.old_photo.contrast=0.2", "data.old_photo.blur_px=0.5")
     data = configure("train", "phase=pretrain_gen", *overrides, *aged).data
     assert make_augmentation(data) == Augmentation(
-        flip=False, rotation_deg=5, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
+        flip=False, noise=0.1, old_gamma=0.3, old_contrast=0.2, old_blur_px=0.5
     )
-    for wrong in ("old_photo.gamma=-0.1", "noise=25", "old_photo.blur_px=9", "rotation_deg=nan"):
+    for wrong in ("old_photo.gamma=-0.1", "noise=25", "noise=nan", "old_photo.blur_px=9"):
         with pytest.raises(BadOption, match=rf"data\.{wrong}.* is .*: give 0 to"):
             configure("train", "phase=pretrain_gen", f"data.{wrong}")
     data.crop_ratio = [1.0]

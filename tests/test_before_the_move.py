@@ -24,7 +24,6 @@ def test_a_run_and_an_export_of_before_are_read_and_resumed(
         "train",
         "phase=pretrain_gen",
         "recipe=demo",
-        "data.cache=null",
         "model=tiny",
         "model.width_factor=0.25",
         "ema.half_life_share=0.25",

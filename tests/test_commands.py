@@ -211,7 +211,7 @@ def test_a_critic_with_a_handful_of_images_is_warned_of(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configure("train", "phase=pretrain_critic", "data.train_fraction=1", f"generated={tmp_path}/saved")
-    photos = list_photos(config.data, config.seed)
+    photos = list_photos(config.data, config.seed, config.runs_dir)
     (tmp_path / "saved").mkdir()
     Manifest("a.ckpt", "abc", 40, photos.train[:8] + photos.val, [], complete=True).write(tmp_path / "saved")
     build.make_datamodule(config)
@@ -268,7 +268,7 @@ def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
 
 
 def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_words = ["run=mine", "data.root=x", "init_from.critic=a.ckpt", "data.cache=${run}/copies"]
+    typed_words = ["run=mine", "data.root=x", "init_from.critic=a.ckpt", "data.file_list=${run}/list.txt"]
     typed_words += ["only.gan=optim.critic.lr=1e-5 init_from.generator=b.ckpt", "only.generate=output=elsewhere"]
     typed_words += ["only.pretrain_critic=generated=elsewhere"]
     commands: list[list[str]] = []
@@ -287,7 +287,7 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
     start([*typed_words, "cycles=3"])
     assert commands[:4] == alone, "the first cycle is what there is without others"
     steps = [configured(module.removeprefix("colorize."), words) for module, *words in commands]
-    assert {step.data.cache for step in steps} == {"mine/copies"}
+    assert {step.data.file_list for step in steps} == {"mine/list.txt"}
     assert [step.run for step in steps] == ["mine"] * 4 + ["mine/cycle_2"] * 3 + ["mine/cycle_3"] * 3
     assert (steps[2].init_from.critic, steps[3].init_from.generator) == ("a.ckpt", "b.ckpt")
     for before, own, (generate_, critic, gan) in (

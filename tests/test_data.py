@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 
 from colorize.data import images
-from colorize.data.images import center_box, cut_square, load_rgb, load_square, random_box, save_png
+from colorize.data.images import Box, center_box, cut_square, load_rgb, load_square, random_box, save_png
 from colorize.data.sources import Photos, Split, list_folder, list_imagenet
 from colorize.data.tensors import to_pil, to_uint8
-from colorize.data.tilt import Box, Corners, sides, tilt
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 
@@ -38,10 +37,6 @@ def grey_picture() -> Image.Image:
 def difference(image: Image.Image, expected: Image.Image) -> float:
     assert image.mode == expected.mode == "RGB" and image.size == expected.size
     return float(np.abs(np.asarray(image, dtype=float) - np.asarray(expected, dtype=float)).max())
-
-
-def cut(image: Image.Image, size_px: int, box: Box, angle_deg: float = 0.0) -> Image.Image:
-    return cut_square(image, size_px, tilt(box, angle_deg, *image.size))
 
 
 # ------------------------------------------------------------------------------------------------ files to pictures
@@ -190,57 +185,21 @@ def test_jpegs_are_decoded_reduced_as_far_as_the_size_allows(
     full = load_rgb(path)
     decoded: list[tuple[int, int]] = []
 
-    def spy(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
+    def spy(image: Image.Image, size_px: int, box: Box) -> Image.Image:
         decoded.append(image.size)
-        return cut_square(image, size_px, corners)
+        return cut_square(image, size_px, box)
 
     monkeypatch.setattr(images, "cut_square", spy)
     for size_px, reduced in ((64, (126, 88)), (87, (126, 88)), (88, (251, 176)), (300, (502, 351)), (400, (1003, 701))):
         square = load_square(path, size_px, center_box)
         assert decoded[-1] == reduced
-        assert difference(square, cut(full, size_px, center_box(*full.size))) <= 4
+        assert difference(square, cut_square(full, size_px, center_box(*full.size))) <= 4
     # The part counts, not the picture; and its corner, where rounded sizes would shift it most.
     right, bottom = full.size
     corner = (right - 160.5, bottom - 160.5, float(right), float(bottom))
     square = load_square(path, 80, lambda width, height: corner)
     assert decoded[-1] == (502, 351)
-    assert difference(square, cut(full, 80, corner)) <= 4
-
-
-def test_a_turned_part_is_the_pictures_own_and_shows_it_turned(tmp_path: Path) -> None:
-    whole = picture(1003, 701)
-    for orientation in (1, 3, 5, 6):
-        write_turned(tmp_path / "a.jpg", orientation, whole)
-        # In the middle: against Pillow's rotation of the whole picture, counter-clockwise as well.
-        for size_px, angle_deg in ((300, 25.0), (64, -75.0)):
-            left, top, right, bottom = (300, 250, 620, 500)
-            turned = whole.rotate(angle_deg, Image.Resampling.BICUBIC, center=(460, 375))
-            expected = cut(turned, size_px, (left, top, right, bottom))
-            for square in (
-                load_square(tmp_path / "a.jpg", size_px, lambda width, height: (300, 250, 620, 500), angle_deg),
-                cut(whole, size_px, (left, top, right, bottom), angle_deg),
-            ):
-                assert difference(square, expected) <= 5
-                assert difference(square, cut(whole, size_px, (left, top, right, bottom))) > 10
-    # At the border, where other programs fill in black, and where the turned part has no room.
-    for size, mode in (((300, 200), "a.png"), ((90, 700), "a.jpg"), ((64, 64), "a.png")):
-        Image.new("RGB", size, (200, 180, 160)).save(tmp_path / mode, quality=98)
-        for box in (center_box(*size), (0, 0, *size), (size[0] - 20, size[1] - 30, *size)):
-            for angle_deg in (-45.0, 3.0, 90.0, 137.0):
-                for size_px in (8, 64):
-                    square = load_square(tmp_path / mode, size_px, lambda width, height, box=box: box, angle_deg)
-                    assert difference(square, Image.new("RGB", (size_px, size_px), (200, 180, 160))) <= 2
-
-
-def test_a_turned_part_stays_as_large_as_it_can() -> None:
-    for box, angle_deg, kept in (
-        ((40, 30, 80, 60), 20.0, 1.0),
-        ((0, 0, 100, 100), 45.0, 0.5**0.5),
-        ((0, 0, 9, 9), 30.0, 1),
-    ):
-        corners = tilt(box, angle_deg, 100, 100)
-        assert sides(corners) == pytest.approx((kept * (box[2] - box[0]), kept * (box[3] - box[1])))
-        assert all(-1e-9 <= value <= 100 + 1e-9 for corner in corners for value in corner)
+    assert difference(square, cut_square(full, 80, corner)) <= 4
 
 
 def test_random_boxes_keep_area_and_ratio_and_fall_back_to_the_centre() -> None:

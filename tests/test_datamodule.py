@@ -21,13 +21,12 @@ from colorize.config.sections import ResolutionConfig
 from colorize.data import loading
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
-from colorize.data.datasets import Batch, CenterSquareDataset, Names, RawBatch, collate, to_floats
+from colorize.data.datasets import Batch, CenterSquareDataset, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
 from colorize.data.images import save_png
-from colorize.data.loading import GlobalBatches
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.resolution import ResolutionSchedule, fit_to_photos
-from colorize.data.sources import Photos
+from colorize.data.sources import Names, Photos
 from colorize.data.tensors import to_pil
 from colorize.runtime.errors import UserError
 from tests.conftest import draw_photo
@@ -75,7 +74,7 @@ def test_a_stage_counted_in_images_ends_and_begins_inside_an_order_of_the_photos
     assert [(len(epoch), epoch[0][0]) for epoch in shown] == [(4, 32), (6, 48), (4, 48)]
     assert datamodule.schedule.epoch_images(18) == [16, 18, 12]
     for order, epochs_of in enumerate(shown):
-        whole = [name for batch in GlobalBatches(18, 1, 1, order) for name in [photos.train[batch[0]]]]
+        whole = [photos.train[index] for index in photos.order(18, 1, order)]
         found = [name for _, names in epochs_of for name in names]
         assert found == whole[: len(found)]
 

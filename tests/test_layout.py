@@ -21,7 +21,7 @@ FLOORS = (
     {"evaluation"},
     {"training"},
     {"exporting", "page"},
-    {"train", "generate", "evaluate", "predict", "export", "app"},
+    {"train", "generate", "evaluate", "predict", "export", "app", "pack"},
     {"pipeline"},
     {"__main__"},
 )

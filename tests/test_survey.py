@@ -11,8 +11,7 @@ from filelock import FileLock
 from PIL import Image
 
 from colorize import generate, pipeline, train
-from colorize.data import sources
-from colorize.data.caches import survey
+from colorize.data import sources, survey
 from colorize.data.from_config import make_center_squares, make_photos
 from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, Split, list_folder, list_scenes

@@ -30,7 +30,7 @@ Train a generator of your own, measure it, hand it on:
   colorize evaluate run=mine data=folder data.root=PHOTOS        scores, with intervals and a gallery
   colorize export checkpoint=runs/mine/gan/checkpoints/best.ckpt output=mine.safetensors
 
-Commands: train generate pipeline evaluate predict export app. What each takes: colorize COMMAND --help.
+Commands: train generate pipeline evaluate predict export app pack. What each takes: colorize COMMAND --help.
 Options of photos are those of predict: colorize predict --help. The version: colorize --version.
 """
 

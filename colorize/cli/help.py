@@ -25,6 +25,7 @@ FIRST_KEYS = {
     "predict": "input output checkpoint saturation render_px format contact_sheet compare overwrite device",
     "export": "checkpoint output format half render_px use_ema overwrite",
     "app": "checkpoint port open_browser max_files max_mb device precision",
+    "pack": "data.root output shard_mb short_px quality deduplicate data.num_workers",
 }
 """The ten keys of each command that people need first."""
 

@@ -173,6 +173,16 @@ class AppConfig:
 
 
 @dataclass
+class PackConfig:
+    data: sections.SourceConfig = node(sections.SourceConfig, "the photos")
+    output: str = opt(REQUIRED, "folder for the shards and their index", path=True)
+    shard_mb: float = opt(1000.0, "about so many millions of bytes a shard", least=0.001)
+    short_px: int | None = opt(None, "store larger photos as JPEGs of this short side (null: as they are)", least=32)
+    quality: int = opt(95, "of these JPEGs", least=1, most=100)
+    deduplicate: bool = opt(False, "leave out photos whose file has the content of another's")
+
+
+@dataclass
 class OnlyConfig:
     pretrain_gen: str = opt("", "for step 1, as in 'only.pretrain_gen=optim.generator.lr=1e-4'", literal=True)
     generate: str = opt("", "for step 2", literal=True)
@@ -187,7 +197,7 @@ class PipelineConfig(TrainConfig):
     only: OnlyConfig = node(OnlyConfig, "overrides for a single step, separated by spaces")
 
 
-SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig] | type[AppConfig]] = {
+SCHEMAS: dict[str, type[CommonConfig | PredictConfig | ExportConfig | AppConfig | PackConfig]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
@@ -195,6 +205,7 @@ SCHEMAS: dict[str, type[CommonConfig] | type[PredictConfig] | type[ExportConfig]
     "predict": PredictConfig,
     "export": ExportConfig,
     "app": AppConfig,
+    "pack": PackConfig,
 }
 
 

@@ -17,9 +17,25 @@ class OldPhotoConfig:
 
 
 @dataclass
-class DataConfig:
-    kind: str = opt(REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "scenes"))
-    root: str = opt(REQUIRED, "folder with the photos (any depth; train/ and val/ inside are used if there)", path=True)
+class SourceConfig:
+    root: str = opt(REQUIRED, "folder with the photos (train/ and val/ inside are used if there)", path=True)
+    num_workers: int | None = opt(
+        None, "processes that decode photos (null: cores / devices - 1, from 1 to 8; 0: in the main process)", least=0
+    )
+
+    def workers(self, devices: int) -> int:
+        """Return `num_workers`, or those of one of so many devices of this machine."""
+        return spare_cores(devices) if self.num_workers is None else self.num_workers
+
+
+@dataclass
+class DataConfig(SourceConfig):
+    kind: str = opt(
+        REQUIRED, "how the photos are found; set by data=NAME", choices=("folder", "imagenet", "shards", "scenes")
+    )
+    root: str = opt(
+        REQUIRED, "folder with the photos (train/ and val/ inside are used if there); shards: or URL", path=True
+    )
     scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
     file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
     val_fraction: float = opt(0.05, "share of photos for validation where the folder has no val/", least=0, most=1)
@@ -30,21 +46,11 @@ class DataConfig:
     crop_scale: list[float] = opt([0.5, 1.0], "random crop: smallest and largest share of the photo's area")
     crop_ratio: list[float] = opt([0.75, 1.3333], "random crop: narrowest and widest shape, width / height")
     flip: bool = opt(True, "mirror half of the training photos")
-    rotation_deg: float = opt(0.0, "turn training crops by up to this either way, within the photo", least=0, most=180)
     noise: float = opt(0.0, "largest sigma of noise on training photos' grey, not in pretrain_critic", least=0, most=1)
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
     min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: on all)", least=0)
     report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
-    cache: str | None = opt(None, "folder for small copies of training photos, read instead (null: none)", path=True)
-    cache_px: int = opt(256, "short side of the copies; crops too small there come from the photo", least=32)
-    num_workers: int | None = opt(
-        None, "processes that decode photos (null: cores / devices - 1, from 1 to 8; 0: in the main process)", least=0
-    )
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
-
-    def workers(self, devices: int) -> int:
-        """Return `num_workers`, or those of one of so many devices of this machine."""
-        return spare_cores(devices) if self.num_workers is None else self.num_workers
 
 
 @dataclass

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from colorize.color import rgb_to_grey
-from colorize.data.images import center_box, image_rng, random_box
-from colorize.data.tilt import BoxChooser
+from colorize.data.images import BoxChooser, center_box, image_rng, random_box
 
 
 class Noise(NamedTuple):
@@ -48,7 +47,6 @@ class SampledAugmentation(NamedTuple):
 
     choose_box: BoxChooser = center_box
     flip: bool = False
-    angle_deg: float = 0.0
     noise: Noise | None = None
     old_photo: OldPhoto | None = None
 
@@ -69,7 +67,6 @@ class Augmentation:
     crop_scale: tuple[float, ...] = (0.5, 1.0)
     crop_ratio: tuple[float, ...] = (0.75, 1.3333)
     flip: bool = True
-    rotation_deg: float = 0.0
     noise: float = 0.0
     old_gamma: float = 0.0
     old_contrast: float = 0.0
@@ -89,9 +86,7 @@ class Augmentation:
         rng = image_rng(seed, epoch, identity)
         flip = self.flip and rng.random() < 0.5
         choose_box = random_box(rng, self.crop_scale, self.crop_ratio)
-        angle_deg, noise, old_photo = 0.0, None, None
-        if self.rotation_deg:
-            angle_deg = self.rotation_deg * image_rng(seed, epoch, identity, "rotation").uniform(-1, 1)
+        noise, old_photo = None, None
         if self.noise:
             rng = image_rng(seed, epoch, identity, "noise")
             noise = Noise(self.noise * rng.uniform(0, 1), rng.getrandbits(63))
@@ -100,4 +95,4 @@ class Augmentation:
             gamma, contrast = (rng.uniform(-1, 1) for _ in range(2))
             blur_px = self.old_blur_px * rng.uniform(0, 1) * (rng.random() < 1 / 3)
             old_photo = OldPhoto(math.exp(self.old_gamma * gamma), 1 + self.old_contrast * contrast, blur_px)
-        return SampledAugmentation(choose_box, flip, angle_deg, noise, old_photo)
+        return SampledAugmentation(choose_box, flip, noise, old_photo)

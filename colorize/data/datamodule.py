@@ -43,7 +43,6 @@ class ColorizationDataModule(L.LightningDataModule):
         num_workers: int = 0,
         max_unreadable: int = 100,
         generated: Generated | None = None,
-        copies: Photos | None = None,
     ) -> None:
         super().__init__()
         self.photos = photos
@@ -54,7 +53,6 @@ class ColorizationDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.max_unreadable = max_unreadable
         self.generated = generated
-        self.copies = copies or photos
         self.unreadable: dict[str, str] = {}  # names of the files met so far that could not be read, and why
         self._news: dict[str, str] = {}
         self._lacking = False
@@ -74,9 +72,10 @@ class ColorizationDataModule(L.LightningDataModule):
         self._share_of(stage.batch_size, f"images in a batch of {stage.size_px} px")
         sample = partial(self.augmentation.sample, self.seed, segment.order)
         tries = self.max_unreadable + 1  # when so many in a row are unreadable, the run is stopped anyway
-        squares = (self.copies, self.photos.train, stage.size_px, self.generated)
+        squares = (self.photos, self.photos.train, stage.size_px, self.generated)
         dataset = AugmentedDataset(*squares, sample=sample, max_tries=tries)
-        batches = GlobalBatches(count, stage.batch_size, self.seed, segment.order, rank, world_size)
+        order = partial(self.photos.order, count, self.seed, segment.order)
+        batches = GlobalBatches(count, stage.batch_size, order, rank, world_size)
         batches.start, batches.count = segment.first, segment.batches
         if self._train_loader is not None:
             self._train_loader.stop()

@@ -16,7 +16,6 @@ from colorize.data.generated import Generated, image_path
 from colorize.data.images import center_box, cut_square, load_rgb
 from colorize.data.sources import Photos, Scenes
 from colorize.data.tensors import to_uint8
-from colorize.data.tilt import tilt
 from colorize.photos.opening import UnreadableImage
 
 Sample = TypeVar("Sample")
@@ -68,33 +67,20 @@ def collate(samples: Sequence[RawBatch]) -> RawBatch:
     return RawBatch(*map(joined, zip(*samples, strict=True)))
 
 
-class Names:
-    """Names in tensors, which worker processes share: a list of 1.3 million would be 0.15 GB, unpickled in each."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-        self._lengths = torch.tensor([len(name) for name in encoded], dtype=torch.int64)
-        self._ends = self._lengths.cumsum(0)
-        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        end = self._ends.numpy()[index]  # which also says that there is no such name
-        return self._text.numpy()[end - self._lengths.numpy()[index] : end].tobytes().decode("utf-8", "surrogatepass")
-
-
 class PhotoDataset(Dataset[Sample]):
     """Makes a sample of each of some photos, at a size."""
 
     def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
         self.photos = replace(photos, train=[], val=[])  # without the lists, which each worker would get a copy of
-        self.identities = Names(identities)
+        self.identities = photos.portable(identities)
         self.size_px = size_px
 
     def __len__(self) -> int:
         return len(self.identities)
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        self.photos.read_ahead(self.identities, indices)
+        return [self[index] for index in indices]
 
 
 class CenterSquareDataset(PhotoDataset[RawBatch]):
@@ -115,10 +101,10 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
         return self._read(identity, SampledAugmentation())
 
     def _read(self, identity: str, sampled: SampledAugmentation) -> RawBatch:
-        name, choose_box, angle_deg = identity, sampled.choose_box, sampled.angle_deg
+        name = identity
         try:
             if self.generated is None:
-                images = [self.photos.square(identity, self.size_px, choose_box, angle_deg)]
+                images = [self.photos.square(identity, self.size_px, sampled.choose_box)]
             else:
                 # The photo goes the way that its generated image came, so that only their content tells them apart.
                 # (Noise and age are for a grey that is coloured, and here none is.)
@@ -129,8 +115,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
                 fake = load_rgb(saved)
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
-                corners = tilt(choose_box(side, side), angle_deg, side, side)
-                images = [cut_square(image, self.size_px, corners) for image in (photo, fake)]
+                box = sampled.choose_box(side, side)
+                images = [cut_square(image, self.size_px, box) for image in (photo, fake)]
         except UnreadableImage as error:
             none = torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
             return RawBatch(none, none if self.generated else None, [], [(name, str(error))])

@@ -5,26 +5,31 @@ from dataclasses import asdict
 from colorize.config import CommonConfig
 from colorize.config.sections import DataConfig
 from colorize.data.augment import Augmentation
-from colorize.data.caches.survey import leave_out_dull
 from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.shards import list_shards
 from colorize.data.sources import Photos, Split, list_folder, list_imagenet, list_scenes
+from colorize.data.survey import leave_out_dull
 from colorize.runtime.schema import BadOption, value_errors_as_bad_options
 
 
 def make_photos(config: CommonConfig) -> Photos:
     """Return the photos of `data.root` in their split, without those too dull to train on."""
     data = config.data
-    photos = list_photos(data, config.seed)
-    if data.min_colourfulness is None:
+    photos = list_photos(data, config.seed, config.runs_dir, least_of_shards=data.min_colourfulness)
+    if data.min_colourfulness is None or data.kind == "shards":
         return photos
     return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.workers(config.trainer.devices))
 
 
-def list_photos(data: DataConfig, seed: int, val_alone: bool = False) -> Photos:
+def list_photos(
+    data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False, least_of_shards: float | None = None
+) -> Photos:
     """Return all photos of `data.root` in their split; with `val_alone`, a tree that has val/ and no train/ will do."""
     split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
         return list_scenes(data.scenes, split)
+    if data.kind == "shards":
+        return list_shards(data.root, split, runs_dir, least_of_shards)
     if data.kind == "imagenet":
         return list_imagenet(data.root, split, data.file_list, val_alone)
     if data.file_list is not None:
@@ -39,7 +44,6 @@ def make_augmentation(data: DataConfig) -> Augmentation:
         crop_scale=tuple(data.crop_scale),
         crop_ratio=tuple(data.crop_ratio),
         flip=data.flip,
-        rotation_deg=data.rotation_deg,
         noise=data.noise,
         **{f"old_{name}": value for name, value in asdict(data.old_photo).items()},
     )

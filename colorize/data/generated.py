@@ -1,7 +1,7 @@
 """Folders of saved generator output, and their manifest: of which photos, at what size, by which checkpoint."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_origin, get_type_hints
 
@@ -38,7 +38,7 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / "manifest.json", json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -69,12 +69,11 @@ def with_saved_images(photos: Photos, folder: Path) -> tuple[Photos, Generated]:
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"{folder} is unfinished: run `python -m colorize.generate` again, it goes on where it stopped")
-    saved = set(manifest.images)
-    train, val = ([identity for identity in part if identity in saved] for part in (photos.train, photos.val))
-    if not train or not val:
-        part = "training" if not train else "validation"
+    saved = photos.only(manifest.images)
+    if not saved.train or not saved.val:
+        part = "training" if not saved.train else "validation"
         raise UserError(
             f"{folder} holds no saved image of a {part} photo in {photos.root}: it was made from other photos or "
             "another split; run `python -m colorize.generate` with the same data.* and seed"
         )
-    return replace(photos, train=train, val=val), Generated(folder, manifest.size_px)
+    return saved, Generated(folder, manifest.size_px)

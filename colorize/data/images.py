@@ -2,26 +2,28 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from colorize.data.tilt import Box, BoxChooser, Corners, Point, cut_tilted, scaled, sides, tilt
 from colorize.photos.opening import SIXTEEN_BIT_MODES, Turn, find_turn, image_errors, opened, to_rgb
 from colorize.photos.profiles import seen
 from colorize.runtime.errors import writing
 from colorize.runtime.files import digest, written_whole
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright full-size image
+BoxChooser = Callable[[int, int], Box]  # says, told width and height of the upright image, which part to take
 
-def load_rgb(path: str | Path) -> Image.Image:
-    """Read a whole photo, upright, without metadata.
+
+def load_rgb(photo: str | Path | bytes) -> Image.Image:
+    """Read a whole photo, from its file or its bytes, upright, without metadata.
 
     Greyscale, palette, CMYK, YCbCr, 1-bit and 16-bit photos become the same 8-bit RGB, seen through their profile;
     transparency is composited over white; of an animation it is the first frame. Raises UnreadableImage.
     """
-    with opened(path) as image, image_errors():
+    with opened(photo) as image, image_errors():
         turn = find_turn(image)
         rgb = _seen(to_rgb(image), image)
         if turn is not None:
@@ -32,14 +34,14 @@ def load_rgb(path: str | Path) -> Image.Image:
         return rgb
 
 
-def load_square(path: str | Path, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+def load_square(photo: str | Path | bytes, size_px: int, choose_box: BoxChooser) -> Image.Image:
     """Read a part of a photo at ``size_px`` × ``size_px``, upright, converted as by :func:`load_rgb`.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. ``angle_deg`` is that of
-    :func:`colorize.data.tilt.tilt`. Raises UnreadableImage, and ValueError where the box is empty or leaves the photo.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where the part still has ``size_px`` pixels each way. Raises UnreadableImage,
+    and ValueError where the box is empty or leaves the photo.
     """
-    with opened(path) as image:
-        return square_of(image, size_px, choose_box, angle_deg)
+    with opened(photo) as image:
+        return _square_of(image, size_px, choose_box)
 
 
 class Thumbnail(NamedTuple):
@@ -51,20 +53,15 @@ class Thumbnail(NamedTuple):
     square: Image.Image  # the whole photo squeezed into a square, whatever its shape: RGB
 
 
-def read_thumbnail(path: str | Path, size_px: int) -> Thumbnail:
+def read_thumbnail(photo: str | Path | bytes, size_px: int) -> Thumbnail:
     """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be. Raises UnreadableImage."""
-    with opened(path) as image:
+    with opened(photo) as image:
         name, (_, upright) = image.format or "", _turn_and_size(image)
-        return Thumbnail(name, *upright, square_of(image, size_px, lambda width, height: (0, 0, width, height)))
+        return Thumbnail(name, *upright, _square_of(image, size_px, lambda width, height: (0, 0, width, height)))
 
 
-def cut_square(image: Image.Image, size_px: int, corners: Corners) -> Image.Image:
-    """Cut a part of an RGB image, tilted or not, at ``size_px`` × ``size_px``, antialiased; always a copy."""
-    (left, top), (right, right_top), (bottom_left, bottom) = corners
-    box = (left, top, right, bottom)
-    if not (left == bottom_left < right and top == right_top < bottom):
-        image = cut_tilted(image, size_px, corners)
-        box = (0, 0, *image.size)
+def cut_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:
+    """Cut a part of an RGB image at ``size_px`` × ``size_px``, antialiased; always a copy."""
     # Pillow reduces by whole numbers first where the result is three times smaller still.
     square = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     square.info.clear()
@@ -123,11 +120,14 @@ def _turn_and_size(image: Image.Image) -> tuple[Turn | None, tuple[int, int]]:
     return turn, image.size[::-1] if turn is not None and turn.swap else image.size
 
 
-def _stored_point(point: Point, width: int, height: int, turn: Turn | None) -> Point:
+def _stored_box(box: Box, width: int, height: int, turn: Turn | None) -> Box:
+    """Return a part of the upright photo in the photo as it is stored, of ``width`` × ``height`` px."""
     if turn is None:
-        return point
-    x, y = reversed(point) if turn.swap else point
-    return (width - x if turn.mirror_x else x, height - y if turn.mirror_y else y)
+        return box
+    left, top, right, bottom = (box[1], box[0], box[3], box[2]) if turn.swap else box
+    left, right = (width - right, width - left) if turn.mirror_x else (left, right)
+    top, bottom = (height - bottom, height - top) if turn.mirror_y else (top, bottom)
+    return left, top, right, bottom
 
 
 def _draft(image: Image.Image, size_px: int, side: float) -> int:
@@ -139,19 +139,17 @@ def _draft(image: Image.Image, size_px: int, side: float) -> int:
     return 1 if drafted is None else round(width / drafted[1][2])  # None: the format knows no reduced decoding
 
 
-def square_of(image: Image.Image, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+def _square_of(image: Image.Image, size_px: int, choose_box: BoxChooser) -> Image.Image:
     """Do the work of :func:`load_square` with a photo that is opened and not yet decoded."""
     (turn, upright), (width, height) = _turn_and_size(image), image.size
     box = left, top, right, bottom = choose_box(*upright)
     if not (0 <= left < right <= upright[0] and 0 <= top < bottom <= upright[1]):
         raise ValueError(f"box {box} is empty or leaves the photo of {upright[0]} × {upright[1]} px")
-    a, b, c = (_stored_point(corner, width, height, turn) for corner in tilt(box, angle_deg, *upright))
-    if not angle_deg:  # an upright part is turned when it is cut; one sampling tilts another and turns it
-        (left, right), (top, bottom) = sorted((b[0], c[0])), sorted((b[1], c[1]))
-        a, b, c = (left, top), (right, top), (left, bottom)
+    left, top, right, bottom = _stored_box(box, width, height, turn)
     with image_errors():
         # A reduced JPEG rounds its size up, and its last row and column then cover less than a whole pixel: the
         # scale is exactly the reduction, not the ratio of the sizes.
-        shrink = _draft(image, size_px, min(sides((a, b, c))))
-        square = _seen(cut_square(to_rgb(image), size_px, scaled((a, b, c), 1 / shrink)), image)
-    return square if angle_deg or turn is None else square.transpose(turn.method)
+        scale = 1 / _draft(image, size_px, min(right - left, bottom - top))
+        part = (left * scale, top * scale, right * scale, bottom * scale)
+        square = _seen(cut_square(to_rgb(image), size_px, part), image)
+    return square if turn is None else square.transpose(turn.method)

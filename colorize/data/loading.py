@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 from weakref import WeakSet
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colorize.runtime.files import digest
@@ -116,30 +117,36 @@ def make_loader(
     )
 
 
+def shuffled(size: int, *key: object) -> Tensor:
+    """Return the numbers below `size` in an order that is a function of `key`."""
+    generator = torch.Generator().manual_seed(int.from_bytes(digest(*key, "order"), "big") >> 1)
+    return torch.randperm(size, generator=generator)
+
+
 class GlobalBatches(Sampler[list[int]]):
     """One rank's share of an epoch's batches.
 
-    The order is a function of (seed, epoch); it is cut into batches over all ranks, and rank r of w takes every w-th
-    index of each from the r-th on. An incomplete last batch is left out, unless it is the only one. A resumed epoch
-    begins with batch ``first``; the length stays that of the whole epoch, by which Lightning counts.
+    They are slices of the epoch's `order`, over all ranks: rank r of w takes every w-th index of each from the r-th on.
+    An incomplete last batch is left out, unless it is the only one. A resumed epoch begins with batch ``first``; the
+    length stays that of the whole epoch, by which Lightning counts.
     """
 
     first = 0
     start = 0  # photos of the order before these batches
     count: int | None = None  # of batches; None: as many as there are
 
-    def __init__(self, size: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> None:
-        self.size, self.batch_size = size, min(batch_size, size)
-        self.seed, self.epoch = seed, epoch
+    def __init__(
+        self, size: int, batch_size: int, order: Callable[[], Any], rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.order = size, min(batch_size, size), order
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return (self.size - self.start) // self.batch_size if self.count is None else self.count
 
     def __iter__(self) -> Iterator[list[int]]:
-        key = digest(self.seed, self.epoch, "order")
-        generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-        order = torch.randperm(self.size, generator=generator)[self.start :]
+        order = self.order()
         for number in range(self.first, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            place = self.start + number * self.batch_size
+            batch = order[place : place + self.batch_size]
             yield batch[self.rank :: self.world_size].tolist()

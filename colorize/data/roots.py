@@ -10,16 +10,21 @@ from colorize.runtime.formats import IMAGE_SUFFIXES, has_image_suffix
 
 def check_root(data: DataConfig, val_alone: bool = False) -> None:
     """Make sure that `data.root` has photos, or raise a UserError; with `val_alone`, a tree without train/ will do."""
-    if data.kind == "scenes":
+    if data.kind == "scenes" or is_url(data.root):
         return
     root = existing_folder(data.root)
-    if data.file_list is not None:
+    if data.file_list is not None or data.kind == "shards":
         return
     if data.kind == "imagenet":
         root = imagenet_tree(root, val_alone)
     found = (name for _, names in walk_files(root, on_error=lambda _: None) for name in names if has_image_suffix(name))
     if next(found, None) is None:
         raise no_images(root)
+
+
+def is_url(root: str | Path) -> bool:
+    """Tell a URL, of shards, from a folder."""
+    return "://" in str(root)
 
 
 def existing_folder(root: str | Path) -> Path:

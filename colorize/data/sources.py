@@ -3,18 +3,19 @@
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
 from PIL import Image
 
-from colorize.data.images import Thumbnail, cut_square, load_square, read_thumbnail
+from colorize.data.images import BoxChooser, Thumbnail, cut_square, load_square, read_thumbnail
+from colorize.data.loading import shuffled
 from colorize.data.roots import existing_folder, imagenet_tree, no_images
 from colorize.data.scenes import Scene, draw_scene
-from colorize.data.tilt import BoxChooser, scaled, sides, tilt
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import digest, walk_files
 from colorize.runtime.formats import has_image_suffix
@@ -23,23 +24,65 @@ _SCENE = "scene-"
 _SCENE_UNITS = 1024  # width and height in which boxes of a scene are chosen
 
 
+class Names(Sequence[str]):
+    """Names in tensors, which worker processes share: a list of 1.3 million would be 0.15 GB, unpickled in each."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._lengths = torch.tensor([len(name) for name in encoded], dtype=torch.int64)
+        self._ends = self._lengths.cumsum(0)
+        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        end = self._ends.numpy()[index]  # which also says that there is no such name
+        return self._text.numpy()[end - self._lengths.numpy()[index] : end].tobytes().decode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True)
 class Photos:
     """Photos of a run by their identities: POSIX paths relative to ``root``, by which all randomness goes."""
 
     on_disk: ClassVar[bool] = True  # true where each photo is a file
-    root: Path
-    train: list[str]  # sorted
-    val: list[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
+    root: Path | str  # a folder, or a URL
+    train: Sequence[str]  # sorted
+    val: Sequence[str]  # in the order of their hashes: the first few are a fixed sample that mixes all folders
 
     def path(self, identity: str) -> Path:
-        return self.root / identity
+        return Path(self.root, identity)
 
-    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
-        return load_square(self.path(identity), size_px, choose_box, angle_deg)
+    def content(self, identity: str) -> Path | bytes:
+        """Return the file of a photo, or what is in it. Raises UnreadableImage."""
+        return self.path(identity)
+
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser) -> Image.Image:
+        return load_square(self.content(identity), size_px, choose_box)
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
-        return read_thumbnail(self.path(identity), size_px)
+        return read_thumbnail(self.content(identity), size_px)
+
+    def of_split(self, split: str) -> Sequence[str]:
+        """Return the identities of train, val or all."""
+        return [*self.train, *self.val] if split == "all" else self.train if split == "train" else self.val
+
+    def only(self, identities: Collection[str]) -> Self:
+        """Return the photos less all others."""
+        kept = set(identities)
+        train, val = ([identity for identity in part if identity in kept] for part in (self.train, self.val))
+        return replace(self, train=train, val=val)
+
+    def portable(self, identities: Sequence[str]) -> Sequence[str]:
+        """Return identities of these photos as worker processes are given them."""
+        return Names(identities)
+
+    def read_ahead(self, identities: Sequence[str], indices: Sequence[int]) -> None:
+        """Read some photos at once, where that is faster than one by one."""
+
+    def order(self, size: int, seed: int, epoch: int) -> Any:
+        """Return the order of an epoch's training photos, `size` numbers of which slices are taken."""
+        return shuffled(size, seed, epoch)
 
 
 @dataclass(frozen=True)
@@ -49,12 +92,12 @@ class Scenes(Photos):
     on_disk: ClassVar[bool] = False
     seed: int = 0
 
-    def square(self, identity: str, size_px: int, choose_box: BoxChooser, angle_deg: float = 0.0) -> Image.Image:
+    def square(self, identity: str, size_px: int, choose_box: BoxChooser) -> Image.Image:
         """Return a part, of a scene drawn just large enough for its part to have ``size_px`` pixels each way."""
-        corners = tilt(choose_box(_SCENE_UNITS, _SCENE_UNITS), angle_deg, _SCENE_UNITS, _SCENE_UNITS)
-        side_px = math.ceil(size_px * _SCENE_UNITS / min(sides(corners)))
-        scene = Image.fromarray(self.scene(identity, side_px).rgb)
-        return cut_square(scene, size_px, scaled(corners, side_px / _SCENE_UNITS))
+        left, top, right, bottom = choose_box(_SCENE_UNITS, _SCENE_UNITS)
+        side_px = math.ceil(size_px * _SCENE_UNITS / min(right - left, bottom - top))
+        scene, scale = Image.fromarray(self.scene(identity, side_px).rgb), side_px / _SCENE_UNITS
+        return cut_square(scene, size_px, (left * scale, top * scale, right * scale, bottom * scale))
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
         """Return the scene drawn at ``size_px``: it has no size of its own."""

@@ -164,8 +164,7 @@ def choose(
 
 def choose_photos(photos: Photos, split: str, protocol: Protocol) -> list[str]:
     """Return a split's identities that the protocol takes, by their file names. Raises UserError for an empty split."""
-    split_of = {"train": photos.train, "val": photos.val, "all": photos.train + photos.val}
-    found = sorted(split_of[split], key=lambda identity: (PurePosixPath(identity).name, identity))
+    found = sorted(photos.of_split(split), key=lambda identity: (PurePosixPath(identity).name, identity))
     if not found:
         raise UserError(f"there are no photos in the split {split} of {photos.root}: give another split=…")
     return found[: protocol.photos]

@@ -83,8 +83,8 @@ class ProtocolDataset(PhotoDataset[RawBatch]):
                 original, digest = Image.fromarray(scene.rgb), hashlib.sha256(scene.rgb.tobytes()).hexdigest()
                 image, regions = original, torch.from_numpy(scene.regions).unsqueeze(0)
             else:
-                path = self.photos.path(identity)
-                original, digest = load_rgb(path), sha256(path)
+                content = self.photos.content(identity)
+                original, digest = load_rgb(content), sha256(content)
                 image = self.protocol.apply(original)
             if min(image.size) < LEAST_PX:
                 raise UnreadableImage(f"is {_by(image.size)} px; at least {LEAST_PX} are needed")

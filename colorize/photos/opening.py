@@ -1,5 +1,6 @@
 """Opening photos: errors as one, turned upright, and the many kinds as 8-bit RGB."""
 
+import io
 import math
 import os
 import stat
@@ -53,16 +54,17 @@ _TURNS = {
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a photo's file and read its header; of a TIFF that Pillow misreads, also its pixels.
+def opened(photo: str | Path | bytes) -> Iterator[Image.Image]:
+    """Open a photo, its file or what is in it, and read its header; of a TIFF that Pillow misreads, also its pixels.
 
     The file handle is ours, so that it is closed whatever Pillow meets in it. Raises UnreadableImage where it is no
     photo, or one of a kind that is not read.
     """
     with image_errors():
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
-            raise UnreadableImage("not a regular file")
-        file = open(path, "rb")  # noqa: SIM115 (closed by the with below; the errors of the body are not Pillow's)
+        if not isinstance(photo, bytes) and not stat.S_ISREG(os.stat(photo).st_mode):
+            raise UnreadableImage("not a regular file")  # reading a pipe would wait for ever
+        # Closed by the with below; the errors of the body are not Pillow's.
+        file: BinaryIO = io.BytesIO(photo) if isinstance(photo, bytes) else open(photo, "rb")  # noqa: SIM115
     with file:
         with image_errors():
             head = file.read(256)
@@ -76,7 +78,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             elif head.startswith(dpx.STARTS):
                 image = dpx.open_dpx(file)
             else:
-                image = _open_other(Path(path), file, head)
+                image = _open_other(file, head)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(_TOO_LARGE)
         yield image
@@ -90,7 +92,7 @@ def load_plugin(format: Format) -> None:
         raise UnreadKind(f'a {format.name} file, which needs more: pip install "colorize[formats]"') from None
 
 
-def _open_other(path: Path, file: BinaryIO, head: bytes) -> Image.Image:
+def _open_other(file: BinaryIO, head: bytes) -> Image.Image:
     """Open what is no TIFF. Its `info` has "bits" where Pillow may give fewer, and what boxes say."""
     try:
         image: Image.Image = Image.open(file, formats=_PILLOW_FORMATS)
@@ -102,14 +104,16 @@ def _open_other(path: Path, file: BinaryIO, head: bytes) -> Image.Image:
         if plugged is None:
             raise UnreadKind(kind) from None
         load_plugin(plugged)
-        if kind == "JXL" and math.prod(jxl_size(path.read_bytes())) > MAX_PIXELS:  # it is decoded at once
+        file.seek(0)
+        if kind == "JXL" and math.prod(jxl_size(file.read())) > MAX_PIXELS:  # it is decoded at once
             raise UnreadableImage(_TOO_LARGE) from None
         image = Image.open(file, formats=[kind])
     said: dict[Any, Any] = image.info
     if image.format == "PNG":
         said["bits"] = head[24]
     elif image.format in ("JPEG2000", "JXL"):
-        content = path.read_bytes()
+        file.seek(0)
+        content = file.read()
         said |= read_boxes(content)
         said["bits"] = (content[content.find(JPEG2000_START) + 42] & 127) + 1 if image.format == "JPEG2000" else 8
     elif image.format == "PSD":  # all layers in one; a fourth channel is a selection, or white is behind it already

@@ -216,9 +216,9 @@ def digest(*parts: object, size: int = 8) -> bytes:
     return hashlib.blake2b("\n".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
-def sha256(path: str | Path) -> str:
-    """Return the hex digest of a file, read in pieces."""
-    with Path(path).open("rb") as file:
+def sha256(content: str | Path | bytes) -> str:
+    """Return the hex digest of a file, read in pieces, or of bytes."""
+    with io.BytesIO(content) if isinstance(content, bytes) else Path(content).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

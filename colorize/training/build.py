@@ -18,7 +18,6 @@ from torch.backends import cudnn
 from colorize.cli.command import given_overrides
 from colorize.cli.launch import quieten
 from colorize.config import TrainConfig
-from colorize.data.caches.copies import with_copies
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
@@ -165,9 +164,6 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
                 "steps)"
             )
     data = config.data
-    copies = None
-    if data.cache is not None and generated is None:  # the critic is to see nothing that generated photos do not have
-        copies = with_copies(photos, Path(data.cache), data.cache_px)
     return ColorizationDataModule(
         photos,
         seed=config.seed,
@@ -177,7 +173,6 @@ def make_datamodule(config: TrainConfig, photos: Photos | None = None) -> Colori
         num_workers=data.workers(config.trainer.devices),
         max_unreadable=data.max_unreadable,
         generated=generated,
-        copies=copies,
     )
 
 

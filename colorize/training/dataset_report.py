@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorize.config import TrainConfig
-from colorize.data.caches.survey import Survey, is_dull, readable, survey
 from colorize.data.from_config import list_photos
 from colorize.data.resolution import ResolutionSchedule, steps_an_epoch
 from colorize.data.sources import Photos
+from colorize.data.survey import Survey, is_dull, readable, survey
 from colorize.metrics import TRUE_GREY_SPREAD
 from colorize.runtime.files import markdown_table
 from colorize.runtime.processes import is_first_process
@@ -32,12 +32,14 @@ def run(config: TrainConfig) -> None:
     """Survey the photos and print the report. Raises BadOption in a sweep, whose jobs would count as done."""
     if config.sweep is not None:
         raise BadOption("data.report=true trains nothing, so that a sweep's jobs have nothing to do: leave out -m")
+    if config.data.kind == "shards":
+        raise BadOption("data.report=true is for photos that are files: ask for it before colorize.pack")
     if not is_first_process():
         return
     if config.resolution.images is None:
         build.make_schedule(config)
-    photos = list_photos(config.data, config.seed)
-    found = survey(photos, photos.train + photos.val, config.runs_dir, config.data.workers(1))
+    photos = list_photos(config.data, config.seed, config.runs_dir)
+    found = survey(photos, photos.of_split("all"), config.runs_dir, config.data.workers(1))
     least = config.data.min_colourfulness or 0
     left = len(photos.train) - int(is_dull(found.rows[: len(photos.train)], least).sum())
     config = build.fit_to_photos(config, left)

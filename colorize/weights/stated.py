@@ -19,6 +19,7 @@ ORIGINS: dict[Any, str] = {
     "scenes": ", trained on drawn scenes only: photographs will come out wrong",
     "imagenet": ", trained on ImageNet",
     "folder": ", trained on a folder of photos",
+    "shards": ", trained on photos in shards",
 }
 """Training data of a generator, for people to read, by its `data.kind`."""
 

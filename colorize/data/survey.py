@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from colorize.data.datasets import PhotoDataset
+from colorize.data.images import Thumbnail
 from colorize.data.loading import make_loader
 from colorize.data.sources import Photos
 from colorize.data.tensors import to_uint8
@@ -63,9 +64,10 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
     rows = np.zeros(len(identities), ROW)
     if not photos.on_disk:
         return Survey(rows, _measure(photos, identities, rows, num_workers, io.BytesIO()))
-    cache = cache_file(runs_dir, photos.root)
+    root = Path(photos.root)
+    cache = cache_file(runs_dir, root)
     with _held(cache):
-        rows[STAMP] = _stamps(photos.root, identities)
+        rows[STAMP] = _stamps(root, identities)
         with cache.open("ab", buffering=0) as lines, cache.open("rb") as kept:
             _recall(kept, identities, rows)
             lines.write(b"\n")  # after the part of a line that an interrupted start may have left
@@ -171,7 +173,12 @@ class _Measurements(PhotoDataset[Measured | str]):
             found = self.photos.thumbnail(self.identities[index], self.size_px)
         except UnreadableImage as error:
             return str(error)
-        rgb = to_uint8(found.square)
-        spread = int((rgb.amax(dim=0) - rgb.amin(dim=0)).amax())
-        colour = float(colourfulness(rgb.unsqueeze(0).float() / 255))
-        return found.format, found.width, found.height, spread, round(colour, 2)
+        return measure(found)
+
+
+def measure(found: Thumbnail) -> Measured:
+    """Measure a photo."""
+    rgb = to_uint8(found.square)
+    spread = int((rgb.amax(dim=0) - rgb.amin(dim=0)).amax())
+    colour = float(colourfulness(rgb.unsqueeze(0).float() / 255))
+    return found.format, found.width, found.height, spread, round(colour, 2)

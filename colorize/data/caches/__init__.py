@@ -1,1 +1,0 @@
-"""Caches of what is known about a folder of photos, kept between runs."""
