@@ -12,6 +12,7 @@ image of phase gan counts once for each of the two steps.
 import argparse
 import contextlib
 import copy
+import functools
 import json
 import os
 import statistics
@@ -111,6 +112,11 @@ def plain_fit(job: dict[str, Any]) -> dict[str, Any]:
     return {"begins": begins, "losses": []}
 
 
+def by_torch(conv: torch.nn.Module) -> None:
+    """Give a convolution the passes of torch in place of those of our own."""
+    conv._conv_forward = functools.partial(torch.nn.Conv2d._conv_forward, conv)
+
+
 def plain_pocket(job: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
     """The pocket network by torch's own passes, in channels_last, and its recipe's loss of grey and colour."""
     from colorize.losses import ChromaLoss
@@ -120,6 +126,9 @@ def plain_pocket(job: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[torch.
 
     config = configuration(Path(job["photos"]), Path("nowhere"), job)
     generator: Any = make_generator(generator_options(config.model)).to(memory_format=torch.channels_last)
+    for module in generator.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            by_torch(module)
     chroma = ChromaLoss(config.loss, generator.head.centres)
 
     def loss(grey: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
@@ -133,11 +142,12 @@ def plain_pocket(job: dict[str, Any]) -> tuple[torch.nn.Module, Callable[[torch.
 
 def depthwise(size_px: int, batch: int, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Processor milliseconds of the backward pass of each depthwise convolution, torch's and ours."""
-    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.networks.efficientnet import SameConv2d
 
     def backward(ours: bool, dtype: torch.dtype, x: torch.Tensor, conv: torch.nn.Module) -> Callable[[], float]:
-        conv = use_cpu_kernels(copy.deepcopy(conv)) if ours else conv
+        conv = copy.deepcopy(conv)
+        if not ours:
+            by_torch(conv)
         x = x.to(dtype).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
             y = conv(x)

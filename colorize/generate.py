@@ -48,7 +48,6 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.data.generated import Manifest, image_path
     from colorize.data.images import save_png
     from colorize.data.tensors import to_pil
-    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
     from colorize.runtime.files import sha256
@@ -78,7 +77,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
             network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
-            network = place(use_cpu_kernels(network), device)
+            network = place(network, device)
             again = whole_batches(share, set(missing), config.batch_size)
             for batch in tracked(datamodule.center_squares(again), "generate", -(-len(again) // config.batch_size)):
                 with torch.inference_mode(), autocast(precision, device):

@@ -1,11 +1,10 @@
 """The losses of generator and critic: pixel, perceptual, chroma, distribution and adversarial."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, relu, smooth_l1_loss
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, l1_loss, relu, smooth_l1_loss
 
 from colorize.color import rgb_to_lab
 from colorize.config.sections import LossConfig
@@ -52,24 +51,8 @@ class ContentLoss(nn.Module):
                 wanted = self.vgg(target)
             for index, (features, goal) in enumerate(zip(self.vgg(prediction), wanted, strict=True)):
                 if weight := self.feature_weights[index]:
-                    terms[f"feature_{index}"] = weight * MeanAbsoluteDifference.apply(features, goal)
+                    terms[f"feature_{index}"] = weight * l1_loss(features.float(), goal.float())
         return terms
-
-
-class MeanAbsoluteDifference(torch.autograd.Function):
-    """Mean of |one - other|, (B, C, H, W): float32; gradient for `one` alone; half precision stays half."""
-
-    @staticmethod
-    def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
-        difference = one - other
-        ctx.save_for_backward(difference)
-        return difference.abs().sum(dim=(2, 3)).float().sum() / difference.numel()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (difference,) = ctx.saved_tensors
-        return difference.sgn().mul_(gradient / difference.numel()), None
 
 
 class ChromaLoss(nn.Module):

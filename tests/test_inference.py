@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from colorize.networks.folding import BlurredUp, fold_norms, prepare
-from colorize.networks.layers import PixelShuffleUp
+from colorize.networks.folding import prepare
 from colorize.networks.unet import UNet
 from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 from colorize.weights.load import load_network
@@ -43,7 +42,6 @@ def network(kind: str) -> UNet:
 def test_float32_is_the_same_to_a_level_of_8_bits(kind: str, size: tuple[int, int]) -> None:
     net, grey = network(kind), torch.rand(2, 1, *size)
     ready = prepare(copy.deepcopy(net)).to(memory_format=torch.channels_last)
-    assert not any(isinstance(module, PixelShuffleUp) and module.blur for module in ready.modules())
     expected, found = (
         (n(grey.contiguous(memory_format=layout)).clamp(0, 1) * 255).round()
         for n, layout in ((net, torch.contiguous_format), (ready, torch.channels_last))
@@ -52,22 +50,9 @@ def test_float32_is_the_same_to_a_level_of_8_bits(kind: str, size: tuple[int, in
     assert (found - expected).abs().max() <= 1
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("size", [(10, 14), (9, 13), (10, 13)])
-def test_the_joined_blur_is_the_blur_of_the_shuffled(size: tuple[int, int]) -> None:
-    up = fold_norms(PixelShuffleUp(6, 5, "batch", blur=True).eval())
-    nn.init.normal_(up.layer.conv.weight)
-    x = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
-    expected, found = up(x, torch.Size(size)), BlurredUp(up)(x, torch.Size(size))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert found.is_contiguous(memory_format=torch.channels_last) or found.stride(1) == 1
-
-
-def test_training_networks_and_unfolded_norms_are_refused() -> None:
+def test_training_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="eval"):
         prepare(UNet(encoder="resnet10_half", width_factor=0.5))
-    with pytest.raises(ValueError, match="folded first"):
-        BlurredUp(PixelShuffleUp(6, 5, "batch", blur=True).eval())
 
 
 def test_a_checkpoint_is_read_without_first_weights(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """EfficientNet-Lite as an encoder, under the names of its published PyTorch file."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from colorize.networks.cpu_kernels import DepthwiseConv
 from colorize.networks.encoder import Encoder, Package
 
 _BLOCKS = (  # kernel, stride, expansion, channels, repeats
@@ -82,7 +84,7 @@ class InvertedResidual(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution without bias under TensorFlow's SAME padding: at stride 2 even sides get more at their end."""
+    """Convolution under TensorFlow's SAME padding, dense or depthwise: at stride 2 even sides get more at their end."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
@@ -95,6 +97,13 @@ class SameConv2d(nn.Conv2d):
         side = self.kernel_size[0] // 2
         top, left = side - 1 + input.shape[-2] % 2, side - 1 + input.shape[-1] % 2
         return super().forward(pad(input, (left, side, top, side)))
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
+        here = input.device.type == "cpu" and not torch.compiler.is_compiling()  # nor in a graph that is exported
+        if learns and here and self.groups > 1 and bias is None:
+            return DepthwiseConv.apply(input, weight, self.stride[0], self.padding[0])  # type: ignore[no-any-return]
+        return super()._conv_forward(input, weight, bias)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

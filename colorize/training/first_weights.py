@@ -11,7 +11,6 @@ from colorize.config.sections import ModelConfig
 from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.sources import spread
 from colorize.losses import ContentLoss, count_cells, smooth_prior
-from colorize.networks.cpu_kernels import use_cpu_kernels
 from colorize.networks.critic import PATCH, Critic
 from colorize.networks.encoder_registry import ENCODERS
 from colorize.networks.folding import fold_norms
@@ -64,7 +63,7 @@ def make_networks(
                 check_architecture(resume_from, name, getattr(metadata, name), network.architecture)
     for module in (generator, critic, content_loss):
         if module is not None:
-            place(use_cpu_kernels(module), torch.device("cpu"))
+            place(module, torch.device("cpu"))
     return generator, critic, content_loss
 
 
