@@ -28,7 +28,7 @@ from colorize.data.images import image_rng, load_rgb, random_box
 from colorize.data.loading import worker_context
 from colorize.data.packing import pack
 from colorize.data.shards import list_shards
-from colorize.data.sources import Names, Photos, Split, list_imagenet
+from colorize.data.sources import Names, Photos, Split, list_folder
 
 
 def squares(folder: Path, size_px: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def listings(photos: int) -> list[dict[str, Any]]:
 
 def _list(root: str) -> dict[str, float]:
     begin, busy = time.perf_counter(), time.process_time()
-    found = list_imagenet(root, Split(0.05, 0, max_val=1000))
+    found = list_folder(root, Split(0.05, 0, max_val=1000))
     return {
         "photos": len(found.train),
         "seconds": time.perf_counter() - begin,

@@ -28,7 +28,7 @@ def run_training(*options: str) -> float | None:
         options: key=value, as typed after `colorize train`, whose `--help` explains them.
 
     Returns:
-        The metric of the phase's best.ckpt, lower is better; None with data.report=true.
+        The metric of the phase's best.ckpt, lower is better.
 
     Raises:
         colorize.runtime.errors.UserError: an option, a path or a file is wrong; its message is one line.

@@ -44,11 +44,6 @@ def run(config: PipelineConfig) -> Score | None:
     given = given_overrides()
     check(config, given)
     check_root(config.data)
-    if config.data.report:
-        from colorize.training import dataset_report
-
-        dataset_report.run(config)
-        return None
     folders = {name: PhaseFolder(config.runs_dir, run_name(config), name) for name in PHASES if name in config.steps}
     pending = [name for name, folder in folders.items() if not folder.last.exists()]
     model = config.model

@@ -14,7 +14,7 @@ from colorize.config import CommonConfig
 from colorize.runtime.files import write_text
 from colorize.runtime.schema import BadOption
 
-SPLIT_KEYS = ("seed", "data.kind", "data.root", "data.file_list", "data.val_fraction", "data.scenes")
+SPLIT_KEYS = ("seed", "data.kind", "data.root", "data.val_fraction", "data.scenes")
 """Keys that decide which photos there are, and which of them no step trains on."""
 
 

@@ -27,14 +27,9 @@ if TYPE_CHECKING:
     from colorize.data.sources import Photos
 
 
-def run(config: TrainConfig) -> Score | None:
+def run(config: TrainConfig) -> Score:
     """Train `config.phase`, or find it complete; return the metric of `best.ckpt` (lower is better)."""
     check_root(config.data)
-    if config.data.report:
-        from colorize.training import dataset_report
-
-        dataset_report.run(config)
-        return None
     start = config.init_from.generator
     if start is not None:
         config.init_from.generator = str(find_weights(start))

@@ -7,6 +7,7 @@ from typing import Any
 
 from colorize import train
 from colorize.inference.colorizer import Colorizer
+from colorize.training.hyper_parameters import differences, settings
 
 WRITTEN = Path(__file__).parent / "data" / "written_by_0.1.0.tar.xz"
 """A run stopped after the first of its two epochs, and an export of it; their weights are a pattern, to be small."""
@@ -38,3 +39,12 @@ def test_a_run_and_an_export_of_before_are_read_and_resumed(
     train.run(config)
     rows = (tmp_path / "runs/old/pretrain_gen/metrics.csv").read_text().splitlines()
     assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2"]
+
+
+def test_where_the_photos_lay_is_found_under_the_key_of_before(photos: Path, configure: Callable[..., Any]) -> None:
+    config = configure("train", "phase=pretrain_gen", f"data.root='{photos}'")
+    earlier = settings(config)
+    earlier["data.root, data.file_list"] = earlier.pop("data.root")
+    assert differences(earlier, config) == []
+    config.data.root = "elsewhere"
+    assert differences(earlier, config) == ["data.root"]

@@ -104,12 +104,12 @@ def test_quotes_interpolations_and_null_of_a_path_are_hydras() -> None:
         "data.root=a,b",
         "run='it\\'s'",
         "generated=${runs_dir}/${run} (1)",
-        "data.file_list=null",
+        "init_from.generator=null",
         "runs_dir=null",
     ]
     _, [config] = start(*words, "init_from.critic=\\${run}")
     assert (config.data.root, config.run, config.generated) == ("a,b", "it's", "null/it's (1)")
-    assert config.data.file_list is None  # may be null; a folder that may not is called null
+    assert config.init_from.generator is None  # may be null; a folder that may not is called null
     assert (config.runs_dir, config.init_from.critic) == ("null", "${run}")
     once = quoted(["data.root=it's", "only.gan=a=1 b=[2]"], SCHEMAS["pipeline"])
     assert quoted(once, SCHEMAS["pipeline"]) == once  # Lightning starts its processes with words quoted before

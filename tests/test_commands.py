@@ -268,7 +268,7 @@ def test_the_pipeline_hands_each_step_what_is_for_it() -> None:
 
 
 def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_words = ["run=mine", "data.root=x", "init_from.critic=a.ckpt", "data.file_list=${run}/list.txt"]
+    typed_words = ["run=mine", "data.root=${run}/photos", "init_from.critic=a.ckpt"]
     typed_words += ["only.gan=optim.critic.lr=1e-5 init_from.generator=b.ckpt", "only.generate=output=elsewhere"]
     typed_words += ["only.pretrain_critic=generated=elsewhere"]
     commands: list[list[str]] = []
@@ -287,7 +287,7 @@ def test_each_step_of_a_cycle_goes_on_from_the_cycle_before(monkeypatch: pytest.
     start([*typed_words, "cycles=3"])
     assert commands[:4] == alone, "the first cycle is what there is without others"
     steps = [configured(module.removeprefix("colorize."), words) for module, *words in commands]
-    assert {step.data.file_list for step in steps} == {"mine/list.txt"}
+    assert {step.data.root for step in steps} == {"mine/photos"}
     assert [step.run for step in steps] == ["mine"] * 4 + ["mine/cycle_2"] * 3 + ["mine/cycle_3"] * 3
     assert (steps[2].init_from.critic, steps[3].init_from.generator) == ("a.ckpt", "b.ckpt")
     for before, own, (generate_, critic, gan) in (

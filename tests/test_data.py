@@ -4,6 +4,7 @@ import io
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from colorize.config.sections import DataConfig
 from colorize.data import images
+from colorize.data.from_config import list_photos
 from colorize.data.images import Box, center_box, cut_square, load_rgb, load_square, random_box, save_png
-from colorize.data.sources import Photos, Split, list_folder, list_imagenet
+from colorize.data.sources import Photos, Split, list_folder
 from colorize.data.tensors import to_pil, to_uint8
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
@@ -301,42 +304,9 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
     assert "no folder train" in message(touch(tmp_path / "two", "val/a.jpg", "val/b.jpg"))
 
 
-def test_imagenet_trees_and_file_lists(tmp_path: Path) -> None:
+def test_imagenet_trees(tmp_path: Path) -> None:
     tree = touch(tmp_path / "ILSVRC/Data/CLS-LOC", "train/n01/a.JPEG", "train/n02/b.JPEG", "val/c.JPEG")
-    assert list_imagenet(tmp_path, Split(0.1, seed=0)) == Photos(
-        tree, ["train/n01/a.JPEG", "train/n02/b.JPEG"], ["val/c.JPEG"]
-    )
+    data = DataConfig(kind="imagenet", root=str(tmp_path), val_fraction=0.1)
+    assert list_photos(data, 0, "runs") == Photos(tree, ["train/n01/a.JPEG", "train/n02/b.JPEG"], ["val/c.JPEG"])
     with pytest.raises(UserError, match="train/<class>"):
-        list_imagenet(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "train", Split(0.1, seed=0))
-
-    listed = tmp_path / "list.txt"
-    lines = [
-        "# ours",
-        "",
-        "train/n02/b.JPEG 17",
-        "val/c.JPEG\t3",
-        "./val/my photo 2.jpg",
-        "val/c.JPEG",
-        "n03/gone.JPEG 5",
-    ]
-    listed.write_text("\n".join(lines), encoding="utf-8")
-    photos = list_imagenet(tree, Split(0.0, seed=0), file_list=listed)
-    assert photos.train == ["n03/gone.JPEG", "train/n02/b.JPEG"]
-    assert sorted(photos.val) == ["val/c.JPEG", "val/my photo 2.jpg"]
-    listed.write_text("train/n01/a.JPEG\ntrain/n02/b.JPEG\n")
-    assert len(list_imagenet(tree, Split(0.1, seed=0), file_list=listed).val) == 1
-    for bad, reason in (
-        ("../x.jpg", "leaves"),
-        ("a/../../x.jpg 1", "leaves"),
-        ("/etc/x.jpg", "leaves"),
-        ("n01/a", "no image"),
-    ):
-        listed.write_text(f"train/n01/a.JPEG\n{bad}\n")
-        with pytest.raises(UserError, match=f"line 2 of .*{reason}"):
-            list_imagenet(tree, Split(0.1, seed=0), file_list=listed)
-    for content, reason in (("# none\n", "no images in the file list"), ("other/a.jpg\n", "does not fit data.root")):
-        listed.write_text(content)
-        with pytest.raises(UserError, match=reason):
-            list_imagenet(tree, Split(0.1, seed=0), file_list=listed)
-    with pytest.raises(UserError, match="cannot read the file list"):
-        list_imagenet(tree, Split(0.1, seed=0), file_list=tmp_path / "nowhere.txt")
+        list_photos(replace(data, root=str(tree / "train")), 0, "runs")

@@ -169,6 +169,11 @@ def test_a_run_is_measured_on_its_own_data_as_predict_would_show_it(
     with pytest.raises(SystemExit):
         run_command("evaluate", evaluate.run)
     assert "data.root is not set, and there is no run that says it" in capsys.readouterr().err
+    Path("runs/mine/gan/config.yaml").write_text(trained.replace("max_val: 2", "file_list: some.txt"))
+    monkeypatch.setattr("sys.argv", ["evaluate", "run=mine"])
+    with pytest.raises(SystemExit):
+        run_command("evaluate", evaluate.run)
+    assert "data.file_list, which is gone: give data.root=" in capsys.readouterr().err
 
 
 def test_other_peoples_images_score_what_scikit_image_says(

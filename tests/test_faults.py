@@ -183,7 +183,7 @@ def test_photos_that_vanish_or_break_in_the_middle_are_replaced_and_named_once(
     root.mkdir()
     for index in range(24):
         draw_photo(index).save(root / f"{index:02}.jpg")
-    photos = list_photos(config.data, config.seed)
+    photos = list_photos(config.data, config.seed, config.runs_dir)
     vanishing, breaking, val = photos.path(photos.train[3]), photos.path(photos.train[9]), photos.path(photos.val[0])
 
     def damage(self: ColorizationModule, batch: Any, batch_idx: int) -> Any:

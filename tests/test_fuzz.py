@@ -2,9 +2,8 @@
 
 import io
 import json
-import string
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from PIL import Image
 
 from colorize.data.generated import Manifest, read_manifest
 from colorize.data.images import center_box, load_rgb, load_square, read_thumbnail
-from colorize.data.sources import Split, list_imagenet
 from colorize.exporting import weight_files
 from colorize.networks.preprocessing import Preprocessing
 from colorize.photos import reading
@@ -215,20 +213,3 @@ def test_manifests(folder: Path, data: st.DataObject, edits: list[tuple[str, flo
         for name in manifest.images:
             assert (folder / name).absolute().is_relative_to(folder) and ".." not in Path(name).parts
         assert isinstance(manifest.size_px, int) and isinstance(manifest.complete, bool)
-
-
-LINES = st.text(string.ascii_lowercase + "./\\~ 0\t\0#é\u2028", max_size=20).map(lambda text: f"{text}.jpg")
-
-
-@settings(fuzzed, max_examples=1000)
-@given(st.lists(LINES, max_size=5), st.binary(max_size=4))
-def test_file_lists(folder: Path, lines: list[str], tail: bytes) -> None:
-    root = folder / "root"
-    root.mkdir(exist_ok=True)
-    with suppress(FileExistsError):
-        (root / "a.jpg").touch()
-    (folder / "list.txt").write_bytes("\n".join(["a.jpg", *lines]).encode() + tail)
-    with refused(UserError):
-        photos = list_imagenet(root, Split(0.5, seed=0), file_list=folder / "list.txt")
-        for identity in photos.train + photos.val:
-            assert (root / identity).absolute().is_relative_to(root) and ".." not in Path(identity).parts

@@ -1,4 +1,4 @@
-"""Surveys of a source: what is left out as too dull, what the cache spares, what the report says."""
+"""Surveys of a source: what is left out as too dull, what the cache spares."""
 
 import threading
 from collections.abc import Callable
@@ -10,13 +10,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from colorize import generate, pipeline, train
 from colorize.data import sources, survey
 from colorize.data.from_config import make_center_squares, make_photos
 from colorize.data.images import Thumbnail
 from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.runtime.errors import UserError
-from colorize.runtime.schema import BadOption
 from colorize.training import build
 from tests.conftest import draw_photo
 
@@ -118,7 +116,7 @@ def test_an_interrupted_survey_goes_on_and_broken_lines_do_no_harm(
     again = survey.survey(photos, photos.train, tmp_path, num_workers=0)
     assert np.array_equal(again.rows, expected.rows) and decoded == ["broken, 1.jpg"]
     name = photos.train.index("train/c3.jpg")
-    assert again.rows[["format", "width", "height"]][name].tolist() == (b"JPEG", 133, 100)
+    assert again.rows[["width", "height"]][name].tolist() == (133, 100)
 
 
 def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,57 +143,3 @@ def test_scenes_are_filtered_without_a_cache(tmp_path: Path) -> None:
     bright = zip(scenes.train, rows["colourfulness"] >= np.float32(least), strict=True)
     assert kept.train == [name for name, is_bright in bright if is_bright] != scenes.train
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_report_says_what_the_photos_are_and_trains_nothing(
-    root: Path, configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    stages = ("resolution.size_px=[32,96]", "resolution.batch_size=[4,2]", "resolution.epochs=[1,2]")
-    overrides = (f"data.root='{root}'", "data.report=true", "data.min_colourfulness=20")
-    config = configure("train", "phase=pretrain_gen", *overrides, *stages)
-    assert train.run(config) is None
-    text = capsys.readouterr().out
-    rows = {" ".join(line.replace("|", " ").split()) for line in text.splitlines()}
-    assert {
-        f"Photos in {root}",
-        "photos 12 1",
-        "unreadable 1 (8.3 %) 0",
-        "true greys 1 (9.1 %) 1 (100.0 %)",
-        "colourfulness under 15 2 (18.2 %) 1 (100.0 %)",
-        "shorter side, px 100 / 100 / 260 30 / 30 / 30",
-        "shorter side under 96 px 0 1 (100.0 %)",
-        "width / height 0.87 / 1.33 / 1.38 1.33 / 1.33 / 1.33",
-        "left out of training (under 20) 2 (16.7 %) 0",
-        "32 4 1 2",  # ten are left: two batches of four
-        "96 2 2 5",
-    } <= rows
-    (formats,) = (row for row in rows if row.startswith("formats"))
-    assert sorted(formats.replace(",", "").split()[1:7:2]) == ["JPEG", "PNG", "WEBP"] and formats.endswith(" JPEG 1")
-    assert "  train/broken, 1.jpg: image file is truncated" in text
-    assert max(len(line.rstrip()) for line in text.splitlines() if str(root) not in line) <= 80
-    assert [path.name for path in Path(config.runs_dir).iterdir()] == [".cache"]
-
-    assert pipeline.run(configure("pipeline", *overrides, *stages)) is None
-    assert "| photos | 12 | 1 |" in capsys.readouterr().out
-    generating = configure("generate", *overrides)
-    generating.checkpoint = str(root / "val" / "grey.jpg")
-    with pytest.raises(BadOption, match=r"data\.report=true is for colorize\.train"):
-        generate.run(generating)
-    config.sweep = "label"
-    with pytest.raises(BadOption, match="leave out -m"):
-        train.run(config)
-
-
-def test_the_report_names_some_unreadable_files_and_knows_scenes(
-    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "photos"
-    root.mkdir()
-    for index in range(30):
-        (root / f"{index}.jpg").write_bytes(b"")
-    train.run(configure("train", "phase=pretrain_gen", f"data.root='{root}'", "data.report=true"))
-    text = capsys.readouterr().out
-    assert text.count(".jpg: the file is empty") == 20 and "and 10 more" in text
-    train.run(configure("train", "phase=pretrain_gen", "data=scenes", "data.scenes=20", "data.report=true"))
-    assert "Photos in scenes" in capsys.readouterr().out

@@ -21,7 +21,7 @@ FIRST_KEYS = {
     "train": "phase data data.root run recipe model resume resolution.epochs optim.generator.lr trainer.accelerator",
     "generate": "run data data.root checkpoint output split size_px batch_size recipe trainer.accelerator",
     "evaluate": "run data data.root checkpoint coloured protocol split render_px output gallery_photos",
-    "pipeline": "data data.root run recipe model init_from.generator data.report cycles seed trainer.accelerator",
+    "pipeline": "data data.root run recipe model init_from.generator steps cycles seed trainer.accelerator",
     "predict": "input output checkpoint saturation render_px format contact_sheet compare overwrite device",
     "export": "checkpoint output format half render_px use_ema overwrite",
     "app": "checkpoint port open_browser max_files max_mb device precision",

@@ -37,7 +37,6 @@ class DataConfig(SourceConfig):
         REQUIRED, "folder with the photos (train/ and val/ inside are used if there); shards: or URL", path=True
     )
     scenes: int = opt(4000, "scenes: how many images to draw, training and validation together", least=2)
-    file_list: str | None = opt(None, "imagenet: text file of photos below data.root to use, a path a line", path=True)
     val_fraction: float = opt(0.05, "share of photos for validation where the folder has no val/", least=0, most=1)
     train_fraction: float = opt(1.0, "share of the training photos to use, chosen by identity", least=1e-06, most=1)
     max_val: int | None = opt(1000, "at most this many validation photos (null: all)", least=1)
@@ -49,7 +48,6 @@ class DataConfig(SourceConfig):
     noise: float = opt(0.0, "largest sigma of noise on training photos' grey, not in pretrain_critic", least=0, most=1)
     old_photo: OldPhotoConfig = node(OldPhotoConfig, "an old look for training photos' grey, applied where noise is")
     min_colourfulness: float | None = opt(None, "train on no duller photos (dull: under 15; null: on all)", least=0)
-    report: bool = opt(False, "say what the photos are (sizes, greys, unreadable files), and stop")
     max_unreadable: int = opt(100, "unreadable files that are skipped before training stops with their list", least=0)
 
 

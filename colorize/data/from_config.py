@@ -6,10 +6,11 @@ from colorize.config import CommonConfig
 from colorize.config.sections import DataConfig
 from colorize.data.augment import Augmentation
 from colorize.data.datamodule import ColorizationDataModule
+from colorize.data.roots import existing_folder, imagenet_tree
 from colorize.data.shards import list_shards
-from colorize.data.sources import Photos, Split, list_folder, list_imagenet, list_scenes
+from colorize.data.sources import Photos, Split, list_folder, list_scenes
 from colorize.data.survey import leave_out_dull
-from colorize.runtime.schema import BadOption, value_errors_as_bad_options
+from colorize.runtime.schema import value_errors_as_bad_options
 
 
 def make_photos(config: CommonConfig) -> Photos:
@@ -30,11 +31,8 @@ def list_photos(
         return list_scenes(data.scenes, split)
     if data.kind == "shards":
         return list_shards(data.root, split, runs_dir, least_of_shards)
-    if data.kind == "imagenet":
-        return list_imagenet(data.root, split, data.file_list, val_alone)
-    if data.file_list is not None:
-        raise BadOption(f"data.file_list={data.file_list} is for data=imagenet; data=folder takes every image below it")
-    return list_folder(data.root, split, val_alone)
+    root = existing_folder(data.root)
+    return list_folder(imagenet_tree(root, val_alone) if data.kind == "imagenet" else root, split, val_alone)
 
 
 @value_errors_as_bad_options()
@@ -50,9 +48,7 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 
 
 def make_center_squares(config: CommonConfig, size_px: int, batch_size: int) -> ColorizationDataModule:
-    """Return the photos as centre squares, outside training. Raises BadOption where a report is asked for."""
-    if config.data.report:
-        raise BadOption("data.report=true is for colorize.train and colorize.pipeline")
+    """Return the photos as centre squares, outside training."""
     return ColorizationDataModule(
         make_photos(config),
         seed=config.seed,

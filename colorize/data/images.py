@@ -47,7 +47,6 @@ def load_square(photo: str | Path | bytes, size_px: int, choose_box: BoxChooser)
 class Thumbnail(NamedTuple):
     """A photo at a glance."""
 
-    format: str  # as Pillow names it: JPEG, PNG…
     width: int  # of the upright photo, in pixels
     height: int
     square: Image.Image  # the whole photo squeezed into a square, whatever its shape: RGB
@@ -56,8 +55,8 @@ class Thumbnail(NamedTuple):
 def read_thumbnail(photo: str | Path | bytes, size_px: int) -> Thumbnail:
     """Read a whole photo at ``size_px`` × ``size_px``, decoded reduced where it can be. Raises UnreadableImage."""
     with opened(photo) as image:
-        name, (_, upright) = image.format or "", _turn_and_size(image)
-        return Thumbnail(name, *upright, _square_of(image, size_px, lambda width, height: (0, 0, width, height)))
+        _, upright = _turn_and_size(image)
+        return Thumbnail(*upright, _square_of(image, size_px, lambda width, height: (0, 0, width, height)))
 
 
 def cut_square(image: Image.Image, size_px: int, box: Box) -> Image.Image:

@@ -80,7 +80,7 @@ class _Shards(Dataset[OSError | None]):
                     member, offset = tarfile.TarInfo(name := self.names[place]), tar.offset
                     try:
                         content = self._content(name)
-                        _, width, height, _, colour = measure(read_thumbnail(content, SIZE_PX))
+                        width, height, colour = measure(read_thumbnail(content, SIZE_PX))
                     except UnreadableImage as error:
                         unreadable.append(f"{name}: {error}")
                         continue

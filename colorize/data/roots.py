@@ -13,7 +13,7 @@ def check_root(data: DataConfig, val_alone: bool = False) -> None:
     if data.kind == "scenes" or is_url(data.root):
         return
     root = existing_folder(data.root)
-    if data.file_list is not None or data.kind == "shards":
+    if data.kind == "shards":
         return
     if data.kind == "imagenet":
         root = imagenet_tree(root, val_alone)

@@ -1,12 +1,11 @@
-"""Sources of photos: a folder, an ImageNet tree, a list of files, drawn scenes; and their split."""
+"""Sources of photos: a folder, an ImageNet tree, drawn scenes; and their split."""
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,7 +13,7 @@ from PIL import Image
 
 from colorize.data.images import BoxChooser, Thumbnail, cut_square, load_square, read_thumbnail
 from colorize.data.loading import shuffled
-from colorize.data.roots import existing_folder, imagenet_tree, no_images
+from colorize.data.roots import existing_folder, no_images
 from colorize.data.scenes import Scene, draw_scene
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import digest, walk_files
@@ -101,7 +100,7 @@ class Scenes(Photos):
 
     def thumbnail(self, identity: str, size_px: int) -> Thumbnail:
         """Return the scene drawn at ``size_px``: it has no size of its own."""
-        return Thumbnail("scene", size_px, size_px, Image.fromarray(self.scene(identity, size_px).rgb))
+        return Thumbnail(size_px, size_px, Image.fromarray(self.scene(identity, size_px).rgb))
 
     def scene(self, identity: str, size_px: int) -> Scene:
         return draw_scene(self.seed, int(identity.removeprefix(_SCENE)), size_px)
@@ -120,9 +119,6 @@ class Split:
     seed: int
     train_fraction: float = 1.0  # share of the training photos to keep, in (0, 1], at least one
     max_val: int | None = None  # most validation photos to keep
-
-    def is_val(self, identity: str) -> bool:
-        return self._hash("split", identity) < self.val_fraction
 
     def divide(self, identities: list[str], where: Path) -> tuple[list[str], list[str]]:
         """Return training and validation photos, at least one each. Raises UserError where `where` has only one."""
@@ -190,56 +186,3 @@ def list_folder(root: str | Path, split: Split, val_alone: bool = False) -> Phot
         below = "train" if has_train else ""
         train, val = split.divide(photos_below(root, below), root / below)
     return split.photos(root, train, val)
-
-
-def list_imagenet(
-    root: str | Path,
-    split: Split,
-    file_list: str | Path | None = None,
-    val_alone: bool = False,
-) -> Photos:
-    """List the photos of an extracted ImageNet tree (see `imagenet_tree`), or those that a file lists.
-
-    A file list is UTF-8 text with one path a line, relative to ``root``; an integer after it (ImageNet's label or
-    index) is ignored, and so are empty lines and lines that start with ``#``. Paths in ``train/`` and ``val/`` belong
-    to these splits, others are assigned by ``split``; so are all of them where no path is in ``val/``. Raises UserError
-    for another layout, or a list that cannot be read, leaves ``root`` or names no photos.
-    """
-    root = existing_folder(root)
-    if file_list is not None:
-        listed = _read_list(Path(file_list), root)
-        val = {identity for identity in listed if identity.startswith("val/")}
-        if not val:
-            return split.photos(root, *split.divide(listed, Path(file_list)))
-        val |= {identity for identity in listed if not identity.startswith("train/") and split.is_val(identity)}
-        if len(val) == len(listed):
-            raise UserError(f"the file list {file_list} names images for validation only: add some for training")
-        return split.photos(root, [identity for identity in listed if identity not in val], list(val))
-    return list_folder(imagenet_tree(root, val_alone), split, val_alone)
-
-
-def _read_list(file_list: Path, root: Path) -> list[str]:
-    try:
-        lines = file_list.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read the file list {file_list}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the file list {file_list} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    found: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        text = re.sub(r"\s+-?[0-9]+$", "", text)
-        where = f"line {number} of {file_list}"
-        if Path(text).anchor or ".." in PurePosixPath(text).parts:
-            raise UserError(f"{where} leaves {root}: {text} (paths are relative to data.root, without ..)")
-        if not has_image_suffix(text):
-            raise UserError(f"{where} names no image: {text} (expected a path with an extension such as .JPEG)")
-        found.append(PurePosixPath(text).as_posix())
-    if not found:
-        raise UserError(f"no images in the file list {file_list}")
-    # A look at a few: a list made for another root would otherwise come to light in the middle of the first epoch.
-    if not any((root / identity).is_file() for identity in found[:10]):
-        raise UserError(f"{file_list} does not fit data.root: there is no {root / found[0]}")
-    return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Size, format and colour of the photos of a source, measured once and kept in a cache of JSON lines.
+"""Size and colourfulness of the photos of a source, measured once and kept in a cache of JSON lines.
 
 Of several lines for a photo, the one that fits its size and time counts. What cannot be read is always tried again.
 """
@@ -36,17 +36,15 @@ ROW = np.dtype(
     [
         ("bytes", "i8"),  # -1: no such file
         ("mtime_ns", "i8"),
-        ("format", "S5"),
         ("width", "i4"),  # 0: unreadable
         ("height", "i4"),
-        ("spread", "u1"),  # largest difference between two channels of a pixel, of 255
         ("colourfulness", "f4"),
     ]
 )
-"""One photo's record, of 34 bytes: there may be millions. Sizes are those of the upright photo, in pixels."""
+"""One photo's record, of 28 bytes: there may be millions. Sizes are those of the upright photo, in pixels."""
 
-_VERSION = 1  # to be raised where the numbers change their meaning: older caches are then left aside
-Measured = tuple[str, int, int, int, float]  # the fields of ROW after the file's size and time
+_VERSION = 2  # to be raised where the numbers change their meaning: older caches are then left aside
+Measured = tuple[int, int, float]  # the fields of ROW after the file's size and time
 
 
 class Survey(NamedTuple):
@@ -77,7 +75,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
     rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
-    dull = is_dull(rows, least)
+    dull = readable(rows) & (rows["colourfulness"] < least)
     if dull.any() and not (readable(rows) & ~dull).any():
         raise UserError(
             f"data.min_colourfulness={least:g} leaves no training photo in {photos.root}: the most colourful has "
@@ -93,11 +91,6 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
 def readable(rows: NDArray[Any]) -> NDArray[np.bool_]:
     """Mask of the photos that could be read."""
     return np.asarray(rows["width"] > 0)
-
-
-def is_dull(rows: NDArray[Any], least: float) -> NDArray[np.bool_]:
-    """Mask of the photos that are readable, and less colourful than ``least``."""
-    return readable(rows) & (rows["colourfulness"] < least)
 
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
@@ -178,7 +171,5 @@ class _Measurements(PhotoDataset[Measured | str]):
 
 def measure(found: Thumbnail) -> Measured:
     """Measure a photo."""
-    rgb = to_uint8(found.square)
-    spread = int((rgb.amax(dim=0) - rgb.amin(dim=0)).amax())
-    colour = float(colourfulness(rgb.unsqueeze(0).float() / 255))
-    return found.format, found.width, found.height, spread, round(colour, 2)
+    colour = float(colourfulness(to_uint8(found.square).unsqueeze(0).float() / 255))
+    return found.width, found.height, round(colour, 2)

@@ -107,10 +107,12 @@ def take_data_of_run(config: EvaluateConfig, checkpoints: Sequence[Path]) -> Non
     trained = next(filter(None, (trained_with(path.parent.parent) for path in checkpoints)), None)
     other_kind = trained and trained["data"].get("kind") != config.data.kind and typed & {"data", "data.kind", "recipe"}
     if trained and not other_kind and (typed or not config.data.root):
+        if trained["data"].get("file_list") and "data.root" not in typed:
+            raise BadOption("the training took photos by data.file_list, which is gone: give data.root=DIR with these")
         for key in SPLIT_KEYS:
             section, _, name = key.rpartition(".")
             source, target = (trained["data"], config.data) if section else (trained, config)
-            if key not in typed and name in source and not (name == "file_list" and "data.root" in typed):
+            if key not in typed and name in source:
                 setattr(target, name, source[name])
         log.info(f"photos and split of the training: {config.data.kind} {config.data.root}, seed={config.seed}")
     if not config.data.root:

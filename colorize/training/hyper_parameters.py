@@ -13,7 +13,7 @@ Value = bool | int | float | str
 
 NO_HYPER_PARAMETERS = {
     *("run", "sweep", "job", "resume", "grid_photos"),
-    *(f"data.{name}" for name in ("val_batch_size", "num_workers", "max_unreadable", "report")),
+    *(f"data.{name}" for name in ("val_batch_size", "num_workers", "max_unreadable")),
     *(f"save.{name}" for name in ("every_n_images", "every_share", "keep", "every_n_minutes", "score_photos")),
     *(f"trainer.{name}" for name in ("accelerator", "threads", "num_nodes", "log_every_n_steps", "deterministic")),
     *("trainer.compile", "trainer.enable_progress_bar"),
@@ -55,7 +55,7 @@ def _plain(value: Any) -> Value:
 
 
 NAMES = ("recipe", "phase", "model.name")  # hyper-parameters that name what other keys say in full
-PHOTOS = "data.root, data.file_list"  # the key in `settings` that stands for where the photos are
+PHOTOS = "data.root"  # the key in `settings` that stands for where the photos are
 
 
 def settings(config: TrainConfig) -> dict[str, Value]:
@@ -65,8 +65,7 @@ def settings(config: TrainConfig) -> dict[str, Value]:
         for name, value in hyper_parameters(config).items()
         if name not in NAMES and (not name.startswith("trainer.") or name.startswith("trainer.limit_"))
     }
-    places = [str(Path(path).absolute()) for path in (config.data.root, config.data.file_list) if path is not None]
-    return found | {PHOTOS: hashlib.sha256("\0".join(places).encode()).hexdigest()[:16]}
+    return found | {PHOTOS: hashlib.sha256(str(Path(config.data.root).absolute()).encode()).hexdigest()[:16]}
 
 
 def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
@@ -74,6 +73,7 @@ def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:
 
     A setting that `earlier`, those that a checkpoint kept, lacks was not an option yet: it had its default.
     """
+    earlier = {PHOTOS: earlier.get("data.root, data.file_list", ""), **earlier}  # as it was called before
     now, defaults = settings(config), {key.name: _plain(key.default) for key in leaves(TrainConfig)}
     was = {name: earlier.get(name, defaults.get(name)) for name in now}
     changed = [name for name in now if now[name] != was[name]]
