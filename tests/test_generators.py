@@ -19,7 +19,7 @@ from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator, set_prior
 from colorize.networks.generator_registry import make_generator
 from colorize.networks.heads import BinsHead, Prediction
-from colorize.networks.light_unet import LightUNet
+from colorize.networks.light_unet import ColourQueries, LightUNet
 from colorize.networks.options import ENCODERS as CHOICES
 from colorize.networks.preprocessing import Preprocessing
 from colorize.networks.unet import UNet
@@ -191,7 +191,7 @@ def test_the_prior_is_that_of_the_photos_and_what_is_predicted_first() -> None:
 
 @pytest.mark.parametrize("kind", ["bins", pytest.param("light", marks=pytest.mark.slow)])
 def test_what_is_prepared_and_exported_colours_the_same_at_odd_sizes(kind: str) -> None:
-    network = a_generator(kind) if kind == "bins" else LightUNet(widths=(32, 24, 16, 16))
+    network = a_generator(kind) if kind == "bins" else LightUNet(widths=(32, 24, 16, 16), queries=4)
     for name, buffer in network.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
@@ -234,3 +234,16 @@ def test_an_option_of_the_other_decoder_is_no_option_of_this_one() -> None:
     assert isinstance(make_generator(first_weights.generator_options(light)), LightUNet)
     with pytest.raises(ValueError, match="output=rgb: decoder=light"):
         make_generator(first_weights.generator_options(ModelConfig(name="x", decoder="light")))
+
+
+def test_what_a_learnt_colour_sees_in_one_corner_shows_in_another() -> None:
+    torch.manual_seed(0)
+    queries = ColourQueries([8, 8], 5, 6).eval()
+    maps, x = [torch.rand(1, 8, 4, 4), torch.rand(1, 8, 8, 8)], torch.rand(1, 6, 16, 16)
+    changed = [maps[0].clone(), maps[1]]
+    changed[0][..., -1, -1] += 1
+    with torch.no_grad():
+        before, after = queries(maps, x), queries(changed, x)
+    assert before.shape == (1, 5, 16, 16)
+    assert float((after - before)[..., 0, 0].abs().max()) > 1e-3
+    assert not torch.allclose(before[:, 0], before[:, 1])  # each is a colour of its own

@@ -1,5 +1,6 @@
 """A generator for machines without a GPU: chroma is decoded at a quarter of the size, where little of it is lost."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,7 +40,9 @@ class LightUNet(Generator):
         if not isinstance(head, ChromaHead):
             raise ValueError("output=rgb: decoder=light predicts chroma or bins")
         self.head = head
-        self.to_colour = ConvLayer(widths[3], head.channels, 1, "none", relu=False)
+        count = self.options.queries
+        self.queries = ColourQueries(widths[:3], count, widths[3]) if count else None
+        self.to_colour = ConvLayer(widths[3] + count, head.channels, 1, "none", relu=False)
         self.to_colour.scale(0.1)
         self.refine = nn.Sequential()
         if refine_width:
@@ -55,11 +58,15 @@ class LightUNet(Generator):
         half, *skips, deepest = self.encoder(self.encoder.normalize(grey))
         x = self.bottom(deepest)
         x = x + self.context(x.mean(dim=(2, 3)))[:, :, None, None]
+        maps = []
         for number, (block, skip) in enumerate(zip(self.blocks, reversed(skips), strict=True)):
+            maps.append(x)
             parts = [_resized(x, skip), skip]
             if number == 2:
                 parts.append(_resized(grey, skip).to(skip.dtype))
             x = block(torch.cat(parts, dim=1))
+        if self.queries is not None:
+            x = torch.cat([x, self.queries(maps, x)], dim=1)
         logits = self.to_colour(x).float()
         ab = self.head.to_ab(logits)  # at 1/4
         if len(self.refine):  # at 1/2, its edges moved to where the grey has them
@@ -67,6 +74,32 @@ class LightUNet(Generator):
             joined = [half, (ab / MOST_AB).to(half.dtype), _resized(grey, half).to(half.dtype)]
             ab = ab + MOST_AB * self.refine(torch.cat(joined, dim=1)).float()
         return Prediction(paint(ab, luma), ab, logits if isinstance(self.head, BinsHead) else None)
+
+
+class ColourQueries(nn.Module):
+    """Learnt colours that look for what is theirs, coarse to fine, and where it lies (DDColor's colour decoder, small).
+
+    From maps `(B, C, h, w)` of `channels` and features `(B, out_channels, H, W)`: how far each of `count` colours is at
+    home at each place, `(B, count, H, W)`.
+    """
+
+    WIDTH, HEADS = 64, 4
+
+    def __init__(self, channels: Sequence[int], count: int, out_channels: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.randn(count, self.WIDTH))
+        self.seen = nn.ModuleList(ConvLayer(own, self.WIDTH, 1, "none", relu=False) for own in channels)
+        options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(self.WIDTH, self.HEADS, 2 * self.WIDTH, **options) for _ in channels
+        )
+        self.place = nn.Linear(self.WIDTH, out_channels)
+
+    def forward(self, maps: Sequence[Tensor], x: Tensor) -> Tensor:
+        colours = self.start.expand(len(x), -1, -1)
+        for seen, layer, values in zip(self.seen, self.layers, maps, strict=True):
+            colours = layer(colours, seen(values).flatten(2).transpose(1, 2))
+        return torch.einsum("bqc,bchw->bqhw", self.place(colours), x) / x.shape[1] ** 0.5
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

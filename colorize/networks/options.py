@@ -58,3 +58,4 @@ class LightUNetOptions(GeneratorOptions):
     keep_luma: bool = True
     widths: list[int] = opt([256, 192, 96, 64], "light: channels at 1/32, 1/16, 1/8 and 1/4 of the size")
     refine_width: int = opt(32, "light: channels of the refinement at 1/2 of the size (0: none)", least=0)
+    queries: int = opt(0, "light: learnt colours that look at all of the photo, as DDColor's (0: none)", least=0)
