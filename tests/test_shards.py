@@ -240,7 +240,7 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
         assert "\n" not in str(raised.value)
 
     copy = tmp_path / "copy"
-    told("data.root=.*colorize.pack wrote")
+    told("data.root=.*has no index.json: run colorize.pack, or take data=folder")
     copy.mkdir()
     for path in shards.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())

@@ -334,6 +334,9 @@ def open_shards(root: str, runs_dir: str | Path) -> Reader:
             if (there := Path(root, shard_name(number)).stat().st_size) != size:
                 raise UserError(f"{root}/{shard_name(number)} has {there} bytes, not {size}: copy or pack it again")
         reader = Reader(root, file, contents)
+    except FileNotFoundError as error:
+        lacking = Path(error.filename or "index.json").name
+        raise UserError(f"data.root={root} has no {lacking}: run colorize.pack, or take data=folder") from error
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise UserError(f"data.root={root}: {brief(error)}; it is to hold what colorize.pack wrote") from error
     if reader.index.dtype != ROW or reader.index.shape != (contents.photos,):
