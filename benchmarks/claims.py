@@ -4,6 +4,7 @@
     python benchmarks/claims.py table OUT pixel=pixel_0,pixel_1 random=random_0,random_1
     python benchmarks/claims.py regions OUT pixel_0@432 pixel_0@864
     python benchmarks/claims.py aged OUT bins=bins_0,bins_1 young=no_old_0,no_old_1
+    python benchmarks/claims.py sheet PHOTOS OUT.jpg truth grey whole=CHECKPOINT
 
 `measure` writes OUT/NAME.npz for each checkpoint (NAME is its run's, `@` and images for a kept one; `raw:` before the
 path takes the weights that are not averaged), folder of photos that were coloured elsewhere, as PNGs, or word (truth,
@@ -14,7 +15,7 @@ below TRAINING. `--aged N` also ages the first N photos' greys by known amounts;
 on the luma of the photo as it was.
 
 `table`: the first row is the one that others are compared with, on the same photos. A figure is the mean over seeds,
-with the least and the greatest, ± half a 95 % bootstrap interval over photos of the mean over seeds.
+with the least and the greatest; ± is half a 95 % bootstrap interval over photos of a mean over seeds.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from colorize.color import merge_luma, rgb_to_grey, rgb_to_lab
@@ -43,7 +44,6 @@ from colorize.weights.pretrained import load_pretrained
 Floats = NDArray[np.float64]
 SHOWN_PX = 128
 LOOKUP_PHOTOS = 2000
-COLUMNS = {"psnr": "PSNR, dB", "ciede2000": "CIEDE2000", "cf": "CF", "delta_cf": "ΔCF per photo"}
 
 SEA = (
     "01080 02135 02828 04093 06171 06523 06659 07211 08175 08572 10183 10196 10318 10406 10967 11429 13860 13943 15305 "
@@ -170,8 +170,6 @@ def measured(source: str, options: argparse.Namespace, lookup: LumaLookup) -> di
             continue
         for name, value in measure(rows, image, truth, lookup.predict(grey)).items():
             found.setdefault(name, []).append(value[0].clamp_max(rows[name].most).numpy())
-        true_cf = measure({"cf": MEASURED["cf"]}, truth, truth)["cf"]
-        found.setdefault("delta_cf", []).append(abs(found["cf"][-1] - float(true_cf)))
         found.setdefault("features", []).append(encoder(encoder.normalize(image))[-1].mean(dim=(2, 3))[0].numpy())
     for name, (age, grain) in AGES.items() if options.aged and source != "truth" else ():
         for number, path in enumerate(photos[: options.aged]):
@@ -235,50 +233,51 @@ def skill_of(sums: Floats) -> float:
     return float(skill(torch.from_numpy(sums.sum(axis=0))))
 
 
-def spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int, signed: bool = False) -> str:
     """Mean, and the least and greatest where there are several."""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    form = f"{'+' * signed}.{digits}f"
+    mean = format(float(np.mean(values)), form)
+    return mean if len(values) == 1 else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
 
 
 def run_table(options: argparse.Namespace) -> None:
-    """Scores of each row, and how far they are from the first row's."""
+    """Scores of each row, and how far they are from the first row's with the same seeds."""
     truth = dict(np.load(Path(options.out) / "truth.npz"))
     of_truth = moments(torch.from_numpy(truth["features"]))
-    head = [*COLUMNS.values(), "skill", "Lite0 distance", "CIEDE2000 to the first", "skill to the first"]
-    print(f"\n{len(truth['cf'])} photos; truth's CF {truth['cf'].mean():.1f}\n\n| | " + " | ".join(head) + " |")
+    head = [
+        "seeds",
+        "PSNR, dB",
+        "CIEDE2000",
+        "CF",
+        "skill",
+        "Lite0 distance",
+        "CIEDE2000 less the first's",
+        "skill less",
+    ]
+    print(f"\n{len(truth['cf'])} photos; truth's CF {truth['cf'].mean():.1f}\n\n| | {' | '.join(head)} |")
     print("|---" * (len(head) + 1) + "|")
     first: list[Any] = []
     for name, seeds in seeds_of(options.out, options.rows):
-        first = first or seeds
-        cells = []
-        for column in COLUMNS:
-            over = half_interval(np.mean([seed[column] for seed in seeds], axis=0))
-            cells.append(f"{spread([seed[column].mean() for seed in seeds], 2)} ± {over:.2f}")
-
-        def mean_skill(chosen: Any, of: list[Any] = seeds) -> float:
-            return float(np.mean([skill_of(seed["skill"][chosen]) for seed in of]))
-
-        over = half_interval(seeds[0]["skill"], mean_skill, 300)
-        cells.append(f"{spread([skill_of(seed['skill']) for seed in seeds], 3)} ± {over:.3f}")
+        cells = [str(len(seeds)), *(spread([seed[key].mean() for seed in seeds], 2) for key in ("psnr", "ciede2000"))]
+        cells.append(f"{np.mean([seed['cf'].mean() for seed in seeds]):.1f}")
+        cells.append(spread([skill_of(seed["skill"]) for seed in seeds], 3))
         distances = [frechet_distance(moments(torch.from_numpy(seed["features"])), of_truth) for seed in seeds]
-        cells.append(spread(distances, 3))
-        if first is seeds:
-            cells += ["", ""]
+        cells.append(f"{np.mean(distances):.0f}")
+        if first:
+            pairs = list(zip(seeds, first * len(seeds) if len(first) == 1 else first, strict=False))
+            change = np.mean([seed["ciede2000"] - start["ciede2000"] for seed, start in pairs], axis=0)
+            of_seeds = [float((seed["ciede2000"] - start["ciede2000"]).mean()) for seed, start in pairs]
+            cells.append(f"{spread(of_seeds, 2, signed=True)} ± {half_interval(change):.2f}")
+
+            def gain(chosen: Any, pairs: list[Any] = pairs) -> list[float]:
+                return [skill_of(seed["skill"][chosen]) - skill_of(start["skill"][chosen]) for seed, start in pairs]
+
+            over = half_interval(change, lambda chosen: np.mean(gain(chosen)), 300)
+            cells.append(f"{spread(gain(slice(None)), 3, signed=True)} ± {over:.3f}")
         else:
-            of_seeds = [s["ciede2000"].mean() - f["ciede2000"].mean() for s, f in zip(seeds, first, strict=False)]
-            change = np.mean([s["ciede2000"] for s in seeds], 0) - np.mean([f["ciede2000"] for f in first], 0)
-            cells.append(f"{spread(of_seeds, 2)} ± {half_interval(change):.2f}")
-            pairs = zip(seeds, first, strict=False)
-            of_seeds = [skill_of(s["skill"]) - skill_of(f["skill"]) for s, f in pairs]
-            start = list(first)
-
-            def change_of_skill(chosen: Any, of: Any = mean_skill, start: list[Any] = start) -> float:
-                return float(of(chosen) - of(chosen, start))
-
-            over = half_interval(seeds[0]["skill"], change_of_skill, 300)
-            cells.append(f"{spread(of_seeds, 3)} ± {over:.3f}")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+            cells += ["", ""]
+        first = first or seeds
+        print(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
 
 
 def run_regions(options: argparse.Namespace) -> None:
@@ -292,7 +291,7 @@ def run_regions(options: argparse.Namespace) -> None:
         green = share[names.index("sea")][[taken.index("grass"), taken.index("foliage")]].sum()
         cells = [share[names.index(part), taken.index(part)] for part in ("sky", "foliage", "sea", "skin")]
         cells = [*cells[:3], green, cells[3], table[:, taken.index("colourless")].sum() / table.sum()]
-        print(f"| {name} | " + " | ".join(f"{100 * cell:.0f} %" for cell in cells) + " |")
+        print(f"| {name.replace('_', ' ')} | " + " | ".join(f"{100 * cell:.0f} %" for cell in cells) + " |")
 
 
 def run_aged(options: argparse.Namespace) -> None:
@@ -309,6 +308,25 @@ def run_aged(options: argparse.Namespace) -> None:
             over = half_interval(np.mean([table[:, 0] for table in tables], axis=0))
             cells.append(f"{ciede:.2f} ± {over:.2f} / {cf:.1f} / {of_skill:.3f}")
         print(f"| {age} | " + " | ".join(cells) + " |")
+
+
+def run_sheet(options: argparse.Namespace) -> None:
+    """Show the first photos, of the sea and others, as each row has them, titles on the left."""
+    photos, side, margin = files(options.photos), 88, 74
+    sea = [path for path in photos if path.stem.rpartition("_")[2] in SEA.split()]
+    chosen = sea[:3] + [path for path in photos if path not in sea][: options.columns - 3]
+    sheet = Image.new("RGB", (margin + side * len(chosen), side * len(options.rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (title, _, source) in enumerate(given.partition("=") for given in options.rows):
+        colour = torch.inference_mode()(colourer(source or title))
+        draw.multiline_text((3, row * side + 30), title.replace("_", "\n"), fill="black")
+        for column, path in enumerate(chosen):
+            truth = load(path)
+            image = colour(path, truth, rgb_to_grey(truth))[0].clamp(0, 1).permute(1, 2, 0)
+            square = Image.fromarray((255 * image).round().to(torch.uint8).numpy())
+            part = ImageOps.fit(square, (side - 2, side - 2), Image.Resampling.BICUBIC)
+            sheet.paste(part, (margin + column * side, row * side))
+    sheet.save(options.out, quality=90)
 
 
 def main() -> None:
@@ -328,6 +346,12 @@ def main() -> None:
         one.add_argument("out")
         one.add_argument("rows", nargs="+", help="TITLE=NAME,NAME…: the seeds of a row; or a NAME")
         one.set_defaults(run=run)
+    one = commands.add_parser("sheet")
+    for name in ("photos", "out"):
+        one.add_argument(name)
+    one.add_argument("rows", nargs="+", help="TITLE=CHECKPOINT, or a word")
+    one.add_argument("--columns", type=int, default=10, help="photos")
+    one.set_defaults(run=run_sheet)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.run(options)
