@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from colorize import config as schemas
 from colorize.cli.command import configured, quoted
 from colorize.cli.front_door import HELP, command_line
+from colorize.data.resolution import fit_to_photos
 from colorize.training import build
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,7 @@ def test_commands_shown_compose_and_fit_together(command: str) -> None:
         overrides = [first_job(override) for override in parsed]
     config = configured(name, overrides)
     if isinstance(config, schemas.TrainConfig):
+        config.resolution = fit_to_photos(config.resolution, 10_000)  # as training does
         build.make_schedule(config)
     if isinstance(config, schemas.PipelineConfig):
         for step, own in vars(config.only).items():
