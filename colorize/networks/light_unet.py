@@ -89,9 +89,11 @@ class ColourQueries(nn.Module):
         super().__init__()
         self.start = nn.Parameter(torch.randn(count, self.WIDTH))
         self.seen = nn.ModuleList(ConvLayer(own, self.WIDTH, 1, "none", relu=False) for own in channels)
-        options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(self.WIDTH, self.HEADS, 2 * self.WIDTH, **options) for _ in channels
+            nn.TransformerDecoderLayer(
+                self.WIDTH, self.HEADS, 2 * self.WIDTH, dropout=0.0, batch_first=True, norm_first=True
+            )
+            for _ in channels
         )
         self.place = nn.Linear(self.WIDTH, out_channels)
 
