@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 
 from colorize.data.generated import read_manifest
 from colorize.runs import PhaseFolder
-from colorize.weights.checkpoints import read_checkpoint
 from tests.sameness import assert_same
 
 ROOT = Path(__file__).parents[1]
@@ -231,33 +229,3 @@ def test_ranks_killed_at_random_are_started_again_by_torchrun_and_end_the_same(
         print(
             f"\nof two ranks: survived {len(survived)} kills ({', '.join(survived)}, of {seconds:.1f} s), seed {seed}"
         )
-
-
-@pytest.mark.slow
-@in_proc
-def test_a_signal_to_one_of_two_ranks_or_to_torchrun_ends_all_and_the_same_command_goes_on(
-    two_ranks: tuple[Path, float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Saved in this step, with workers that torchrun's own signal reaches too."""
-    seed = int(os.environ.get("COLORIZE_KILLS_SEED", time.time()))
-    moments, (folder, seconds) = random.Random(seed), two_ranks
-    last = PhaseFolder(folder / "runs", "stopped", "pretrain_gen").last
-    told = []
-    for whom in ("a rank", "torchrun"):
-        with Torchrun(folder, "stopped") as stopped:
-            stopped.work(moments.uniform(0, seconds / 8), "images/s")  # before the first step, nothing is saved
-            if whom == "torchrun":
-                stopped.process.send_signal(signal.SIGTERM)
-            else:
-                whom = stopped.signal_one(signal.SIGTERM, moments)
-            assert stopped.status() != 0, stopped.said()
-        [images] = re.findall(
-            r"stopped by SIGTERM after (\d+) images; saved .*last.ckpt; resume with: ", stopped.said()
-        )
-        assert read_checkpoint(last)[0].images_seen == int(images)
-        told.append(f"{whom} after {images} images")
-    with Torchrun(folder, "stopped") as resumed:
-        assert resumed.status() == 0, resumed.said()
-    assert_same(*(PhaseFolder(folder / "runs", run, "pretrain_gen") for run in ("whole", "stopped")))
-    with capsys.disabled():
-        print(f"\nSIGTERM to {' and to '.join(told)}, seed {seed}")
