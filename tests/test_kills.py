@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import pytest
 
+from colorize.cli.command import exit_statuses
 from colorize.data.generated import read_manifest
 from colorize.runs import PhaseFolder
+from colorize.runtime import signals
 from tests.sameness import assert_same
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +116,36 @@ def test_killed_at_random_in_every_step_it_ends_the_same(tmp_path: Path, capsys:
     with capsys.disabled():
         print(f"in all {sum(map(len, survived.values()))} kills survived, seed {seed}")
     assert all(survived.values())
+
+
+def test_the_sigterm_of_torchrun_to_a_rank_that_ends_anyway_changes_neither_its_words_nor_its_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes as soon as another rank has ended: while Lightning tears down, Hydra ends, the line is said."""
+
+    def terminate(*_: object) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "; resume"
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(os, "_exit", pytest.fail)
+    try:
+        signals.while_importing("colorize.train")
+        with pytest.raises(SystemExit) as end, exit_statuses("colorize.train", terminate):
+            try:
+                with signals.deferred():
+                    try:
+                        raise signals.concluded(signals.Stopped(signal.SIGTERM, "after 4 images; saved last.ckpt"))
+                    finally:
+                        terminate()
+            finally:
+                terminate()
+        terminate()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "colorize.train: stopped by SIGTERM after 4 images; saved last.ckpt; resume\n"
 
 
 # --- two ranks under torchrun -----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ BOUNCE_S = 1.0  # a second signal within it is the first: a terminal's Ctrl-C re
 _STEP = "COLORIZE_STEP"  # the variable by which a step knows that it is one: the process of the pipeline
 _WATCH_S = 0.5
 _noted: tuple[int, float] | None = None  # the signal that training has yet to act on, and when it came
+_concluded: "tuple[Stopped, float] | None" = None  # what ends the command, whose work is saved, and since when
 
 
 class Stopped(BaseException):
@@ -41,16 +42,24 @@ def under_slurm() -> bool:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None], *more: int) -> dict[int, Any]:
-    """Let `handler` receive SIGTERM, Slurm's warning and `more`; return what received them before."""
+    """Let `handler` receive SIGTERM, Slurm's warning and `more` until `concluded`; return what received them before."""
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        if _concluded is None:
+            handler(signum, frame)
+        elif signum == signal.SIGINT and time.monotonic() - _concluded[1] > BOUNCE_S:
+            raise _concluded[0]
+
     if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
         return {}
     warning = [signal.SIGUSR1] if under_slurm() else []
-    return {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, *warning, *more)}
+    return {signum: signal.signal(signum, receive) for signum in (signal.SIGTERM, *warning, *more)}
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], *more: int) -> Iterator[None]:
-    before = _handle(handler, *more)
+    global _concluded
+    _concluded, before = None, _handle(handler, *more)
     try:
         yield
     finally:
@@ -118,20 +127,23 @@ def deferred() -> Iterator[None]:
             yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if (signum := noted()) is None:
             raise
-        # A SystemExit is Lightning's, which the signal has met before `reinstall_handlers`. Of anything else, the
-        # signal has ended another process too, a worker say, without which the step cannot be finished.
-        said = "" if isinstance(error, SystemExit) else f"before it could save ({type(error).__name__})"
-        raise Stopped(signum, said) from error
+        # The signal has ended another process too, a worker say, without which the step cannot be finished.
+        raise Stopped(signum, f"before it could save ({type(error).__name__})") from error
     finally:
         _noted = None
 
 
-def reinstall_handlers() -> None:
-    """Undo, within `deferred`, what Lightning made of the handlers. Its own end training between two hooks, unsaved."""
-    _handle(_note, signal.SIGINT)
+def concluded(stop: Stopped) -> Stopped:
+    """Return `stop`, to be raised: from now on no signal changes its words, and only Ctrl-C cuts short what is left.
+
+    As soon as one rank has ended, torchrun sends SIGTERM to the others, which are about to say these words.
+    """
+    global _concluded
+    _concluded = stop, time.monotonic()
+    return stop
 
 
 def noted() -> int | None:

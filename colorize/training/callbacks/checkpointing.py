@@ -70,12 +70,17 @@ class Checkpoints(Checkpoint):
             for half_written in self.folder.glob(".*.part"):
                 half_written.unlink()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        signals.reinstall_handlers()
-        # With which Lightning would broadcast in every step whether it has received one.
+        # Lightning's own handler of SIGTERM exchanges in the midst of whatever a rank does, and ends training between
+        # two hooks, unsaved; in every step it would broadcast whether it has received one.
+        vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
         vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.saved_at = time.monotonic()
         pl_module.exchanges.append((lambda: any(self.own()), self.agree))
+        self.agree()
+        if signum := self.found[0]:
+            raise self.stopped(signum, pl_module.images_seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         (signum, due), self.found = self.found, (0, False)
@@ -114,7 +119,11 @@ class Checkpoints(Checkpoint):
         self.found = max(received), any(due)
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
+        """Return what ends training once all ranks are here: when one has ended, torchrun ends the others."""
+        saved = f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}"
+        stop = signals.concluded(signals.Stopped(signum, saved if images_seen else "before the first step"))
+        distributed.gathered(None)
+        return stop
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
         """Return True if the metric is lower than any before that counts, as the first one always is; note it down."""
