@@ -23,7 +23,7 @@ BOUNCE_S = 1.0  # a second signal within it is the first: a terminal's Ctrl-C re
 _STEP = "COLORIZE_STEP"  # the variable by which a step knows that it is one: the process of the pipeline
 _WATCH_S = 0.5
 _noted: tuple[int, float] | None = None  # the signal that training has yet to act on, and when it came
-_concluded: "tuple[Stopped, float] | None" = None  # what ends the command, whose work is saved, and since when
+_concluded = False  # true: the work is saved, and about to end with words that say so
 
 
 class Stopped(BaseException):
@@ -42,13 +42,11 @@ def under_slurm() -> bool:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None], *more: int) -> dict[int, Any]:
-    """Let `handler` receive SIGTERM, Slurm's warning and `more` until `concluded`; return what received them before."""
+    """Let `handler` receive SIGTERM, Slurm's warning and `more` until `conclude`; return what received them before."""
 
     def receive(signum: int, frame: FrameType | None) -> None:
-        if _concluded is None:
+        if not _concluded or signum == signal.SIGINT:
             handler(signum, frame)
-        elif signum == signal.SIGINT and time.monotonic() - _concluded[1] > BOUNCE_S:
-            raise _concluded[0]
 
     if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
         return {}
@@ -59,7 +57,7 @@ def _handle(handler: Callable[[int, FrameType | None], None], *more: int) -> dic
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], *more: int) -> Iterator[None]:
     global _concluded
-    _concluded, before = None, _handle(handler, *more)
+    _concluded, before = False, _handle(handler, *more)
     try:
         yield
     finally:
@@ -136,14 +134,10 @@ def deferred() -> Iterator[None]:
         _noted = None
 
 
-def concluded(stop: Stopped) -> Stopped:
-    """Return `stop`, to be raised: from now on no signal changes its words, and only Ctrl-C cuts short what is left.
-
-    As soon as one rank has ended, torchrun sends SIGTERM to the others, which are about to say these words.
-    """
+def conclude() -> None:
+    """Let only Ctrl-C cut short what is left to do: torchrun sends SIGTERM to all ranks once the first has ended."""
     global _concluded
-    _concluded = stop, time.monotonic()
-    return stop
+    _concluded = True
 
 
 def noted() -> int | None:

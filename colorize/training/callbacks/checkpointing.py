@@ -58,6 +58,12 @@ class Checkpoints(Checkpoint):
         self.best, self.fallen = state_dict["best"], state_dict.get("fallen", False)  # not in those of before skill
         self.photos = state_dict.get("photos")
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Lightning's own handler of SIGTERM exchanges in the midst of whatever a rank does, and ends training between
+        # two hooks, unsaved; in every step it would broadcast whether it has received one.
+        vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
+        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
         photos = None if data is None else validation_digest(data.photos)
@@ -68,11 +74,6 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             for half_written in self.folder.glob(".*.part"):
                 half_written.unlink()
-
-        # Lightning's own handler of SIGTERM exchanges in the midst of whatever a rank does, and ends training between
-        # two hooks, unsaved; in every step it would broadcast whether it has received one.
-        vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
-        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.saved_at = time.monotonic()
@@ -118,11 +119,11 @@ class Checkpoints(Checkpoint):
         self.found = max(received), any(due)
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        """Return what ends training once all ranks are here: when one has ended, torchrun ends the others."""
-        saved = f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}"
-        stop = signals.concluded(signals.Stopped(signum, saved if images_seen else "before the first step"))
+        """Return what ends training once all ranks have come here, of which none may end before all `conclude`."""
+        signals.conclude()
         distributed.gathered(None)
-        return stop
+        saved = f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}"
+        return signals.Stopped(signum, saved if images_seen else "before the first step")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
         """Return True if the metric is lower than any before that counts, as the first one always is; note it down."""
