@@ -46,6 +46,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, monitored: str, when: SaveConfig) -> None:
         self.folder, self.monitored, self.when = folder, monitored, when
         self.monitors_score = monitored.startswith(f"{SCORE}/")
+        self.saved_at = time.monotonic()
         self.found: tuple[int, bool] = 0, False  # what ranks have agreed on in this step
         self.best: float | None = None  # the metric of best.ckpt
         self.fallen = False  # true if its skill is below the start's, so that whatever counts takes its place
