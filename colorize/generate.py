@@ -54,7 +54,6 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     from colorize.data.packing import SavedShards
     from colorize.data.shards import PackedPhotos
     from colorize.data.tensors import to_pil
-    from colorize.networks.cpu_kernels import use_cpu_kernels
     from colorize.photos.opening import UnreadableImage
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
@@ -70,9 +69,8 @@ def save_images(config: GenerateConfig, output: Path) -> None:
     else:
         saved = SavedFiles(photos.of_split(config.split), output, config.batch_size)
     averaged = config.use_ema and has_average(config.checkpoint)
-    begun = Manifest(
-        config.checkpoint, sha256(config.checkpoint), config.size_px, [], [], False, averaged, saved.photos
-    )
+    checkpoint = config.checkpoint, sha256(config.checkpoint)
+    begun = Manifest(*checkpoint, config.size_px, [], [], False, averaged, saved.photos)
     begun.refuse_to_mix(output)
     fabric = launch(config.trainer)
     with distributed.abort_together(fabric.strategy.launcher):
@@ -88,8 +86,7 @@ def save_images(config: GenerateConfig, output: Path) -> None:
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
-            network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
-            network = place(use_cpu_kernels(network), device)
+            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
 
             def coloured(batches: Iterable[Batch]) -> Iterator[tuple[str, Image | UnreadableImage]]:
                 for batch in batches:

@@ -22,14 +22,16 @@ from colorize.cli.command import configured
 from colorize.data import packing
 from colorize.data.augment import Augmentation
 from colorize.data.datasets import AugmentedDataset, collate
+from colorize.data.generated import Generated, with_saved_images
 from colorize.data.images import center_box, load_rgb, load_square
 from colorize.data.loading import GlobalBatches, shuffled
-from colorize.data.shards import BLOCK, BlockOrder, Chosen, list_shards
+from colorize.data.shards import BLOCK, BlockOrder, Chosen, Reader, list_shards
 from colorize.data.sources import Photos, Split, list_folder, name_key
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.training import build
 from tests.conftest import TINY, draw_photo
+from tests.ranks import on_ranks
 from tests.tiny_checkpoint import write_checkpoint
 
 SPLIT = Split(0.25, seed=3)
@@ -64,12 +66,12 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed(source, tmp_path_factory.mktemp("packed") / "shards")
 
 
-def batches(photos: Photos, names: Any) -> list[Any]:
+def batches(photos: Photos, names: Any, generated: Generated | None = None) -> list[Any]:
     """Augmented batches of two epochs, as a worker process makes them."""
     found = []
     for epoch in range(2):
         sample = partial(Augmentation(noise=0.1).sample, 7, epoch)
-        dataset = pickle.loads(pickle.dumps(AugmentedDataset(photos, names, 32, sample=sample, max_tries=3)))
+        dataset = pickle.loads(pickle.dumps(AugmentedDataset(photos, names, 32, generated, sample=sample, max_tries=3)))
         order = partial(shuffled, len(names), 7, epoch)
         found += [collate(dataset.__getitems__(batch)) for batch in GlobalBatches(len(names), 5, order)]
     return found
@@ -78,7 +80,8 @@ def batches(photos: Photos, names: Any) -> list[Any]:
 def assert_equal(one: list[Any], two: list[Any]) -> None:
     assert len(one) == len(two) > 0
     for a, b in zip(one, two, strict=True):
-        assert a.names == b.names and torch.equal(a.rgb, b.rgb) and torch.equal(a.grey_change, b.grey_change)
+        assert a.names == b.names and torch.equal(a.rgb, b.rgb) and (a.fake is None) == (a.grey_change is not None)
+        assert torch.equal(*((c.grey_change if c.fake is None else c.fake) for c in (a, b)))
 
 
 def test_batches_are_those_of_the_folder(source: Path, shards: Path, tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_an_interrupted_pack_is_resumed(source: Path, shards: Path, tmp_path: Pa
 
     def measure(found: Any) -> Any:
         measured.append(1)
-        if len(measured) == 15:
+        if len(measured) == 40 + 15:  # each is measured for the size of shards as well
             raise OSError(28, "No space left on device")
         return real(found)
 
@@ -241,7 +244,7 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
         assert "\n" not in str(raised.value)
 
     copy = tmp_path / "copy"
-    told("has no index.json: make its shards by colorize.pack, or take data=folder")
+    told("has no index.json: run colorize.pack .*, or take data=folder")
     copy.mkdir()
     for path in shards.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
@@ -283,12 +286,23 @@ def words(shards: Path, tmp_path: Path) -> list[str]:
     return [*found, "data.min_colourfulness=15", "data.train_fraction=1"]
 
 
+def saved(words: list[str], output: Path, *more: str) -> Path:
+    """Step 2's images of 32 px, in 16 a shard."""
+    checkpoint = output.parent / "last.ckpt"
+    if not checkpoint.exists():
+        write_checkpoint(checkpoint)
+    words = [*words, f"checkpoint='{checkpoint}'", "size_px=32", "batch_size=1", f"output='{output}'", *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "IMAGES", 16)
+        generate.run(configured("generate", words))
+    return output
+
+
 def saved_images(words: list[str], tmp_path: Path) -> list[str]:
-    checkpoint = write_checkpoint(tmp_path / "last.ckpt")
-    generate.run(configured("generate", [*words, f"checkpoint='{checkpoint}'", "size_px=32"]))
+    generated = saved(words, tmp_path / "generated")
     sizes = ["resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]", "data.val_size_px=32"]
     tiny = [word for word in TINY if word.startswith(("model", "ema", "trainer.enable"))]
-    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{tmp_path}/default/generated'"]
+    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{generated}'"]
 
 
 def test_generated_images_of_shards_train_a_critic(words: list[str], tmp_path: Path) -> None:
@@ -297,7 +311,104 @@ def test_generated_images_of_shards_train_a_critic(words: list[str], tmp_path: P
     data.schedule = build.make_schedule(config)
     batch = next(iter(data.train_loader(0)))
     assert len(batch.names) == 8 and batch.fake.shape == batch.rgb.shape == (8, 3, 32, 32)
-    assert len(data.photos.train) + len(data.photos.val) == len(list(tmp_path.rglob("*.png")))
+    assert len(data.photos.train) + len(data.photos.val) == data.generated.reader.contents.photos > 30
+    assert not list(tmp_path.rglob("*.png")) and len(list(tmp_path.rglob("shard-*.tar"))) == 3
+
+
+def test_images_and_batches_of_the_critic_are_those_of_the_folder(
+    words: list[str], source: Path, shards: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    words = [word for word in words if not word.startswith("data.min")] + ["data.min_colourfulness=null"]
+    of_folder = [word for word in words if not word.startswith(("data=", "data.root="))]
+    of_folder += ["data=folder", f"data.root='{source}'", "data.max_unreadable=2"]
+    outputs = saved(words, tmp_path / "shards"), saved(of_folder, tmp_path / "files")
+    sources = list_shards(str(shards), SPLIT, tmp_path), list_folder(source, SPLIT)
+    (_, packed_images), (_, files) = map(with_saved_images, sources, outputs)
+    names = list(sources[0].of_split("all"))
+    assert len(names) == 40 and ODD in names
+    for name in names:
+        assert packed_images.content(name) == files.content(name).read_bytes()
+    alone, fetch = [], Reader.fetch
+    monkeypatch.setattr(Reader, "fetch", lambda *given, **options: (alone.append(options), fetch(*given, **options)))
+    identities = sources[0].train
+    one, two = (
+        batches(photos, names, images)
+        for photos, names, images in (
+            (sources[0], identities, packed_images),
+            (sources[1], list(identities), files),
+        )
+    )
+    assert_equal(one, two)
+    assert alone and not any(alone), "all is read ahead"
+    mixed, images = with_saved_images(sources[1], outputs[0])  # photos in files, their images in shards
+    assert len(mixed.train) + len(mixed.val) == 40 and images.reader is not None
+
+
+def test_a_stopped_generate_makes_the_shards_that_are_not_whole_and_mixes_nothing(
+    words: list[str], shards: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    whole, output, write = saved(words, tmp_path / "whole"), tmp_path / "stopped", packing.write_shard
+
+    def full(folder: Path, number: int, photos: Any) -> None:
+        if number == 1:
+            raise OSError(28, "No space left on device")
+        write(folder, number, photos)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(packing, "write_shard", full)
+        saved(words, output)
+    photos = list_shards(str(shards), SPLIT, tmp_path)
+    with pytest.raises(UserError, match="is unfinished"):
+        with_saved_images(photos, output)
+    first = (output / "shard-00000.tar").stat().st_mtime_ns
+    assert not (output / "shard-00001.tar").exists()
+    saved(words, output)
+    assert (output / "shard-00000.tar").stat().st_mtime_ns == first
+    assert content_of(output) == content_of(whole)
+
+    for more, match in (("size_px=48", "images of 32 px .* not images of 48 px"), ("split=val", "photos [0-9a-f]{8}")):
+        with pytest.raises(UserError, match=match) as raised:
+            saved(words, output, more)
+        assert "\n" not in str(raised.value)
+    manifest = output / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"checkpoint_sha256": "', '"checkpoint_sha256": "0'))
+    with pytest.raises(UserError, match=r"holds .*last.ckpt \(0"):
+        saved(words, output)
+    manifest.unlink()
+    with pytest.raises(UserError, match="holds other shards"):
+        saved(words, output)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_an_unreadable_photo_has_no_image_and_is_named(words: list[str], shards: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in shards.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    photos = list_shards(str(copy), SPLIT, tmp_path)
+    name, row = photos.train[2], photos.reader.index[photos.train.rows[np.array([2])][0]]
+    with (copy / f"shard-{row['shard']:05}.tar").open("r+b") as file:
+        file.seek(int(row["offset"]) + int(row["length"]) // 2)
+        file.write(bytes(int(row["length"]) // 2))
+    words = [word for word in words if not word.startswith("data.root=")] + [f"data.root='{copy}'"]
+    output = saved(words, tmp_path / "images")
+    assert (output / "unreadable.txt").read_text().startswith(f"{name}: ")
+    kept, images = with_saved_images(photos, output)
+    assert name not in kept.of_split("all") and len(kept.train) > 20
+    with pytest.raises(UnreadableImage, match="not in the shards"):
+        images.content(name)
+
+
+@pytest.mark.slow
+def test_two_ranks_write_the_same_shards_of_images(words: list[str], tmp_path: Path) -> None:
+    one, two = saved(words, tmp_path / "one"), tmp_path / "two"
+    for failed in on_ranks(lambda rank: saved(words, two, "trainer.devices=2")):
+        if isinstance(failed, BaseException):
+            raise failed
+    assert content_of(one) == content_of(two) and len(list(two.glob("*.tar"))) == 3
 
 
 @pytest.mark.slow

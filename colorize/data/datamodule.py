@@ -154,13 +154,14 @@ class ColorizationDataModule(L.LightningDataModule):
         return lookup
 
     def center_squares(
-        self, identities: Sequence[str], size_px: int | None = None, parts: Iterable[range] = ()
+        self, identities: Sequence[str], size_px: int | None = None, parts: Iterable[range] | None = None
     ) -> Iterator[Batch]:
         """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
 
         With ``parts``, those of these places alone, and no batch goes beyond one.
         """
-        batches = (batch for part in parts or [range(len(identities))] for batch in cut(part, self.val_batch_size))
+        parts = [range(len(identities))] if parts is None else parts
+        batches = (batch for part in parts for batch in cut(part, self.val_batch_size))
         for raw in self._loader(self._center_squares(identities, size_px), batch_sampler=batches):
             self._noted(raw)
             if len(self._met()) > self.max_unreadable:  # this rank alone has met as many

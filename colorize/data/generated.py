@@ -41,7 +41,7 @@ def image_path(folder: Path, identity: str) -> Path:
 class Manifest:
     """`manifest.json`: the photos in `images`, each saved as a centre square of `size_px` at its own path + ".png".
 
-    Of images in shards, the index has the former, and unreadable.txt the unreadable photos.
+    Of images in shards, it names none: their index has the photos, and unreadable.txt those that could not be decoded.
     """
 
     checkpoint: str

@@ -333,7 +333,8 @@ def open_shards(root: str, runs_dir: str | Path) -> Reader:
         reader = Reader(root, file, contents)
     except FileNotFoundError as error:
         lacking = Path(error.filename or "index.json").name
-        raise UserError(f"{root} has no {lacking}: make its shards by colorize.pack, or take data=folder") from error
+        lacking += ": run colorize.pack (of saved images, colorize.generate), or take data=folder"
+        raise UserError(f"{root} has no {lacking}") from error
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise UserError(f"{root}: {brief(error)}; it is to hold shards whole and unchanged") from error
     if reader.index.dtype != ROW or reader.index.shape != (contents.photos,):

@@ -75,24 +75,20 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
-    unreadable, train, most = dict[str, str](), list[str](), ""
+    rows, unreadable = np.zeros(0, ROW), dict[str, str]()
     if isinstance(photos, PackedPhotos):  # measured when they were packed
-        train = photos.where(lambda rows: rows["colourfulness"] >= least).train
+        kept = photos.where(lambda rows: rows["colourfulness"] >= least).train
     else:
         rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
         dull = readable(rows) & (rows["colourfulness"] < least)
-        train = [name for name, out in zip(photos.train, dull, strict=True) if not out]
-        most = f"the most colourful has {rows['colourfulness'].max():.1f}; "
-    if len(unreadable) == len(train) < len(photos.train):
-        raise UserError(
-            f"data.min_colourfulness={least:g} leaves no training photo in {photos.root}: {most}lower it, or use null "
-            "to keep all"
-        )
-    log.info(
-        f"data.min_colourfulness={least:g} leaves out {len(photos.train) - len(train)} of {len(photos.train)} training "
-        "photos" + (f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else "")
-    )
-    return replace(photos, train=train)
+        kept = [name for name, out in zip(photos.train, dull, strict=True) if not out]
+    told, count = f"data.min_colourfulness={least:g} leaves", len(photos.train)
+    if len(unreadable) == len(kept) < count:
+        most = f" (the most colourful has {rows['colourfulness'].max():.1f})" if len(rows) else ""
+        raise UserError(f"{told} no training photo in {photos.root}{most}: lower it, or use null to keep all")
+    stay = f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else ""
+    log.info(f"{told} out {count - len(kept)} of {count} training photos{stay}")
+    return replace(photos, train=kept)
 
 
 def readable(rows: NDArray[Any]) -> NDArray[np.bool_]:
