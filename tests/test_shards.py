@@ -5,6 +5,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
@@ -278,76 +279,104 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
         packed(broken, tmp_path / "none")
 
 
+def words_of(shards: Path, runs: Path) -> list[str]:
+    words = ["data=shards", f"data.root='{shards}'", f"runs_dir='{runs}'", "data.val_fraction=0.25"]
+    words += ["data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=32-true", "recipe=paper"]
+    return [*words, "data.min_colourfulness=15", "data.train_fraction=1"]
+
+
 @pytest.fixture
 def words(shards: Path, tmp_path: Path) -> list[str]:
-    """Options of a tiny critic's phase on shards, after step 2, and of others with what of it is theirs."""
-    found = ["data=shards", f"data.root='{shards}'", f"runs_dir='{tmp_path}'", "data.val_fraction=0.25"]
-    found += ["data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=32-true", "recipe=paper"]
-    return [*found, "data.min_colourfulness=15", "data.train_fraction=1"]
+    """Options of any command on shards."""
+    return words_of(shards, tmp_path)
 
 
-def saved(words: list[str], output: Path, *more: str) -> Path:
-    """Step 2's images of 32 px, in 16 a shard."""
-    checkpoint = output.parent / "last.ckpt"
-    if not checkpoint.exists():
-        write_checkpoint(checkpoint)
-    words = [*words, f"checkpoint='{checkpoint}'", "size_px=32", "batch_size=1", f"output='{output}'", *more]
+def generating(words: list[str], checkpoint: Path) -> Any:
+    words = [word for word in words if not word.startswith("data.min")] + ["data.min_colourfulness=null"]
+    return configured("generate", [*words, f"checkpoint='{checkpoint}'", "size_px=32", "batch_size=8"])
+
+
+def saved(config: Any, output: Path, **options: Any) -> Path:
+    """Step 2's images, in 16 a shard."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "IMAGES", 16)
-        generate.run(configured("generate", words))
+        generate.run(replace(config, output=str(output), **options))
     return output
 
 
-def saved_images(words: list[str], tmp_path: Path) -> list[str]:
-    generated = saved(words, tmp_path / "generated")
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("weights") / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def images(shards: Path, checkpoint: Path) -> Path:
+    """Step 2's images of all 40 photos."""
+    runs = checkpoint.parent
+    return saved(generating(words_of(shards, runs), checkpoint), runs / "images")
+
+
+def critic(words: list[str], images: Path) -> list[str]:
     sizes = ["resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]", "data.val_size_px=32"]
     tiny = [word for word in TINY if word.startswith(("model", "ema", "trainer.enable"))]
-    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{generated}'"]
+    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{images}'"]
 
 
-def test_generated_images_of_shards_train_a_critic(words: list[str], tmp_path: Path) -> None:
-    config = configured("train", saved_images(words, tmp_path))
+def test_generated_images_of_shards_train_a_critic(words: list[str], images: Path) -> None:
+    config = configured("train", critic(words, images))
+    everything = build.make_datamodule(config).photos
+    colours = everything.reader.index["colourfulness"]
+    config.data.min_colourfulness = float(np.median(colours))
     data = build.make_datamodule(config)
     data.schedule = build.make_schedule(config)
     batch = next(iter(data.train_loader(0)))
     assert len(batch.names) == 8 and batch.fake.shape == batch.rgb.shape == (8, 3, 32, 32)
-    assert len(data.photos.train) + len(data.photos.val) == data.generated.reader.contents.photos > 30
-    assert not list(tmp_path.rglob("*.png")) and len(list(tmp_path.rglob("shard-*.tar"))) == 3
+    assert len(everything.of_split("all")) == data.generated.reader.contents.photos == 40
+    bright = everything.mask("train") & (colours >= np.median(colours))
+    assert np.array_equal(data.photos.mask("train"), bright) and 8 < bright.sum() < len(everything.train)
+    assert list(data.photos.val) == list(everything.val)
+    config.data.min_colourfulness = 200.0
+    with pytest.raises(UserError, match=r"min_colourfulness=200 leaves no training photo in .*shards: lower it"):
+        build.make_datamodule(config)
+    assert {path.suffix for path in images.iterdir()} == {".tar", ".npy", ".json", ".txt", ""}
+    assert len(list(images.glob("*.tar"))) == 3
 
 
 def test_images_and_batches_of_the_critic_are_those_of_the_folder(
-    words: list[str], source: Path, shards: Path, tmp_path: Path, monkeypatch: Any
+    words: list[str], source: Path, shards: Path, images: Path, checkpoint: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    words = [word for word in words if not word.startswith("data.min")] + ["data.min_colourfulness=null"]
-    of_folder = [word for word in words if not word.startswith(("data=", "data.root="))]
-    of_folder += ["data=folder", f"data.root='{source}'", "data.max_unreadable=2"]
-    outputs = saved(words, tmp_path / "shards"), saved(of_folder, tmp_path / "files")
-    sources = list_shards(str(shards), SPLIT, tmp_path), list_folder(source, SPLIT)
-    (_, packed_images), (_, files) = map(with_saved_images, sources, outputs)
-    names = list(sources[0].of_split("all"))
+    photos, folder = list_shards(str(shards), SPLIT, tmp_path), list_folder(source, SPLIT)
+    names = list(photos.of_split("all"))
     assert len(names) == 40 and ODD in names
+    for name in names:  # without what is none, so that all batches have one size
+        (tmp_path / "good" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "good" / name).symlink_to(source / name)
+    config = generating(words, checkpoint)
+    config.data = replace(config.data, kind="folder", root=str(tmp_path / "good"))
+    (_, packed_images), (_, files) = (
+        with_saved_images(*given) for given in ((photos, images), (folder, saved(config, tmp_path / "files")))
+    )
     for name in names:
         assert packed_images.content(name) == files.content(name).read_bytes()
     alone, fetch = [], Reader.fetch
     monkeypatch.setattr(Reader, "fetch", lambda *given, **options: (alone.append(options), fetch(*given, **options)))
-    identities = sources[0].train
     one, two = (
-        batches(photos, names, images)
-        for photos, names, images in (
-            (sources[0], identities, packed_images),
-            (sources[1], list(identities), files),
+        batches(source_, source_names, generated)
+        for source_, source_names, generated in (
+            (photos, photos.train, packed_images),
+            (folder, list(photos.train), files),
         )
     )
     assert_equal(one, two)
     assert alone and not any(alone), "all is read ahead"
-    mixed, images = with_saved_images(sources[1], outputs[0])  # photos in files, their images in shards
-    assert len(mixed.train) + len(mixed.val) == 40 and images.reader is not None
+    mixed, _ = with_saved_images(folder, images)  # photos in files, their images in shards
+    assert set(mixed.of_split("all")) == set(names)
 
 
 def test_a_stopped_generate_makes_the_shards_that_are_not_whole_and_mixes_nothing(
-    words: list[str], shards: Path, tmp_path: Path, monkeypatch: Any
+    words: list[str], images: Path, shards: Path, checkpoint: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    whole, output, write = saved(words, tmp_path / "whole"), tmp_path / "stopped", packing.write_shard
+    config, output, write = generating(words, checkpoint), tmp_path / "stopped", packing.write_shard
 
     def full(folder: Path, number: int, photos: Any) -> None:
         if number == 1:
@@ -356,34 +385,36 @@ def test_a_stopped_generate_makes_the_shards_that_are_not_whole_and_mixes_nothin
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(packing, "write_shard", full)
-        saved(words, output)
-    photos = list_shards(str(shards), SPLIT, tmp_path)
+        saved(config, output)
     with pytest.raises(UserError, match="is unfinished"):
-        with_saved_images(photos, output)
+        with_saved_images(list_shards(str(shards), SPLIT, tmp_path), output)
     first = (output / "shard-00000.tar").stat().st_mtime_ns
     assert not (output / "shard-00001.tar").exists()
-    saved(words, output)
+    saved(config, output)
     assert (output / "shard-00000.tar").stat().st_mtime_ns == first
-    assert content_of(output) == content_of(whole)
+    assert content_of(output) == content_of(images)
 
-    for more, match in (("size_px=48", "images of 32 px .* not images of 48 px"), ("split=val", "photos [0-9a-f]{8}")):
+    def refused(match: str, **options: Any) -> None:
         with pytest.raises(UserError, match=match) as raised:
-            saved(words, output, more)
+            saved(config, output, **options)
         assert "\n" not in str(raised.value)
+
+    refused("images of 32 px .* not images of 48 px", size_px=48)
+    refused("of photos [0-9a-f]{8}, not .* of photos [0-9a-f]{8}:", split="val")
     manifest = output / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"checkpoint_sha256": "', '"checkpoint_sha256": "0'))
-    with pytest.raises(UserError, match=r"holds .*last.ckpt \(0"):
-        saved(words, output)
+    refused(r"holds .*last.ckpt \(0")
     manifest.unlink()
-    with pytest.raises(UserError, match="holds other shards"):
-        saved(words, output)
+    refused("holds other shards")
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def test_an_unreadable_photo_has_no_image_and_is_named(words: list[str], shards: Path, tmp_path: Path) -> None:
+def test_an_unreadable_photo_has_no_image_and_is_named(
+    words: list[str], shards: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in shards.iterdir():
@@ -393,8 +424,9 @@ def test_an_unreadable_photo_has_no_image_and_is_named(words: list[str], shards:
     with (copy / f"shard-{row['shard']:05}.tar").open("r+b") as file:
         file.seek(int(row["offset"]) + int(row["length"]) // 2)
         file.write(bytes(int(row["length"]) // 2))
-    words = [word for word in words if not word.startswith("data.root=")] + [f"data.root='{copy}'"]
-    output = saved(words, tmp_path / "images")
+    config = generating(words, checkpoint)
+    config.data.root = str(copy)
+    output = saved(config, tmp_path / "images")
     assert (output / "unreadable.txt").read_text().startswith(f"{name}: ")
     kept, images = with_saved_images(photos, output)
     assert name not in kept.of_split("all") and len(kept.train) > 20
@@ -403,19 +435,21 @@ def test_an_unreadable_photo_has_no_image_and_is_named(words: list[str], shards:
 
 
 @pytest.mark.slow
-def test_two_ranks_write_the_same_shards_of_images(words: list[str], tmp_path: Path) -> None:
-    one, two = saved(words, tmp_path / "one"), tmp_path / "two"
-    for failed in on_ranks(lambda rank: saved(words, two, "trainer.devices=2")):
+def test_two_ranks_write_the_same_shards_of_images(
+    words: list[str], images: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config, two = generating(words, checkpoint), tmp_path / "two"
+    config.trainer.devices = 2
+    for failed in on_ranks(lambda rank: saved(config, two)):
         if isinstance(failed, BaseException):
             raise failed
-    assert content_of(one) == content_of(two) and len(list(two.glob("*.tar"))) == 3
+    assert content_of(images) == content_of(two) and len(list(two.glob("*.tar"))) == 3
 
 
 @pytest.mark.slow
-def test_evaluate_and_a_training_take_shards(words: list[str], tmp_path: Path) -> None:
-    train.run(configured("train", saved_images(words, tmp_path)))
+def test_evaluate_and_a_training_take_shards(words: list[str], images: Path, checkpoint: Path, tmp_path: Path) -> None:
+    train.run(configured("train", critic(words, images)))
     assert (tmp_path / "default" / "pretrain_critic" / "checkpoints" / "best.ckpt").exists()
     none = [f"weights.{name}=none" for name in ("lpips_alex", "lpips_vgg", "fid")]
-    checkpoint = f"checkpoint='{tmp_path / 'last.ckpt'}'"
-    evaluate.run(configured("evaluate", [*words, checkpoint, *none, f"output='{tmp_path}/scores'"]))
+    evaluate.run(configured("evaluate", [*words, f"checkpoint='{checkpoint}'", *none, f"output='{tmp_path}/scores'"]))
     assert (tmp_path / "scores" / "metrics.md").exists()

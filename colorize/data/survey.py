@@ -75,6 +75,7 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
+    kept: Sequence[str]
     rows, unreadable = np.zeros(0, ROW), dict[str, str]()
     if isinstance(photos, PackedPhotos):  # measured when they were packed
         kept = photos.where(lambda rows: rows["colourfulness"] >= least).train
