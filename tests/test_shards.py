@@ -134,10 +134,27 @@ def test_an_interrupted_pack_is_resumed(source: Path, shards: Path, tmp_path: Pa
         packed(source, output, "short_px=32")
 
 
-def test_small_copies_and_no_copy_twice(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    """30 files more than there are."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(30)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, limits[1]))
+    for number in spare:
+        os.close(number)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_small_copies_and_no_copy_twice(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, few_open_files: None
+) -> None:
     caplog.set_level("INFO", "colorize")
-    output = packed(source, tmp_path / "shards", "short_px=40", "quality=80", "deduplicate=true")
+    words = ("short_px=40", "quality=80", "deduplicate=true", "shard_mb=0.001")
+    output = packed(source, tmp_path / "shards", *words)
     photos = list_shards(str(output), SPLIT, tmp_path)
+    assert len(list(output.glob("*.tar"))) == 42, "more than files can be open"
     assert len(photos.train) + len(photos.val) == 39 and "1 copies left out" in caplog.text
     assert min(load_rgb(photos.content(photos.val[0])).size) == 40
     assert photos.content(photos.train[0]).startswith(b"\xff\xd8")  # a JPEG

@@ -158,9 +158,12 @@ def small_jpeg(content: bytes, px: int, quality: int) -> bytes | None:
 def write_index(output: Path, count: int, has_val: bool, deduplicate: bool = False) -> None:
     """Join what was kept of each of so many shards, and remove it."""
     shards = [output / shard_name(number) for number in range(count)]
-    parts = [np.load(path.with_suffix(".npz")) for path in shards]
-    packed = np.concatenate([part["rows"] for part in parts])
-    unreadable, copies = [str(line) for part in parts for line in part["unreadable"]], 0
+    rows, unreadable, copies = list[Any](), list[str](), 0
+    for path in shards:
+        with np.load(path.with_suffix(".npz")) as part:  # one after the other: there may be more than can be open
+            rows.append(part["rows"])
+            unreadable += part["unreadable"].tolist()
+    packed = np.concatenate(rows)
     if deduplicate:
         _, first = np.unique(packed["content"], return_index=True)
         packed, copies = packed[np.sort(first)], len(packed) - len(first)
