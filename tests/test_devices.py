@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from colorize import evaluate, generate, pipeline, train
 from colorize.cli.launch import take_place
-from colorize.data import images
+from colorize.data import generated
 from colorize.data.generated import image_path, read_manifest
 from colorize.data.resolution import fit_to_photos
 from colorize.data.sources import Photos
@@ -349,8 +349,8 @@ def test_two_devices_generate_and_measure_as_one(configure: Configure, tmp_path:
     def work(rank: int) -> list[str]:
         saved: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
-            real = images.save_png
-            patch.setattr(images, "save_png", lambda picture, path: (saved.append(str(path)), real(picture, path)))
+            real = generated.save_png
+            patch.setattr(generated, "save_png", lambda picture, path: (saved.append(str(path)), real(picture, path)))
             generate.run(two)
         evaluate.run(measured[1])
         return saved
