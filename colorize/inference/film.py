@@ -5,7 +5,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
@@ -81,14 +81,19 @@ def colour_film(colorizer: Colorizer, source: str, result: Path, options: Predic
     Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskFault where nothing
     can be written; BadOption where the result cannot hold the codec.
     """
-    with _faults_told(result), lack_of_memory_told("this film"):
-        to_frames = is_pattern(result)
-        film = _described(source, options, deep=to_frames)
-        codec = None if to_frames else choose_codec(options.codec, result, film)
-        if film.seconds is not None and options.start >= film.seconds:
-            raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
-        with Work(result, _key(film, options, colorizer, codec)) as work:
-            return _colour(colorizer, film, result, options, codec, tick, work)
+    try:
+        with lack_of_memory_told("this film"):
+            to_frames = is_pattern(result)
+            film = _described(source, options, deep=to_frames)
+            codec = None if to_frames else choose_codec(options.codec, result, film)
+            if film.seconds is not None and options.start >= film.seconds:
+                raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
+            with Work(result, _key(film, options, colorizer, codec)) as work:
+                return _colour(colorizer, film, result, options, codec, tick, work)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if (fault := disk_fault(error, result.parent)) is not None:
+            raise fault from error
+        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def film_outcome(colorizer: Colorizer, job: Job, options: PredictConfig, tick: Tick) -> Outcome:
@@ -115,16 +120,6 @@ def _described(source: str, options: PredictConfig, deep: bool) -> Film:
         if film.second_field is not None:
             log.info(f"{source}: film that was woven into video: {float(film.rate):.3f} frames a second brought back")
     return film if options.fps is None else film.at_rate(options.fps)
-
-
-@contextmanager
-def _faults_told(result: Path) -> Iterator[None]:
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if (fault := disk_fault(error, result.parent)) is not None:
-            raise fault from error
-        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _colour(
@@ -216,7 +211,9 @@ def _rendered(
     at_once = options.batch_size or colorizer.backend.at_once
 
     def render(batch: list[_Seen]) -> list[tuple[_Seen, Plane | None]]:
-        photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
+        greys = (Image.fromarray(grey_image(seen.frame.luma, film)) for seen in batch if seen.asked)
+        squares = (np.asarray(grey.resize(film.square_size, Image.Resampling.BICUBIC)) for grey in greys)
+        photos = [Photo(square, name=film.path) for square in squares]
         made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
         return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
 
@@ -249,13 +246,6 @@ def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tupl
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)
     scale = min(1.0, side_px / min(width, height), (4 * side_px**2 / (width * height)) ** 0.5)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _shown(film: Film, luma: Plane) -> Plane:
-    grey = grey_image(luma, film)
-    if film.pixel_aspect == 1:
-        return grey
-    return np.asarray(Image.fromarray(grey).resize(film.square_size, Image.Resampling.BICUBIC))
 
 
 def _ahead(items: Stream[T], depth: int) -> Stream[T]:
