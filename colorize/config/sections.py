@@ -140,9 +140,14 @@ class ResolutionConfig:
         return [max(1, round(size * self.batch_scale)) for size in self.batch_size]
 
     @property
+    def stages(self) -> list[int]:
+        """Stage of each epoch."""
+        return [stage for stage, epochs in enumerate(self.epochs) for _ in range(epochs)]
+
+    @property
     def last_size_px(self) -> int:
         """Training size of the last stage that has an epoch: what a validation is to look at."""
-        return [size_px for size_px, epochs in zip(self.size_px, self.epochs, strict=True) if epochs][-1]
+        return self.size_px[self.stages[-1]]
 
 
 @dataclass

@@ -76,9 +76,7 @@ class OwnExchange(DDPStrategy):
 @value_errors_as_bad_options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Return sizes and batches by epoch."""
-    resolution = config.resolution
-    sizes, limit = (resolution.size_px, resolution.scaled_batches), config.trainer.limit_train_batches
-    return ResolutionSchedule(*sizes, resolution.epochs, resolution.images, limit)
+    return ResolutionSchedule(config.resolution, config.trainer.limit_train_batches)
 
 
 @value_errors_as_bad_options()
@@ -123,11 +121,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         images_before=0 if resume_from else images_before(config),
     )
     with value_errors_as_bad_options():
-        objective = Objective(
-            content_loss or ContentLoss(None, (), pixel_weight=0.0),
-            ChromaLoss(loss, centres),
-            loss,
-        )
+        objective = Objective(content_loss or ContentLoss(None, loss), ChromaLoss(loss, centres), loss)
         rates = {
             name: LearningRates(getattr(config.optim, name), list(network.layer_groups()), resolution)
             for name, network in trained.items()
@@ -262,7 +256,7 @@ def synchronises_norms(config: TrainConfig, device: torch.device) -> bool:
         if asked == "true":
             raise BadOption("trainer.sync_batchnorm=true: torch synchronises batch norms on CUDA GPUs alone")
         return False
-    least = min(batch for batch, epochs in zip(resolution.scaled_batches, resolution.epochs, strict=True) if epochs)
+    least = min(resolution.scaled_batches[stage] for stage in resolution.stages)
     return asked == "true" or (asked == "auto" and least < FEW_TO_NORM * settings.devices * settings.num_nodes)
 
 

@@ -42,10 +42,8 @@ class LearningRates:
         self.optim, self.lr = optim, optim.lr * resolution.batch_scale
         self.multipliers = dict(zip(layer_groups, multipliers, strict=True))
         self.frozen_epochs = {group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen}
-        stages = list(zip(resolution.batch_size, resolution.epochs, strict=True))
-        batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
-        self.stages = [number for number, (_, epochs) in enumerate(stages) for _ in range(epochs)]
-        self.by_stage = resolution.images is not None
+        self.stages, self.by_stage = resolution.stages, resolution.images is not None
+        batches = [resolution.batch_size[stage] for stage in self.stages]
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
         self.epoch_factors = [(batch_size / batches[0]) ** power for batch_size in batches]
 
