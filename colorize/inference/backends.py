@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.runtime.errors import UserError
 from colorize.weights import bundled
 

@@ -9,8 +9,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from colorize.color import scale_chroma
-from colorize.gamut import Plane
+from colorize.color import Plane, scale_chroma
 from colorize.inference.backends import Backend, chosen_backend
 from colorize.inference.palette import palette
 from colorize.networks.options import MIN_SIZE_PX

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.inference.backends import Backend, Likely
 from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_packages_told
 from colorize.weights.stated import Stated, read_stated

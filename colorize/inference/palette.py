@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from colorize.color import grey_to_lightness, lab_to_rgb, merge_luma, rgb_to_lab
-from colorize.gamut import Plane
+from colorize.color import Plane, grey_to_lightness, lab_to_rgb, merge_luma, rgb_to_lab
 from colorize.inference.backends import Likely
 
 ALIKE = 15.0

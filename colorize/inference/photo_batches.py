@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from colorize.color import Plane
 from colorize.config import PredictConfig
 from colorize.data.images import load_rgb
-from colorize.gamut import Plane
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading

@@ -14,8 +14,7 @@ from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
-from colorize.gamut import Plane
+from colorize.color import Plane, grey_to_lightness, lab_to_rgb, rgb_to_lab
 from colorize.inference.palette import likeness
 from colorize.photos.hints import Hint
 

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos import profiles
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -6,7 +6,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.deep import image_of, scaled
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.dpx import write_dpx

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption

@@ -18,8 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from colorize import gamut
-from colorize.gamut import Plane
+from colorize.color import WEIGHTS_601, Plane
 from colorize.runtime.errors import UserError
 from colorize.video.sniff import STILL_BRANDS
 
@@ -90,7 +89,7 @@ class Film:
 
     @property
     def weights(self) -> tuple[float, float]:
-        return _WEIGHTS.get(self.matrix, gamut.REC_601)
+        return _WEIGHTS.get(self.matrix, WEIGHTS_601)
 
     @property
     def square_size(self) -> tuple[int, int]:

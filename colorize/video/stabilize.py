@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.video.chroma import resized
 from colorize.video.motion import Link
 
