@@ -28,7 +28,7 @@ def frame_numbers(pattern: str) -> range:
     before, after = (re.escape(part.replace("%%", "%")) for part in _NUMBER.split(name))
     fits = re.compile(f"{before}([0-9]+){after}")
     try:
-        matches = [match for file in read_folder(folder or ".").files if (match := fits.fullmatch(file)) is not None]
+        matches = [match for file in read_folder(folder or ".")[1] if (match := fits.fullmatch(file)) is not None]
     except OSError as error:
         raise UserError(f"input={pattern}: {error.strerror}") from error
     found = sorted(number for match in matches if name % (number := int(match[1])) == match[0])
