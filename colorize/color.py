@@ -43,11 +43,6 @@ def rgb_to_grey(rgb: Image) -> Image:
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def onto_luma(rgb: Image, luma: Image) -> Image:
-    """Add the chroma of ``rgb`` to ``luma`` in full, outside [0, 1] too: linear, so that in training gradients flow."""
-    return luma + (rgb - rgb_to_grey(rgb))
-
-
 def merge_luma(rgb: Image, grey: Image) -> Image:
     """Join the luma of ``grey`` with the chroma of ``rgb``, which may lie outside [0, 1], to RGB in [0, 1].
 

@@ -8,6 +8,9 @@ from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
 from colorize.runtime.processes import spare_cores
 from colorize.runtime.schema import node, opt
 
+PRECISION = "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact"
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
 
 @dataclass
 class OldPhotoConfig:
@@ -181,11 +184,7 @@ class InitFromConfig:
 @dataclass
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
-    precision: str = opt(
-        "auto",
-        "auto: bf16 where the device is fast at it, else 32-true, which is exact",
-        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
-    )
+    precision: str = opt("auto", PRECISION, choices=PRECISIONS)
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
     num_nodes: int = opt(1, "how many machines", least=1)

@@ -19,7 +19,7 @@ from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, with_metadata_of
-from colorize.photos.metadata import Metadata, photoshop_block, resolution_tags, with_resolution
+from colorize.photos.metadata import Metadata, photoshop_block, resolution_tags
 from colorize.photos.opening import load_plugin
 from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
 from colorize.runtime.files import written_whole
@@ -135,7 +135,8 @@ def _write(
         if format.lossy:
             options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
         if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
-            options["exif"] = with_resolution(metadata)
+            tags = unpack(metadata.exif)
+            options["exif"] = b"Exif\0\0" + pack(tags._replace(main=tags.main | resolution_tags(metadata)))
         if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
             options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
         image.to_image().save(file, format=format.name, **options)
