@@ -1,6 +1,5 @@
 """Files that an evaluation leaves in its folder; docs/EVALUATION.md describes metrics.json and the others."""
 
-import hashlib
 import json
 import math
 import platform
@@ -20,7 +19,7 @@ from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import Table
 from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
 from colorize.runtime.errors import listed
-from colorize.runtime.files import csv_text, markdown_table, write_text
+from colorize.runtime.files import csv_text, markdown_table, sha256, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
@@ -41,7 +40,7 @@ def to_json(config: EvaluateConfig, table: Table, checkpoint_sha256: dict[str, s
     content: dict[str, Any] = {
         "protocol": config.protocol,
         "n": len(measured.names),
-        "files_sha256": hashlib.sha256(photos.encode("utf-8", "surrogateescape")).hexdigest(),
+        "files_sha256": sha256(photos.encode("utf-8", "surrogateescape")),
         "checkpoint_sha256": checkpoint_sha256,
         "versions": {"colorize": __version__, "python": platform.python_version(), **libraries},
         "rows": scores.rows_to_json(table),

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +25,7 @@ from colorize.inference.photo_batches import Outcome, failed
 from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import DiskFault, UserError, disk_fault, lack_of_memory_told
+from colorize.runtime.files import digest
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.log import log
 from colorize.video import decoding, probing
@@ -178,7 +178,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
     words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames, CHANNELS]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
-    return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
+    return digest(json.dumps(words), size=12).hex()
 
 
 # --- colouring --------------------------------------------------------------------------------------------------------
