@@ -75,8 +75,9 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
     rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
-    dull = readable(rows) & (rows["colourfulness"] < least)
-    if dull.any() and not (readable(rows) & ~dull).any():
+    readable = rows["width"] > 0
+    dull = readable & (rows["colourfulness"] < least)
+    if dull.any() and not (readable & ~dull).any():
         raise UserError(
             f"data.min_colourfulness={least:g} leaves no training photo in {photos.root}: the most colourful has "
             f"{rows['colourfulness'].max():.1f}; lower it, or use null to keep all"
@@ -86,11 +87,6 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
         + (f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else "")
     )
     return replace(photos, train=[name for name, out in zip(photos.train, dull, strict=True) if not out])
-
-
-def readable(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mask of the photos that could be read."""
-    return np.asarray(rows["width"] > 0)
 
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
@@ -143,7 +139,7 @@ def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> N
 def _measure(
     photos: Photos, identities: Sequence[str], rows: NDArray[Any], num_workers: int, cache: BinaryIO | io.RawIOBase
 ) -> dict[str, str]:
-    missing = np.flatnonzero(~readable(rows)).tolist()
+    missing = np.flatnonzero(rows["width"] == 0).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
         return unreadable

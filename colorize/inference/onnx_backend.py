@@ -41,10 +41,8 @@ class OnnxBackend(Backend):
     def __init__(self, path: Path) -> None:
         try:
             self._session = make_session(path)
-        except UserError:
-            raise
         except Exception as error:  # the runtime has a class for each status, outside its public names
-            if is_out_of_memory(error):
+            if isinstance(error, UserError) or is_out_of_memory(error):
                 raise
             raise UserError(f"{path} is no ONNX file that ONNX Runtime can run: {brief(error)}") from error
         said = self._session.get_modelmeta().custom_metadata_map

@@ -213,9 +213,8 @@ class _Coded:
 
 def _added(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> Any | None:
     """Return the track that `add` makes in `result`; None where a file of its kind cannot be begun with it."""
-    kind = "matroska" if result.format.name.startswith("matroska") else result.format.name.split(",")[0]
     try:
-        with av.open(io.BytesIO(), "w", format=kind) as trial:
+        with av.open(io.BytesIO(), "w", format=result.format.name.split(",")[0]) as trial:
             add(trial)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
