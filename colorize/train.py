@@ -10,12 +10,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from colorize.cli.command import run_command
 from colorize.cli.sweeps import Score
 from colorize.config import TrainConfig
 from colorize.data.roots import check_root
-from colorize.runs import PhaseFolder, run_name, write_config
-from colorize.runtime.files import locked
+from colorize.runs import PhaseFolder, run_name
+from colorize.runtime.files import locked, write_text
 from colorize.runtime.log import log
 from colorize.training.phases import PHASES, VAL, VAL_EMA, monitored
 from colorize.training.resuming import is_complete, starting_weights, where_to_resume
@@ -81,7 +83,7 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, phot
     trainer = build.make_trainer(config, folder, schedule, resume_from)
     if trainer.is_global_zero:
         build.warn_of_few(config, schedule, datamodule.photos)
-        write_config(folder.config, config)
+        write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     log.info(
         f"phase {config.phase}, run {run_name(config)}: {len(datamodule.photos.train)} training and "
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"

@@ -4,12 +4,14 @@ import os
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from threading import Lock
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -30,12 +32,13 @@ from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
-from colorize.runtime.threads import submit
 
 COMPARE_PX = 1000
 """Longer side of each of the two images that show before and after."""
 
 WORKERS = min(4, os.cpu_count() or 1)
+Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,31 @@ def colour_all(colorizer: Colorizer, jobs: Iterable[Job], options: PredictConfig
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
+
+
+def submit(
+    pool: ThreadPoolExecutor, work: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Future[T]:
+    """Hand work to the threads of a pool; where there is no memory for another thread, do it here and now.
+
+    The pool keeps what it could not start a thread for: whoever comes first does it, once.
+    """
+    future, taken = Future[T](), Lock()
+
+    def once() -> None:
+        if taken.acquire(blocking=False):
+            try:
+                future.set_result(work(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+    try:
+        pool.submit(once)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        once()
+    return future
 
 
 def _read(job: Job, options: PredictConfig) -> Photo:
