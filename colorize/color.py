@@ -18,8 +18,7 @@ Image = TypeVar("Image", "Tensor", Plane)
 
 # ITU-R BT.601 luma, the weights behind Pillow's "L" and JPEG's Y.
 _LUMA = (0.299, 0.587, 0.114)
-WEIGHTS_601 = (_LUMA[0], _LUMA[2])
-"""Weights of red and blue in it."""
+WEIGHTS_601 = (_LUMA[0], _LUMA[2])  # weights of red and blue in it
 
 # Linear sRGB to CIE XYZ, D65 (IEC 61966-2-1 primaries).
 _XYZ_FROM_RGB = (

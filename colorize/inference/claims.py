@@ -6,8 +6,7 @@ from filelock import SoftFileLease, Timeout
 
 from colorize.inference.jobs import Job
 
-LEASE_S = 60.0
-"""A photo whose holder has not been heard of for so long is another's to take."""
+LEASE_S = 60.0  # a photo whose holder has not been heard of for so long is another's to take
 
 
 class Claims:

@@ -25,8 +25,7 @@ from colorize.weights.bundled import find_weights
 
 Source = Image.Image | Plane | str | os.PathLike[str]
 
-TTA_SCALE = 0.75
-"""The second size of test-time augmentation, as a share of the first."""
+TTA_SCALE = 0.75  # the second size of test-time augmentation, as a share of the first
 
 
 class Colorizer:

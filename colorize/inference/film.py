@@ -41,11 +41,9 @@ T = TypeVar("T")
 Stream = Generator[T, None, None]
 Tick = Callable[[int, int | None], None]
 
-SEQUENCE_FPS = 24.0
-"""Frames a second of an image sequence, where nothing else is said."""
+SEQUENCE_FPS = 24.0  # frames a second of an image sequence, where nothing else is said
 
-FLOW_PX = 240
-"""Least short side at which motion is looked for, as far as the film has it."""
+FLOW_PX = 240  # least short side at which motion is looked for, as far as the film has it
 
 _DECISIVE = (
     *("render_px", "tta", "saturation", "stabilize", "every", "telecine", "fps", "start", "duration"),

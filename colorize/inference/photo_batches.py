@@ -33,8 +33,7 @@ from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
 
-COMPARE_PX = 1000
-"""Longer side of each of the two images that show before and after."""
+COMPARE_PX = 1000  # longer side of each of the two images that show before and after
 
 WORKERS = min(4, os.cpu_count() or 1)
 Arguments = ParamSpec("Arguments")

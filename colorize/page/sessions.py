@@ -27,8 +27,7 @@ from colorize.runtime.progress import spoken
 from colorize.video import require_packages
 from colorize.video.numbered import is_pattern
 
-MOST_PX = 65500
-"""Longest side of a JPEG."""
+MOST_PX = 65500  # longest side of a JPEG
 
 
 @dataclass

@@ -26,8 +26,7 @@ _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627,
 
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
-JUMP_S = 1
-"""A track that goes back by more than so many seconds is one that begins again."""
+JUMP_S = 1  # a track that goes back by more than so many seconds is one that begins again
 
 _WITH_INDEX = ("mov", "matroska")
 

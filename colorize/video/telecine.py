@@ -17,8 +17,7 @@ import numpy as np
 
 from colorize.video.probing import FilmFrame, Plane
 
-CYCLE = 5
-"""Frames of video that four frames of the film are woven into."""
+CYCLE = 5  # frames of video that four frames of the film are woven into
 
 RATES = (Fraction(2996, 100), Fraction(3001, 100))
 """Frames a second, at least and at most, of what a film may have been woven into."""
