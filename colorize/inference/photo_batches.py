@@ -157,7 +157,10 @@ def write_result(job: Job, photo: Photo, rendered: Plane | None, options: Predic
         if "icc" not in format.keeps:
             image = coloured(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(np.asarray(_before_and_after(job.source, coloured(photo.in_srgb(), rendered))))
+            sides = load_rgb(job.source), to_rgb(coloured(photo.in_srgb(), rendered).to_image())
+            for side in sides:
+                side.thumbnail((COMPARE_PX, COMPARE_PX))
+            pair = BandedImage.of(np.hstack([np.asarray(side) for side in sides]))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -185,13 +188,3 @@ def failed(job: Job, error: Exception) -> Outcome:
         return Outcome(job, reason="not enough memory for a photo of its size")
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
-
-
-def _before_and_after(source: str, result: BandedImage) -> Image.Image:
-    before, after = load_rgb(source), to_rgb(result.to_image())
-    for image in (before, after):
-        image.thumbnail((COMPARE_PX, COMPARE_PX))
-    pair = Image.new("RGB", (2 * before.width, before.height))
-    pair.paste(before, (0, 0))
-    pair.paste(after, (before.width, 0))
-    return pair
