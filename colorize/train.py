@@ -7,6 +7,7 @@ python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS model=s
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from omegaconf import OmegaConf
 from colorize.cli.command import run_command
 from colorize.cli.sweeps import Score
 from colorize.config import TrainConfig
+from colorize.data.resolution import fit_to_photos
 from colorize.data.roots import check_root
 from colorize.runs import PhaseFolder, run_name
 from colorize.runtime.files import locked, write_text
 from colorize.runtime.log import log
+from colorize.runtime.schema import value_errors_as_bad_options
 from colorize.training.phases import PHASES, VAL, VAL_EMA, monitored
 from colorize.training.resuming import is_complete, starting_weights, where_to_resume
 from colorize.weights.bundled import find_weights
@@ -49,7 +52,9 @@ def run(config: TrainConfig) -> Score:
         resolution = config.resolution
         if (resolution.steps, resolution.images, resolution.batch_share) != (None, None, None):
             photos = build.make_photos(config)
-            config = build.fit_to_photos(config, len(photos.train))
+            with value_errors_as_bad_options():
+                fitted = fit_to_photos(resolution, len(photos.train), config.trainer.limit_train_batches)
+            config = replace(config, resolution=fitted)
         found = where_to_resume(config, folder)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")

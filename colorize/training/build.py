@@ -4,7 +4,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -22,7 +21,6 @@ from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
-from colorize.data.resolution import fit_to_photos as resolution_for
 from colorize.data.sources import Photos
 from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
@@ -77,12 +75,6 @@ class OwnExchange(DDPStrategy):
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Return sizes and batches by epoch."""
     return ResolutionSchedule(config.resolution, config.trainer.limit_train_batches)
-
-
-@value_errors_as_bad_options()
-def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
-    """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""
-    return replace(config, resolution=resolution_for(config.resolution, photos, config.trainer.limit_train_batches))
 
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:

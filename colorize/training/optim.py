@@ -14,12 +14,12 @@ from torch.optim import AdamW, Optimizer
 from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
 
 
-def one_cycle(progress: float, pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> float:
-    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai)."""
+def one_cycle(progress: float, pct_start: float) -> float:
+    """Cosine rise from 1/25 to 1 in the first `pct_start`, then fall to 1e-5 (Smith & Topin 2018, as in fastai)."""
     if progress < pct_start:
-        low, high, part = start, 1.0, progress / pct_start
+        low, high, part = 1 / 25, 1.0, progress / pct_start
     else:
-        low, high, part = 1.0, end, min(1.0, (progress - pct_start) / (1 - pct_start))
+        low, high, part = 1.0, 1e-5, min(1.0, (progress - pct_start) / (1 - pct_start))
     return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
