@@ -6,11 +6,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import av
 import cv2
@@ -55,16 +54,14 @@ _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(NamedTuple):
     frame: FilmFrame
     small: Plane | None
     link: Link | None
     asked: bool
 
 
-@dataclass(frozen=True)
-class _Coloured:
+class _Coloured(NamedTuple):
     seen: _Seen
     chroma: Plane
     past: Plane | None
