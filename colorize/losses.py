@@ -140,8 +140,3 @@ def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
 def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
     logits = logits.float()
     return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-def critic_accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shares of real and generated images that the critic tells right; a logit of 0 counts as generated."""
-    return (real_logits > 0).float().mean(), (fake_logits <= 0).float().mean()

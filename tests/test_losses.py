@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from colorize.config.sections import LossConfig
-from colorize.losses import ContentLoss, adversarial_loss, critic_accuracy, critic_loss
+from colorize.losses import ChromaLoss, ContentLoss, adversarial_loss, critic_loss
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
+from colorize.training.objective import Objective
 
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -128,6 +129,9 @@ def test_adversarial_losses():
 
 
 def test_critic_accuracy():
-    real, fake = critic_accuracy(torch.tensor([1.0, -1.0, 2.0, 3.0]), torch.tensor([-1.0, 4.0]))
-    assert (real.item(), fake.item()) == (0.75, 0.5)
-    assert sum(critic_accuracy(torch.zeros(3), torch.zeros(3))).item() == 1
+    weights, images = LossConfig(), torch.zeros(4, 3, 2, 2)
+    objective = Objective(ContentLoss(None, weights), ChromaLoss(weights), weights)
+    logits = torch.tensor([1.0, -1.0, 2.0, 3.0, -1.0, 4.0, 0.0, 2.0])
+    for said, expected in ((logits, (0.75, 0.5)), (torch.zeros(8), (0, 1))):
+        judged = objective.judge(lambda _, said=said: said, images, images)
+        assert (judged["accuracy_real"].item(), judged["accuracy_fake"].item()) == expected
