@@ -139,7 +139,7 @@ def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> N
 def _measure(
     photos: Photos, identities: Sequence[str], rows: NDArray[Any], num_workers: int, cache: BinaryIO | io.RawIOBase
 ) -> dict[str, str]:
-    missing = np.flatnonzero(rows["width"] == 0).tolist()
+    missing = np.flatnonzero(rows["width"] <= 0).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
         return unreadable
