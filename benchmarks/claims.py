@@ -36,6 +36,7 @@ from colorize.data.luma_lookup import LumaLookup
 from colorize.data.scene_painting import HUE_CLASSES, REGIONS
 from colorize.evaluation.learned_metrics import frechet_distance, moments
 from colorize.evaluation.regions import COUNTED, TAKEN_FOR, taken_for
+from colorize.evaluation.scores import resampled_ratios
 from colorize.inference.colorizer import Colorizer
 from colorize.metrics import MEASURED, measure, skill
 from colorize.networks.encoder_registry import make_encoder
@@ -218,19 +219,25 @@ def seeds_of(out: str, rows: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
         yield name, [dict(np.load(Path(out) / f"{run}.npz")) for run in (runs or name).split(",")]
 
 
-def half_interval(values: Floats, of: Any = None, resamples: int = 1000) -> float:
-    """Half a 95 % bootstrap interval over photos of the mean of `values`, or of what `of` makes of photos' numbers."""
-    random = np.random.default_rng(0)
-    of = of or (lambda chosen: values[chosen].mean())
-    count = len(values)
-    found = [of(random.integers(0, count, count)) for _ in range(resamples)]
-    low, high = np.quantile(found, [0.025, 0.975])
+def resampled(values: Floats) -> Floats:
+    """Means over samples of photos, drawn with replacement: (samples, columns) of (photos, columns)."""
+    return resampled_ratios(values, np.ones_like(values), seed=0)
+
+
+def half_interval(samples: Floats) -> float:
+    """Half a 95 % interval."""
+    low, high = np.quantile(samples, [0.025, 0.975])
     return float(high - low) / 2
 
 
 def skill_of(sums: Floats) -> float:
     """Skill over all photos, from the sums of each."""
     return float(skill(torch.from_numpy(sums.sum(axis=0))))
+
+
+def resampled_skill(sums: Floats) -> Floats:
+    """The same of samples of photos."""
+    return skill(torch.from_numpy(resampled(sums))).numpy()
 
 
 def spread(values: Sequence[float], digits: int, signed: bool = False) -> str:
@@ -267,13 +274,11 @@ def run_table(options: argparse.Namespace) -> None:
             pairs = list(zip(seeds, first * len(seeds) if len(first) == 1 else first, strict=False))
             change = np.mean([seed["ciede2000"] - start["ciede2000"] for seed, start in pairs], axis=0)
             of_seeds = [float((seed["ciede2000"] - start["ciede2000"]).mean()) for seed, start in pairs]
-            cells.append(f"{spread(of_seeds, 2, signed=True)} ± {half_interval(change):.2f}")
-
-            def gain(chosen: Any, pairs: list[Any] = pairs) -> list[float]:
-                return [skill_of(seed["skill"][chosen]) - skill_of(start["skill"][chosen]) for seed, start in pairs]
-
-            over = half_interval(change, lambda chosen: np.mean(gain(chosen)), 300)
-            cells.append(f"{spread(gain(slice(None)), 3, signed=True)} ± {over:.3f}")
+            cells.append(f"{spread(of_seeds, 2, signed=True)} ± {half_interval(resampled(change[:, None])):.2f}")
+            gains = [skill_of(seed["skill"]) - skill_of(start["skill"]) for seed, start in pairs]
+            samples = [resampled_skill(seed["skill"]) - resampled_skill(start["skill"]) for seed, start in pairs]
+            over = half_interval(np.mean(samples, axis=0))
+            cells.append(f"{spread(gains, 3, signed=True)} ± {over:.3f}")
         else:
             cells += ["", ""]
         first = first or seeds
@@ -305,7 +310,7 @@ def run_aged(options: argparse.Namespace) -> None:
             tables = [seed[f"aged {age}"] for seed in seeds]
             figures = [[table[:, 0].mean(), table[:, 1].mean(), skill_of(table[:, 2:])] for table in tables]
             ciede, cf, of_skill = np.mean(figures, axis=0)
-            over = half_interval(np.mean([table[:, 0] for table in tables], axis=0))
+            over = half_interval(resampled(np.mean([table[:, :1] for table in tables], axis=0)))
             cells.append(f"{ciede:.2f} ± {over:.2f} / {cf:.1f} / {of_skill:.3f}")
         print(f"| {age} | " + " | ".join(cells) + " |")
 
