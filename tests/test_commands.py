@@ -241,7 +241,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
     assert paths[0].read_bytes() == first
     assert [path.stat().st_mtime_ns for path in paths[1:]] == times, "only what was missing is made"
     config.size_px = 64
-    with pytest.raises(UserError, match=r"holds images of 40 px .* not of 64 px"):
+    with pytest.raises(UserError, match=r"holds images of 40 px .* not images of 64 px"):
         generate.run(config)
 
 

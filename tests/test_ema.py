@@ -13,8 +13,6 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from colorize import generate
-from colorize.config import GenerateConfig
 from colorize.config.sections import SaveConfig
 from colorize.data.generated import Manifest
 from colorize.runs import PhaseFolder
@@ -142,11 +140,11 @@ def test_consumers_take_the_average_and_say_so(
 
 
 def test_saved_images_of_averaged_and_of_raw_weights_are_not_mixed(tmp_path: Path) -> None:
-    Manifest("a.ckpt", "abc", 40, [], [], complete=False, averaged=True).write(tmp_path)
-    config = GenerateConfig(recipe="demo", checkpoint="a.ckpt", size_px=40)
-    generate.refuse_to_mix(config, tmp_path, "abc", averaged=True)
-    with pytest.raises(UserError, match=r"made by the averaged weights of a.ckpt: give use_ema=true"):
-        generate.refuse_to_mix(config, tmp_path, "abc", averaged=False)
+    made = Manifest("a.ckpt", "abc", 40, [], [], complete=False, averaged=True)
+    made.write(tmp_path)
+    made.refuse_to_mix(tmp_path)
+    with pytest.raises(UserError, match=r"use_ema=true\) of photos in files, not .*use_ema=false\)"):
+        dataclasses.replace(made, averaged=False).refuse_to_mix(tmp_path)
 
 
 def test_a_half_life_may_be_a_share_of_the_images_of_the_phase(configure: Configure, tmp_path: Path) -> None:
