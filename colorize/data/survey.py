@@ -81,7 +81,7 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
         kept = photos.where(lambda rows: rows["colourfulness"] >= least).train
     else:
         rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
-        dull = readable(rows) & (rows["colourfulness"] < least)
+        dull = (rows["width"] > 0) & (rows["colourfulness"] < least)
         kept = [name for name, out in zip(photos.train, dull, strict=True) if not out]
     told, count = f"data.min_colourfulness={least:g} leaves", len(photos.train)
     if len(unreadable) == len(kept) < count:
@@ -90,11 +90,6 @@ def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_worke
     stay = f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else ""
     log.info(f"{told} out {count - len(kept)} of {count} training photos{stay}")
     return replace(photos, train=kept)
-
-
-def readable(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mask of the photos that could be read."""
-    return np.asarray(rows["width"] > 0)
 
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
@@ -147,7 +142,7 @@ def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> N
 def _measure(
     photos: Photos, identities: Sequence[str], rows: NDArray[Any], num_workers: int, cache: BinaryIO | io.RawIOBase
 ) -> dict[str, str]:
-    missing = np.flatnonzero(~readable(rows)).tolist()
+    missing = np.flatnonzero(rows["width"] <= 0).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
         return unreadable
