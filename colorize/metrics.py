@@ -225,13 +225,15 @@ class MeanMetrics:
             values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
             if values.ndim:
                 values = values.clamp_max(LOGGED[term].most).mean(dim=0)
-            name, total = group + term, values * count
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._counts[name] = self._counts.get(name, 0) + count
+            self._add(group + term, values * count, count)
+
+    def _add(self, name: str, total: Tensor, count: int) -> None:
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._counts[name] = self._counts.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
         """Return the means over what all ranks added, each of which has to call it, though it had none."""
-        parts = distributed.gathered({name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()})
+        parts = self.state()["ranks"]
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for part in parts for name in part):
             totals, counts = zip(*(part[name] for part in parts if name in part), strict=True)
@@ -245,10 +247,14 @@ class MeanMetrics:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, for each rank: of several ranks, whose counts are equal, the means of sums."""
-        parts = distributed.gathered({name: total.cpu() for name, total in self._sums.items()})
-        sums = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in self._sums}
-        return {"sums": sums, "counts": dict(self._counts)}
+        """Return the sums and counts of each rank, all of which have to call it."""
+        own = {name: (total.cpu(), self._counts[name]) for name, total in self._sums.items()}
+        return {"ranks": distributed.gathered(own)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        """Resume with what this rank had, to the bit; of another number of ranks than before, with some of theirs."""
+        self._sums, self._counts = {}, {}
+        mean = {name: (total, state["counts"][name]) for name, total in state.get("sums", {}).items()}  # until 0.2.0
+        for part in distributed.dealt(state.get("ranks") or [mean] * distributed.world_size()):
+            for name, (total, count) in part.items():
+                self._add(name, total, count)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from typing import Any, Self
 
 import pytest
 
+from colorize.cli.command import exit_statuses
 from colorize.data.generated import read_manifest
 from colorize.runs import PhaseFolder
+from colorize.runtime import signals
+from colorize.weights.checkpoints import read_checkpoint
 from tests.sameness import assert_same
 
 ROOT = Path(__file__).parents[1]
@@ -116,11 +120,45 @@ def test_killed_at_random_in_every_step_it_ends_the_same(tmp_path: Path, capsys:
     assert all(survived.values())
 
 
+def test_the_sigterm_of_torchrun_to_a_rank_that_ends_anyway_changes_neither_its_words_nor_its_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes as soon as another rank has ended: while Lightning tears down, Hydra ends, the line is said."""
+
+    def terminate(*_: object) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "; resume"
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(os, "_exit", pytest.fail)
+    try:
+        signals.while_importing("colorize.train")
+        with pytest.raises(SystemExit) as end, exit_statuses("colorize.train", terminate):
+            try:
+                with signals.deferred():
+                    try:
+                        signals.conclude()
+                        raise signals.Stopped(signal.SIGTERM, "after 4 images; saved last.ckpt")
+                    finally:
+                        terminate()
+            finally:
+                terminate()
+        terminate()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "colorize.train: stopped by SIGTERM after 4 images; saved last.ckpt; resume\n"
+
+
 # --- two ranks under torchrun -----------------------------------------------------------------------------------------
 
-LONGEST_S = 300.0
+LONGEST_S = 900.0
 """Of any wait: a rank that waits for a dead one has to show as a failure."""
-RANKS = (*STEPS["pretrain_gen"][1:], "trainer.devices=2", "data.scenes=24", "resolution.batch_size=[4,4]")
+RANKS = (
+    *(*STEPS["pretrain_gen"][1:], "trainer.devices=2", "model=tiny", "data.scenes=22", "save.every_n_images=8"),
+    *("resolution.size_px=[32,40]", "resolution.batch_size=[4,4]", "resolution.epochs=[1,2]"),
+)
 
 in_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the processes are found in /proc")
 
@@ -137,6 +175,7 @@ class Torchrun:
         own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLORIZE_TEST": str(self.output)}
         own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # docs/CLUSTER.md says why
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}")
+        torchrun += (f"--shutdown-timeout={LONGEST_S:.0f}",)  # before it kills what it has sent SIGTERM
         command = [sys.executable, *torchrun, "-m", "colorize.train", f"run={run}", *RANKS]
         with self.output.open("w") as file:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
@@ -229,3 +268,38 @@ def test_ranks_killed_at_random_are_started_again_by_torchrun_and_end_the_same(
         print(
             f"\nof two ranks: survived {len(survived)} kills ({', '.join(survived)}, of {seconds:.1f} s), seed {seed}"
         )
+
+
+@pytest.mark.slow
+@in_proc
+@pytest.mark.parametrize("whom", ["a rank", "torchrun", "torchrun, by Ctrl-C"])
+def test_a_signal_to_one_of_two_ranks_or_to_torchrun_saves_and_the_same_command_ends_the_same(
+    whom: str, two_ranks: tuple[Path, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KILLS times, before the first step too, with workers that torchrun's own signal reaches as well."""
+    seed = int(os.environ.get("COLORIZE_KILLS_SEED", time.time()))
+    moments, (folder, seconds), told = random.Random(f"{seed} {whom}"), two_ranks, []
+    run, signum = whom.replace(" ", "_").replace(",", ""), signal.SIGINT if "Ctrl-C" in whom else signal.SIGTERM
+    last = PhaseFolder(folder / "runs", run, "pretrain_gen").last
+    line = rf"stopped by {signum.name}(?: before the first step| after (\d+) images; saved .*last.ckpt)?; resume with: "
+    for _ in range(KILLS):
+        moment, sent_to = moments.uniform(0, seconds / KILLS), whom
+        with Torchrun(folder, run) as stopped:
+            stopped.work(moment)
+            if whom == "a rank":
+                sent_to = stopped.signal_one(signum, moments)
+            else:
+                stopped.process.send_signal(signum)
+            status = stopped.status()
+        if "pretrain_gen is complete" in stopped.said():  # it came in the last validation, or later
+            break
+        assert status != 0 and stopped.said().count("colorize.train: ") == 1, stopped.said()
+        [images] = re.findall(line, stopped.said())
+        assert not images or read_checkpoint(last)[0].images_seen == int(images)
+        assert whom != "a rank" or "exitcode  : 143" in stopped.said(), stopped.said()
+        told.append(f"{sent_to} after {moment:.1f} s, {images or 'no'} images")
+    with Torchrun(folder, run) as resumed:
+        assert resumed.status() == 0, resumed.said()
+    assert_same(*(PhaseFolder(folder / "runs", name, "pretrain_gen") for name in ("whole", run)))
+    with capsys.disabled():
+        print(f"\n{signum.name} to {', to '.join(told)}; of {seconds:.1f} s, seed {seed}")

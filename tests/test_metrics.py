@@ -1,6 +1,10 @@
 """Metrics against published figures and scikit-image, and the luma look-up on sets with a known answer."""
 
 import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from skimage.metrics import structural_similarity
 from colorize.color import ciede2000, lab_to_rgb, merge_luma, rgb_to_grey, rgb_to_lab
 from colorize.data.luma_lookup import LumaLookup
 from colorize.metrics import (
+    MeanMetrics,
     colourfulness,
     is_true_grey,
     mean_ciede2000,
@@ -19,6 +24,7 @@ from colorize.metrics import (
     skill_sums,
     ssim,
 )
+from colorize.runtime import distributed
 from colorize.runtime.errors import UserError
 
 # From Table 1 of Sharma, Wu & Dalal 2005: blues (1-6), a neutral colour (7-8), hues on either side of the discontinuity
@@ -192,3 +198,58 @@ def test_skill_is_blind_to_strength_and_to_whatever_follows_from_luma() -> None:
     mixed = torch.cat([truth[:6], stronger(3, known)[6:]])
     own, true = (rgb_to_lab(rgb)[:, 1:] - lab_known[:, 1:] for rgb in (mixed, truth))
     assert found(mixed) == pytest.approx(torch.cosine_similarity(own.flatten(), true.flatten(), dim=0).item(), abs=1e-5)
+
+
+def test_means_resume_to_the_bit_with_each_ranks_own_and_with_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = torch.rand(2, 12, generator=torch.Generator().manual_seed(0))
+    place = threading.local()
+
+    def on_ranks(size: int, work: Callable[[MeanMetrics, int], Any]) -> list[Any]:
+        """What each rank, a thread here, returns."""
+        given, all_here = [None] * size, threading.Barrier(size)
+
+        def gathered(own: Any) -> list[Any]:
+            given[place.rank] = own
+            all_here.wait()
+            found = list(given)
+            all_here.wait()
+            return found
+
+        def run(rank: int) -> Any:
+            place.rank = rank
+            return work(MeanMetrics(), rank)
+
+        monkeypatch.setattr(distributed, "gathered", gathered)
+        monkeypatch.setattr(distributed, "world_size", lambda: size)
+        with ThreadPoolExecutor(size) as ranks:
+            return list(ranks.map(run, range(size)))
+
+    def add(means: MeanMetrics, rank: int, steps: slice) -> None:
+        for value in values[rank, steps]:
+            means.add({"content": value})
+
+    def whole(means: MeanMetrics, rank: int) -> Any:
+        add(means, rank, slice(5))
+        state = means.state()
+        add(means, rank, slice(5, None))
+        return state, means.means()
+
+    def resumed(means: MeanMetrics, rank: int) -> Any:
+        means.restore(state)
+        add(means, rank, slice(5, None))
+        return means.means()
+
+    def restored(means: MeanMetrics, rank: int) -> Any:
+        means.restore(state)
+        return means.means()
+
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: place.rank)
+    [(state, expected), other] = on_ranks(2, whole)
+    assert other == (state, expected)
+    assert on_ranks(2, resumed) == [expected, expected]
+    for size in (1, 3):
+        assert on_ranks(size, restored) == [{"content": pytest.approx(float(values[:, :5].mean()))}] * size
+    state = {"sums": {"content": torch.tensor(3.0)}, "counts": {"content": 2}}  # of 0.2.0: the mean of the ranks' sums
+    assert on_ranks(2, restored) == [{"content": 1.5}] * 2

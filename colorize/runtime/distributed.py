@@ -58,6 +58,12 @@ def gathered(own: Own) -> list[Own]:
     return found
 
 
+def dealt(parts: Sequence[Own]) -> Sequence[Own]:
+    """Return this rank's of what `gathered` returned, perhaps of another number of ranks: each part goes to one."""
+    size = world_size()
+    return parts[distributed.get_rank() if size > 1 else 0 :: size]
+
+
 def agree(fault: UserError | None) -> None:
     """Raise on every rank the fault that one of them has: a rank that ends alone leaves the others waiting for it."""
     if total([fault is not None])[0]:

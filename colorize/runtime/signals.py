@@ -23,6 +23,7 @@ BOUNCE_S = 1.0  # a second signal within it is the first: a terminal's Ctrl-C re
 _STEP = "COLORIZE_STEP"  # the variable by which a step knows that it is one: the process of the pipeline
 _WATCH_S = 0.5
 _noted: tuple[int, float] | None = None  # the signal that training has yet to act on, and when it came
+_concluded = False  # true: the work is saved, and about to end with words that say so
 
 
 class Stopped(BaseException):
@@ -41,16 +42,22 @@ def under_slurm() -> bool:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None], *more: int) -> dict[int, Any]:
-    """Let `handler` receive SIGTERM, Slurm's warning and `more`; return what received them before."""
+    """Let `handler` receive SIGTERM, Slurm's warning and `more` until `conclude`; return what received them before."""
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        if not _concluded or signum == signal.SIGINT:
+            handler(signum, frame)
+
     if threading.current_thread() is not threading.main_thread():  # only there does Python let anyone
         return {}
     warning = [signal.SIGUSR1] if under_slurm() else []
-    return {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, *warning, *more)}
+    return {signum: signal.signal(signum, receive) for signum in (signal.SIGTERM, *warning, *more)}
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], *more: int) -> Iterator[None]:
-    before = _handle(handler, *more)
+    global _concluded
+    _concluded, before = False, _handle(handler, *more)
     try:
         yield
     finally:
@@ -118,20 +125,19 @@ def deferred() -> Iterator[None]:
             yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if (signum := noted()) is None:
             raise
-        # A SystemExit is Lightning's, which the signal has met before `reinstall_handlers`. Of anything else, the
-        # signal has ended another process too, a worker say, without which the step cannot be finished.
-        said = "" if isinstance(error, SystemExit) else f"before it could save ({type(error).__name__})"
-        raise Stopped(signum, said) from error
+        # The signal has ended another process too, a worker say, without which the step cannot be finished.
+        raise Stopped(signum, f"before it could save ({type(error).__name__})") from error
     finally:
         _noted = None
 
 
-def reinstall_handlers() -> None:
-    """Undo, within `deferred`, what Lightning made of the handlers. Its own end training between two hooks, unsaved."""
-    _handle(_note, signal.SIGINT)
+def conclude() -> None:
+    """Let only Ctrl-C cut short what is left to do: torchrun sends SIGTERM to all ranks once the first has ended."""
+    global _concluded
+    _concluded = True
 
 
 def noted() -> int | None:

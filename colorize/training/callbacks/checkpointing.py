@@ -45,7 +45,6 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, monitored: str, when: SaveConfig) -> None:
         self.folder, self.monitored, self.when = folder, monitored, when
         self.monitors_score = monitored.startswith(f"{SCORE}/")
-        self.saved_at = time.monotonic()
         self.found: tuple[int, bool] = 0, False  # what ranks have agreed on in this step
         self.best: float | None = None  # the metric of best.ckpt
         self.fallen = False  # true if its skill is below the start's, so that whatever counts takes its place
@@ -57,6 +56,12 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.fallen = state_dict["best"], state_dict.get("fallen", False)  # not in those of before skill
         self.photos = state_dict.get("photos")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Lightning's own handler of SIGTERM exchanges in the midst of whatever a rank does, and ends training between
+        # two hooks, unsaved; in every step it would broadcast whether it has received one.
+        vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
+        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -70,11 +75,11 @@ class Checkpoints(Checkpoint):
                 half_written.unlink()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        signals.reinstall_handlers()
-        # With which Lightning would broadcast in every step whether it has received one.
-        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
         self.saved_at = time.monotonic()
         pl_module.exchanges.append((lambda: any(self.own()), self.agree))
+        self.agree()
+        if signum := self.found[0]:
+            raise self.stopped(signum, pl_module.images_seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         (signum, due), self.found = self.found, (0, False)
@@ -113,7 +118,11 @@ class Checkpoints(Checkpoint):
         self.found = max(received), any(due)
 
     def stopped(self, signum: int, images_seen: int) -> signals.Stopped:
-        return signals.Stopped(signum, f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}")
+        """Return what ends training once all ranks have come here, of which none may end before all `conclude`."""
+        signals.conclude()
+        distributed.gathered(None)
+        saved = f"after {images_seen:,} images; saved {self.folder / 'last.ckpt'}"
+        return signals.Stopped(signum, saved if images_seen else "before the first step")
 
     def is_best(self, trainer: L.Trainer, pl_module: Any) -> bool:
         """Return True if the metric is lower than any before that counts, as the first one always is; note it down."""
