@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from colorize.weights.checkpoints import read_checkpoint
 from colorize.weights.checksum import fingerprint
 from colorize.weights.load import load_network
 from tests.conftest import TINY, TWO_SIZES
-from tests.typed import typed
+from tests.typed import typed, typed_in_a_shell
 
 Configure = Callable[..., Any]
 
@@ -42,8 +43,13 @@ def in_this_process(arguments: list[str]) -> int:
     return 0
 
 
+@pytest.mark.parametrize("start", [typed, pytest.param(typed_in_a_shell, marks=pytest.mark.slow)])
 def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
-    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     root = tmp_path / "it's a = [photo], Фото"
     shutil.copytree(photos, root)
@@ -59,7 +65,7 @@ def test_pipeline_runs_the_four_steps_and_then_has_nothing_left_to_do(
         "only.pretrain_critic=data.train_fraction=1",
         "only.gan=data.train_fraction=1 optim.generator.lr=1e-4 switch.mode=fixed",
     )
-    done = typed("pipeline", *words, cwd=tmp_path)
+    done = start("pipeline", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "trial"
     for row in ("grey", "luma look-up", "after step 1 (pretrained)", "after step 4 (GAN)"):
@@ -237,7 +243,7 @@ def test_generate_goes_on_where_it_stopped_and_refuses_to_mix(configure: Configu
 def test_two_processes_train_as_one_command(tmp_path: Path, photos: Path) -> None:
     words = [*TINY, f"data.root={photos}", "data.val_fraction=0.25", *TWO_SIZES]
     words += ["trainer.devices=2", "trainer.limit_train_batches=2", "phase=pretrain_gen"]
-    done = typed("train", *words, cwd=tmp_path)
+    done = typed_in_a_shell("train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is complete") == 1, "said once, not by each process"
     card, state = read_checkpoint(tmp_path / "runs/default/pretrain_gen/checkpoints/last.ckpt")

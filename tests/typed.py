@@ -33,6 +33,13 @@ def typed(command: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess(arguments, status, *said)
 
 
+def typed_in_a_shell(command: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Do the same in interpreters of their own, which is slow; Lightning starts a process for each device so."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", f"colorize.{command}", *words]
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
 def _next(steps: Connection) -> list[str] | None:
     try:
         return list(steps.recv())
