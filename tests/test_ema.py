@@ -73,7 +73,7 @@ def count_updates(patch: pytest.MonkeyPatch) -> list[int]:
     return moves
 
 
-TINY_GAN = ("phase=gan", "model=tiny", *CONSTANT, "loss.feature_weights=[0,0,0]")
+TINY_GAN = ("phase=gan", "model=tiny", *CONSTANT)
 
 
 def test_it_moves_once_a_generator_step(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_a_step_whose_gradients_overflow_in_half_precision_is_skipped_and_moves_
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             weights.append(module.generator.to_colour.conv.bias.detach().clone())
 
-    words = ("phase=pretrain_gen", "model=tiny", *CONSTANT, "loss.feature_weights=[0,0,0]")
+    words = ("phase=pretrain_gen", "model=tiny", *CONSTANT)
     words += ("optim.generator.lr_multipliers=[1,1,1]",)
     fp16 = MixedPrecision("16-mixed", "cpu", scaler)
     fit_batch(configure, tmp_path, some_batch(), 3, *words, callbacks=[GeneratorEMA(8, 0.0), Record()], plugins=fp16)
@@ -109,7 +109,7 @@ def test_a_step_whose_gradients_overflow_in_half_precision_is_skipped_and_moves_
 def test_consumers_take_the_average_and_say_so(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = configure("train", "phase=pretrain_gen", "model=tiny", "loss.feature_weights=[0,0,0]")
+    config = configure("train", "phase=pretrain_gen", "model=tiny")
     made = build.make_module(config, resume_from=Path("nowhere"))
     average = GeneratorEMA(8, 0.0)
     made.trainer = SimpleNamespace(is_last_batch=True)  # type: ignore[assignment]
