@@ -172,7 +172,6 @@ def test_workers_end_with_the_process_though_their_loader_is_gone(photos: Photos
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of fork, from Python 3.12 on
 def test_workers_outlast_a_sigterm_to_all_processes_but_not_the_one_that_they_work_for(photos: Photos) -> None:
     dataset = CenterSquareDataset(photos, photos.train, 32)
     loader = loading.make_loader(dataset, 1, batch_size=1, collate_fn=collate)
