@@ -50,7 +50,7 @@ demo: setup ## train the whole method in small, on drawn scenes: minutes on two 
 	"$(PY)" -m colorize.pipeline recipe=demo run=demo $(ARGS)
 
 # A process a core with one thread each: threads of one process that wait for each other spin, and slow the others down.
-PYTEST := OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: setup ## run all but the slow tests
 	$(PYTEST) $(ARGS)

@@ -35,9 +35,8 @@ from benchmarks.clips import (
     pan_over,
     warping_error,
 )
-from colorize.color import merge_luma
+from colorize.color import Plane, merge_luma
 from colorize.config import PredictConfig
-from colorize.gamut import Plane
 from colorize.inference import film
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.torch_backend import TorchBackend

@@ -17,6 +17,7 @@ from colorize import config as schemas
 from colorize.data.loading import GlobalBatches
 from colorize.data.shards import FORMAT, ROW, Contents, list_shards
 from colorize.data.sources import Split, list_folder
+from colorize.data.survey import leave_out_dull
 
 BATCH, RANKS = 1024, 8
 PHOTO_BYTES, PHOTOS_A_SHARD = 110_000, 9_000
@@ -54,7 +55,8 @@ def begin(folder: str, batch: int, dull: bool) -> dict[str, Any]:
     """Seconds to the first batch of a rank, from `batch` of the epoch on; and memory, that of torch's import apart."""
     before = memory_mb("RssAnon:")
     clock, processor = time.perf_counter(), time.process_time()
-    photos = list_shards(folder, Split(0.05, seed=0, max_val=1000), folder, 15 if dull else None)
+    photos = list_shards(folder, Split(0.05, seed=0, max_val=1000), folder)
+    photos = leave_out_dull(photos, 15, folder, 0) if dull else photos
     listed, worked = time.perf_counter() - clock, time.process_time() - processor
     clock = time.perf_counter()
     count = len(photos.train)

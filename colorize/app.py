@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorize.cli.command import run_command
 from colorize.config import AppConfig
-from colorize.runtime.errors import UserError
 from colorize.weights.bundled import BUNDLED, existing_weights
 
 if TYPE_CHECKING:
@@ -33,23 +31,18 @@ POLICY = (
 
 def run(config: AppConfig) -> None:
     """Serve the page until a signal ends it. Raises UserError where the extra or weights are missing, or are wrong."""
-    if find_spec("gradio") is None:
-        raise UserError('the page needs a package that is not here: pip install "colorize[app]"')
     given = existing_weights(config.checkpoint)
-    from colorize.inference.colorizer import Colorizer
-
-    files = [file for file in dict.fromkeys((given, BUNDLED)) if file.exists()]
-    generators = {
-        str(file): Colorizer.from_checkpoint(file, config.device, config.precision, backend=config.backend)
-        for file in files
-    }
     with tempfile.TemporaryDirectory(prefix="colorize-app-") as folder:
         # What Gradio and its libraries read when they are imported. A proxy would be asked for this very machine.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SERVER_PORT": str(config.port)}
         os.environ |= dict.fromkeys(("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"), folder)
         os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1")
+        from colorize.inference.colorizer import Colorizer
         from colorize.page.layout import Page
 
+        words = (config.device, config.precision, True, config.backend)
+        files = [file for file in dict.fromkeys((given, BUNDLED)) if file.exists()]
+        generators = {str(file): Colorizer.from_checkpoint(file, *words) for file in files}
         Page(config, generators, Path(folder)).serve(guard)
 
 

@@ -2,7 +2,7 @@
 
 RGB, ``(..., 3, H, W)``, and grey or luma (Rec. 601), ``(..., 1, H, W)``, are sRGB-encoded, in [0, 1] where nothing else
 is said. Lab, ``(..., 3, H, W)``, is CIE 1976 L*a*b* under D65. Chroma of RGB is the offset from its own luma. What is
-given as an array is returned as one; nothing here imports torch.
+given as an array is returned as one; nothing here imports torch. The last functions are of single planes, (h, w).
 """
 
 import math
@@ -13,10 +13,12 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-Image = TypeVar("Image", "Tensor", np.ndarray[Any, Any])
+Plane = np.ndarray[Any, Any]
+Image = TypeVar("Image", "Tensor", Plane)
 
-# ITU-R BT.601 luma, the weights behind Pillow's "L".
+# ITU-R BT.601 luma, the weights behind Pillow's "L" and JPEG's Y.
 _LUMA = (0.299, 0.587, 0.114)
+WEIGHTS_601 = (_LUMA[0], _LUMA[2])  # weights of red and blue in it
 
 # Linear sRGB to CIE XYZ, D65 (IEC 61966-2-1 primaries).
 _XYZ_FROM_RGB = (
@@ -38,11 +40,6 @@ def rgb_to_grey(rgb: Image) -> Image:
     _channels(rgb)
     red, green, blue = (rgb[..., channel : channel + 1, :, :] for channel in range(3))
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
-
-
-def onto_luma(rgb: Image, luma: Image) -> Image:
-    """Add the chroma of ``rgb`` to ``luma`` in full, outside [0, 1] too: linear, so that in training gradients flow."""
-    return luma + (rgb - rgb_to_grey(rgb))
 
 
 def merge_luma(rgb: Image, grey: Image) -> Image:
@@ -143,6 +140,20 @@ def ciede2000(lab1: Image, lab2: Image) -> Image:
     term_hue = delta_hue / weight_hue
     total = term_lightness**2 + term_chroma**2 + term_hue**2 + rotation * term_chroma * term_hue
     return of.sqrt(total.clip(0))
+
+
+def green_offset(red: Plane, blue: Plane, weights: tuple[float, float] = WEIGHTS_601) -> Plane:
+    """Return the green of chroma that is given as the offsets of red and blue from their luma."""
+    kr, kb = weights
+    return red * (-kr / (1 - kr - kb)) - blue * (kb / (1 - kr - kb))
+
+
+def gamut_scale(luma: Plane, offsets: tuple[Plane, Plane, Plane], full: float) -> Plane:
+    """Return the share of chroma that fits, 0 to 1, (h, w) float32, of `offsets` of RGB from `luma`, 0 to `full`."""
+    red, green, blue = offsets
+    above = np.maximum(np.maximum(np.maximum(red, green), blue), 1e-6)
+    below = np.maximum(-np.minimum(np.minimum(red, green), blue), 1e-6)
+    return np.minimum(np.minimum((full - luma) / above, luma / below), 1)
 
 
 def _functions(image: Any) -> Any:

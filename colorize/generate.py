@@ -3,12 +3,15 @@
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS
 python -m colorize.generate run=NAME data=folder data.root=PHOTOS size_px=64 batch_size=4 trainer.accelerator=cpu
 
-The images are the network's raw output on centre squares, without loss. Started again, it resumes where it stopped.
+The images are the network's raw output on centre squares, without loss: PNG files, or of data=shards shards of them.
+Started again, it resumes where it stopped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from colorize.cli.command import run_command
@@ -42,12 +45,16 @@ def output_folder(config: GenerateConfig) -> Path:
 def save_images(config: GenerateConfig, output: Path) -> None:
     """Colour and save, in a folder that this process holds."""
     import torch
+    from PIL.Image import Image
 
     from colorize.cli.launch import launch
+    from colorize.data.datasets import Batch
     from colorize.data.from_config import make_center_squares
-    from colorize.data.generated import Manifest, image_path
-    from colorize.data.images import save_png
+    from colorize.data.generated import Manifest, SavedFiles
+    from colorize.data.packing import SavedShards
+    from colorize.data.shards import PackedPhotos
     from colorize.data.tensors import to_pil
+    from colorize.photos.opening import UnreadableImage
     from colorize.runtime import distributed
     from colorize.runtime.devices import autocast, pick_precision, place
     from colorize.runtime.files import sha256
@@ -57,68 +64,48 @@ def save_images(config: GenerateConfig, output: Path) -> None:
 
     datamodule = make_center_squares(config, config.size_px, config.batch_size)
     photos = datamodule.photos
-    wanted = list(photos.of_split(config.split))
-    digest = sha256(config.checkpoint)
+    if isinstance(photos, PackedPhotos):
+        saved: SavedFiles = SavedShards(photos, config.split, output)
+    else:
+        saved = SavedFiles(photos.of_split(config.split), output, config.batch_size)
     averaged = config.use_ema and has_average(config.checkpoint)
-    refuse_to_mix(config, output, digest, averaged)
+    checkpoint = config.checkpoint, sha256(config.checkpoint)
+    begun = Manifest(*checkpoint, config.size_px, [], [], False, averaged, saved.photos)
+    begun.refuse_to_mix(output)
     fabric = launch(config.trainer)
     with distributed.abort_together(fabric.strategy.launcher):
-        # Each photo belongs to one rank, whatever of its images is there: no rank looks at what another is writing.
-        share = wanted[fabric.global_rank :: fabric.world_size]
-        missing = [identity for identity in share if not image_path(output, identity).is_file()]
-        lacking = int(*distributed.total([len(missing)]))
-        log.info(f"{output}: {len(wanted) - lacking} of {len(wanted)} images of {config.size_px} px are there")
+        # Each part belongs to one rank, whatever of it is there: no rank looks at what another is writing.
+        own = [part for part in saved.parts[fabric.global_rank :: fabric.world_size] if not saved.has(part)]
+        lacking = int(*distributed.total([sum(map(len, own))]))
+        log.info(f"{output}: {lacking} of {len(saved.identities)} images of {config.size_px} px are to be made")
         if lacking:
             if fabric.is_global_zero:
-                Manifest(config.checkpoint, digest, config.size_px, [], [], False, averaged).write(output)
-                for folder in {image_path(output, identity).parent for identity in wanted}:
+                begun.write(output)
+                for folder in (output, *output.rglob("*/")):
                     clear_unfinished(folder)
             fabric.barrier()
             device = fabric.device
             precision = pick_precision(config.trainer.precision, device)
-            network = load_network(config.checkpoint, "generator", use_ema=config.use_ema)
-            network = place(network, device)
-            again = whole_batches(share, set(missing), config.batch_size)
-            for batch in tracked(datamodule.center_squares(again), "generate", -(-len(again) // config.batch_size)):
-                with torch.inference_mode(), autocast(precision, device):
-                    coloured = network(batch.grey.to(device)).cpu()
-                for name, image in zip(batch.names, coloured, strict=True):
-                    if not image_path(output, name).is_file():
-                        save_png(to_pil(image), image_path(output, name))
+            network = place(load_network(config.checkpoint, "generator", use_ema=config.use_ema), device)
+
+            def coloured(batches: Iterable[Batch]) -> Iterator[tuple[str, Image | UnreadableImage]]:
+                for batch in batches:
+                    yield from ((name, UnreadableImage(reason)) for name, reason in batch.unreadable)
+                    if batch.names:
+                        with torch.inference_mode(), autocast(precision, device):
+                            images = network(batch.grey.to(device)).cpu()
+                        yield from zip(batch.names, map(to_pil, images), strict=True)
+
+            steps = {part: -(-len(part) // config.batch_size) for part in own}
+            squares = datamodule.center_squares(saved.identities, parts=own)
+            batches = tracked(squares, "generate", sum(steps.values()))
+            for part, count in steps.items():
+                saved.write(part, coloured(islice(batches, count)))
+            next(batches, None)  # there is none: the bar ends
         datamodule.share_unreadable()
-    if not fabric.is_global_zero:
-        return
-    unreadable = set(datamodule.unreadable)
-    saved = [identity for identity in wanted if identity not in unreadable]
-    Manifest(config.checkpoint, digest, config.size_px, saved, sorted(unreadable), True, averaged).write(output)
-    log.info(f"{output} is complete: {len(saved)} images, {len(unreadable)} photos unreadable")
-
-
-def whole_batches(identities: list[str], missing: set[str], batch_size: int) -> list[str]:
-    """Return those of `identities` whose batch lacks some: others in its batch may change the last bit of an image."""
-    batches = (identities[start : start + batch_size] for start in range(0, len(identities), batch_size))
-    return [identity for batch in batches if not missing.isdisjoint(batch) for identity in batch]
-
-
-def refuse_to_mix(config: GenerateConfig, output: Path, digest: str, averaged: bool) -> None:
-    """Raise a UserError where `output` holds images of other weights or another size."""
-    from colorize.data.generated import read_manifest
-
-    if not (output / "manifest.json").exists():
-        return
-    earlier = read_manifest(output)
-    if (earlier.checkpoint_sha256, earlier.size_px) != (digest, config.size_px):
-        raise UserError(
-            f"{output} holds images of {earlier.size_px} px made by {earlier.checkpoint} "
-            f"({earlier.checkpoint_sha256[:8]}), not of {config.size_px} px by {config.checkpoint} ({digest[:8]}): "
-            "remove it or give another output=DIR"
-        )
-    if earlier.averaged != averaged:
-        weights, use_ema = ("averaged weights", "true") if earlier.averaged else ("weights of the last step", "false")
-        raise UserError(
-            f"{output} holds images made by the {weights} of {earlier.checkpoint}: give use_ema={use_ema}, remove it, "
-            "or give another output=DIR"
-        )
+    if fabric.is_global_zero:
+        saved.finish(begun, datamodule.unreadable)
+        log.info(f"{output} is complete")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The losses of generator and critic: pixel, perceptual, chroma, distribution and adversarial."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, l1_loss, relu, smooth_l1_loss
@@ -17,40 +15,32 @@ from colorize.runtime.errors import UserError
 class ContentLoss(nn.Module):
     """Distance of a coloured image to the original: perceptual loss (Johnson et al. 2016) plus pixel loss.
 
-    `feature_weights` are of `vgg`'s layers (None: pixels only), else a UserError; `pixel` is "mse" or "l1", normalised.
+    `weights.feature_weights` are of `vgg`'s layers (None: pixels only), else a UserError; pixels are normalised.
     """
 
-    def __init__(
-        self,
-        vgg: VGGFeatures | None,
-        feature_weights: Sequence[float] = (20.0, 70.0, 10.0),
-        pixel: str = "mse",
-        pixel_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, vgg: VGGFeatures | None, weights: LossConfig) -> None:
         super().__init__()
-        if vgg is not None and len(feature_weights) != len(vgg.layers):
-            raise UserError(f"{len(feature_weights)} feature weights for {len(vgg.layers)} VGG layers: give each one")
-        self.vgg = vgg
-        self.feature_weights = tuple(feature_weights)
-        self.pixel = pixel
-        self.pixel_weight = pixel_weight
+        features = len(weights.feature_weights)
+        if vgg is not None and features != len(vgg.layers):
+            raise UserError(f"{features} feature weights for {len(vgg.layers)} VGG layers: give each one")
+        self.vgg, self.weights = vgg, weights
 
     def forward(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms, whose sum is the loss: float32 scalars; "pixel", "feature_0", "feature_1"….
 
         Those with weight zero are left out. Both images are `(B, 3, H, W)` RGB; only `prediction` receives a gradient.
         """
-        terms = {}
-        if self.pixel_weight:
+        terms, weights = {}, self.weights
+        if weights.pixel_weight:
             # The mean cancels out of the difference of two normalised images.
             difference = (prediction.float() - target.detach().float()) / imagenet_std(target.float())
-            distance = difference.square() if self.pixel == "mse" else difference.abs()
-            terms["pixel"] = self.pixel_weight * distance.mean()
-        if self.vgg is not None and any(self.feature_weights):
+            distance = difference.square() if weights.pixel == "mse" else difference.abs()
+            terms["pixel"] = weights.pixel_weight * distance.mean()
+        if self.vgg is not None and any(weights.feature_weights):
             with torch.no_grad():
                 wanted = self.vgg(target)
             for index, (features, goal) in enumerate(zip(self.vgg(prediction), wanted, strict=True)):
-                if weight := self.feature_weights[index]:
+                if weight := weights.feature_weights[index]:
                     terms[f"feature_{index}"] = weight * l1_loss(features.float(), goal.float())
         return terms
 
@@ -72,8 +62,7 @@ class ChromaLoss(nn.Module):
 
     def __init__(self, weights: LossConfig, centres: Tensor | None = None) -> None:
         super().__init__()
-        self.distribution_weight, self.chroma_weight = weights.distribution_weight, weights.chroma_weight
-        self.rebalance = weights.rebalance
+        self.weights = weights
         if centres is not None:  # a table of all whole-numbered colours: looking up beats measuring distances
             near, cells = torch.cdist(_whole_colours(), centres).topk(self.NEIGHBOURS, largest=False)
             self.register_buffer("nearest", cells)
@@ -82,12 +71,12 @@ class ChromaLoss(nn.Module):
     def forward(self, prediction: Prediction, target: Tensor, prior: Tensor | None = None) -> dict[str, Tensor]:
         """Return the weighted terms that apply, of RGB `(B, 3, H, W)` in [0, 1] and its prior: float32 scalars."""
         terms = {}
-        if prediction.logits is not None and prior is not None and self.distribution_weight:
+        if prediction.logits is not None and prior is not None and self.weights.distribution_weight:
             cross_entropy = self._cross_entropy(prediction.logits, _chroma_at(prediction.logits, target), prior)
-            terms["distribution"] = self.distribution_weight * cross_entropy
-        if prediction.ab is not None and self.chroma_weight:
+            terms["distribution"] = self.weights.distribution_weight * cross_entropy
+        if prediction.ab is not None and self.weights.chroma_weight:
             distance = smooth_l1_loss(prediction.ab, _chroma_at(prediction.ab, target)) / MOST_AB
-            terms["chroma"] = self.chroma_weight * distance
+            terms["chroma"] = self.weights.chroma_weight * distance
         return terms
 
     def _cross_entropy(self, logits: Tensor, ab: Tensor, prior: Tensor) -> Tensor:
@@ -95,7 +84,8 @@ class ChromaLoss(nn.Module):
         cells, shares = self.nearest[index], self.shares[index]
         # Rows of cells, which lie together in channels_last.
         likelihoods = torch.log_softmax(logits.permute(0, 2, 3, 1), dim=-1).gather(-1, cells)
-        weights = 1 / ((1 - self.rebalance) * prior + self.rebalance / len(prior))
+        rebalance = self.weights.rebalance
+        weights = 1 / ((1 - rebalance) * prior + rebalance / len(prior))
         weights = weights / (weights * prior).sum()
         return -(weights[cells[..., 0]] * (shares * likelihoods).sum(dim=-1)).mean()
 
@@ -150,8 +140,3 @@ def adversarial_loss(fake_logits: Tensor, kind: str = "bce") -> Tensor:
 def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
     logits = logits.float()
     return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-def critic_accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shares of real and generated images that the critic tells right; a logit of 0 counts as generated."""
-    return (real_logits > 0).float().mean(), (fake_logits <= 0).float().mean()

@@ -77,7 +77,11 @@ def run(config: PredictConfig) -> None:
             return
     if config.contact_sheet is not None:
         write_contact_sheet(Path(config.contact_sheet), plan)
-    report_failures(plan, done.failures)
+    if plan.report is not None and done.failures:
+        lines = (f"{shown(name)}\t{reason}\n" for name, reason in done.failures)
+        write_text(plan.report, FAILED_HEADER + "".join(lines))
+    elif plan.report is not None:  # of an earlier start
+        plan.report.unlink(missing_ok=True)
     if plan.left:
         left = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(plan.left.items()))
         log.info(f"{plan.left.total()} files were not looked at, as no photos or films by name: {left}")
@@ -286,16 +290,6 @@ def write_contact_sheet(path: Path, plan: Plan) -> None:
     sheet_format = WRITTEN_SUFFIXES[suffix_of(path)]
     save(path, BandedImage.of(np.asarray(sheet)), sheet_format, Metadata(exif.tobytes()), quality=90)
     log.info(f"{path}: before and after of {len(strips)} photos")
-
-
-def report_failures(plan: Plan, failures: list[tuple[str, str]]) -> None:
-    """Write the list of what failed, or remove that of an earlier start."""
-    if plan.report is None:
-        return
-    if failures:
-        write_text(plan.report, FAILED_HEADER + "".join(f"{shown(name)}\t{reason}\n" for name, reason in failures))
-    else:
-        plan.report.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,7 @@ import re
 from itertools import count, takewhile
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from colorize.config import CommonConfig
-from colorize.runtime.files import write_text
 from colorize.runtime.schema import BadOption
 
 SPLIT_KEYS = ("seed", "data.kind", "data.root", "data.val_fraction", "data.scenes")
@@ -67,8 +64,3 @@ def kept_in(checkpoints: Path) -> dict[int, Path]:
     """Return the checkpoints that were kept inside epochs, images-COUNT.ckpt, by their count of images seen."""
     found = {path: re.fullmatch(r"images-(\d+)\.ckpt", path.name) for path in checkpoints.glob("images-*.ckpt")}
     return {int(match[1]): path for path, match in found.items() if match}
-
-
-def write_config(path: Path, config: object) -> None:
-    """Keep the resolved configuration (a schema instance) as YAML."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))

@@ -7,16 +7,21 @@ python -m colorize.train phase=pretrain_gen data=folder data.root=PHOTOS model=s
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from colorize.cli.command import run_command
 from colorize.cli.sweeps import Score
 from colorize.config import TrainConfig
+from colorize.data.resolution import fit_to_photos
 from colorize.data.roots import check_root
-from colorize.runs import PhaseFolder, run_name, write_config
-from colorize.runtime.files import locked
+from colorize.runs import PhaseFolder, run_name
+from colorize.runtime.files import locked, write_text
 from colorize.runtime.log import log
+from colorize.runtime.schema import value_errors_as_bad_options
 from colorize.training.phases import PHASES, VAL, VAL_EMA, monitored
 from colorize.training.resuming import is_complete, starting_weights, where_to_resume
 from colorize.weights.bundled import find_weights
@@ -47,7 +52,9 @@ def run(config: TrainConfig) -> Score:
         resolution = config.resolution
         if (resolution.steps, resolution.images, resolution.batch_share) != (None, None, None):
             photos = build.make_photos(config)
-            config = build.fit_to_photos(config, len(photos.train))
+            with value_errors_as_bad_options():
+                fitted = fit_to_photos(resolution, len(photos.train), config.trainer.limit_train_batches)
+            config = replace(config, resolution=fitted)
         found = where_to_resume(config, folder)
         if found is not None and is_complete(config, found[1]):
             log.info(f"phase {config.phase} of run {run_name(config)} is complete: {folder.best}")
@@ -81,7 +88,7 @@ def fit(config: TrainConfig, folder: PhaseFolder, resume_from: Path | None, phot
     trainer = build.make_trainer(config, folder, schedule, resume_from)
     if trainer.is_global_zero:
         build.warn_of_few(config, schedule, datamodule.photos)
-        write_config(folder.config, config)
+        write_text(folder.config, OmegaConf.to_yaml(OmegaConf.structured(config)))
     log.info(
         f"phase {config.phase}, run {run_name(config)}: {len(datamodule.photos.train)} training and "
         f"{len(datamodule.photos.val)} validation photos, epochs: {schedule.epochs}, {trainer.precision}"

@@ -1,7 +1,9 @@
 """What several test modules share: small photos, configurations composed from conf/, an untrained generator."""
 
+import gc
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from colorize import config as schemas
 from colorize import predict
+from colorize.cli import command as command_line
 from colorize.cli.command import configured
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.torch_backend import TorchBackend
@@ -18,9 +21,12 @@ from colorize.runtime import schema
 from colorize.runtime.errors import UserError
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
 
+command_line.register = cache(command_line.register)  # type: ignore[assignment]  # a third of `configured`, each time
+
 TINY = (
     "model=tiny",
     "model.width_factor=0.25",
+    "loss.feature_weights=[0,0,0]",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",
@@ -30,7 +36,10 @@ TINY = (
     "ema.half_life_share=null",
     "save.every_share=null",
 )
-"""Overrides that make any phase run in seconds on a CPU."""
+"""Overrides that make any phase run in seconds on a CPU: without a VGG, whose features take most of that time."""
+
+PERCEPTUAL = ("loss.feature_layers=[1,4,7]", "loss.feature_weights=[20,70,10]")
+"""A perceptual loss after all, of shallow features."""
 
 TWO_SIZES = ("resolution.size_px=[32,48]", "resolution.batch_size=[8,4]", "resolution.epochs=[1,1]")
 
@@ -48,6 +57,20 @@ def draw_photo(seed: int, width_px: int = 80, height_px: int = 64) -> Image.Imag
     x, y, r = rng.randint(10, width_px - 10), rng.randint(10, height_px - 10), rng.randint(4, 10)
     draw.ellipse((x - r, y - r, x + r, y + r), fill=(200, 40, 40))
     return picture
+
+
+LONGEST = ("test_commands", "test_resume", "test_module", "test_generators", "test_sweeps")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what takes longest begin first: at the end it would leave other processes idle."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Spare each collection of garbage, and each forked process, the half a million objects that imports have left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +91,9 @@ def configure(tmp_path: Path, photos: Path) -> Callable[..., Any]:
     def make(command: str, *overrides: str) -> Any:
         own = [f"runs_dir={tmp_path}/runs", f"data.root={photos}", "data.val_fraction=0.25"]
         tiny = [
-            o for o in TINY if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema", "save")
+            o
+            for o in TINY
+            if command != "generate" or o.split("=")[0].split(".")[0] not in ("model", "ema", "loss", "save")
         ]
         if command == "generate":
             tiny = [o for o in tiny if "progress" not in o]

@@ -22,7 +22,7 @@ from colorize.inference.torch_backend import TorchBackend
 from colorize.networks.preprocessing import Preprocessing
 from colorize.page import sessions
 from colorize.page.sessions import Session
-from colorize.runtime.errors import UserError
+from colorize.runtime.errors import UserError, missing_packages_told
 from tests.filming import write_film
 from tests.predicting import Colour, files, grey, save
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet
@@ -176,8 +176,10 @@ def test_only_the_page_itself_is_answered(headers: dict[str, str], path: str, st
 
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'pip install "colorize\[app\]"'):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "colorize.page.layout", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'colorize\[app\]'"), missing_packages_told():
         app.run(AppConfig())
 
 

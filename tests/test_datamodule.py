@@ -47,7 +47,7 @@ def make_datamodule(
 ) -> ColorizationDataModule:
     """A data module as a Trainer would have it."""
     datamodule = ColorizationDataModule(photos, **{"seed": 1, "val_size_px": 32, "val_batch_size": 3} | options)
-    datamodule.schedule = ResolutionSchedule([32, 48], [8, 4], [1, 1])
+    datamodule.schedule = ResolutionSchedule(ResolutionConfig([32, 48], [8, 4], [1, 1]))
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     place = {"current_epoch": epoch, "global_rank": rank, "world_size": world_size}
     datamodule.trainer = SimpleNamespace(**place, training=True, strategy=strategy)  # type: ignore[assignment]
@@ -62,12 +62,11 @@ def by_name(batch: RawBatch) -> dict[str, list[float]]:
 
 def test_a_stage_counted_in_images_ends_and_begins_inside_an_order_of_the_photos(photos: Photos) -> None:
     """18 photos: 16 in batches of 4, then batches of 3: 2 photos left are too few, so on in the next order."""
-    table = ([32, 48], [4, 3])
-    images = [16, 30]
-    epochs = fit_to_photos(ResolutionConfig(*table, images=images), len(photos.train)).epochs
+    asked = ResolutionConfig([32, 48], [4, 3], images=[16, 30])
+    resolution = fit_to_photos(asked, len(photos.train))
     datamodule, shown = make_datamodule(photos), []
-    datamodule.schedule = ResolutionSchedule(*table, epochs, images)
-    for epoch in range(sum(epochs)):
+    datamodule.schedule = ResolutionSchedule(resolution)
+    for epoch in range(sum(resolution.epochs)):
         loader = datamodule.train_loader(epoch)
         shown.append([(batch.rgb.shape[-1], batch.names) for batch in loader])
         assert len(loader) == len(shown[-1])
@@ -96,7 +95,7 @@ def test_batches_do_not_depend_on_workers_and_ranks_but_on_seed_and_epoch(photos
     shares = [list(make_datamodule(photos, rank=rank, world_size=3).val_dataloader()) for rank in range(3)]
     assert sorted(name for share in shares for batch in share for name in batch.names) == photos.val
 
-    schedule = ResolutionSchedule([32], [100], [2])
+    schedule = ResolutionSchedule(ResolutionConfig([32], [100], [2]))
     epochs = []
     for options in ({"epoch": 0}, {"epoch": 1}, {"seed": 2}):
         datamodule = make_datamodule(photos, **augmented, **options)
@@ -173,7 +172,6 @@ def test_workers_end_with_the_process_though_their_loader_is_gone(photos: Photos
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of fork, from Python 3.12 on
 def test_workers_outlast_a_sigterm_to_all_processes_but_not_the_one_that_they_work_for(photos: Photos) -> None:
     dataset = CenterSquareDataset(photos, photos.train, 32)
     loader = loading.make_loader(dataset, 1, batch_size=1, collate_fn=collate)

@@ -13,8 +13,6 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from colorize import generate
-from colorize.config import GenerateConfig
 from colorize.config.sections import SaveConfig
 from colorize.data.generated import Manifest
 from colorize.runs import PhaseFolder
@@ -75,7 +73,7 @@ def count_updates(patch: pytest.MonkeyPatch) -> list[int]:
     return moves
 
 
-TINY_GAN = ("phase=gan", "model=tiny", *CONSTANT, "loss.feature_weights=[0,0,0]")
+TINY_GAN = ("phase=gan", "model=tiny", *CONSTANT)
 
 
 def test_it_moves_once_a_generator_step(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +97,7 @@ def test_a_step_whose_gradients_overflow_in_half_precision_is_skipped_and_moves_
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             weights.append(module.generator.to_colour.conv.bias.detach().clone())
 
-    words = ("phase=pretrain_gen", "model=tiny", *CONSTANT, "loss.feature_weights=[0,0,0]")
+    words = ("phase=pretrain_gen", "model=tiny", *CONSTANT)
     words += ("optim.generator.lr_multipliers=[1,1,1]",)
     fp16 = MixedPrecision("16-mixed", "cpu", scaler)
     fit_batch(configure, tmp_path, some_batch(), 3, *words, callbacks=[GeneratorEMA(8, 0.0), Record()], plugins=fp16)
@@ -111,7 +109,7 @@ def test_a_step_whose_gradients_overflow_in_half_precision_is_skipped_and_moves_
 def test_consumers_take_the_average_and_say_so(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = configure("train", "phase=pretrain_gen", "model=tiny", "loss.feature_weights=[0,0,0]")
+    config = configure("train", "phase=pretrain_gen", "model=tiny")
     made = build.make_module(config, resume_from=Path("nowhere"))
     average = GeneratorEMA(8, 0.0)
     made.trainer = SimpleNamespace(is_last_batch=True)  # type: ignore[assignment]
@@ -142,11 +140,11 @@ def test_consumers_take_the_average_and_say_so(
 
 
 def test_saved_images_of_averaged_and_of_raw_weights_are_not_mixed(tmp_path: Path) -> None:
-    Manifest("a.ckpt", "abc", 40, [], [], complete=False, averaged=True).write(tmp_path)
-    config = GenerateConfig(recipe="demo", checkpoint="a.ckpt", size_px=40)
-    generate.refuse_to_mix(config, tmp_path, "abc", averaged=True)
-    with pytest.raises(UserError, match=r"made by the averaged weights of a.ckpt: give use_ema=true"):
-        generate.refuse_to_mix(config, tmp_path, "abc", averaged=False)
+    made = Manifest("a.ckpt", "abc", 40, [], [], complete=False, averaged=True)
+    made.write(tmp_path)
+    made.refuse_to_mix(tmp_path)
+    with pytest.raises(UserError, match=r"use_ema=true\) of photos in files, not .*use_ema=false\)"):
+        dataclasses.replace(made, averaged=False).refuse_to_mix(tmp_path)
 
 
 def test_a_half_life_may_be_a_share_of_the_images_of_the_phase(configure: Configure, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ Configure = Callable[..., Any]
 
 FIT = (
     *("phase=pretrain_gen", "resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[2]"),
-    *("loss.feature_weights=[0,0,0]", "data.val_fraction=0.25", "grid_photos=1", "optim.generator.freeze_high=null"),
+    *("data.val_fraction=0.25", "grid_photos=1", "save.score_photos=2", "optim.generator.freeze_high=null"),
 )
 
 

@@ -8,7 +8,7 @@ COLORIZE = Path(__file__).parents[1] / "colorize"
 
 FLOORS = (
     {"runtime"},
-    {"color", "gamut"},
+    {"color"},
     {"networks"},
     {"config"},
     {"runs"},

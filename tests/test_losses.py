@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from colorize.losses import ContentLoss, adversarial_loss, critic_accuracy, critic_loss
+from colorize.config.sections import LossConfig
+from colorize.losses import ChromaLoss, ContentLoss, adversarial_loss, critic_loss
 from colorize.networks.vgg import VGGFeatures
 from colorize.runtime.errors import UserError
+from colorize.training.objective import Objective
 
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -55,7 +57,7 @@ def test_vgg_initialisation_follows_the_seed():
 
 
 def test_identical_images_have_no_distance(vgg, images):
-    terms = ContentLoss(vgg)(images[0], images[0])
+    terms = ContentLoss(vgg, LossConfig())(images[0], images[0])
     assert list(terms) == ["pixel", "feature_0", "feature_1", "feature_2"]
     assert all(term == 0 for term in terms.values())
 
@@ -63,7 +65,8 @@ def test_identical_images_have_no_distance(vgg, images):
 @pytest.mark.parametrize("pixel", ["mse", "l1"])
 def test_content_loss_is_what_it_says(vgg, images, pixel):
     prediction, target = images
-    terms = ContentLoss(vgg, feature_weights=(2.0, 3.0, 0.5), pixel=pixel, pixel_weight=4.0)(prediction, target)
+    weights = LossConfig(pixel=pixel, pixel_weight=4.0, feature_weights=[2.0, 3.0, 0.5])
+    terms = ContentLoss(vgg, weights)(prediction, target)
 
     def normalized(image: torch.Tensor) -> torch.Tensor:
         return (image - MEAN) / STD
@@ -77,23 +80,24 @@ def test_content_loss_is_what_it_says(vgg, images, pixel):
 
 def test_gradient_reaches_the_prediction_only(vgg, images):
     prediction, target = (image.clone().requires_grad_() for image in images)
-    for name, term in ContentLoss(vgg)(prediction, target).items():
+    for name, term in ContentLoss(vgg, LossConfig())(prediction, target).items():
         (gradient,) = torch.autograd.grad(term, prediction, retain_graph=True)
         assert gradient.abs().sum() > 0, name
-    sum(ContentLoss(vgg)(prediction, target).values()).backward()
+    sum(ContentLoss(vgg, LossConfig())(prediction, target).values()).backward()
     assert target.grad is None
     assert all(p.grad is None for p in vgg.parameters())
 
 
 def test_terms_without_weight_are_left_out(vgg, images):
-    assert list(ContentLoss(vgg, pixel_weight=0.0)(*images)) == ["feature_0", "feature_1", "feature_2"]
-    assert list(ContentLoss(vgg, feature_weights=(0.0, 1.0, 0.0))(*images)) == ["pixel", "feature_1"]
-    assert list(ContentLoss(None)(*images)) == ["pixel"]
+    features = ["feature_0", "feature_1", "feature_2"]
+    assert list(ContentLoss(vgg, LossConfig(pixel_weight=0.0))(*images)) == features
+    assert list(ContentLoss(vgg, LossConfig(feature_weights=[0.0, 1.0, 0.0]))(*images)) == ["pixel", "feature_1"]
+    assert list(ContentLoss(None, LossConfig())(*images)) == ["pixel"]
 
 
 def test_bad_options_are_named(vgg):
     with pytest.raises(UserError, match="2 feature weights for 3 VGG layers"):
-        ContentLoss(vgg, feature_weights=(1.0, 2.0))
+        ContentLoss(vgg, LossConfig(feature_weights=[1.0, 2.0]))
     for layers in ((), (5, 3), (31,), (-1,)):
         with pytest.raises(UserError, match="ascending"), torch.device("meta"):
             VGGFeatures("vgg16", layers=layers)
@@ -101,9 +105,9 @@ def test_bad_options_are_named(vgg):
 
 def test_bfloat16_autocast(vgg, images):
     prediction, target = images[0].requires_grad_(), images[1]
-    expected = ContentLoss(vgg)(prediction, target)
+    expected = ContentLoss(vgg, LossConfig())(prediction, target)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = ContentLoss(vgg)(prediction, target)
+        terms = ContentLoss(vgg, LossConfig())(prediction, target)
         logits = prediction.mean(dim=(1, 2, 3)).bfloat16()
         terms |= {"critic": critic_loss(logits, logits), "adversarial": adversarial_loss(logits)}
     for name, term in terms.items():
@@ -125,6 +129,9 @@ def test_adversarial_losses():
 
 
 def test_critic_accuracy():
-    real, fake = critic_accuracy(torch.tensor([1.0, -1.0, 2.0, 3.0]), torch.tensor([-1.0, 4.0]))
-    assert (real.item(), fake.item()) == (0.75, 0.5)
-    assert sum(critic_accuracy(torch.zeros(3), torch.zeros(3))).item() == 1
+    weights, images = LossConfig(), torch.zeros(4, 3, 2, 2)
+    objective = Objective(ContentLoss(None, weights), ChromaLoss(weights), weights)
+    logits = torch.tensor([1.0, -1.0, 2.0, 3.0, -1.0, 4.0, 0.0, 2.0])
+    for said, expected in ((logits, (0.75, 0.5)), (torch.zeros(8), (0, 1))):
+        judged = objective.judge(lambda _, said=said: said, images, images)
+        assert (judged["accuracy_real"].item(), judged["accuracy_fake"].item()) == expected

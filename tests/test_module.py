@@ -33,7 +33,7 @@ from colorize.training.objective import gradient_at
 from colorize.training.phases import PHASES, VAL
 from colorize.weights.checkpoints import AVERAGE, read_checkpoint
 from colorize.weights.load import load_network
-from tests.conftest import TWO_SIZES, draw_photo
+from tests.conftest import PERCEPTUAL, TWO_SIZES, draw_photo
 
 Configure = Callable[..., Any]
 
@@ -100,8 +100,8 @@ CONSTANT = [f"optim.{name}.{key}" for name in ("generator", "critic") for key in
 
 
 def test_one_batch_overfits_in_pretraining_of_the_generator(configure: Configure, tmp_path: Path) -> None:
-    free = ("optim.generator.lr=3e-3", "optim.generator.lr_multipliers=[1,1,1]")
-    _, seen = fit_batch(configure, tmp_path, some_batch(), 60, "phase=pretrain_gen", *CONSTANT, *free)
+    free = ("optim.generator.lr=3e-3", "optim.generator.lr_multipliers=[1,1,1]", *PERCEPTUAL)
+    _, seen = fit_batch(configure, tmp_path, some_batch(2), 30, "phase=pretrain_gen", *CONSTANT, *free)
     assert seen[-1]["generator/pixel"] < 0.25 * seen[0]["generator/pixel"]
     assert seen[-1]["generator/content"] < 0.7 * seen[0]["generator/content"]
     assert set(seen[0]) == {
@@ -119,24 +119,23 @@ def test_a_generator_against_a_standing_critic_learns_to_fool_it(configure: Conf
     _, seen = fit_batch(
         configure,
         tmp_path,
-        some_batch(),
-        60,
+        some_batch(2),
+        30,
         "phase=gan",
         *CONSTANT,
         "optim.generator.lr=3e-3",
         "model.critic=resnet18",  # the tiny one's answer, before it has learnt anything, hardly depends on the picture
-        "loss.feature_weights=[0,0,0]",
         "optim.generator.lr_multipliers=[1,1,1]",
         "switch.mode=fixed",
         "switch.critic_steps=0",
         "loss.content=0.0",
     )
     losses = [terms["generator/adversarial"] for terms in seen]
-    assert max(losses[-10:]) < min(losses[:10])  # by how much depends on the processor's rounding
+    assert max(losses[-5:]) < min(losses[:5])  # by how much depends on the processor's rounding
     assert seen[0]["generator/adversarial_gradient_share"] == pytest.approx(1.0)
 
 
-GENERATOR_ALONE = ("switch.mode=fixed", "switch.critic_steps=0", "loss.feature_weights=[0,0,0]")
+GENERATOR_ALONE = ("switch.mode=fixed", "switch.critic_steps=0")
 UNBALANCED = "loss.adversarial_share=null"
 
 
@@ -145,17 +144,17 @@ def test_a_held_share_learns_from_the_photo_whatever_the_weights_say(
     configure: Configure, tmp_path: Path, output: str
 ) -> None:
     """With a content loss of no weight to speak of, the critic alone would have its way."""
-    pixels = ["model.keep_luma=true", f"model.output={output}", "optim.generator.lr=2e-3", "loss.content=1e-6"]
+    pixels = ["model.keep_luma=true", f"model.output={output}", "optim.generator.lr=5e-3", "loss.content=1e-6"]
     pixels += ["optim.generator.lr_multipliers=[1,1,1]", *CONSTANT, *GENERATOR_ALONE]
-    _, held = fit_batch(configure, tmp_path, some_batch(), 40, "phase=gan", *pixels, "loss.adversarial_share=0.1")
-    _, free = fit_batch(configure, tmp_path, some_batch(), 40, "phase=gan", *pixels, UNBALANCED)
+    _, held = fit_batch(configure, tmp_path, some_batch(2), 16, "phase=gan", *pixels, "loss.adversarial_share=0.1")
+    _, free = fit_batch(configure, tmp_path, some_batch(2), 16, "phase=gan", *pixels, UNBALANCED)
     for seen in (held, free):
         assert seen[0]["generator/adversarial_gradient_share"] > 0.99, "what is logged is the raw share"
     fall = {
         name: seen[-1]["generator/content"] / seen[0]["generator/content"]
         for name, seen in (("held", held), ("free", free))
     }
-    assert fall["held"] < 0.9 < fall["free"]
+    assert fall["held"] < 0.95 < fall["free"]
 
 
 @pytest.mark.slow
@@ -321,7 +320,7 @@ class Stop(Exception):
 
 def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> None:
     """That it ends to the bit as one that was not: tests/test_resume.py."""
-    overrides = ["phase=pretrain_gen", *TWO_SIZES, "loss.feature_weights=[0,0,0]", "model=tiny"]
+    overrides = ["phase=pretrain_gen", *TWO_SIZES, "model=tiny"]
     overrides += ["ema.half_life_images=20", "save.every_n_images=8", "save.keep=1"]
     halved = configure("train", *overrides)
     original = ColorizationModule.on_train_epoch_start
@@ -396,7 +395,7 @@ def test_a_fit_that_was_stopped_shows_everything_once(configure: Configure) -> N
 
 
 def test_a_checkpoint_is_plain_states_its_architecture_and_holds_no_vgg(configure: Configure) -> None:
-    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", "model=tiny", "data=scenes", "data.scenes=24"]
+    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.epochs=[1,0]", *PERCEPTUAL, "data=scenes", "data.scenes=24"]
     config = configure("train", *words)
     train.run(config)
     content = final_state(config)
@@ -419,7 +418,7 @@ def test_the_best_figure_survives_a_stop_and_a_move(configure: Configure, tmp_pa
         made_up = torch.tensor(1.0 + self.trainer.current_epoch)
         original(self, {name: made_up if name == "val/content" else v for name, v in terms.items()}, **options)
 
-    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.size_px=[32,32]", "loss.feature_weights=[0,0,0]"]
+    words = ["phase=pretrain_gen", *TWO_SIZES, "resolution.size_px=[32,32]"]
     words += ["trainer.limit_train_batches=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ColorizationModule, "log_dict", rising)

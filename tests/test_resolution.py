@@ -11,7 +11,7 @@ from colorize.training import build
 
 
 def test_stages_follow_the_table_and_the_last_goes_on() -> None:
-    schedule = ResolutionSchedule([64, 128, 220], [256, 64, 24], [2, 1, 1])
+    schedule = ResolutionSchedule(ResolutionConfig([64, 128, 220], [256, 64, 24], [2, 1, 1]))
     assert schedule.epochs == 4
     sizes = [schedule.at(epoch) for epoch in range(6)]
     assert sizes == [Stage(64, 256), Stage(64, 256), Stage(128, 64), Stage(220, 24), Stage(220, 24), Stage(220, 24)]
@@ -30,7 +30,7 @@ def test_stages_without_an_epoch_are_neither_trained_nor_validated_at(configure:
 def test_stages_that_fit_few_photos_have_small_batches_and_as_many_epochs_as_the_steps_need() -> None:
     asked = ResolutionConfig([64, 128], [256, 8], [1, 1], steps=[10, 0], batch_share=0.25)
     fitted = fit_to_photos(asked, 40)
-    schedule = ResolutionSchedule(fitted.size_px, fitted.batch_size, fitted.epochs)
+    schedule = ResolutionSchedule(fitted)
     assert (fitted.batch_size, fitted.epochs, schedule.steps(40)) == ([10, 8], [3, 0], 12)
     assert fit_to_photos(fitted, 40) == fitted
     assert fit_to_photos(asked, 6, limit=1).batch_size == [4, 4]
@@ -42,7 +42,7 @@ def test_stages_that_fit_few_photos_have_small_batches_and_as_many_epochs_as_the
 def test_stages_counted_in_images_span_orders_of_the_photos_and_share_them() -> None:
     asked = ResolutionConfig([64, 128, 192], [8, 4, 2], [9, 9, 9], images=[45, 0, 11])
     fitted = fit_to_photos(asked, 20)
-    schedule = ResolutionSchedule(asked.size_px, asked.batch_size, fitted.epochs, asked.images)
+    schedule = ResolutionSchedule(fitted)
     assert fit_to_photos(fitted, 20) == fitted
     assert fitted.epochs == [3, 0, 2] and schedule.at(3).size_px == 192
     # 45 images are 6 batches of 8, two of them in each order; 11 are 6 batches (5.5 rounds to even) of 2.
@@ -66,4 +66,4 @@ def test_stages_counted_in_images_span_orders_of_the_photos_and_share_them() -> 
 )
 def test_tables_that_cannot_be_are_named(table, named) -> None:
     with pytest.raises(ValueError, match=named):
-        ResolutionSchedule(*table)
+        ResolutionSchedule(ResolutionConfig(*table))

@@ -5,6 +5,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
@@ -22,14 +23,16 @@ from colorize.cli.command import configured
 from colorize.data import packing
 from colorize.data.augment import Augmentation
 from colorize.data.datasets import AugmentedDataset, collate
-from colorize.data.images import center_box, load_square
+from colorize.data.generated import Generated, with_saved_images
+from colorize.data.images import center_box, load_rgb, load_square
 from colorize.data.loading import GlobalBatches, shuffled
-from colorize.data.shards import BLOCK, BlockOrder, Chosen, list_shards
-from colorize.data.sources import Photos, Split, list_folder
+from colorize.data.shards import BLOCK, BlockOrder, Chosen, Reader, list_shards
+from colorize.data.sources import Photos, Split, list_folder, name_key
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError
 from colorize.training import build
 from tests.conftest import TINY, draw_photo
+from tests.ranks import on_ranks
 from tests.tiny_checkpoint import write_checkpoint
 
 SPLIT = Split(0.25, seed=3)
@@ -64,12 +67,12 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed(source, tmp_path_factory.mktemp("packed") / "shards")
 
 
-def batches(photos: Photos, names: Any) -> list[Any]:
+def batches(photos: Photos, names: Any, generated: Generated | None = None) -> list[Any]:
     """Augmented batches of two epochs, as a worker process makes them."""
     found = []
     for epoch in range(2):
         sample = partial(Augmentation(noise=0.1).sample, 7, epoch)
-        dataset = pickle.loads(pickle.dumps(AugmentedDataset(photos, names, 32, sample=sample, max_tries=3)))
+        dataset = pickle.loads(pickle.dumps(AugmentedDataset(photos, names, 32, generated, sample=sample, max_tries=3)))
         order = partial(shuffled, len(names), 7, epoch)
         found += [collate(dataset.__getitems__(batch)) for batch in GlobalBatches(len(names), 5, order)]
     return found
@@ -78,7 +81,8 @@ def batches(photos: Photos, names: Any) -> list[Any]:
 def assert_equal(one: list[Any], two: list[Any]) -> None:
     assert len(one) == len(two) > 0
     for a, b in zip(one, two, strict=True):
-        assert a.names == b.names and torch.equal(a.rgb, b.rgb) and torch.equal(a.grey_change, b.grey_change)
+        assert a.names == b.names and torch.equal(a.rgb, b.rgb) and (a.fake is None) == (a.grey_change is not None)
+        assert torch.equal(*((c.grey_change if c.fake is None else c.fake) for c in (a, b)))
 
 
 def test_batches_are_those_of_the_folder(source: Path, shards: Path, tmp_path: Path) -> None:
@@ -90,7 +94,8 @@ def test_batches_are_those_of_the_folder(source: Path, shards: Path, tmp_path: P
     of_folder = batches(folder, list(photos.train))
     assert_equal(batches(photos, photos.train), of_folder)
     assert_equal(batches(photos, list(photos.train)), of_folder)  # found by their names
-    assert photos.only([photos.train[3], photos.val[1], "no"]).of_split("all") == [photos.train[3], photos.val[1]]
+    kept = [photos.train[3], photos.val[1]]
+    assert set(photos.only(np.sort(np.array([*map(name_key, kept), 1], np.uint64))).of_split("all")) == set(kept)
     assert "b/half.jpg: " in (shards / "unreadable.txt").read_text()
     with pytest.raises(UnreadableImage, match="not in the shards"):
         photos.content("no")
@@ -111,7 +116,7 @@ def test_an_interrupted_pack_is_resumed(source: Path, shards: Path, tmp_path: Pa
 
     def measure(found: Any) -> Any:
         measured.append(1)
-        if len(measured) == 15:
+        if len(measured) == 40 + 15:  # each is measured for the size of shards as well
             raise OSError(28, "No space left on device")
         return real(found)
 
@@ -129,12 +134,29 @@ def test_an_interrupted_pack_is_resumed(source: Path, shards: Path, tmp_path: Pa
         packed(source, output, "short_px=32")
 
 
-def test_small_copies_and_no_copy_twice(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    """30 files more than there are."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(30)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, limits[1]))
+    for number in spare:
+        os.close(number)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_small_copies_and_no_copy_twice(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, few_open_files: None
+) -> None:
     caplog.set_level("INFO", "colorize")
-    output = packed(source, tmp_path / "shards", "short_px=40", "quality=80", "deduplicate=true")
+    words = ("short_px=40", "quality=80", "deduplicate=true", "shard_mb=0.001")
+    output = packed(source, tmp_path / "shards", *words)
     photos = list_shards(str(output), SPLIT, tmp_path)
+    assert len(list(output.glob("*.tar"))) == 42, "more than files can be open"
     assert len(photos.train) + len(photos.val) == 39 and "1 copies left out" in caplog.text
-    assert min(photos.reader.index[["width", "height"]].tolist()[0]) == 40
+    assert min(load_rgb(photos.content(photos.val[0])).size) == 40
     assert photos.content(photos.train[0]).startswith(b"\xff\xd8")  # a JPEG
     for name in photos.train:
         small, full = (
@@ -240,7 +262,7 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
         assert "\n" not in str(raised.value)
 
     copy = tmp_path / "copy"
-    told("data.root=.*has no index.json: run colorize.pack, or take data=folder")
+    told("has no index.json: run colorize.pack .*, or take data=folder")
     copy.mkdir()
     for path in shards.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
@@ -259,7 +281,7 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
     shard.write_bytes(content)
     index, contents = (copy / "index.npy").read_bytes(), (copy / "index.json").read_text()
     (copy / "index.npy").write_bytes(index[:-100])
-    told("colorize.pack wrote")
+    told("shards whole and unchanged")
     (copy / "index.npy").write_bytes(index)
     (copy / "index.json").write_text(contents.replace('"format": 1', '"format": 2'))
     told("format 2; this program reads 1")
@@ -274,36 +296,177 @@ def test_what_is_not_whole_is_told_in_a_line(shards: Path, tmp_path: Path) -> No
         packed(broken, tmp_path / "none")
 
 
+def words_of(shards: Path, runs: Path) -> list[str]:
+    words = ["data=shards", f"data.root='{shards}'", f"runs_dir='{runs}'", "data.val_fraction=0.25"]
+    words += ["data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=32-true", "recipe=paper"]
+    return [*words, "data.min_colourfulness=15", "data.train_fraction=1"]
+
+
 @pytest.fixture
 def words(shards: Path, tmp_path: Path) -> list[str]:
-    """Options of a tiny critic's phase on shards, after step 2, and of others with what of it is theirs."""
-    found = ["data=shards", f"data.root='{shards}'", f"runs_dir='{tmp_path}'", "data.val_fraction=0.25"]
-    found += ["data.num_workers=0", "trainer.accelerator=cpu", "trainer.precision=32-true", "recipe=paper"]
-    return [*found, "data.min_colourfulness=15", "data.train_fraction=1"]
+    """Options of any command on shards."""
+    return words_of(shards, tmp_path)
 
 
-def saved_images(words: list[str], tmp_path: Path) -> list[str]:
-    checkpoint = write_checkpoint(tmp_path / "last.ckpt")
-    generate.run(configured("generate", [*words, f"checkpoint='{checkpoint}'", "size_px=32"]))
+def generating(words: list[str], checkpoint: Path) -> Any:
+    words = [word for word in words if not word.startswith("data.min")] + ["data.min_colourfulness=null"]
+    return configured("generate", [*words, f"checkpoint='{checkpoint}'", "size_px=32", "batch_size=8"])
+
+
+def saved(config: Any, output: Path, **options: Any) -> Path:
+    """Step 2's images, in 16 a shard."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "IMAGES", 16)
+        generate.run(replace(config, output=str(output), **options))
+    return output
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("weights") / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def images(shards: Path, checkpoint: Path) -> Path:
+    """Step 2's images of all 40 photos."""
+    runs = checkpoint.parent
+    return saved(generating(words_of(shards, runs), checkpoint), runs / "images")
+
+
+def critic(words: list[str], images: Path) -> list[str]:
     sizes = ["resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[1]", "data.val_size_px=32"]
     tiny = [word for word in TINY if word.startswith(("model", "ema", "trainer.enable"))]
-    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{tmp_path}/default/generated'"]
+    return [*words, *tiny, *sizes, "phase=pretrain_critic", f"generated='{images}'"]
 
 
-def test_generated_images_of_shards_train_a_critic(words: list[str], tmp_path: Path) -> None:
-    config = configured("train", saved_images(words, tmp_path))
+def test_generated_images_of_shards_train_a_critic(words: list[str], images: Path) -> None:
+    config = configured("train", critic(words, images))
+    everything = build.make_datamodule(config).photos
+    colours = everything.reader.index["colourfulness"]
+    config.data.min_colourfulness = float(np.median(colours))
     data = build.make_datamodule(config)
     data.schedule = build.make_schedule(config)
     batch = next(iter(data.train_loader(0)))
     assert len(batch.names) == 8 and batch.fake.shape == batch.rgb.shape == (8, 3, 32, 32)
-    assert len(data.photos.train) + len(data.photos.val) == len(list(tmp_path.rglob("*.png")))
+    assert len(everything.of_split("all")) == data.generated.reader.contents.photos == 40
+    bright = everything.mask("train") & (colours >= np.median(colours))
+    assert np.array_equal(data.photos.mask("train"), bright) and 8 < bright.sum() < len(everything.train)
+    assert list(data.photos.val) == list(everything.val)
+    config.data.min_colourfulness = 200.0
+    with pytest.raises(UserError, match=r"min_colourfulness=200 leaves no training photo in .*shards: lower it"):
+        build.make_datamodule(config)
+    assert {path.suffix for path in images.iterdir()} == {".tar", ".npy", ".json", ".txt", ""}
+    assert len(list(images.glob("*.tar"))) == 3
+
+
+def test_images_and_batches_of_the_critic_are_those_of_the_folder(
+    words: list[str], source: Path, shards: Path, images: Path, checkpoint: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    photos, folder = list_shards(str(shards), SPLIT, tmp_path), list_folder(source, SPLIT)
+    names = list(photos.of_split("all"))
+    assert len(names) == 40 and ODD in names
+    for name in names:  # without what is none, so that all batches have one size
+        (tmp_path / "good" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "good" / name).symlink_to(source / name)
+    config = generating(words, checkpoint)
+    config.data = replace(config.data, kind="folder", root=str(tmp_path / "good"))
+    (_, packed_images), (_, files) = (
+        with_saved_images(*given) for given in ((photos, images), (folder, saved(config, tmp_path / "files")))
+    )
+    for name in names:
+        assert packed_images.content(name) == files.content(name).read_bytes()
+    alone, fetch = [], Reader.fetch
+    monkeypatch.setattr(Reader, "fetch", lambda *given, **options: (alone.append(options), fetch(*given, **options)))
+    one, two = (
+        batches(source_, source_names, generated)
+        for source_, source_names, generated in (
+            (photos, photos.train, packed_images),
+            (folder, list(photos.train), files),
+        )
+    )
+    assert_equal(one, two)
+    assert alone and not any(alone), "all is read ahead"
+    mixed, _ = with_saved_images(folder, images)  # photos in files, their images in shards
+    assert set(mixed.of_split("all")) == set(names)
+
+
+def test_a_stopped_generate_makes_the_shards_that_are_not_whole_and_mixes_nothing(
+    words: list[str], images: Path, shards: Path, checkpoint: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config, output, write = generating(words, checkpoint), tmp_path / "stopped", packing.write_shard
+
+    def full(folder: Path, number: int, photos: Any) -> None:
+        if number == 1:
+            raise OSError(28, "No space left on device")
+        write(folder, number, photos)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(packing, "write_shard", full)
+        saved(config, output)
+    with pytest.raises(UserError, match="is unfinished"):
+        with_saved_images(list_shards(str(shards), SPLIT, tmp_path), output)
+    first = (output / "shard-00000.tar").stat().st_mtime_ns
+    assert not (output / "shard-00001.tar").exists()
+    saved(config, output)
+    assert (output / "shard-00000.tar").stat().st_mtime_ns == first
+    assert content_of(output) == content_of(images)
+
+    def refused(match: str, **options: Any) -> None:
+        with pytest.raises(UserError, match=match) as raised:
+            saved(config, output, **options)
+        assert "\n" not in str(raised.value)
+
+    refused("images of 32 px .* not images of 48 px", size_px=48)
+    refused("of photos [0-9a-f]{8}, not .* of photos [0-9a-f]{8}:", split="val")
+    manifest = output / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"checkpoint_sha256": "', '"checkpoint_sha256": "0'))
+    refused(r"holds .*last.ckpt \(0")
+    manifest.unlink()
+    refused("holds other shards")
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_an_unreadable_photo_has_no_image_and_is_named(
+    words: list[str], shards: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in shards.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    photos = list_shards(str(copy), SPLIT, tmp_path)
+    name, row = photos.train[2], photos.reader.index[photos.train.rows[np.array([2])][0]]
+    with (copy / f"shard-{row['shard']:05}.tar").open("r+b") as file:
+        file.seek(int(row["offset"]) + int(row["length"]) // 2)
+        file.write(bytes(int(row["length"]) // 2))
+    config = generating(words, checkpoint)
+    config.data.root = str(copy)
+    output = saved(config, tmp_path / "images")
+    assert (output / "unreadable.txt").read_text().startswith(f"{name}: ")
+    kept, images = with_saved_images(photos, output)
+    assert name not in kept.of_split("all") and len(kept.train) > 20
+    with pytest.raises(UnreadableImage, match="not in the shards"):
+        images.content(name)
 
 
 @pytest.mark.slow
-def test_evaluate_and_a_training_take_shards(words: list[str], tmp_path: Path) -> None:
-    train.run(configured("train", saved_images(words, tmp_path)))
+def test_two_ranks_write_the_same_shards_of_images(
+    words: list[str], images: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config, two = generating(words, checkpoint), tmp_path / "two"
+    config.trainer.devices = 2
+    for failed in on_ranks(lambda rank: saved(config, two)):
+        if isinstance(failed, BaseException):
+            raise failed
+    assert content_of(images) == content_of(two) and len(list(two.glob("*.tar"))) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_and_a_training_take_shards(words: list[str], images: Path, checkpoint: Path, tmp_path: Path) -> None:
+    train.run(configured("train", critic(words, images)))
     assert (tmp_path / "default" / "pretrain_critic" / "checkpoints" / "best.ckpt").exists()
     none = [f"weights.{name}=none" for name in ("lpips_alex", "lpips_vgg", "fid")]
-    checkpoint = f"checkpoint='{tmp_path / 'last.ckpt'}'"
-    evaluate.run(configured("evaluate", [*words, checkpoint, *none, f"output='{tmp_path}/scores'"]))
+    evaluate.run(configured("evaluate", [*words, f"checkpoint='{checkpoint}'", *none, f"output='{tmp_path}/scores'"]))
     assert (tmp_path / "scores" / "metrics.md").exists()

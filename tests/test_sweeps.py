@@ -300,6 +300,7 @@ TINY_TRAINING = (
     *("data=scenes", "data.scenes=24", "data.max_val=2", "data.num_workers=0", "model=tiny", "trainer.accelerator=cpu"),
     *("resolution.size_px=[32]", "resolution.batch_size=[8]", "resolution.epochs=[2]", "trainer.limit_train_batches=1"),
     *("loss.feature_weights=[0,0,0]", "trainer.enable_progress_bar=false", "grid_photos=1"),
+    *("model.width_factor=0.25", "save.score_photos=2"),
 )
 
 

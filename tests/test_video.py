@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.inference import film
 from colorize.inference.colorizer import Colorizer
 from colorize.photos.reading import Photo

@@ -92,7 +92,7 @@ def test_an_installation_without_it_says_so_in_one_line(
 @pytest.mark.parametrize("half", [False, True])
 def test_training_goes_on_from_an_export(half: bool, configure: Configure, tmp_path: Path) -> None:
     light = ["model.decoder=light", "model.encoder=resnet10_half", "model.output=bins", "model.keep_luma=true"]
-    words = ["phase=pretrain_gen", *light, "model.widths=[16,16,12,8]", "loss.feature_weights=[0,0,0]"]
+    words = ["phase=pretrain_gen", *light, "model.widths=[16,16,12,8]"]
     torch.manual_seed(1)
     network = LightUNet(encoder="resnet10_half", widths=[16, 16, 12, 8], refine_width=4)
     path = tmp_path / "handed on.safetensors"

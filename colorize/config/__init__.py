@@ -11,15 +11,14 @@ from omegaconf import MISSING as REQUIRED
 from omegaconf import DictConfig
 
 from colorize.config import sections
+from colorize.config.sections import PRECISION, PRECISIONS
 from colorize.runtime.formats import FORMAT_CHOICES
 from colorize.runtime.schema import node, opt
 
 WEIGHTS = "weights: checkpoint, export, file of DeOldify or fastai; the word bundled: those that come with this program"
 DEVICE = "what computes: auto, cpu, cuda, cuda:N or mps"
-PRECISION = "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact"
 BACKEND = "what runs the network: auto is onnx, ONNX Runtime, for .onnx, and for bundled without a GPU; else torch"
 BACKENDS = ("auto", "torch", "onnx")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 SATURATION = "the networks' chroma times this: 0 is grey; beyond about 1.3 colours clip (luma is never touched)"
 
 

@@ -8,6 +8,9 @@ from colorize.networks.options import ENCODERS, LightUNetOptions, UNetOptions
 from colorize.runtime.processes import spare_cores
 from colorize.runtime.schema import node, opt
 
+PRECISION = "numbers: auto is bf16 where the device is fast at it, else 32-bit; 32-true is exact"
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
 
 @dataclass
 class OldPhotoConfig:
@@ -140,9 +143,14 @@ class ResolutionConfig:
         return [max(1, round(size * self.batch_scale)) for size in self.batch_size]
 
     @property
+    def stages(self) -> list[int]:
+        """Stage of each epoch."""
+        return [stage for stage, epochs in enumerate(self.epochs) for _ in range(epochs)]
+
+    @property
     def last_size_px(self) -> int:
         """Training size of the last stage that has an epoch: what a validation is to look at."""
-        return [size_px for size_px, epochs in zip(self.size_px, self.epochs, strict=True) if epochs][-1]
+        return self.size_px[self.stages[-1]]
 
 
 @dataclass
@@ -176,11 +184,7 @@ class InitFromConfig:
 @dataclass
 class DevicesConfig:
     accelerator: str = opt("auto", "Lightning accelerator", choices=("auto", "cpu", "gpu", "cuda", "mps"))
-    precision: str = opt(
-        "auto",
-        "auto: bf16 where the device is fast at it, else 32-true, which is exact",
-        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
-    )
+    precision: str = opt("auto", PRECISION, choices=PRECISIONS)
     threads: int | None = opt(None, "cores of a process (null: all); leave one for each of data.num_workers", least=1)
     devices: int = opt(1, "how many devices of each machine, each with a process of its own", least=1)
     num_nodes: int = opt(1, "how many machines", least=1)

@@ -1,7 +1,7 @@
 """LightningDataModule of photos: its batches depend on seed, epoch and image alone."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ import lightning as L
 from colorize.data.augment import Augmentation
 from colorize.data.datasets import AugmentedDataset, Batch, CenterSquareDataset, RawBatch, collate, to_floats
 from colorize.data.generated import Generated
-from colorize.data.loading import GlobalBatches, LatePhotoLoader, PhotoLoader, make_loader
+from colorize.data.loading import GlobalBatches, LatePhotoLoader, PhotoLoader, cut, make_loader
 from colorize.data.luma_lookup import LumaLookup
 from colorize.data.resolution import ResolutionSchedule
 from colorize.data.sources import Photos, spread
@@ -153,14 +153,20 @@ class ColorizationDataModule(L.LightningDataModule):
             lookup.update(batch.rgb)
         return lookup
 
-    def center_squares(self, identities: Sequence[str], size_px: int | None = None) -> Iterator[Batch]:
-        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out."""
-        for raw in self._loader(self._center_squares(identities, size_px), batch_size=self.val_batch_size):
+    def center_squares(
+        self, identities: Sequence[str], size_px: int | None = None, parts: Iterable[range] | None = None
+    ) -> Iterator[Batch]:
+        """Yield centre squares of these photos, by default at ``val_size_px``, on the CPU; unreadable ones left out.
+
+        With ``parts``, those of these places alone, and no batch goes beyond one.
+        """
+        parts = [range(len(identities))] if parts is None else parts
+        batches = (batch for part in parts for batch in cut(part, self.val_batch_size))
+        for raw in self._loader(self._center_squares(identities, size_px), batch_sampler=batches):
             self._noted(raw)
             if len(self._met()) > self.max_unreadable:  # this rank alone has met as many
                 raise self._too_many()
-            if raw.names:
-                yield to_floats(raw, "cpu")
+            yield to_floats(raw, "cpu")
 
     def _center_squares(self, identities: Sequence[str], size_px: int | None = None) -> CenterSquareDataset:
         return CenterSquareDataset(self.photos, identities, size_px or self.val_size_px, self.generated)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from colorize.color import rgb_to_grey
 from colorize.data.augment import SampledAugmentation
-from colorize.data.generated import Generated, image_path
+from colorize.data.generated import Generated
 from colorize.data.images import center_box, cut_square, load_rgb
 from colorize.data.sources import Photos, Scenes
 from colorize.data.tensors import to_uint8
@@ -42,6 +42,7 @@ class Batch(NamedTuple):
     fake: Tensor | None  # (B, 3, S, S) float32, RGB in [0, 1], saved generated images; None but in the critic's phase
     names: list[str]  # the B identities
     regions: Tensor | None = None  # (B, S, S) uint8, indices into REGIONS; of validation scenes alone
+    unreadable: Sequence[tuple[str, str]] = ()  # as of RawBatch
 
 
 def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
@@ -52,7 +53,7 @@ def to_floats(raw: RawBatch, device: torch.device | str) -> Batch:
     if raw.grey_change is not None:
         grey = (luma + raw.grey_change.to(device, non_blocking=True)).clamp(0, 1)
     regions = None if raw.regions is None else raw.regions.to(device, non_blocking=True)
-    return Batch(rgb, grey, luma, fake, raw.names, regions)
+    return Batch(rgb, grey, luma, fake, raw.names, regions, raw.unreadable)
 
 
 def collate(samples: Sequence[RawBatch]) -> RawBatch:
@@ -70,6 +71,8 @@ def collate(samples: Sequence[RawBatch]) -> RawBatch:
 class PhotoDataset(Dataset[Sample]):
     """Makes a sample of each of some photos, at a size."""
 
+    generated: Generated | None = None  # images of them
+
     def __init__(self, photos: Photos, identities: Sequence[str], size_px: int) -> None:
         self.photos = replace(photos, train=[], val=[])  # without the lists, which each worker would get a copy of
         self.identities = photos.portable(identities)
@@ -80,6 +83,8 @@ class PhotoDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         self.photos.read_ahead(self.identities, indices)
+        if self.generated is not None and self.generated.reader is not None:
+            self.generated.reader.fetch(self.generated.reader.find(self.identities[index] for index in indices))
         return [self[index] for index in indices]
 
 
@@ -110,9 +115,8 @@ class CenterSquareDataset(PhotoDataset[RawBatch]):
                 # (Noise and age are for a grey that is coloured, and here none is.)
                 side = self.generated.size_px
                 photo = self.photos.square(identity, side, center_box)
-                saved = image_path(self.generated.folder, identity)
-                name = saved.relative_to(self.generated.folder.parent).as_posix()
-                fake = load_rgb(saved)
+                name = f"{self.generated.folder.name}/{identity}.png"
+                fake = load_rgb(self.generated.content(identity))
                 if fake.size != (side, side):
                     raise UnreadableImage(f"is {fake.width} × {fake.height} px, not {side} × {side}")
                 box = sampled.choose_box(side, side)

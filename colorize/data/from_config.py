@@ -16,21 +16,19 @@ from colorize.runtime.schema import value_errors_as_bad_options
 def make_photos(config: CommonConfig) -> Photos:
     """Return the photos of `data.root` in their split, without those too dull to train on."""
     data = config.data
-    photos = list_photos(data, config.seed, config.runs_dir, least_of_shards=data.min_colourfulness)
-    if data.min_colourfulness is None or data.kind == "shards":
+    photos = list_photos(data, config.seed, config.runs_dir)
+    if data.min_colourfulness is None:
         return photos
     return leave_out_dull(photos, data.min_colourfulness, config.runs_dir, data.workers(config.trainer.devices))
 
 
-def list_photos(
-    data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False, least_of_shards: float | None = None
-) -> Photos:
+def list_photos(data: DataConfig, seed: int, runs_dir: str, val_alone: bool = False) -> Photos:
     """Return all photos of `data.root` in their split; with `val_alone`, a tree that has val/ and no train/ will do."""
     split = Split(data.val_fraction, seed, data.train_fraction, data.max_val)
     if data.kind == "scenes":
         return list_scenes(data.scenes, split)
     if data.kind == "shards":
-        return list_shards(data.root, split, runs_dir, least_of_shards)
+        return list_shards(data.root, split, runs_dir)
     root = existing_folder(data.root)
     return list_folder(imagenet_tree(root, val_alone) if data.kind == "imagenet" else root, split, val_alone)
 

@@ -1,5 +1,6 @@
 """From a photo's file to the one form all photos take, upright 8-bit sRGB, and back."""
 
+import io
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -103,8 +104,15 @@ def image_rng(seed: int, epoch: int, identity: str, purpose: str = "") -> random
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Save losslessly, whole or not at all."""
     with writing(path), written_whole(Path(path), sync=False) as file:
-        # Generated training images are many and read soon: level 1 is several times faster for little more size.
-        image.save(file, format="PNG", compress_level=1)
+        file.write(png(image))
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file."""
+    made = io.BytesIO()
+    # Generated training images are many and read soon: level 1 is several times faster for little more size.
+    image.save(made, format="PNG", compress_level=1)
+    return made.getvalue()
 
 
 def _seen(rgb: Image.Image, photo: Image.Image) -> Image.Image:

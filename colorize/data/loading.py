@@ -117,6 +117,11 @@ def make_loader(
     )
 
 
+def cut(places: range, size: int) -> list[range]:
+    """Return a range in parts of a size, the last of which may be smaller."""
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
 def shuffled(size: int, *key: object) -> Tensor:
     """Return the numbers below `size` in an order that is a function of `key`."""
     generator = torch.Generator().manual_seed(int.from_bytes(digest(*key, "order"), "big") >> 1)

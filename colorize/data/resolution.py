@@ -30,41 +30,38 @@ class ResolutionSchedule:
     """The `Stage` of each epoch; the last goes on. Raises ValueError for columns of unlike lengths, or no epoch.
 
     With `images` a stage lasts that many, in whole batches, and the next begins inside the order of photos that it
-    ended in. An epoch is then a `Segment`, and `stage_epochs` counts them, as `fit_to_photos` does. `limit` is the most
+    ended in. An epoch is then a `Segment`, and `epochs` counts them, as `fit_to_photos` does. `limit` is the most
     batches of an epoch.
     """
 
-    size_px: Sequence[int]
-    batch_size: Sequence[int]
-    stage_epochs: Sequence[int]
-    images: Sequence[int] | None = None
+    resolution: ResolutionConfig
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.size_px) == len(self.batch_size) == len(self.stage_epochs) > 0:
+        sizes, batches, epochs = self.resolution.size_px, self.resolution.batch_size, self.resolution.epochs
+        if not len(sizes) == len(batches) == len(epochs) > 0:
             raise ValueError(
                 "resolution.size_px, .batch_size and .epochs must be of one length, not "
-                f"{len(self.size_px)}, {len(self.batch_size)} and {len(self.stage_epochs)}"
+                f"{len(sizes)}, {len(batches)} and {len(epochs)}"
             )
         if self.epochs < 1:
-            raise ValueError(f"resolution.epochs={list(self.stage_epochs)}: a fit needs at least one epoch")
+            raise ValueError(f"resolution.epochs={epochs}: a fit needs at least one epoch")
 
     @property
     def epochs(self) -> int:
-        return sum(self.stage_epochs)
+        return sum(self.resolution.epochs)
 
     def at(self, epoch: int) -> Stage:
-        table = zip(self.size_px, self.batch_size, self.stage_epochs, strict=True)
-        stages = [Stage(size_px, batch_size) for size_px, batch_size, epochs in table for _ in range(epochs)]
-        return stages[min(epoch, self.epochs - 1)]
+        stage = self.resolution.stages[min(epoch, self.epochs - 1)]
+        return Stage(self.resolution.size_px[stage], self.resolution.scaled_batches[stage])
 
     def segments(self, photos: int) -> list[Segment]:
         """Return the epochs of a training on so many photos."""
-        if self.images is not None:
-            return segments_of(self.images, self.batch_size, photos, self.limit)
-        stages = [stage for stage, epochs in enumerate(self.stage_epochs) for _ in range(epochs)]
-        steps = [steps_an_epoch(batch_size, photos, self.limit) for batch_size in self.batch_size]
-        return [Segment(stage, order, 0, steps[stage]) for order, stage in enumerate(stages)]
+        batches = self.resolution.scaled_batches
+        if self.resolution.images is not None:
+            return segments_of(self.resolution.images, batches, photos, self.limit)
+        steps = [steps_an_epoch(batch_size, photos, self.limit) for batch_size in batches]
+        return [Segment(stage, order, 0, steps[stage]) for order, stage in enumerate(self.resolution.stages)]
 
     def steps(self, photos: int) -> int:
         """Count the steps of the training."""
@@ -72,7 +69,8 @@ class ResolutionSchedule:
 
     def epoch_images(self, photos: int) -> list[int]:
         """Count each epoch's images."""
-        return [min(self.batch_size[epoch.stage], photos) * epoch.batches for epoch in self.segments(photos)]
+        batches = self.resolution.scaled_batches
+        return [min(batches[epoch.stage], photos) * epoch.batches for epoch in self.segments(photos)]
 
 
 def segments_of(images: Sequence[int], batch_size: Sequence[int], photos: int, limit: int | None) -> list[Segment]:

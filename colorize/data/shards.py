@@ -11,7 +11,7 @@ import tarfile
 import time
 from bisect import bisect_left, bisect_right
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from colorize.data.loading import shuffled
 from colorize.data.roots import is_url
-from colorize.data.sources import Photos, Split
+from colorize.data.sources import Photos, Split, name_key
 from colorize.photos.opening import UnreadableImage
 from colorize.runtime.errors import UserError, brief
 from colorize.runtime.files import digest, renamed_when_done
-from colorize.runtime.log import log
 
 FORMAT = 1
 ROW = np.dtype(
@@ -37,7 +36,7 @@ ROW = np.dtype(
         ("length", "<u4"),  # of the member, its header included
         ("shard", "<u4"),
         ("colourfulness", "<f4"),
-        ("width", "<u2"),  # in pixels, at most 65,535
+        ("width", "<u2"),  # 0, or in shards of before that of the photo, which nothing reads
         ("height", "<u2"),
     ]
 )
@@ -51,11 +50,6 @@ TRIES = 4  # of a request
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-
-def name_key(identity: str) -> int:
-    """Return the 64-bit hash that stands for a photo in the index."""
-    return int.from_bytes(digest(identity), "big")
 
 
 def shares(keys: NDArray[np.uint64], seed: int, purpose: str) -> NDArray[np.float64]:
@@ -261,11 +255,23 @@ class PackedPhotos(Photos):
     def content(self, identity: str) -> bytes:
         return self.reader.content(identity)
 
-    def only(self, identities: Collection[str]) -> Self:
-        mask = np.zeros(len(self.reader.index), np.bool_)
-        mask[self.reader.find(identities)] = True
-        masks = (mask & cast(Any, part).rows.mask() for part in (self.train, self.val))
-        train, val = (Identities(self.reader, Chosen(kept)) for kept in masks)
+    def mask(self, split: str) -> Mask:
+        """Mask of the rows of train, val or all."""
+        train, val = (cast(Any, part).rows.mask() for part in (self.train, self.val))
+        return {"train": train, "val": val, "all": train | val}[split]
+
+    def of_split(self, split: str) -> Sequence[str]:
+        return Identities(self.reader, Chosen(self.mask(split)))
+
+    def only(self, keys: NDArray[np.uint64]) -> Self:
+        return self.where(
+            lambda rows: np.searchsorted(keys, rows["name"], "right") > np.searchsorted(keys, rows["name"])
+        )
+
+    def where(self, holds: Callable[[NDArray[Any]], Mask]) -> Self:
+        """Return the photos of whose rows `holds`, which is given parts of the index, is true."""
+        mask = np.concatenate([holds(rows) for _, rows in self.reader.chunks()])
+        train, val = (Identities(self.reader, Chosen(mask & self.mask(split))) for split in ("train", "val"))
         return replace(self, train=train, val=val)
 
     def portable(self, identities: Sequence[str]) -> Sequence[str]:
@@ -279,31 +285,24 @@ class PackedPhotos(Photos):
         return BlockOrder(size, seed, epoch)
 
 
-def list_shards(root: str, split: Split, runs_dir: str | Path, least: float | None = None) -> PackedPhotos:
+def list_shards(root: str, split: Split, runs_dir: str | Path) -> PackedPhotos:
     """List the photos of shards in the split of their source, if it had val/, or one by hashes.
 
-    Photos for training are those of a colourfulness of `least`. The index of a URL is fetched once, into the cache in
-    `runs_dir`. Raises UserError for shards that are not whole.
+    The index of a URL is fetched once, into the cache in `runs_dir`. Raises UserError for shards that are not whole.
     """
     reader = open_shards(root, runs_dir)
-    val_from, candidates = reader.contents.val_from, 0
+    val_from = reader.contents.val_from
     mask, is_val = np.zeros((2, len(reader.index)), np.bool_)
     is_val[len(is_val) if val_from is None else val_from :] = True
     for part, rows in reader.chunks():
         if val_from is None:
             is_val[part] = shares(rows["name"], split.seed, "split") < split.val_fraction
-        kept = ~is_val[part]
+        mask[part] = ~is_val[part]
         if split.train_fraction < 1:
-            kept &= shares(rows["name"], split.seed, "subset") < split.train_fraction
-        candidates += int(kept.sum())
-        mask[part] = kept if least is None else kept & (rows["colourfulness"] >= least)
+            mask[part] &= shares(rows["name"], split.seed, "subset") < split.train_fraction
     if split.max_val is not None:  # the first by the hash that the rows are in the order of
         is_val[np.flatnonzero(is_val)[split.max_val :]] = False
     train, val = (Identities(reader, Chosen(part)) for part in (mask, is_val))
-    if least is not None:
-        log.info(
-            f"data.min_colourfulness={least:g} leaves out {candidates - len(train)} of {candidates} training photos"
-        )
     if not len(train) or not len(val):
         raise UserError(f"{root}: {len(train)} training and {len(val)} validation photos: change what chooses them")
     return PackedPhotos(root, train, val, reader)
@@ -317,9 +316,7 @@ def open_shards(root: str, runs_dir: str | Path) -> Reader:
         below = below.rstrip("/")
         found = json.loads(system.cat_file(f"{below}/index.json"))
         if found["format"] != FORMAT:
-            raise UserError(
-                f"{root} has format {found['format']}; this program reads {FORMAT}: run colorize.pack again"
-            )
+            raise UserError(f"{root} has format {found['format']}; this program reads {FORMAT}: make its shards again")
         contents = Contents(**found)
         if not contents.photos:
             raise UserError(f"{root} holds no photos: run colorize.pack on others")
@@ -332,13 +329,14 @@ def open_shards(root: str, runs_dir: str | Path) -> Reader:
                     system.get_file(f"{below}/index.npy", str(unfinished))
         for number, size in enumerate([] if is_url(root) else contents.shard_bytes):
             if (there := Path(root, shard_name(number)).stat().st_size) != size:
-                raise UserError(f"{root}/{shard_name(number)} has {there} bytes, not {size}: copy or pack it again")
+                raise UserError(f"{root}/{shard_name(number)} has {there} bytes, not {size}: copy or make it again")
         reader = Reader(root, file, contents)
     except FileNotFoundError as error:
         lacking = Path(error.filename or "index.json").name
-        raise UserError(f"data.root={root} has no {lacking}: run colorize.pack, or take data=folder") from error
+        lacking += ": run colorize.pack (of saved images, colorize.generate), or take data=folder"
+        raise UserError(f"{root} has no {lacking}") from error
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise UserError(f"data.root={root}: {brief(error)}; it is to hold what colorize.pack wrote") from error
+        raise UserError(f"{root}: {brief(error)}; it is to hold shards whole and unchanged") from error
     if reader.index.dtype != ROW or reader.index.shape != (contents.photos,):
-        raise UserError(f"{file} is not the index of {contents.photos} photos: copy it again, or run colorize.pack")
+        raise UserError(f"{file} is not the index of {contents.photos} photos: copy or make it again")
     return reader

@@ -2,13 +2,15 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from colorize.data.images import BoxChooser, Thumbnail, cut_square, load_square, read_thumbnail
@@ -40,6 +42,11 @@ class Names(Sequence[str]):
         return self._text.numpy()[end - self._lengths.numpy()[index] : end].tobytes().decode("utf-8", "surrogatepass")
 
 
+def name_key(identity: str) -> int:
+    """Return the 64-bit hash that stands for a photo among others."""
+    return int.from_bytes(digest(identity), "big")
+
+
 @dataclass(frozen=True)
 class Photos:
     """Photos of a run by their identities: POSIX paths relative to ``root``, by which all randomness goes."""
@@ -66,10 +73,10 @@ class Photos:
         """Return the identities of train, val or all."""
         return [*self.train, *self.val] if split == "all" else self.train if split == "train" else self.val
 
-    def only(self, identities: Collection[str]) -> Self:
-        """Return the photos less all others."""
-        kept = set(identities)
-        train, val = ([identity for identity in part if identity in kept] for part in (self.train, self.val))
+    def only(self, keys: NDArray[np.uint64]) -> Self:
+        """Return the photos that have one of these keys, which are sorted."""
+        kept = set(keys.tolist())
+        train, val = ([identity for identity in part if name_key(identity) in kept] for part in (self.train, self.val))
         return replace(self, train=train, val=val)
 
     def portable(self, identities: Sequence[str]) -> Sequence[str]:

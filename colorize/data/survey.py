@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from colorize.data.datasets import PhotoDataset
 from colorize.data.images import Thumbnail
 from colorize.data.loading import make_loader
+from colorize.data.shards import PackedPhotos
 from colorize.data.sources import Photos
 from colorize.data.tensors import to_uint8
 from colorize.metrics import colourfulness
@@ -74,23 +75,21 @@ def survey(photos: Photos, identities: Sequence[str], runs_dir: str | Path, num_
 
 def leave_out_dull(photos: Photos, least: float, runs_dir: str | Path, num_workers: int) -> Photos:
     """Return the photos less those for training duller than ``least``. Raises UserError where none is left."""
-    rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
-    dull = readable(rows) & (rows["colourfulness"] < least)
-    if dull.any() and not (readable(rows) & ~dull).any():
-        raise UserError(
-            f"data.min_colourfulness={least:g} leaves no training photo in {photos.root}: the most colourful has "
-            f"{rows['colourfulness'].max():.1f}; lower it, or use null to keep all"
-        )
-    log.info(
-        f"data.min_colourfulness={least:g} leaves out {dull.sum()} of {len(dull)} training photos"
-        + (f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else "")
-    )
-    return replace(photos, train=[name for name, out in zip(photos.train, dull, strict=True) if not out])
-
-
-def readable(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mask of the photos that could be read."""
-    return np.asarray(rows["width"] > 0)
+    kept: Sequence[str]
+    rows, unreadable = np.zeros(0, ROW), dict[str, str]()
+    if isinstance(photos, PackedPhotos):  # measured when they were packed
+        kept = photos.where(lambda rows: rows["colourfulness"] >= least).train
+    else:
+        rows, unreadable = survey(photos, photos.train, runs_dir, num_workers)
+        dull = (rows["width"] > 0) & (rows["colourfulness"] < least)
+        kept = [name for name, out in zip(photos.train, dull, strict=True) if not out]
+    told, count = f"data.min_colourfulness={least:g} leaves", len(photos.train)
+    if len(unreadable) == len(kept) < count:
+        most = f" (the most colourful has {rows['colourfulness'].max():.1f})" if len(rows) else ""
+        raise UserError(f"{told} no training photo in {photos.root}{most}: lower it, or use null to keep all")
+    stay = f" ({len(unreadable)} unreadable ones stay in, to be met and counted)" if unreadable else ""
+    log.info(f"{told} out {count - len(kept)} of {count} training photos{stay}")
+    return replace(photos, train=kept)
 
 
 def cache_file(runs_dir: str | Path, root: Path) -> Path:
@@ -143,7 +142,7 @@ def _recall(cache: BinaryIO, identities: Sequence[str], rows: NDArray[Any]) -> N
 def _measure(
     photos: Photos, identities: Sequence[str], rows: NDArray[Any], num_workers: int, cache: BinaryIO | io.RawIOBase
 ) -> dict[str, str]:
-    missing = np.flatnonzero(~readable(rows)).tolist()
+    missing = np.flatnonzero(rows["width"] <= 0).tolist()
     unreadable: dict[str, str] = {}
     if not missing:
         return unreadable

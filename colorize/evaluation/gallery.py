@@ -72,7 +72,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return shown
 
 
-def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int = 160) -> Image.Image:
+def sheet(columns: Sequence[tuple[str, Tensor]], tile_px: int) -> Image.Image:
     """Lay out one row a photo and one captioned column a version of it; tiles are squares of `tile_px`.
 
     Images are (N, 3, H, W) RGB or (N, 1, H, W) grey in [0, 1] (clamped). Columns with fewer of them end in white.

@@ -1,6 +1,5 @@
 """Reading photos, and the coloured images to compare, for an evaluation; free of Lightning, for worker processes."""
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,7 +79,7 @@ class ProtocolDataset(PhotoDataset[RawBatch]):
         try:
             if isinstance(self.photos, Scenes):
                 scene = self.photos.scene(identity, self.size_px)
-                original, digest = Image.fromarray(scene.rgb), hashlib.sha256(scene.rgb.tobytes()).hexdigest()
+                original, digest = Image.fromarray(scene.rgb), sha256(scene.rgb.tobytes())
                 image, regions = original, torch.from_numpy(scene.regions).unsqueeze(0)
             else:
                 content = self.photos.content(identity)

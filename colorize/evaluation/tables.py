@@ -1,6 +1,5 @@
 """Files that an evaluation leaves in its folder; docs/EVALUATION.md describes metrics.json and the others."""
 
-import hashlib
 import json
 import math
 import platform
@@ -20,7 +19,7 @@ from colorize.evaluation.measuring import GREY, LOOKUP, TRUTH, Measurements
 from colorize.evaluation.scores import Table
 from colorize.metrics import COLUMNS, JUDGED_BY, METRICS
 from colorize.runtime.errors import listed
-from colorize.runtime.files import csv_text, markdown_table, write_text
+from colorize.runtime.files import csv_text, markdown_table, sha256, write_text
 from colorize.runtime.version import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "numpy", "Pillow")
@@ -31,6 +30,7 @@ Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by row and metric, as in
 
 def to_json(config: EvaluateConfig, table: Table, checkpoint_sha256: dict[str, str], **fields: Any) -> dict[str, Any]:
     """Return the content of metrics.json; `fields` are those that the table does not tell, see docs/EVALUATION.md."""
+    libraries = {name: next((each.version for each in distributions(name=name)), None) for name in LIBRARIES}
     measured, rows = table.measured, methods(table.rows)
     # As `sha256sum` prints it, sorted by path.
     files = sorted(zip(measured.names, measured.digests, strict=True))
@@ -40,9 +40,9 @@ def to_json(config: EvaluateConfig, table: Table, checkpoint_sha256: dict[str, s
     content: dict[str, Any] = {
         "protocol": config.protocol,
         "n": len(measured.names),
-        "files_sha256": hashlib.sha256(photos.encode("utf-8", "surrogateescape")).hexdigest(),
+        "files_sha256": sha256(photos.encode("utf-8", "surrogateescape")),
         "checkpoint_sha256": checkpoint_sha256,
-        "versions": versions(),
+        "versions": {"colorize": __version__, "python": platform.python_version(), **libraries},
         "rows": scores.rows_to_json(table),
         "split": config.split,
         "data": config.data.kind,
@@ -83,12 +83,6 @@ def _rounded(content: Any) -> Any:
 def methods(rows: Iterable[str]) -> list[str]:
     """Return the rows of checkpoints and folders, without those that are always there."""
     return [row for row in rows if row not in (GREY, LOOKUP, TRUTH)]
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of this program and of the libraries that compute; None where one is not installed."""
-    found = {name: next((each.version for each in distributions(name=name)), None) for name in LIBRARIES}
-    return {"colorize": __version__, "python": platform.python_version(), **found}
 
 
 def to_markdown(content: Content) -> str:

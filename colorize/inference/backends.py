@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.runtime.errors import UserError
 from colorize.weights import bundled
 
@@ -18,12 +18,9 @@ from colorize.weights import bundled
 class Likely(NamedTuple):
     """Colours of one photo, and what a network that predicts a distribution rests them on."""
 
-    rgb: Plane
-    """(3, H, W) float32, sRGB-encoded."""
-    logits: Plane | None = None
-    """(cells, h, w) float32; None where the network predicts no distribution."""
-    centres: Plane | None = None
-    """(cells, 2), a and b of Lab of each cell."""
+    rgb: Plane  # (3, H, W) float32, sRGB-encoded
+    logits: Plane | None = None  # (cells, h, w) float32; None where the network predicts no distribution
+    centres: Plane | None = None  # (cells, 2), a and b of Lab of each cell
 
 
 class Backend(Protocol):
@@ -31,8 +28,7 @@ class Backend(Protocol):
 
     device: str
     precision: str
-    at_once: int
-    """Photos that go through it together, where nothing else is said."""
+    at_once: int  # photos that go through it together, where nothing else is said
 
     def run(self, grey: Plane) -> Plane:
         """Colour `(B, 1, H, W)` float32 grey in [0, 1]: `(B, 3, H, W)` float32 RGB, nominally in [0, 1]."""

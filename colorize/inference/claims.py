@@ -6,8 +6,7 @@ from filelock import SoftFileLease, Timeout
 
 from colorize.inference.jobs import Job
 
-LEASE_S = 60.0
-"""A photo whose holder has not been heard of for so long is another's to take."""
+LEASE_S = 60.0  # a photo whose holder has not been heard of for so long is another's to take
 
 
 class Claims:
@@ -25,25 +24,22 @@ class Claims:
         """Take and yield the photos that are free, each when it is asked for; those that others hold are `left`."""
         left, self.left = self.left, []
         for job in left:
-            if self._take(job):
+            lease = self._leases.get(job)  # which knows since when it has not seen the other renew its own
+            if lease is None and not job.done():
+                job.result.parent.mkdir(parents=True, exist_ok=True)
+                path = job.result.with_name(f".{job.result.name}.claim")
+                lease = self._leases[job] = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
+            try:
+                if lease is not None:
+                    lease.acquire(timeout=0)
+            except Timeout:
+                self.left.append(job)
+                continue
+            if job.done():  # by the other, before it gave the photo back
+                self.done_elsewhere += 1
+                self.release(job)
+            else:
                 yield job
-
-    def _take(self, job: Job) -> bool:
-        lease = self._leases.get(job)  # which knows since when it has not seen the other renew its own
-        if lease is None and not job.done():
-            job.result.parent.mkdir(parents=True, exist_ok=True)
-            path = job.result.with_name(f".{job.result.name}.claim")
-            lease = self._leases[job] = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
-        try:
-            if lease is not None:
-                lease.acquire(timeout=0)
-        except Timeout:
-            self.left.append(job)
-            return False
-        if done := job.done():  # by the other, before it gave the photo back
-            self.release(job)
-        self.done_elsewhere += done
-        return not done
 
     def release(self, job: Job) -> None:
         """Give a photo back, done or failed."""

@@ -9,8 +9,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from colorize.color import scale_chroma
-from colorize.gamut import Plane
+from colorize.color import Plane, scale_chroma
 from colorize.inference.backends import Backend, chosen_backend
 from colorize.inference.palette import palette
 from colorize.networks.options import MIN_SIZE_PX
@@ -26,8 +25,7 @@ from colorize.weights.bundled import find_weights
 
 Source = Image.Image | Plane | str | os.PathLike[str]
 
-TTA_SCALE = 0.75
-"""The second size of test-time augmentation, as a share of the first."""
+TTA_SCALE = 0.75  # the second size of test-time augmentation, as a share of the first
 
 
 class Colorizer:
@@ -235,26 +233,23 @@ class Colorizer:
 
     def _network_rgb(self, photos: list[Photo], size: tuple[int, int], tta: bool) -> list[Plane]:
         """Return one pass, or the mean of four: (3, height, width) each."""
-        sizes, mirrored = [size], [False]
+        sizes, directions = [size], [1]
         if tta:
             second = (max(1, round(size[0] * TTA_SCALE)), max(1, round(size[1] * TTA_SCALE)))
-            sizes, mirrored = [size, second], [False, True]
+            sizes, directions = [size, second], [1, -1]  # backwards: the mirror image
         greys = [photo.grey() for photo in photos]
         passes: list[Plane] = []
         for width, height in sizes:
             batch = np.stack([self.preprocessing.show(grey, (width, height)) for grey in greys])
-            for mirror in mirrored:
-                rgb = self._forward(batch[..., ::-1])[..., ::-1] if mirror else self._forward(batch)
+            for step in directions:
+                rgb = self.backend.run(batch[..., ::step])[..., ::step]
+                rgb = rgb.clip(0, 1) if self.preprocessing.deoldify else rgb
                 passes.append(_resized(rgb[..., :height, :width], size))
         mean = passes[0] if len(passes) == 1 else np.mean(passes, axis=0)
         for photo, rgb in zip(photos, mean, strict=True):
             if not np.isfinite(rgb).all():
                 raise UserError(f"{photo.name}: the network's colours are not numbers: try precision=32-true")
         return list(mean)
-
-    def _forward(self, grey: Plane) -> Plane:
-        rgb = self.backend.run(grey)
-        return rgb.clip(0, 1) if self.preprocessing.deoldify else rgb
 
 
 def _resized(rgb: Plane, size: tuple[int, int]) -> Plane:

@@ -5,13 +5,11 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing
 from fractions import Fraction
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import av
 import cv2
@@ -26,6 +24,7 @@ from colorize.inference.photo_batches import Outcome, failed
 from colorize.inference.sequence import FramePiece
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import DiskFault, UserError, disk_fault, lack_of_memory_told
+from colorize.runtime.files import digest
 from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.log import log
 from colorize.video import decoding, probing
@@ -41,11 +40,9 @@ T = TypeVar("T")
 Stream = Generator[T, None, None]
 Tick = Callable[[int, int | None], None]
 
-SEQUENCE_FPS = 24.0
-"""Frames a second of an image sequence, where nothing else is said."""
+SEQUENCE_FPS = 24.0  # frames a second of an image sequence, where nothing else is said
 
-FLOW_PX = 240
-"""Least short side at which motion is looked for, as far as the film has it."""
+FLOW_PX = 240  # least short side at which motion is looked for, as far as the film has it
 
 _DECISIVE = (
     *("render_px", "tta", "saturation", "stabilize", "every", "telecine", "fps", "start", "duration"),
@@ -57,16 +54,14 @@ _DECODED_AHEAD = 4
 _COLOURED_AHEAD = 3
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(NamedTuple):
     frame: FilmFrame
     small: Plane | None
     link: Link | None
     asked: bool
 
 
-@dataclass(frozen=True)
-class _Coloured:
+class _Coloured(NamedTuple):
     seen: _Seen
     chroma: Plane
     past: Plane | None
@@ -81,14 +76,19 @@ def colour_film(colorizer: Colorizer, source: str, result: Path, options: Predic
     Raises UserError where the film cannot be read, coloured or written, or is at work already; DiskFault where nothing
     can be written; BadOption where the result cannot hold the codec.
     """
-    with _faults_told(result), lack_of_memory_told("this film"):
-        to_frames = is_pattern(result)
-        film = _described(source, options, deep=to_frames)
-        codec = None if to_frames else choose_codec(options.codec, result, film)
-        if film.seconds is not None and options.start >= film.seconds:
-            raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
-        with Work(result, _key(film, options, colorizer, codec)) as work:
-            return _colour(colorizer, film, result, options, codec, tick, work)
+    try:
+        with lack_of_memory_told("this film"):
+            to_frames = is_pattern(result)
+            film = _described(source, options, deep=to_frames)
+            codec = None if to_frames else choose_codec(options.codec, result, film)
+            if film.seconds is not None and options.start >= film.seconds:
+                raise UserError(f"{source}: start={options.start:g} is after its end, at {film.seconds:.1f} s")
+            with Work(result, _key(film, options, colorizer, codec)) as work:
+                return _colour(colorizer, film, result, options, codec, tick, work)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if (fault := disk_fault(error, result.parent)) is not None:
+            raise fault from error
+        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def film_outcome(colorizer: Colorizer, job: Job, options: PredictConfig, tick: Tick) -> Outcome:
@@ -115,16 +115,6 @@ def _described(source: str, options: PredictConfig, deep: bool) -> Film:
         if film.second_field is not None:
             log.info(f"{source}: film that was woven into video: {float(film.rate):.3f} frames a second brought back")
     return film if options.fps is None else film.at_rate(options.fps)
-
-
-@contextmanager
-def _faults_told(result: Path) -> Iterator[None]:
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if (fault := disk_fault(error, result.parent)) is not None:
-            raise fault from error
-        raise UserError(f"{result} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _colour(
@@ -183,7 +173,7 @@ def _key(film: Film, options: PredictConfig, colorizer: Colorizer, codec: Codec 
     words += [(status.st_size, status.st_mtime_ns) for status in map(os.stat, [*files, Path(options.checkpoint)])]
     words += [colorizer.backend.precision, codec and codec.encoder, Piece.most_frames, CHANNELS]
     words += [getattr(options, name) for name in _DECISIVE] + [av.__version__, cv2.__version__]
-    return blake2b(json.dumps(words).encode(), digest_size=12).hexdigest()
+    return digest(json.dumps(words), size=12).hex()
 
 
 # --- colouring --------------------------------------------------------------------------------------------------------
@@ -216,7 +206,9 @@ def _rendered(
     at_once = options.batch_size or colorizer.backend.at_once
 
     def render(batch: list[_Seen]) -> list[tuple[_Seen, Plane | None]]:
-        photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
+        greys = (Image.fromarray(grey_image(seen.frame.luma, film)) for seen in batch if seen.asked)
+        squares = (np.asarray(grey.resize(film.square_size, Image.Resampling.BICUBIC)) for grey in greys)
+        photos = [Photo(square, name=film.path) for square in squares]
         made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
         return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
 
@@ -249,13 +241,6 @@ def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tupl
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)
     scale = min(1.0, side_px / min(width, height), (4 * side_px**2 / (width * height)) ** 0.5)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _shown(film: Film, luma: Plane) -> Plane:
-    grey = grey_image(luma, film)
-    if film.pixel_aspect == 1:
-        return grey
-    return np.asarray(Image.fromarray(grey).resize(film.square_size, Image.Resampling.BICUBIC))
 
 
 def _ahead(items: Stream[T], depth: int) -> Stream[T]:

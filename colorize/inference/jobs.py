@@ -16,11 +16,9 @@ from colorize.runtime.schema import BadOption
 from colorize.video.numbered import frame_numbers, frame_path, is_pattern, parts_folder
 from colorize.video.sniff import FILM_SUFFIXES, READ_SUFFIXES, begins_as_film, is_film
 
-BESIDE = "_colour"
-"""End of the names of results that lie beside their photo, or beside the folder of their photos."""
+BESIDE = "_colour"  # end of the names of results that lie beside their photo, or beside the folder of their photos
 
-LIST_SUFFIXES = (".txt", ".lst")
-"""Suffixes of lists of photos."""
+LIST_SUFFIXES = (".txt", ".lst")  # suffixes of lists of photos
 
 FileId = tuple[int, int]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.inference.backends import Backend, Likely
 from colorize.runtime.errors import UserError, brief, is_out_of_memory, missing_packages_told
 from colorize.weights.stated import Stated, read_stated
@@ -41,10 +41,8 @@ class OnnxBackend(Backend):
     def __init__(self, path: Path) -> None:
         try:
             self._session = make_session(path)
-        except UserError:
-            raise
         except Exception as error:  # the runtime has a class for each status, outside its public names
-            if is_out_of_memory(error):
+            if isinstance(error, UserError) or is_out_of_memory(error):
                 raise
             raise UserError(f"{path} is no ONNX file that ONNX Runtime can run: {brief(error)}") from error
         said = self._session.get_modelmeta().custom_metadata_map

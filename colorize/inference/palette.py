@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from colorize.color import grey_to_lightness, lab_to_rgb, merge_luma, rgb_to_lab
-from colorize.gamut import Plane
+from colorize.color import Plane, grey_to_lightness, lab_to_rgb, merge_luma, rgb_to_lab
 from colorize.inference.backends import Likely
 
-ALIKE = 15.0
-"""Standard deviation of chroma, in units of Lab, within which colours are taken for one."""
+ALIKE = 15.0  # standard deviation of chroma, in units of Lab, within which colours are taken for one
 
 
 def palette(made: Likely, grey: Plane, column: int, row: int, count: int) -> list[tuple[int, int, int]]:

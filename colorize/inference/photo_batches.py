@@ -4,20 +4,22 @@ import os
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from threading import Lock
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from colorize.color import Plane
 from colorize.config import PredictConfig
 from colorize.data.images import load_rgb
-from colorize.gamut import Plane
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.jobs import Job
 from colorize.photos import reading
@@ -30,12 +32,12 @@ from colorize.photos.results import BandedImage, save
 from colorize.runtime.errors import UserError, disk_fault, is_out_of_memory, one_line
 from colorize.runtime.files import written_whole
 from colorize.runtime.formats import WRITTEN_SUFFIXES
-from colorize.runtime.threads import submit
 
-COMPARE_PX = 1000
-"""Longer side of each of the two images that show before and after."""
+COMPARE_PX = 1000  # longer side of each of the two images that show before and after
 
 WORKERS = min(4, os.cpu_count() or 1)
+Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,31 @@ def colour_all(colorizer: Colorizer, jobs: Iterable[Job], options: PredictConfig
             yield writing.popleft().result()
 
 
+def submit(
+    pool: ThreadPoolExecutor, work: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Future[T]:
+    """Hand work to the threads of a pool; where there is no memory for another thread, do it here and now.
+
+    The pool keeps what it could not start a thread for: whoever comes first does it, once.
+    """
+    future, taken = Future[T](), Lock()
+
+    def once() -> None:
+        if taken.acquire(blocking=False):
+            try:
+                future.set_result(work(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+    try:
+        pool.submit(once)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        once()
+    return future
+
+
 def _read(job: Job, options: PredictConfig) -> Photo:
     keep_color = options.keep_color and job.hints is None
     as_jpeg = WRITTEN_SUFFIXES[job.result.suffix.lower()].name == "JPEG"
@@ -130,7 +157,10 @@ def write_result(job: Job, photo: Photo, rendered: Plane | None, options: Predic
         if "icc" not in format.keeps:
             image = coloured(photo.in_srgb(), rendered)
         if options.compare:
-            pair = BandedImage.of(np.asarray(_before_and_after(job.source, coloured(photo.in_srgb(), rendered))))
+            sides = load_rgb(job.source), to_rgb(coloured(photo.in_srgb(), rendered).to_image())
+            for side in sides:
+                side.thumbnail((COMPARE_PX, COMPARE_PX))
+            pair = BandedImage.of(np.hstack([np.asarray(side) for side in sides]))
             save(job.compare, pair, WRITTEN_SUFFIXES[".jpg"], Metadata(), quality=90)
         notes: list[str] = []
         if rendered is None and format.name == photo.format:
@@ -158,13 +188,3 @@ def failed(job: Job, error: Exception) -> Outcome:
         return Outcome(job, reason="not enough memory for a photo of its size")
     expected = isinstance(error, (OSError, UnreadableImage))
     return Outcome(job, reason=one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
-
-
-def _before_and_after(source: str, result: BandedImage) -> Image.Image:
-    before, after = load_rgb(source), to_rgb(result.to_image())
-    for image in (before, after):
-        image.thumbnail((COMPARE_PX, COMPARE_PX))
-    pair = Image.new("RGB", (2 * before.width, before.height))
-    pair.paste(before, (0, 0))
-    pair.paste(after, (before.width, 0))
-    return pair

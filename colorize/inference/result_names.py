@@ -12,11 +12,9 @@ from colorize.runtime.errors import UserError
 from colorize.runtime.formats import WRITTEN_SUFFIXES, has_image_suffix, suffix_of
 from colorize.video.sniff import FILM_SUFFIXES
 
-COMPARE = ".compare.jpg"
-"""The end of the name of a result's before and after."""
+COMPARE = ".compare.jpg"  # the end of the name of a result's before and after
 
-_MOST_BYTES = 255
-"""Length of a file's name on most file systems."""
+_MOST_BYTES = 255  # length of a file's name on most file systems
 
 
 def name_results(

@@ -12,12 +12,11 @@ import numpy as np
 
 from colorize.config import PredictConfig
 from colorize.inference.jobs import Job
-from colorize.inference.photo_batches import WORKERS, Outcome, write_result
+from colorize.inference.photo_batches import WORKERS, Outcome, submit, write_result
 from colorize.photos import reading
 from colorize.photos.opening import UnreadableImage
 from colorize.photos.reading import Photo
 from colorize.runtime.errors import UserError
-from colorize.runtime.threads import submit
 from colorize.video.chroma import grey_image, offsets_of
 from colorize.video.numbered import frame_numbers, frame_path
 from colorize.video.probing import REC_601, Film, FilmFrame, Plane

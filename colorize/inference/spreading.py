@@ -14,21 +14,16 @@ from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from colorize.color import grey_to_lightness, lab_to_rgb, rgb_to_lab
-from colorize.gamut import Plane
+from colorize.color import Plane, grey_to_lightness, lab_to_rgb, rgb_to_lab
 from colorize.inference.palette import likeness
 from colorize.photos.hints import Hint
 
-REACH = 1.0
-"""Length of a path, in short sides of the photo, along which a correction falls to 1/e."""
-STEEPNESS = 0.01
-"""Length that a change by one unit of Lab adds to a path."""
-LIKE = 20.0
-"""Standard deviation, in units of Lab, of the looks that one correction holds for."""
+REACH = 1.0  # length of a path, in short sides of the photo, along which a correction falls to 1/e
+STEEPNESS = 0.01  # length that a change by one unit of Lab adds to a path
+LIKE = 20.0  # standard deviation, in units of Lab, of the looks that one correction holds for
 DOUBT = 0.03
 """Error variance of a hint, as a share of the corrections' own: hints that contradict each other are averaged."""
-NODES = 1 << 14
-"""Paths lead over a grid of about this many nodes."""
+NODES = 1 << 14  # paths lead over a grid of about this many nodes
 
 
 def spread(rgb: Plane, grey: Plane, hints: Sequence[Hint], size: tuple[int, int]) -> Plane:

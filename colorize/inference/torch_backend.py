@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.inference.backends import Likely
 from colorize.networks.folding import prepare
 from colorize.networks.generator import Generator

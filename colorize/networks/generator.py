@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from colorize.color import onto_luma
+from colorize.color import rgb_to_grey
 from colorize.networks.encoder import BodyNetwork, Encoder
 from colorize.networks.encoder_registry import make_encoder
 from colorize.networks.heads import BinsHead, ChromaHead, Prediction, RGBHead
@@ -52,7 +52,7 @@ class Generator(BodyNetwork):
         luma = grey if luma is None else luma
         found = self.predict(grey, luma)
         if self.options.keep_luma:
-            found = found._replace(rgb=onto_luma(found.rgb, luma.float()))
+            found = found._replace(rgb=luma.float() + (found.rgb - rgb_to_grey(found.rgb)))  # outside [0, 1] too
         return found if detailed else found.rgb
 
 

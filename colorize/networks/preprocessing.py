@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.networks.options import MIN_SIZE_PX
 
 MOST_RENDER_PX = 1 << 14  # no network is shown more: a file that asks for it is damaged, or wants the memory

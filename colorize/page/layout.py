@@ -22,8 +22,7 @@ from colorize.weights.bundled import BUNDLED
 
 Updates = dict[Any, Any]
 
-TRIAL_S = 3.0
-"""Seconds of a film that are coloured before all of it."""
+TRIAL_S = 3.0  # seconds of a film that are coloured before all of it
 HEAD = "<h1>colorize</h1><p>Drop black-and-white photos or films. The colours are invented, not recovered.</p>"
 ADVICE = """<p>Click a point whose colour is wrong, or type its column and row and press Enter; then choose a colour.
 What looks alike around the point takes it.</p>"""

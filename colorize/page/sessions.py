@@ -22,13 +22,10 @@ from colorize.inference.photo_batches import Outcome, colour_all
 from colorize.photos.hints import Hint
 from colorize.runtime.errors import UserError, one_line
 from colorize.runtime.files import hardlink_or_copy, write_text
-from colorize.runtime.formats import suffix_of
+from colorize.runtime.formats import WRITTEN_SUFFIXES, suffix_of
 from colorize.runtime.progress import spoken
 from colorize.video import require_packages
 from colorize.video.numbered import is_pattern
-
-MOST_PX = 65500
-"""Longest side of a JPEG."""
 
 
 @dataclass
@@ -62,11 +59,12 @@ class Item:
         assert self.job is not None and self.result is not None
         folder = self.result.with_name("shown")
         folder.mkdir(exist_ok=True)
+        longest_px = WRITTEN_SUFFIXES[".jpg"].longest_side_px
         made = [folder / f"{name}.jpg" for name in ("before", "after", uuid.uuid4().hex)]
         for path, source in ((made[0], self.job.source), (made[1], self.result)):
             if not path.exists():
                 image = load_rgb(source)
-                image.thumbnail((MOST_PX, MOST_PX))
+                image.thumbnail((longest_px, longest_px))
                 image.save(path, quality=92)
         with Image.open(made[1]) as image:
             draw, radius = ImageDraw.Draw(image), max(8, max(image.size) // 70)

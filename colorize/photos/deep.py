@@ -9,13 +9,12 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos import profiles
 
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
-JPEG2000_START = b"\xff\x4f\xff\x51"
-"""First bytes of a JPEG 2000's codestream."""
+JPEG2000_START = b"\xff\x4f\xff\x51"  # first bytes of a JPEG 2000's codestream
 
 _LUMA = np.array((19595, 38470, 7471), np.uint32)  # Rec. 601, as Pillow has it: of 65536
 _EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)

@@ -6,12 +6,11 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.deep import image_of, scaled
 from colorize.photos.tiff import UnreadableImage, UnreadKind
 
-STARTS = (b"SDPX", b"XPDS")
-"""First bytes of a file, big and little endian."""
+STARTS = (b"SDPX", b"XPDS")  # first bytes of a file, big and little endian
 
 _HEADER_BYTES = 2048
 _RGB, _REC_709 = 50, 6

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.opening import Turn
 from colorize.photos.profiles import color_model, is_srgb
 

@@ -77,12 +77,6 @@ def read_metadata(image: Image.Image, swapped: bool) -> Metadata:
     return Metadata(_result_exif(found, swapped), icc, dpi, xmp, iptc or None, text, comment, info.get("dpx", b""))
 
 
-def with_resolution(metadata: Metadata) -> bytes:
-    """Return the EXIF data with the resolution in it, for formats that say it nowhere else."""
-    found = unpack(metadata.exif)
-    return b"Exif\0\0" + pack(found._replace(main=found.main | resolution_tags(metadata)))
-
-
 def resolution_tags(metadata: Metadata) -> Directory:
     """Return a TIFF's tags for the resolution, if it is known."""
     if metadata.dpi is None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos import dpx, profiles, tags
 from colorize.photos.boxes import jxl_size, read_boxes
 from colorize.photos.deep import JPEG2000_START, SIXTEEN_BIT_MODES, grey_samples, image_of

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 
 _SAME_LEVELS = 2
 """A profile that moves no colour by more 8-bit levels is sRGB: so far apart are the sRGB profiles of vendors."""

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from colorize.color import rgb_to_lab
-from colorize.gamut import Plane
+from colorize.color import Plane, rgb_to_lab
 from colorize.photos import profiles
 from colorize.photos.deep import SIXTEEN_BIT_MODES, deep_luma, eight_bits, grey_samples, image_of, read_deep
 from colorize.photos.hints import Hint

@@ -9,15 +9,14 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from colorize.gamut import REC_601, Plane, gamut_scale, green_offset
+from colorize.color import WEIGHTS_601, Plane, gamut_scale, green_offset
 from colorize.photos.profiles import converted, is_srgb
 from colorize.photos.reading import Photo
 from colorize.photos.results import BandedImage
 
-_BAND_PIXELS = 1 << 17
-"""Merged at a time: small enough for the processor's caches, and the same memory for any photo."""
+_BAND_PIXELS = 1 << 17  # merged at a time: small enough for the processor's caches, and the same memory for any photo
 
-_KR, _KB = REC_601
+_KR, _KB = WEIGHTS_601
 _KG = 1 - _KR - _KB
 
 

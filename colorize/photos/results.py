@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from PIL.ExifTags import Base
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.boxes import jp2_file
 from colorize.photos.deep import eight_bits
 from colorize.photos.dpx import write_dpx
 from colorize.photos.jpeg import StoredLuma, with_metadata_of
-from colorize.photos.metadata import Metadata, photoshop_block, resolution_tags, with_resolution
+from colorize.photos.metadata import Metadata, photoshop_block, resolution_tags
 from colorize.photos.opening import load_plugin
 from colorize.photos.tags import ICC, IPTC, XMP, Tag, long, pack, short, unpack
 from colorize.runtime.files import written_whole
@@ -119,7 +119,11 @@ def _write(
     elif format.name == "PNG":
         write_png(file, image.width, image.height, image.bands(), _png_chunks(metadata))
     elif format.name == "JPEG2000":
-        file.write(_jpeg2000(image.to_array(), metadata, bare=not format.keeps))
+        import imagecodecs  # takes a fifth of a second
+
+        kind, threads, pixels = "jp2" if format.keeps else "j2k", os.cpu_count() or 1, image.to_array()
+        made = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat=kind, reversible=True, numthreads=threads))
+        file.write(jp2_file(made, metadata) if format.keeps else made)  # a bare codestream says nothing of its image
     elif format.name == "JPEG":
         if metadata.iptc is not None:
             segment = _PHOTOSHOP + photoshop_block(metadata.iptc)
@@ -131,7 +135,8 @@ def _write(
         if format.lossy:
             options |= {"quality": quality, "lossless": format.name in ("WEBP", "JXL") and quality == 100}
         if metadata.dpi is not None and "exif" in format.keeps:  # which has no other place for it
-            options["exif"] = with_resolution(metadata)
+            tags = unpack(metadata.exif)
+            options["exif"] = b"Exif\0\0" + pack(tags._replace(main=tags.main | resolution_tags(metadata)))
         if format.name == "JXL" and "exif" in options:  # where TIFF begins, which its plugin leaves out
             options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
         image.to_image().save(file, format=format.name, **options)
@@ -159,15 +164,6 @@ def _write_jpeg(file: IO[bytes], image: BandedImage, options: dict[str, Any], qu
         made = Image.merge("YCbCr", [Image.fromarray(plane) for plane in (luma, *whole)])
     made.save(file, "JPEG", quality=quality, subsampling="4:2:0" if halved else "4:4:4", **options)
     return left_out
-
-
-def _jpeg2000(pixels: Plane, metadata: Metadata, bare: bool) -> bytes:
-    """Return a lossless JPEG 2000 of pixels (H, W, 3 or 4); a `bare` codestream says nothing of them."""
-    import imagecodecs  # takes a fifth of a second
-
-    kind, threads = "j2k" if bare else "jp2", os.cpu_count() or 1
-    encoded = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat=kind, reversible=True, numthreads=threads))
-    return encoded if bare else jp2_file(encoded, metadata)
 
 
 def _png_chunks(metadata: Metadata) -> PngImagePlugin.PngInfo:

@@ -8,8 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes of a TIFF; those with a plus are BigTIFFs."""
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # first bytes of a TIFF; those with a plus are BigTIFFs
 
 SUB_DIRECTORIES, EXIF, GPS, IPTC, XMP, ICC = 330, 34665, 34853, 33723, 700, 34675
 
@@ -44,8 +43,7 @@ class Tags(NamedTuple):
     exif: Directory
     gps: Directory
     offset: int = 8
-    is_below: bool = False
-    """True below another image, not in the file's chain of images."""
+    is_below: bool = False  # true below another image, not in the file's chain of images
 
     def numbers(self, tag: int, default: list[int]) -> list[int]:
         return (self.main[tag].numbers if tag in self.main else []) or default

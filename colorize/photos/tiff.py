@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.photos.deep import image_of, scaled
 from colorize.photos.tags import ICC, Tags, read_tags
 from colorize.runtime.formats import RAW

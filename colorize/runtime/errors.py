@@ -79,7 +79,7 @@ def lack_of_memory_told(doing: str) -> Iterator[None]:
 
 
 _EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx") | dict.fromkeys(("av", "cv2"), "video")
-_EXTRAS |= {"torch_fidelity": "metrics"}
+_EXTRAS |= {"torch_fidelity": "metrics", "gradio": "app"}
 _PACKAGES = {"cv2": "opencv-python-headless", "PIL": "Pillow", "torch_fidelity": "torch-fidelity"}
 
 

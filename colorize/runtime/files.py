@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
-from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -28,15 +27,11 @@ except ImportError:  # on Windows, where nothing tells an unfinished file that n
 WAIT_S = 60  # time that a step of a pipeline, started anew, gives the step of a killed one to end
 
 
-class Folder(NamedTuple):
-    """The content of a folder, without hidden names; of each subfolder, whether it is a link."""
+def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> tuple[list[tuple[str, bool]], list[str]]:
+    """List a folder's subfolders, and whether each is a link, and its files, sorted, without hidden names.
 
-    subfolders: list[tuple[str, bool]]
-    files: list[str]
-
-
-def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder:
-    """List a folder, sorted by name, of its files the regular ones whose names `takes` allows (None: all there is)."""
+    Of files it lists the regular ones whose names `takes` allows (None: all there is).
+    """
     subfolders, files = list[tuple[str, bool]](), list[str]()
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -48,7 +43,7 @@ def read_folder(path: str, takes: Callable[[str], bool] | None = None) -> Folder
                 subfolders.append((entry.name, is_link))
             elif takes is None or (takes(entry.name) and (os.path.isfile(entry.path) if is_link else entry.is_file())):
                 files.append(entry.name)
-    return Folder(subfolders, files)
+    return subfolders, files
 
 
 def walk_files(
@@ -76,15 +71,15 @@ def walk_files(
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            found = read_folder(path, takes)
+            subfolders, files = read_folder(path, takes)
         except OSError as error:
             if on_error is None:
                 raise
             on_error(error)
             continue
-        yield folder, found.files
-        folders += [f"{folder}{name}/" for name, is_link in reversed(found.subfolders) if not is_link]
-        new = [f"{folder}{name}/" for name, is_link in found.subfolders if is_link]
+        yield folder, files
+        folders += [f"{folder}{name}/" for name, is_link in reversed(subfolders) if not is_link]
+        new = [f"{folder}{name}/" for name, is_link in subfolders if is_link]
         links = sorted(links + new, reverse=True)
 
 

@@ -4,7 +4,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -22,7 +21,6 @@ from colorize.data.datamodule import ColorizationDataModule
 from colorize.data.from_config import make_augmentation, make_photos
 from colorize.data.generated import with_saved_images
 from colorize.data.resolution import ResolutionSchedule
-from colorize.data.resolution import fit_to_photos as resolution_for
 from colorize.data.sources import Photos
 from colorize.losses import ChromaLoss, ContentLoss
 from colorize.networks.critic import Critic
@@ -76,15 +74,7 @@ class OwnExchange(DDPStrategy):
 @value_errors_as_bad_options()
 def make_schedule(config: TrainConfig) -> ResolutionSchedule:
     """Return sizes and batches by epoch."""
-    resolution = config.resolution
-    sizes, limit = (resolution.size_px, resolution.scaled_batches), config.trainer.limit_train_batches
-    return ResolutionSchedule(*sizes, resolution.epochs, resolution.images, limit)
-
-
-@value_errors_as_bad_options()
-def fit_to_photos(config: TrainConfig, photos: int) -> TrainConfig:
-    """Return `config` with batches and epochs that suit so many training photos, where it asks for that."""
-    return replace(config, resolution=resolution_for(config.resolution, photos, config.trainer.limit_train_batches))
+    return ResolutionSchedule(config.resolution, config.trainer.limit_train_batches)
 
 
 def warn_of_few(config: TrainConfig, schedule: ResolutionSchedule, photos: Photos) -> None:
@@ -123,11 +113,7 @@ def make_module(config: TrainConfig, resume_from: Path | None) -> ColorizationMo
         images_before=0 if resume_from else images_before(config),
     )
     with value_errors_as_bad_options():
-        objective = Objective(
-            content_loss or ContentLoss(None, (), pixel_weight=0.0),
-            ChromaLoss(loss, centres),
-            loss,
-        )
+        objective = Objective(content_loss or ContentLoss(None, loss), ChromaLoss(loss, centres), loss)
         rates = {
             name: LearningRates(getattr(config.optim, name), list(network.layer_groups()), resolution)
             for name, network in trained.items()
@@ -262,7 +248,7 @@ def synchronises_norms(config: TrainConfig, device: torch.device) -> bool:
         if asked == "true":
             raise BadOption("trainer.sync_batchnorm=true: torch synchronises batch norms on CUDA GPUs alone")
         return False
-    least = min(batch for batch, epochs in zip(resolution.scaled_batches, resolution.epochs, strict=True) if epochs)
+    least = min(resolution.scaled_batches[stage] for stage in resolution.stages)
     return asked == "true" or (asked == "auto" and least < FEW_TO_NORM * settings.devices * settings.num_nodes)
 
 

@@ -110,7 +110,7 @@ def make_content_loss(config: TrainConfig) -> ContentLoss:
         if model.vgg_weights == "none":
             log.warning("model.vgg_weights=none: the perceptual loss compares features of a random VGG")
         fold_norms(vgg)
-    return ContentLoss(vgg, loss.feature_weights, loss.pixel, loss.pixel_weight)
+    return ContentLoss(vgg, loss)
 
 
 def init_from(config: TrainConfig, name: Network, network: Generator | Critic) -> bool:

@@ -1,11 +1,11 @@
 """Hyper-parameters: the options that make a phase come out as it does."""
 
-import hashlib
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from colorize.config import TrainConfig
+from colorize.runtime.files import sha256
 from colorize.runtime.schema import leaves
 from colorize.training.phases import PHASES, Network
 
@@ -65,7 +65,7 @@ def settings(config: TrainConfig) -> dict[str, Value]:
         for name, value in hyper_parameters(config).items()
         if name not in NAMES and (not name.startswith("trainer.") or name.startswith("trainer.limit_"))
     }
-    return found | {PHOTOS: hashlib.sha256(str(Path(config.data.root).absolute()).encode()).hexdigest()[:16]}
+    return found | {PHOTOS: sha256(str(Path(config.data.root).absolute()).encode())[:16]}
 
 
 def differences(earlier: dict[str, Value], config: TrainConfig) -> list[str]:

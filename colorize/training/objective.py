@@ -9,7 +9,7 @@ from torch import Tensor
 
 from colorize.color import strengthen
 from colorize.config.sections import LossConfig
-from colorize.losses import ChromaLoss, ContentLoss, critic_accuracy, critic_loss
+from colorize.losses import ChromaLoss, ContentLoss, critic_loss
 from colorize.networks.critic import Critic
 from colorize.networks.generator import Generator
 from colorize.networks.heads import BinsHead, Prediction
@@ -44,11 +44,12 @@ class Objective:
         """Return the critic's loss and its accuracy on photos and on generated images, both (B, 3, H, W) RGB in [0, 1].
 
         They go through the critic as one batch, so that its BatchNorm layers cannot tell them apart by statistics.
+        A logit of 0 counts as generated.
         """
         real = strengthen(real, self.weights.real_chroma)
         real_logits, fake_logits = critic(torch.cat([real, fake])).chunk(2)
         loss = critic_loss(real_logits, fake_logits, self.weights.gan)
-        accuracy_real, accuracy_fake = critic_accuracy(real_logits.detach(), fake_logits.detach())
+        accuracy_real, accuracy_fake = (told.float().mean() for told in (real_logits > 0, fake_logits <= 0))
         return {"loss": loss, "accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
 
     def balance(

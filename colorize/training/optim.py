@@ -14,12 +14,12 @@ from torch.optim import AdamW, Optimizer
 from colorize.config.sections import NetworkOptimConfig, ResolutionConfig
 
 
-def one_cycle(progress: float, pct_start: float, start: float = 1 / 25, end: float = 1e-5) -> float:
-    """Cosine rise from `start` to 1 in the first `pct_start`, then fall to `end` (Smith & Topin 2018, as in fastai)."""
+def one_cycle(progress: float, pct_start: float) -> float:
+    """Cosine rise from 1/25 to 1 in the first `pct_start`, then fall to 1e-5 (Smith & Topin 2018, as in fastai)."""
     if progress < pct_start:
-        low, high, part = start, 1.0, progress / pct_start
+        low, high, part = 1 / 25, 1.0, progress / pct_start
     else:
-        low, high, part = 1.0, end, min(1.0, (progress - pct_start) / (1 - pct_start))
+        low, high, part = 1.0, 1e-5, min(1.0, (progress - pct_start) / (1 - pct_start))
     return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
@@ -42,10 +42,8 @@ class LearningRates:
         self.optim, self.lr = optim, optim.lr * resolution.batch_scale
         self.multipliers = dict(zip(layer_groups, multipliers, strict=True))
         self.frozen_epochs = {group: frozen for group, frozen in zip(layer_groups, (low, high), strict=False) if frozen}
-        stages = list(zip(resolution.batch_size, resolution.epochs, strict=True))
-        batches = [batch_size for batch_size, epochs in stages for _ in range(epochs)]
-        self.stages = [number for number, (_, epochs) in enumerate(stages) for _ in range(epochs)]
-        self.by_stage = resolution.images is not None
+        self.stages, self.by_stage = resolution.stages, resolution.images is not None
+        batches = [resolution.batch_size[stage] for stage in self.stages]
         power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[resolution.rate_scale]
         self.epoch_factors = [(batch_size / batches[0]) ** power for batch_size in batches]
 

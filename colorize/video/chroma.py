@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from colorize.gamut import Plane, gamut_scale, green_offset
+from colorize.color import Plane, gamut_scale, green_offset
 from colorize.video.probing import Film
 
 

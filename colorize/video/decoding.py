@@ -131,20 +131,15 @@ def _filtered(coming: Iterator[VideoFrame], time_base: Fraction) -> Iterator[Vid
         source = graph.add("buffer", range=str(int(color_range)), colorspace=str(int(colorspace)), **facts)
         parts = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
         graph.link_nodes(source, *parts).configure()
-        for frame in chain(alike, [None]):
-            yield from _pulled(graph, frame, time_base)
-
-
-def _pulled(graph: Graph, frame: VideoFrame | None, time_base: Fraction) -> Iterator[VideoFrame]:
-    """Push a frame, or the end (None), and give out what is ready. The filter counts in units of its own."""
-    graph.vpush(frame)
-    with suppress(av.BlockingIOError, av.EOFError):
-        while True:
-            made = graph.vpull()
-            if made.pts is not None and made.time_base:
-                unit = made.time_base / time_base
-                made.pts, made.duration = round(made.pts * unit), round(made.duration * unit)
-            yield made
+        for frame in chain(alike, [None]):  # None: the end
+            graph.vpush(frame)
+            with suppress(av.BlockingIOError, av.EOFError):
+                while True:
+                    made = graph.vpull()
+                    if made.pts is not None and made.time_base:  # the filter counts in units of its own
+                        unit = made.time_base / time_base
+                        made.pts, made.duration = round(made.pts * unit), round(made.duration * unit)
+                    yield made
 
 
 def _luma(film: Film, frame: VideoFrame) -> Plane:

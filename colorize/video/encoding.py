@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import written_whole
 from colorize.runtime.schema import BadOption
@@ -158,7 +158,6 @@ def put_together(
     in its seconds (None: all). `last_length`, of the last frame, is in the film's time base. Raises OSError where
     `path` cannot be written.
     """
-    notes: list[str] = []
     kind = MUXERS[path.suffix.lower()]
     options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
     with (
@@ -173,7 +172,7 @@ def put_together(
         video.codec_context.framerate = film.rate
         video.metadata.update(_told(source.streams[film.stream].metadata))
         video.disposition = source.streams[film.stream].disposition
-        tracks = Tracks(film, source, result, origin, end, notes)
+        tracks = Tracks(film, source, result, origin, end)
         result.metadata.update(_told(source.metadata))
         result.start_encoding()
         frames = _video_packets(film, pieces, last_length, origin, kind in ("mp4", "mov"))
@@ -188,7 +187,7 @@ def put_together(
                 tracks.given(track, taken=False)
             else:
                 tracks.given(track, taken=True)
-        notes += tracks.losses()
+        notes = [*tracks.notes, *tracks.losses()]
     return notes
 
 

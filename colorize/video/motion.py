@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 
 CUT_TRUST = 0.3
 """Two frames whose mean trust is lower belong to different shots: cuts have 0.02 to 0.15, the same shot 0.6 to 1."""

@@ -2,11 +2,10 @@
 
 import os
 import re
-from hashlib import blake2b
 from pathlib import Path
 
 from colorize.runtime.errors import UserError
-from colorize.runtime.files import read_folder
+from colorize.runtime.files import digest, read_folder
 
 _NUMBER = re.compile(r"(?<!%)%(?:0[0-9]+)?d")
 
@@ -28,7 +27,7 @@ def frame_numbers(pattern: str) -> range:
     before, after = (re.escape(part.replace("%%", "%")) for part in _NUMBER.split(name))
     fits = re.compile(f"{before}([0-9]+){after}")
     try:
-        matches = [match for file in read_folder(folder or ".").files if (match := fits.fullmatch(file)) is not None]
+        matches = [match for file in read_folder(folder or ".")[1] if (match := fits.fullmatch(file)) is not None]
     except OSError as error:
         raise UserError(f"input={pattern}: {error.strerror}") from error
     found = sorted(number for match in matches if name % (number := int(match[1])) == match[0])
@@ -46,6 +45,5 @@ def frame_numbers(pattern: str) -> range:
 
 def parts_folder(result: Path) -> Path:
     """Return the hidden folder in which the finished parts of a result lie until it is complete."""
-    name = os.fsencode(result.name)
-    word = result.name if len(name) < 200 else blake2b(name, digest_size=20).hexdigest()
+    word = result.name if len(os.fsencode(result.name)) < 200 else digest(result.name, size=20).hex()
     return result.with_name(f".{word}.parts")

@@ -18,8 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from colorize import gamut
-from colorize.gamut import Plane
+from colorize.color import WEIGHTS_601, Plane
 from colorize.runtime.errors import UserError
 from colorize.video.sniff import STILL_BRANDS
 
@@ -27,8 +26,7 @@ _WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627,
 
 REC_601, REC_709 = 6, 1  # as H.273 numbers matrix coefficients
 _HD_ROWS = 720
-JUMP_S = 1
-"""A track that goes back by more than so many seconds is one that begins again."""
+JUMP_S = 1  # a track that goes back by more than so many seconds is one that begins again
 
 _WITH_INDEX = ("mov", "matroska")
 
@@ -90,7 +88,7 @@ class Film:
 
     @property
     def weights(self) -> tuple[float, float]:
-        return _WEIGHTS.get(self.matrix, gamut.REC_601)
+        return _WEIGHTS.get(self.matrix, WEIGHTS_601)
 
     @property
     def square_size(self) -> tuple[int, int]:

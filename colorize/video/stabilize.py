@@ -6,15 +6,13 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.video.chroma import resized
 from colorize.video.motion import Link
 
-LOOK_AHEAD = 10
-"""Frames to come that a frame's colours are averaged with, and so wait for."""
+LOOK_AHEAD = 10  # frames to come that a frame's colours are averaged with, and so wait for
 
-MEMORY = 0.97
-"""Remaining share of the weight of other frames' colours after each frame between."""
+MEMORY = 0.97  # remaining share of the weight of other frames' colours after each frame between
 
 CHANNELS = 4  # of what is carried: weighted Cb and Cr, the weight, and 0: OpenCV takes twice as long for three
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from colorize.video.probing import FilmFrame, Plane
 
-CYCLE = 5
-"""Frames of video that four frames of the film are woven into."""
+CYCLE = 5  # frames of video that four frames of the film are woven into
 
 RATES = (Fraction(2996, 100), Fraction(3001, 100))
 """Frames a second, at least and at most, of what a film may have been woven into."""
@@ -93,16 +92,10 @@ def _matched(frames: Iterator[FilmFrame], row: int) -> Iterator[FilmFrame]:
             luma = other if np.count_nonzero(others) < np.count_nonzero(own) else luma
             is_combed = min(_blocks(own).max(), _blocks(others).max()) > 255 * _COMBED_SHARE
             if is_combed and _comb_alike(own, others) and _change(stored, before) > _MOVED_LEVELS:
-                luma = _of_first_field(stored, row)
+                near, luma = np.pad(stored, ((1, 1), (0, 0)), "reflect").astype(np.uint16), stored.copy()
+                luma[row::2] = ((near[:-2] + near[2:] + 1) >> 1)[row::2]
         before = stored
         yield replace(frame, luma=luma)
-
-
-def _of_first_field(luma: Plane, row: int) -> Plane:
-    near = np.pad(luma, ((1, 1), (0, 0)), "reflect").astype(np.uint16)
-    made = luma.copy()
-    made[row::2] = ((near[:-2] + near[2:] + 1) >> 1)[row::2]
-    return made
 
 
 def _combing(luma: Plane) -> Plane:

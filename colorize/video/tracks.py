@@ -23,18 +23,12 @@ class Tracks:
     """All that a source has beside its frames. Each track is copied, coded anew or left out by itself.
 
     `film` is the source, whose joins the tracks follow, `source` and `result` are opened; streams are added to the
-    result, which begins at the source's `origin` and ends at `end`, in seconds (None: with the source). `notes` gets
+    result, which begins at the source's `origin` and ends at `end`, in seconds (None: with the source). `notes` are
     what could not be kept as it was, in words.
     """
 
     def __init__(
-        self,
-        film: Film,
-        source: InputContainer,
-        result: OutputContainer,
-        origin: Fraction,
-        end: Fraction | None,
-        notes: list[str],
+        self, film: Film, source: InputContainer, result: OutputContainer, origin: Fraction, end: Fraction | None
     ) -> None:
         self._film, self._source, self._origin, self._end = film, source, origin, end
         self._whole = end is None and origin == film.start
@@ -46,7 +40,8 @@ class Tracks:
         self._lost: Counter[int] = Counter()
         self._kept: Counter[int] = Counter()
         others = [stream for stream in video_streams(source) if stream.index != film.stream]
-        notes += [f"without its other moving pictures ({_codec(stream)}), track {stream.index}" for stream in others]
+        notes = [f"without its other moving pictures ({_codec(stream)}), track {stream.index}" for stream in others]
+        self.notes = notes
         sound, subtitles = cast("list[Any]", source.streams.audio), cast("list[Any]", source.streams.subtitles)
         if film.retimed:
             lost = [words for words, there in (("sound", sound), ("subtitles", subtitles)) if there]
@@ -193,7 +188,11 @@ class _Coded:
         self._resampler: Any = None
 
     def encode(self, frame: Any) -> Iterator[tuple[Any, Fraction]]:
-        frame = _laid_out(frame)
+        usual = _LAYOUTS.get(frame.layout.nb_channels)
+        if "channels" in frame.layout.name and usual is not None:  # it says how many it has, and not which
+            made = av.AudioFrame.from_ndarray(frame.to_ndarray(), frame.format.name, usual)
+            made.sample_rate, made.pts, made.time_base = frame.sample_rate, frame.pts, frame.time_base
+            frame = made
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind != self._kind:
             yield from self._resampled(None)
@@ -214,9 +213,8 @@ class _Coded:
 
 def _added(result: OutputContainer, add: Callable[[OutputContainer], Any]) -> Any | None:
     """Return the track that `add` makes in `result`; None where a file of its kind cannot be begun with it."""
-    kind = "matroska" if result.format.name.startswith("matroska") else result.format.name.split(",")[0]
     try:
-        with av.open(io.BytesIO(), "w", format=kind) as trial:
+        with av.open(io.BytesIO(), "w", format=result.format.name.split(",")[0]) as trial:
             add(trial)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
@@ -248,14 +246,4 @@ def _sound(stream: Any, layout: str, result: OutputContainer) -> Any:
     made: Any = result.add_stream(name, rate=rate, layout=layout)
     if name == "flac":
         made.codec_context.format = "s16" if source in _AT_MOST_16_BITS else "s32"
-    return made
-
-
-def _laid_out(frame: Any) -> Any:
-    """Give a frame that says how many channels it has, and not which, those that are usual."""
-    usual = _LAYOUTS.get(frame.layout.nb_channels)
-    if "channels" not in frame.layout.name or usual is None:
-        return frame
-    made = av.AudioFrame.from_ndarray(frame.to_ndarray(), frame.format.name, usual)
-    made.sample_rate, made.pts, made.time_base = frame.sample_rate, frame.pts, frame.time_base
     return made

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from colorize.gamut import Plane
+from colorize.color import Plane
 from colorize.runtime.errors import UserError
 from colorize.runtime.files import clear_unfinished, written_whole
 from colorize.video.encoding import PieceFile

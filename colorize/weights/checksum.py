@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from colorize.runtime.errors import UserError
+from colorize.runtime.files import sha256
 
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -52,10 +53,7 @@ def fingerprint(path: Path) -> str:
     """Return a digest of a file's content: the checksum of its seal, or its SHA-256 where it has none."""
     with path.open("rb") as file:
         sealed = _sealed(file)
-        if sealed is not None:
-            return sealed.removeprefix(_MARK).decode("ascii", "replace")
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path) if sealed is None else sealed.removeprefix(_MARK).decode("ascii", "replace")
 
 
 def _sealed(file: BinaryIO) -> bytes | None:

@@ -1,6 +1,5 @@
 """The checkpoints of a phase: last.ckpt, best.ckpt, images-COUNT.ckpt from inside the epochs, with random states."""
 
-import hashlib
 import math
 import random
 import time
@@ -19,7 +18,7 @@ from colorize.metrics import rank
 from colorize.runs import before, kept_in
 from colorize.runtime import distributed, signals
 from colorize.runtime.errors import writing
-from colorize.runtime.files import hardlink_or_copy, written_whole
+from colorize.runtime.files import hardlink_or_copy, sha256, written_whole
 from colorize.runtime.log import log
 from colorize.training.phases import SCORE
 from colorize.weights.checksum import seal
@@ -157,7 +156,7 @@ def validation_digest(photos: Photos) -> str:
     """Return a digest of the validation photos: of their names, and of the sizes of the first files in bytes."""
     sizes = [path.stat().st_size for path in map(photos.path, photos.val[:64]) if photos.on_disk and path.exists()]
     names = "\0".join(map(str, [*photos.val, *sizes]))
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return sha256(names.encode("utf-8", "surrogateescape"))[:16]
 
 
 def best_metric(checkpoint: Path) -> float:

@@ -51,16 +51,13 @@ class GeneratorEMA(L.Callback):
             log.warning(f"the average of the generator's weights starts only now, at {pl_module.images_seen} images")
         pl_module.ema = self
 
-    def decay(self, images: int) -> float:
-        """Return what is left of the average after a step on the last `images` of `self.images`."""
-        longest = self.ramp_up * self.images if self.ramp_up else self.half_life_images
-        return float(0.5 ** (images / min(self.half_life_images, longest)))
-
     @torch.no_grad()
     def update(self, generator: nn.Module, images: int) -> None:
         self.images += images
+        longest = self.ramp_up * self.images if self.ramp_up else self.half_life_images
+        left = 0.5 ** (images / min(self.half_life_images, longest))  # of the average before this step
         (ours, our_rest), (its, its_rest) = averaged_tensors(self.network), averaged_tensors(generator)
-        get_ema_multi_avg_fn(self.decay(images))(ours, its, 0)
+        get_ema_multi_avg_fn(left)(ours, its, 0)
         for own, last in zip(our_rest, its_rest, strict=True):
             own.copy_(last)
 

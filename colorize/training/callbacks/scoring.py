@@ -61,12 +61,8 @@ class Scoring(L.Callback):
 
     def measure(self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the scores of what `colour` makes of the photos of all devices."""
-
-        def coloured(grey: Tensor) -> Tensor:
-            with trainer.precision_plugin.forward_context():
-                return colour(grey)
-
-        return score_photos(coloured, self.rgb, pl_module.device, self.lookup)
+        with trainer.precision_plugin.forward_context():
+            return score_photos(colour, self.rgb, pl_module.device, self.lookup)
 
 
 @torch.no_grad()
