@@ -239,6 +239,13 @@ def test_an_option_of_the_other_decoder_is_no_option_of_this_one() -> None:
         make_generator(first_weights.generator_options(ModelConfig(name="x", decoder="light")))
 
 
+def test_learnt_colours_are_exported_for_any_batch() -> None:
+    queries, batch = ColourQueries([8], 5, 6).eval(), {0: torch.export.Dim("batch")}
+    maps, x = [torch.rand(2, 8, 4, 3)], torch.rand(2, 6, 16, 12)
+    program = torch.export.export(queries, (maps, x), dynamic_shapes=([batch], batch))
+    assert torch.allclose(program.module()([maps[0][:1]], x[:1]), queries(maps, x)[:1], atol=1e-5)
+
+
 def test_what_a_learnt_colour_sees_in_one_corner_shows_in_another() -> None:
     torch.manual_seed(0)
     queries = ColourQueries([8, 8], 5, 6).eval()

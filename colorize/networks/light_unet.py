@@ -98,7 +98,7 @@ class ColourQueries(nn.Module):
         self.place = nn.Linear(self.WIDTH, out_channels)
 
     def forward(self, maps: Sequence[Tensor], x: Tensor) -> Tensor:
-        colours = self.start.expand(len(x), -1, -1)
+        colours = self.start.expand(x.shape[0], -1, -1)  # len(x) would fix the batch of an export
         for seen, layer, values in zip(self.seen, self.layers, maps, strict=True):
             colours = layer(colours, seen(values).flatten(2).transpose(1, 2))
         return torch.einsum("bqc,bchw->bqhw", self.place(colours), x) / x.shape[1] ** 0.5
