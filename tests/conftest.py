@@ -3,7 +3,6 @@
 import gc
 import random
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from PIL import Image, ImageDraw
 
 from colorize import config as schemas
 from colorize import predict
-from colorize.cli import command as command_line
 from colorize.cli.command import configured
 from colorize.inference.colorizer import Colorizer
 from colorize.inference.torch_backend import TorchBackend
@@ -20,8 +18,6 @@ from colorize.networks.preprocessing import Preprocessing
 from colorize.runtime import schema
 from colorize.runtime.errors import UserError
 from tests.tiny_checkpoint import SIZE_PX, tiny_unet, write_checkpoint
-
-command_line.register = cache(command_line.register)  # type: ignore[assignment]  # a third of `configured`, each time
 
 TINY = (
     "model=tiny",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ SCHEMAS: dict[str, type[CommonConfig | PredictConfig | ExportConfig | AppConfig 
 }
 
 
+@cache
 def register() -> None:
     """Make the schemas known to Hydra as `NAME_schema`, which each primary file lists first."""
     for name, schema in SCHEMAS.items():
