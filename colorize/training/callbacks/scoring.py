@@ -61,8 +61,12 @@ class Scoring(L.Callback):
 
     def measure(self, trainer: L.Trainer, pl_module: Any, colour: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the scores of what `colour` makes of the photos of all devices."""
-        with trainer.precision_plugin.forward_context():
-            return score_photos(colour, self.rgb, pl_module.device, self.lookup)
+
+        def coloured(grey: Tensor) -> Tensor:
+            with trainer.precision_plugin.forward_context():  # of the network alone: scores are 32-bit
+                return colour(grey)
+
+        return score_photos(coloured, self.rgb, pl_module.device, self.lookup)
 
 
 @torch.no_grad()
