@@ -281,10 +281,16 @@ def test_a_signal_to_one_of_two_ranks_or_to_torchrun_saves_and_the_same_command_
     moments, (folder, seconds), told = random.Random(f"{seed} {whom}"), two_ranks, []
     run, signum = whom.replace(" ", "_").replace(",", ""), signal.SIGINT if "Ctrl-C" in whom else signal.SIGTERM
     last = PhaseFolder(folder / "runs", run, "pretrain_gen").last
+
+    def curves() -> int:
+        return len([*last.parents[1].glob("events*")])
+
     line = rf"stopped by {signum.name}(?: before the first step| after (\d+) images; saved .*last.ckpt)?; resume with: "
     for _ in range(KILLS):
         moment, sent_to = moments.uniform(0, seconds / KILLS), whom
+        starts = curves()
         with Torchrun(folder, run) as stopped:
+            stopped.wait(lambda before=starts: curves() > before)  # until then ranks wait in C++ for one that has ended
             stopped.work(moment)
             if whom == "a rank":
                 sent_to = stopped.signal_one(signum, moments)
