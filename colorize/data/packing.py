@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -87,7 +88,10 @@ class _Shards(Dataset[OSError | None]):
     def __init__(self, photos: Photos, names: list[str], config: PackConfig, output: Path) -> None:
         self.photos, self.names = replace(photos, train=[], val=[]), Names(names)
         self.config, self.output = config, output
-        sizes = [len(file) for _, file, _ in map(self._packed, names[:SAMPLED]) if isinstance(file, bytes)]
+        sizes = []
+        for name in names[:SAMPLED]:
+            with suppress(UnreadableImage):
+                sizes.append(len(self._content(name)))
         self.count = max(1, round(config.shard_mb * 1e6 * len(sizes) / max(1, sum(sizes))))
 
     def __len__(self) -> int:
@@ -104,13 +108,16 @@ class _Shards(Dataset[OSError | None]):
 
     def _packed(self, name: str) -> Packed:
         try:
-            with image_errors():
-                content = self.photos.path(name).read_bytes()
-            if self.config.short_px:
-                content = small_jpeg(content, self.config.short_px, self.config.quality) or content
+            content = self._content(name)
             return name, content, measure(read_thumbnail(content, SIZE_PX))[-1]
         except UnreadableImage as error:
             return name, error, 0.0
+
+    def _content(self, name: str) -> bytes:
+        with image_errors():
+            content = self.photos.path(name).read_bytes()
+        small = small_jpeg(content, self.config.short_px, self.config.quality) if self.config.short_px else None
+        return small or content
 
 
 class SavedShards(SavedFiles):
