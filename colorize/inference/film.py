@@ -206,9 +206,7 @@ def _rendered(
     at_once = options.batch_size or colorizer.backend.at_once
 
     def render(batch: list[_Seen]) -> list[tuple[_Seen, Plane | None]]:
-        greys = (Image.fromarray(grey_image(seen.frame.luma, film)) for seen in batch if seen.asked)
-        squares = (np.asarray(grey.resize(film.square_size, Image.Resampling.BICUBIC)) for grey in greys)
-        photos = [Photo(square, name=film.path) for square in squares]
+        photos = [Photo(_shown(film, seen.frame.luma), name=film.path) for seen in batch if seen.asked]
         made = iter(colorizer.render(photos, options.render_px, options.tta, options.saturation) if photos else [])
         return [(seen, chroma_of(next(made), film.weights) if seen.asked else None) for seen in batch]
 
@@ -241,6 +239,13 @@ def _flow_size(film: Film, colorizer: Colorizer, options: PredictConfig) -> tupl
     side_px = max(FLOW_PX, options.render_px or colorizer.preprocessing.render_px)
     scale = min(1.0, side_px / min(width, height), (4 * side_px**2 / (width * height)) ** 0.5)
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _shown(film: Film, luma: Plane) -> Plane:
+    grey = grey_image(luma, film)
+    if film.pixel_aspect == 1:  # as most have it: nothing is copied
+        return grey
+    return np.asarray(Image.fromarray(grey).resize(film.square_size, Image.Resampling.BICUBIC))
 
 
 def _ahead(items: Stream[T], depth: int) -> Stream[T]:
