@@ -4,7 +4,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from common import child_seconds, compare, draw_photos, interleaved, parser, sav
 
 from colorize.config import SCHEMAS
 from colorize.networks.unet import UNet
-from colorize.weights.checkpoints import CheckpointMetadata
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 from colorize.weights.load import load_network
 
 IMPORTS = {
@@ -47,7 +46,7 @@ def loading(repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.ckpt")
         checkpoint = {"state_dict": {f"generator.{key}": value for key, value in network.state_dict().items()}}
-        checkpoint["colorize"] = asdict(CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, network.architecture, None, 0))
+        write_metadata(checkpoint, CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, network.architecture, None, 0))
         torch.save(checkpoint, path)
 
         def made_first() -> None:

@@ -1,7 +1,6 @@
 """A network made ready to colour: the same function, in float32 to a level of 8 bits, on odd sizes too."""
 
 import copy
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 
 from colorize.networks.folding import prepare
 from colorize.networks.unet import UNet
-from colorize.weights.checkpoints import CheckpointMetadata
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 from colorize.weights.load import load_network
 
 KINDS = {
@@ -60,7 +59,7 @@ def test_a_checkpoint_is_read_without_first_weights(tmp_path: Path) -> None:
     net, path = network("artistic"), tmp_path / "network.ckpt"
     net.to(memory_format=torch.channels_last)
     checkpoint = {"state_dict": {f"generator.{name}": value for name, value in net.state_dict().items()}}
-    checkpoint["colorize"] = asdict(CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, net.architecture, None, 0))
+    write_metadata(checkpoint, CheckpointMetadata("pretrain_gen", 1, 1, 1, 64, net.architecture, None, 0))
     torch.save(checkpoint, path)
     state = torch.get_rng_state()
     found = load_network(path, "generator")

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from colorize.training import build, hyper_parameters, resuming
 from colorize.training.callbacks.checkpointing import WholeFiles, random_states, restore_random_states
 from colorize.training.module import ColorizationModule
 from colorize.training.resuming import compare, newest_whole
-from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 from colorize.weights.checksum import fingerprint
 from colorize.weights.safe_reading import read_file
 from tests.sameness import assert_same, curves, rows
@@ -199,7 +198,7 @@ CARD = {"phase": "gan", "epochs_done": 0, "epochs": 1, "size_px": 32, "generator
 
 def write(path: Path, images_seen: int) -> None:
     content: dict[str, Any] = {"state_dict": {"weight": torch.arange(500.0)}}
-    content["colorize"] = asdict(CheckpointMetadata(images_seen=images_seen, **CARD))
+    write_metadata(content, CheckpointMetadata(images_seen=images_seen, **CARD))
     WholeFiles().save_checkpoint(content, path)
 
 

@@ -1,6 +1,5 @@
 """Where to stop: the score, its curve, the checkpoints that are kept; and what regions are taken for."""
 
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from colorize.runs import kept_in
 from colorize.training.callbacks import scoring
 from colorize.training.callbacks.checkpointing import Checkpoints, WholeFiles
 from colorize.training.callbacks.monitor import Monitor
-from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint
+from colorize.weights.checkpoints import CheckpointMetadata, read_checkpoint, write_metadata
 
 CPU = torch.device("cpu")
 
@@ -99,7 +98,7 @@ class Fit:
     def save(self, path: Path, weights_only: bool) -> None:
         card = CheckpointMetadata(images_seen=self.images, curve=self.module.curve, **CARD)
         content = {"state_dict": {}}
-        content["colorize"] = asdict(card)
+        write_metadata(content, card)
         WholeFiles().save_checkpoint(content, path)
 
     def start(self, far: float, skill: float) -> None:

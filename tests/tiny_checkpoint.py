@@ -1,7 +1,6 @@
 """An untrained generator of a few megabytes, saved as training saves one."""
 
 import copy
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from colorize.networks.unet import UNet
-from colorize.weights.checkpoints import CheckpointMetadata
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 SIZE_PX = 48
 
@@ -42,6 +41,6 @@ def write_checkpoint(path: Path) -> Path:
     """A checkpoint of `tiny_unet()`, as phase pretrain_gen leaves one that was last trained at SIZE_PX."""
     unet = tiny_unet()
     content: dict[str, Any] = {"state_dict": {f"generator.{name}": t for name, t in unet.state_dict().items()}}
-    content["colorize"] = asdict(CheckpointMetadata("pretrain_gen", 1, 1, 24, SIZE_PX, unet.architecture, None, 0))
+    write_metadata(content, CheckpointMetadata("pretrain_gen", 1, 1, 24, SIZE_PX, unet.architecture, None, 0))
     torch.save(content, path)
     return path

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -34,7 +34,7 @@ from colorize.training.optim import (
     make_optimizer,
 )
 from colorize.training.phases import VAL, VAL_EMA, Network
-from colorize.weights.checkpoints import CheckpointMetadata
+from colorize.weights.checkpoints import CheckpointMetadata, write_metadata
 
 
 class ColorizationModule(L.LightningModule):
@@ -309,7 +309,7 @@ class ColorizationModule(L.LightningModule):
             averaged=self.ema is not None,
             curve=self.curve,
         )
-        checkpoint["colorize"] = asdict(metadata)
+        write_metadata(checkpoint, metadata)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume where a checkpoint was written; raise UserError where its optimizers have other groups."""

@@ -5,7 +5,7 @@ the phase, the architecture of each network, and how far training is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -52,6 +52,11 @@ class CheckpointMetadata:
     def score(self) -> dict[str, float] | None:
         """Scores of the weights of this checkpoint; None where nobody scored them."""
         return self.curve[-1] if self.curve and self.curve[-1]["images_seen"] == self.images_seen else None
+
+
+def write_metadata(checkpoint: dict[str, Any], metadata: CheckpointMetadata) -> None:
+    """Put `metadata` into a checkpoint that is about to be saved."""
+    checkpoint["colorize"] = asdict(metadata)
 
 
 def read_checkpoint(path: str | Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
